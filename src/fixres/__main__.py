@@ -1,0 +1,8 @@
+"""`python -m fixres`, and the target of the installed command."""
+
+import sys
+
+from fixres.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

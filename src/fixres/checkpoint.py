@@ -1,0 +1,163 @@
+"""Resumable state: one object that is saved whole and loaded whole, without executing code."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fixres.errors import UserError
+from fixres.optim import WeightAverage
+from fixres.runlog import write_with
+
+FORMAT = 1
+
+
+@dataclass
+class TrainState:
+    """Everything a stage needs to go on as if it had never stopped."""
+
+    model: nn.Module
+    """The bare network, never a wrapper."""
+    optimizer: Any
+    average: WeightAverage | None = None
+    scaler: Any = None
+    stage_index: int = 0
+    step: int = 0
+    """Optimizer updates done in this stage."""
+    best_top1: float = -1.0
+    """Best top-1 in percent on the selecting split, of the weights that would ship."""
+    best_step: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network whose weights would ship: the average where one is kept."""
+        return self.average.module if self.average is not None else self.model
+
+    @property
+    def shipped_label(self) -> str:
+        """`ema` or `raw`."""
+        return "ema" if self.average is not None else "raw"
+
+
+def save_state(
+    state: TrainState, folder: Path, *, recipe: str, classes: tuple[str, ...], metrics_bytes: int, size: int
+) -> None:
+    """Write RUN/checkpoints/last.pt atomically."""
+    content = {
+        "format": FORMAT,
+        "stage_index": state.stage_index,
+        "step": state.step,
+        "size": size,
+        "best_top1": state.best_top1,
+        "best_step": state.best_step,
+        "best_weights": state.best_weights,
+        "model": state.model.state_dict(),
+        "average": state.average.module.state_dict() if state.average is not None else None,
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict() if state.scaler is not None else None,
+        "rng": torch.get_rng_state(),
+        "device_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
+        "recipe": recipe,
+        "classes": list(classes),
+        "metrics_bytes": metrics_bytes,
+    }
+    write_with(folder / "checkpoints" / "last.pt", lambda path: torch.save(content, path))
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """Return the content of RUN/checkpoints/last.pt, or None when there is none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = folder / "checkpoints" / "last.pt"
+    return read_checkpoint(path) if path.exists() else None
+
+
+def restore_state(state: TrainState, content: dict[str, Any]) -> None:
+    """Put the content of last.pt into a freshly built state of the same stage."""
+    state.model.load_state_dict(content["model"])
+    if state.average is not None:
+        state.average.module.load_state_dict(content["average"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    if state.scaler is not None and content["scaler"] is not None:
+        state.scaler.load_state_dict(content["scaler"])
+    state.step = content["step"]
+    state.best_top1, state.best_step = content["best_top1"], content["best_step"]
+    state.best_weights = content["best_weights"]
+    torch.set_rng_state(content["rng"])
+    if content["device_rng"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["device_rng"])
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read a .pt file with weights_only=True: tensors and plain containers, nothing that runs.
+
+    Raises:
+        UserError: missing, truncated, or it holds more than data.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values, and loading it would run code: refused\n"
+            f"  ({str(error).strip().splitlines()[0][:160]})"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0][:160]
+        raise UserError(f"cannot read {path}: it is truncated or no checkpoint ({reason})") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a flat {name: tensor} file, .safetensors or .pt/.pth.
+
+    Raises:
+        UserError: missing, truncated, or not a flat dictionary of tensors.
+    """
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise UserError(f"no such file: {path}")
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"cannot read {path}: it is truncated or no safetensors file ({error})") from error
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path} is not a flat dictionary of tensors (it holds: {keys})")
+    return dict(content)
+
+
+def write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Write safetensors atomically; the same tensors give the same bytes.
+
+    One metadata key only: with more, safetensors writes them in random order. Contiguous, because the channels-last
+    layout is refused.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_with(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+
+
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the state dict that later training does not change."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def changed_tensors(before: dict[str, Tensor], after: dict[str, Tensor]) -> frozenset[str]:
+    """Return the names whose tensors differ, new or missing names included."""
+    names = before.keys() | after.keys()
+    return frozenset(
+        name
+        for name in names
+        if name not in before or name not in after or not torch.equal(before[name], after[name].to(before[name].device))
+    )

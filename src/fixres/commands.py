@@ -1,0 +1,325 @@
+"""The bodies of the commands that need a network. Each takes its words and returns an exit code."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fixres.config import Recipe
+from fixres.console import Console, results_table
+from fixres.errors import UserError
+from fixres.parsing import parse_flags, parse_recipe
+
+
+def train(words: Sequence[str]) -> int:
+    """`fixres train RECIPE [--out DIR] [--resume] [--dry-run] [--section.key VALUE ...]`."""
+    recipe, flags, _ = parse_recipe(words)
+    from fixres.run import dry_run, run_recipe
+
+    folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe))
+    console = Console(flags.quiet, flags.verbose)
+    if flags.dry_run:
+        for line in dry_run(recipe):
+            console.say(line)
+        return 0
+    try:
+        run_recipe(recipe, folder, resume=flags.resume, listeners=[console])
+    except KeyboardInterrupt:
+        console.say(f"stopped; go on with\n  fixres train {folder / 'recipe.yaml'} --out {folder} --resume")
+        raise
+    finally:
+        console.close()
+    console.say(f"run folder: {folder}\n  fixres eval {folder}\n  fixres predict {folder} PICTURE\n  fixres report {folder}")
+    return 0
+
+
+def default_folder(name: str, recipe: Recipe) -> Path:
+    """Return runs/RECIPE-MODEL-SIZE, with a number appended while a run is there."""
+    stem = "-".join([Path(name).stem or "run", recipe.model.name, str(recipe.train.size)])
+    folder = Path("runs") / stem
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{stem}-{number}"
+        number += 1
+    return folder
+
+
+@dataclass(frozen=True)
+class FixFlags:
+    """Flags of `fixres fix`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, or weights file with --model."""
+    size: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="N|auto")]
+    """Size to fix at, in pixels; auto: chosen on the selecting split."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    moves: Literal["auto", "head", "head+stats", "all"] = "auto"
+    """Which tensors may change."""
+    solver: Literal["sgd"] = "sgd"
+    """How the stage is solved."""
+    epochs: int = 10
+    """Passes over the training split."""
+    lr: float | None = None
+    """Peak learning rate."""
+    batch_size: int | None = None
+    """Global batch."""
+    augment: Literal["none", "flip", "v1", "v2"] = "v1"
+    """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
+    model: str | None = None
+    """timm architecture of a bare weights file."""
+    seed: int = 0
+    """Seed."""
+    out: Path | None = None
+    """Run folder to write."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def fix(words: Sequence[str]) -> int:
+    """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment none|v1|v2] [--out DIR]`."""
+    flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
+    from fixres.product import load
+    from fixres.run import fix_recipe, run_recipe
+
+    product = load(flags.checkpoint, model_name=flags.model)
+    settings: dict[str, Any] = {
+        "size": flags.size,
+        "moves": flags.moves,
+        "solver": flags.solver,
+        "epochs": flags.epochs,
+        "augment": flags.augment,
+    }
+    settings |= {k: v for k, v in (("lr", flags.lr), ("batch_size", flags.batch_size)) if v is not None}
+    recipe = fix_recipe(product, flags.data, settings, flags.seed)
+    folder = flags.out or _beside(Path(flags.checkpoint), f"fix-{flags.size}")
+    console = Console(flags.quiet)
+    try:
+        run_recipe(recipe, folder, listeners=[console], split_from=Path(product.source).parent / "split.json")
+    finally:
+        console.close()
+    console.say(f"run folder: {folder}")
+    return 0
+
+
+def _beside(checkpoint: Path, suffix: str) -> Path:
+    base = checkpoint.parent if checkpoint.name == "model" or checkpoint.is_file() else checkpoint
+    return base.with_name(f"{base.resolve().name}-{suffix}")
+
+
+@dataclass(frozen=True)
+class EvalFlags:
+    """Flags of `fixres eval`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, or weights file with --model."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    split: Literal["train", "holdout", "val", "test"] | None = None
+    """Split to measure; the collection's reported one when left out."""
+    sizes: tuple[int, ...] = ()
+    """Sizes in pixels; the product's test size when left out."""
+    resize: Literal["shorter", "height", "squash", "pad"] | None = None
+    """Resize in place of the product's own."""
+    weights: Literal["fixed", "before_fix"] = "fixed"
+    """before_fix: with the tensors the fix moved as they were before it."""
+    batch_size: int | None = None
+    """Pictures per batch; the one the product was measured with when left out."""
+    workers: int | None = None
+    """Loader processes."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an unreadable picture does."""
+    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
+    """Where to compute."""
+    model: str | None = None
+    """timm architecture of a bare weights file."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+    predictions: Path | None = None
+    """Write one CSV row per picture and size to this file."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def eval(words: Sequence[str]) -> int:  # noqa: A001 - the command's name
+    """`fixres eval CKPT [--data URI] [--split S] [--sizes 96,128] [--json FILE] [--predictions FILE]`."""
+    flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
+    from fixres.measure import Request, measure_product, predictions_csv
+    from fixres.product import load
+    from fixres.runlog import write_text
+
+    console = Console(flags.quiet)
+    product = load(flags.checkpoint, flags.weights, flags.model)
+    if flags.resize:
+        product = replace(product, preprocess=replace(product.preprocess, resize=flags.resize))
+    console.preprocessing(product.preprocess, product.source)
+    request = Request(
+        data=flags.data,
+        split=flags.split,
+        sizes=flags.sizes,
+        batch_size=flags.batch_size,
+        workers=flags.workers,
+        on_bad_image=flags.on_bad_image,
+        device=flags.device,
+    )
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    try:
+        answer, found, split = measure_product(product, request, progress)
+    finally:
+        console.close()
+    title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}"
+    console.table(title, *results_table(answer["results"]))
+    for line in answer.pop("remarks"):
+        console.say(line)
+    if flags.json is not None:
+        text = json.dumps(answer, indent=2) + "\n"
+        if str(flags.json) == "-":
+            sys.stdout.write(text)
+        else:
+            write_text(flags.json, text)
+    if flags.predictions is not None:
+        write_text(flags.predictions, predictions_csv(found, split, product.classes))
+    return 0
+
+
+@dataclass(frozen=True)
+class PredictFlags:
+    """Flags of `fixres predict`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, or weights file with --model."""
+    paths: tyro.conf.Positional[tuple[str, ...]]
+    """Pictures, folders of pictures, or patterns."""
+    top_k: int = 5
+    """Classes to name per picture."""
+    size: int | None = None
+    """Size in place of the product's test size."""
+    format: Literal["table", "json", "jsonl", "csv"] = "table"
+    """Form of the output."""
+    out: Path | None = None
+    """Write here in place of stdout."""
+    model: str | None = None
+    """timm architecture of a bare weights file."""
+    quiet: bool = False
+    """Print predictions only."""
+
+
+def predict(words: Sequence[str]) -> int:
+    """`fixres predict CKPT PATH... [--top-k 5] [--format table|json|jsonl|csv] [--out FILE]`."""
+    flags = parse_flags(words, PredictFlags, "fixres predict", "Classify pictures with the product's own preprocessing.")
+    from fixres.config import Runtime as RuntimeSettings
+    from fixres.predict import Prediction, Predictor, find_pictures
+    from fixres.product import load
+    from fixres.runlog import write_text
+    from fixres.runtime import Runtime
+
+    if not flags.paths:
+        raise UserError("no pictures given\n  fixres predict CKPT PICTURE_OR_FOLDER ...")
+    if flags.top_k < 1:
+        raise UserError(f"--top-k {flags.top_k}: give at least 1")
+    product = load(flags.checkpoint, model_name=flags.model)
+    console = Console(flags.quiet)
+    if flags.size and flags.size != product.preprocess.size:
+        console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
+        product = product.at(flags.size)
+    console.preprocessing(product.preprocess, product.source)
+    pictures = find_pictures(_expand(flags.paths))
+    predictor = Predictor(product, Runtime(RuntimeSettings()), flags.top_k)
+    found: list[Prediction] = []
+    for prediction in predictor(pictures):
+        found.append(prediction)
+        console({"event": "progress", "what": "predicting", "done": len(found), "total": len(pictures)})
+    console.close()
+    text = _FORMATS[flags.format](found)
+    if flags.out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(flags.out, text)
+    failed = [p for p in found if p.error]
+    for p in failed:
+        console.warn(f"{p.path}: {p.error}")
+    return 2 if failed else 0
+
+
+def _expand(paths: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for path in paths:
+        matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) and not Path(path).exists() else []
+        found.extend(matches or [path])
+    return found
+
+
+def _as_table(predictions: Sequence[Any]) -> str:
+    lines = []
+    for p in predictions:
+        lines.append(p.path + (f"  cannot be read: {p.error}" if p.error else ""))
+        lines += [f"  {name:<72} ({100 * probability:5.2f} %)" for name, probability in p.top]
+    return "\n".join(lines) + "\n"
+
+
+def _as_csv(predictions: Sequence[Any]) -> str:
+    width = max((len(p.top) for p in predictions), default=1) or 1
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [column for i in range(1, width + 1) for column in (f"name{i}", f"probability{i}")]
+    writer.writerow(["path", "size", *names, "error"])
+    for p in predictions:
+        cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
+        writer.writerow([p.path, p.size, *cells, *[""] * (2 * width - len(cells)), p.error])
+    return buffer.getvalue()
+
+
+_FORMATS = {
+    "table": _as_table,
+    "json": lambda found: json.dumps([p.as_dict() for p in found], indent=2) + "\n",
+    "jsonl": lambda found: "".join(json.dumps(p.as_dict()) + "\n" for p in found),
+    "csv": _as_csv,
+}
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    """Flags of `fixres report`."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """The page; report.html in the first run folder when left out."""
+
+
+def report(words: Sequence[str]) -> int:
+    """`fixres report RUN... [--out FILE.html]`."""
+    flags = parse_flags(words, ReportFlags, "fixres report", "One self-contained HTML page about one or more runs.")
+    from fixres.report import write_report
+
+    if not flags.runs:
+        raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")
+    out = flags.out or flags.runs[0] / "report.html"
+    print(write_report(flags.runs, out), file=sys.stderr)
+    return 0
+
+
+def demo(words: Sequence[str]) -> int:
+    """`fixres demo [--out DIR]`."""
+    from fixres.demo import DemoFlags, run_demo
+
+    return run_demo(parse_flags(words, DemoFlags, "fixres demo", "The whole method on real photographs."))
+
+
+def doctor(words: Sequence[str]) -> int:
+    """`fixres doctor`."""
+    from fixres.doctor import DoctorFlags, run_doctor
+
+    return run_doctor(parse_flags(words, DoctorFlags, "fixres doctor", "What this machine has, and what it lacks."))

@@ -1,0 +1,177 @@
+"""Accuracy against size around a fix: the sweep, the choice of size, and what is reported in the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fixres import models
+from fixres.checkpoint import changed_tensors, copy_state
+from fixres.config import Stage
+from fixres.errors import UserError
+from fixres.evaluate import Evaluation
+from fixres.metrics import PairedDifference, paired_difference
+from fixres.product import Sheet, save_product
+from fixres.resolution import candidate_sizes, choose_size
+from fixres.train import StageRun, Workshop
+
+
+@dataclass
+class Carried:
+    """What one stage hands to the next."""
+
+    model: nn.Module
+    train_size: int
+    """Size of the last stage that trained, not fixed."""
+    label: str = "raw"
+    """Which weights it holds: ema | raw."""
+    before: nn.Module | None = None
+    """The network as the last fix found it."""
+
+
+@dataclass
+class Outcome:
+    """What a run found on its report split: one row, or three around a fix."""
+
+    folder: Path
+    size: int
+    split: str
+    num_images: int
+    rows: list[dict[str, Any]]
+    paired: PairedDifference | None = None
+
+
+def decide_size(shop: Workshop, model: nn.Module, stage: Stage, train_size: int) -> int:
+    """Return the size of a stage. Before a fix, measure the network against size on the selecting split.
+
+    Raises:
+        UserError: none of the sizes suits the architecture.
+    """
+    if stage.moves == "all" and stage.size != "auto":
+        return stage.size
+    model = shop.runtime.place(model)
+    sizes = sweep_sizes(shop, model, stage, train_size)
+    found = shop.measure(model, shop.collection.select, sizes)
+    log_sweep(shop, found, "before")
+    if stage.size != "auto":
+        return stage.size
+    size, why = choose_size(sizes, found.correct(), [r["gmacs"] for r in found.results])
+    shop.log.event("chosen", size=size, why=why, split=shop.collection.select, num_images=found.num_images)
+    return size
+
+
+def sweep_sizes(shop: Workshop, model: nn.Module, stage: Stage, train_size: int) -> list[int]:
+    """Return the sizes to measure: the recipe's, or candidates the architecture can take; always the stage's own."""
+    wanted = set(shop.recipe.evaluation.sizes)
+    if not wanted:
+        for size in candidate_sizes(train_size):
+            try:
+                models.at_size(model, size)
+            except UserError:
+                continue
+            wanted.add(size)
+    own = {train_size} if stage.size == "auto" else {train_size, stage.size}
+    return sorted(wanted | own)
+
+
+def log_sweep(shop: Workshop, found: Evaluation, label: str) -> None:
+    """Record accuracy against size on the selecting split."""
+    shop.log.event(
+        "sweep", split=shop.collection.select, label=label, num_images=found.num_images, results=_plain(found.results)
+    )
+
+
+def finish(shop: Workshop, run: StageRun, carried: Carried, started: float) -> Outcome:
+    """Measure what ships on the report split, compare it with what was before a fix, and write the product."""
+    model = carried.model
+    moved: dict[str, Tensor] = {}
+    if carried.before is not None:
+        moved = tensors_before(carried.before, model)
+        sizes = sweep_sizes(shop, model, run.stage.model_copy(update={"size": run.size}), carried.train_size)
+        log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "fixed")
+        outcome, final = _compare(shop, run, carried)
+    else:
+        outcome, final = _report(shop, run, model)
+    sheet = Sheet(
+        classes=shop.collection.classes,
+        preprocess=shop.preprocess.at(run.size),
+        train_size=carried.train_size,
+        moves=run.plan.moves,
+        weights=carried.label,
+        results=[{"split": outcome.split, "num_images": outcome.num_images, **r} for r in _plain(final.results)],
+        evaluation=conditions(shop, outcome.split, outcome.num_images),
+        data={
+            "uri": shop.recipe.data.uri,
+            "split_seed": shop.recipe.data.split_seed,
+            "holdout": shop.recipe.data.holdout,
+            "license": shop.recipe.data.license,
+            "weights": shop.recipe.model.weights,
+        },
+        model_args=shop.recipe.model.kwargs,
+        seed=shop.recipe.seed,
+    )
+    save_product(shop.folder / "model", model, sheet, moved)
+    shop.log.event("done", seconds=round(time.perf_counter() - started, 3))
+    shop.log.status("done", 0)
+    return outcome
+
+
+def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of `before` that a fix changed, or that a new size reshaped."""
+    old, new = copy_state(before), copy_state(after)
+    return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
+
+
+def conditions(shop: Workshop, split: str, num_images: int) -> dict[str, Any]:
+    """Return what must be equal for an evaluation to repeat to the last bit."""
+    return {
+        "split": split,
+        "num_images": num_images,
+        "file_list": shop.collection.split(split).file_list_hash(),
+        "batch_size": shop.recipe.evaluation.batch_size,
+        "device": shop.runtime.device.type,
+        "threads": shop.runtime.threads,
+        "precision": shop.runtime.precision,
+        "channels_last": shop.runtime.channels_last,
+    }
+
+
+def _report(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[Outcome, Evaluation]:
+    """Measure a run without a fix at its last stage's size and the recipe's."""
+    sizes = sorted({run.size, *shop.recipe.evaluation.sizes})
+    found = shop.measure(model, shop.collection.report, sizes)
+    rows = [{"label": "trained", **result} for result in found.results]
+    return _record(shop, run.size, rows, None, found.num_images), found
+
+
+def _compare(shop: Workshop, run: StageRun, carried: Carried) -> tuple[Outcome, Evaluation]:
+    """Measure before and after a fix on the same pictures."""
+    assert carried.before is not None
+    sizes = sorted({carried.train_size, run.size})
+    earlier = shop.measure(carried.before, shop.collection.report, sizes)
+    fixed = shop.measure(carried.model, shop.collection.report, [run.size])
+    rows = [
+        {"label": "train size" if result["size"] == carried.train_size else "larger size only", **result}
+        for result in earlier.results
+    ]
+    rows.append({"label": "fixed", **fixed.results[0]})
+    at_train = sizes.index(carried.train_size)
+    paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
+    return _record(shop, run.size, rows, paired, fixed.num_images), fixed
+
+
+def _record(
+    shop: Workshop, size: int, rows: list[dict[str, Any]], paired: PairedDifference | None, num_images: int
+) -> Outcome:
+    outcome = Outcome(shop.folder, size, shop.collection.report, num_images, rows, paired)
+    fields = asdict(paired) if paired else None
+    shop.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
+    return outcome
+
+
+def _plain(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in r.items() if key != "confusion"} for r in results]

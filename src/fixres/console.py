@@ -1,0 +1,190 @@
+"""What a person sees while work goes on: bars on a terminal, plain lines in a log. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fixres.resolution import Preprocess
+
+
+class Console:
+    """A listener of run events that prints them."""
+
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.rich = RichConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self.quiet = quiet
+        self.verbose = verbose
+        self._progress: Progress | None = None
+        self._task: tuple[str, TaskID] | None = None
+        self._epochs: dict[str, float] = {}
+        self._last_train: Mapping[str, Any] = {}
+        self._told = time.monotonic()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Print one event."""
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+
+    def say(self, text: str) -> None:
+        """Print a line, unless quiet."""
+        if not self.quiet:
+            self._stop()
+            self.rich.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, quiet or not."""
+        self._stop()
+        self.rich.print(f"warning: {text}", markup=False, style="yellow" if self.rich.is_terminal else None)
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; the first column is text, the others numbers."""
+        self._stop()
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for i, name in enumerate(header):
+            table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self.rich.print()
+        self.rich.print(table)
+        self.rich.print()
+
+    def preprocessing(self, preprocess: Preprocess, source: str) -> None:
+        """Print the one line about size, crop and resize, and where it comes from."""
+        self.say(f"input: {preprocess.describe()} (from {source})")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress, self._task = None, None
+
+    def _on_progress(self, event: Mapping[str, Any]) -> None:
+        if self.quiet:
+            return
+        if not self.rich.is_terminal:
+            self._tell_slowly(event)
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.rich,
+                transient=True,
+            )
+            self._progress.start()
+        note = f"loss {event['loss']:.3f}  {event['rate']:.0f} img/s" if "loss" in event else ""
+        if self._task is None or self._task[0] != event["what"]:
+            if self._task is not None:
+                self._progress.remove_task(self._task[1])
+            self._task = event["what"], self._progress.add_task(event["what"], total=event["total"], note=note)
+        self._progress.update(self._task[1], completed=event["done"], note=note)
+
+    def _tell_slowly(self, event: Mapping[str, Any]) -> None:
+        # Epochs print their own line; this is for epochs and measurements so long that a log would look dead.
+        if time.monotonic() - self._told > 30:
+            self._told = time.monotonic()
+            self.say(f"  {event['what']}: {event['done']}/{event['total']}")
+
+    def _on_start(self, event: Mapping[str, Any]) -> None:
+        counts = ", ".join(f"{name} {count:,}" for name, count in event["num_images"].items())
+        classes = event["classes"]
+        names = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+        self.say(f"model: {event['model']}, weights {event['weights']}, on {event['device']}")
+        self.say(f"data: {event['uri']}, {len(classes)} classes ({names}); {counts}")
+        self.say(f"select on {event['select']}, report on {event['report']}")
+        for note in event["notes"]:
+            self.say(f"note: {note}")
+
+    def _on_resumed(self, event: Mapping[str, Any]) -> None:
+        self.say(event["text"])
+
+    def _on_plan(self, event: Mapping[str, Any]) -> None:
+        crops = {"random": "random crops", "pad": "padded random crops", "center": "the test-time crop"}
+        self.say(f"stage {event['stage']}: {event['text']}")
+        self.say(f"  train on {crops[event['crop']]} at {event['size']} px, {event['total_steps']:,} steps")
+        self.say(f"  test at {event['preprocess']}")
+
+    def _on_train(self, event: Mapping[str, Any]) -> None:
+        self._last_train = event
+        self._told = time.monotonic()
+        if self.verbose:
+            self.say(f"  step {event['step']} loss {event['loss']:.4f} lr {event['lr']:.2e}")
+
+    def _on_eval(self, event: Mapping[str, Any]) -> None:
+        result = event["results"][0]
+        train = self._last_train
+        speed = f"loss {train['loss']:.3f}  {train['images_per_second']:.0f} img/s  " if train else ""
+        self.say(
+            f"  {event['stage']} epoch {event['epoch']:g}  {speed}"
+            f"{event['split']} top-1 {result['top1']:.2f} % at {result['size']} px ({event['weights']})"
+        )
+        wait = train.get("data_wait_ratio", 0.0)
+        if wait > 0.2 and event["epoch"] == 1:
+            self.say(f"  {100 * wait:.0f} % of the time went to waiting for pictures: raise --data.workers")
+
+    def _on_kept(self, event: Mapping[str, Any]) -> None:
+        self.say(f"  kept epoch {event['epoch']:g} ({event['why']}: {event['top1']:.2f} %)")
+
+    def _on_note(self, event: Mapping[str, Any]) -> None:
+        self.say(f"note: {event['text']}")
+
+    def _on_bad_images(self, event: Mapping[str, Any]) -> None:
+        self.warn(f"{event['num_bad_images']} pictures left out because they cannot be read, last {event['paths'][-1]}")
+
+    def _on_chosen(self, event: Mapping[str, Any]) -> None:
+        self.say(f"test size {event['size']} px: {event['why']} (on {event['split']}, n = {event['num_images']:,})")
+
+    def _on_sweep(self, event: Mapping[str, Any]) -> None:
+        if self.quiet:
+            return
+        title = f"{event['label']}: accuracy against size on {event['split']}, n = {event['num_images']:,}"
+        self.table(title, *results_table(event["results"]))
+
+    def _on_comparison(self, event: Mapping[str, Any]) -> None:
+        title = f"result on {event['split']}, n = {event['num_images']:,}"
+        labels = [row["label"] for row in event["rows"]]
+        self.table(title, *results_table(event["rows"], labels))
+        if event["paired"]:
+            self.rich.print(paired_sentence(event["paired"]), markup=False)
+
+
+def results_table(
+    results: Sequence[Mapping[str, Any]], labels: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows for a list of results, with a column of labels when given."""
+    with_top5 = any(r["top5"] is not None for r in results)
+    header = ["", "size"] if labels else ["size"]
+    header += ["top-1 %", "95 % interval", *(["top-5 %"] if with_top5 else []), "loss", "ECE", "GMACs", "img/s"]
+    rows = []
+    for i, r in enumerate(results):
+        low, high = r["top1_ci95"]
+        row = [labels[i], str(r["size"])] if labels else [str(r["size"])]
+        row += [f"{r['top1']:.2f}", f"{low:.1f} to {high:.1f}"]
+        row += [f"{r['top5']:.2f}" if r["top5"] is not None else "-"] if with_top5 else []
+        row += [f"{r['loss']:.3f}", f"{r['ece']:.3f}", f"{r['gmacs']:.3f}", f"{r['images_per_second']:.0f}"]
+        rows.append(row)
+    return header, rows
+
+
+def paired_sentence(paired: Mapping[str, Any]) -> str:
+    """Return the headline: fixed minus before on the same pictures, and whether the interval contains 0."""
+    low, high = paired["ci95"]
+    text = (
+        f"fixed minus before: {paired['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
+        f"(better on {paired['num_better']} pictures, worse on {paired['num_worse']}, p = {paired['p_value']:.3f})"
+    )
+    return text + (": not distinguishable" if low <= 0 <= high else "")

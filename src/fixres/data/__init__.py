@@ -1,0 +1,1 @@
+"""Pictures: collections and their splits, decoding, and batches."""

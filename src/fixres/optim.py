@@ -1,0 +1,64 @@
+"""What timm provides around the step: the optimizer, the average of the weights, mixup and cutmix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from fixres.config import Ema, Optim, Stage
+from fixres.sampling import sample_seed
+from fixres.schedule import ema_decay
+
+
+def make_optimizer(model: nn.Module, optim: Optim, stage: Stage) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameters that require a gradient; no decay on vectors (norms, biases)."""
+    arguments: dict[str, Any] = {"lr": stage.lr, "weight_decay": stage.weight_decay}
+    if optim.name == "sgd":
+        # timm's name for SGD without Nesterov; its "sgd" turns Nesterov on.
+        return create_optimizer_v2(model, opt="momentum", momentum=optim.momentum, **arguments)  # type: ignore[no-any-return]
+    return create_optimizer_v2(model, opt="adamw", betas=(optim.momentum, 0.999), **arguments)  # type: ignore[no-any-return]
+
+
+class WeightAverage(ModelEmaV3):  # type: ignore[misc]
+    """timm's average of weights and statistics, with the decay of our pure rule."""
+
+    def __init__(self, model: nn.Module, ema: Ema) -> None:
+        super().__init__(model, decay=ema.decay)
+        self.settings = ema
+
+    def get_decay(self, step: int | None = None) -> float:
+        """Return the fraction kept at update `step` (1-based)."""
+        assert step is not None, "the decay rule needs the step"
+        return ema_decay(
+            step, decay=self.settings.decay, rule=self.settings.rule, ramp_steps=self.settings.ramp_steps
+        )
+
+
+class Mixer:
+    """Mixup and cutmix of a batch, drawn from (seed, stage, step) alone so that a resumed run repeats it."""
+
+    def __init__(self, stage: Stage, num_classes: int, seed: int, stage_index: int) -> None:
+        self.mixup = Mixup(
+            mixup_alpha=stage.mixup,
+            cutmix_alpha=stage.cutmix,
+            label_smoothing=stage.label_smoothing,
+            num_classes=num_classes,
+        )
+        self.seed = seed
+        self.stage_index = stage_index
+
+    def __call__(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Return mixed images `[B, 3, S, S]` (float) and soft targets `[B, C]`; B is even."""
+        state = np.random.get_state()  # noqa: NPY002 - timm draws from numpy's global generator
+        try:
+            np.random.seed(sample_seed(self.seed, self.stage_index, step, 0, 0) % 2**32)  # noqa: NPY002
+            mixed, targets = self.mixup(images, labels)
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+        return mixed, targets

@@ -1,0 +1,186 @@
+"""Pictures as the network sees them: a training crop, then the test crop at the train size and at the test size."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fixres.config import Data, Stage
+from fixres.data.collections import Split, open_collection
+from fixres.errors import UserError
+from fixres.report.formats import percent
+from fixres.report.record import Record
+from fixres.resolution import Preprocess, apparent_ratio
+from fixres.transforms import test_crop, train_crop
+
+NUM_PICTURES = 6
+TRAINING_CROP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as a data: URI, its share of the column's width, and what stands below it."""
+
+    uri: str
+    alt: str
+    width_percent: float
+    truth: str = ""
+    prediction: str = ""
+    probability: str = ""
+    is_right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures of one preprocessing, all drawn with the same number of screen pixels per network pixel."""
+
+    title: str
+    note: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The rows, or the reason why there are none."""
+
+    rows: tuple[Row, ...] = ()
+    split: str = ""
+    license: str = ""
+    problem: str = ""
+
+
+def gallery(record: Record) -> Gallery:
+    """Return the pictures of a run's report split, read again from the collection of its recipe."""
+    data_section = record.section("data")
+    licence = str(data_section.get("license") or "")
+    if not data_section.get("uri"):
+        return Gallery(license=licence, problem="the recipe in the run folder names no collection")
+    if record.train_size is None or record.test_size is None:
+        return Gallery(license=licence, problem="the run folder does not say at which size the network was trained")
+    try:
+        split = _report_split(record)
+        rows = _rows(record, split, _choose(record, split))
+    except (UserError, OSError, ValueError) as problem:
+        return Gallery(license=licence, problem=f"the pictures cannot be read any more: {problem}")
+    return Gallery(rows=rows, split=split.name, license=licence)
+
+
+def _report_split(record: Record) -> Split:
+    saved = record.folder / "split.json"
+    collection = open_collection(
+        Data.model_validate(record.section("data")),
+        split_file=saved if saved.is_file() else None,
+        classes=record.classes or None,
+    )
+    return collection.split(record.comparison.split if record.comparison else collection.report)
+
+
+def _choose(record: Record, split: Split) -> list[int]:
+    """Return indices of the predicted pictures, or of pictures spread over the classes."""
+    index_of = {str(path): index for index, path in enumerate(split.paths)}
+    predicted = [index_of[p["path"]] for p in record.predictions if p.get("path") in index_of]
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(split.labels):
+        by_class.setdefault(int(label), []).append(index)
+    turns = max((len(indices) for indices in by_class.values()), default=0)
+    spread = [indices[turn] for turn in range(turns) for _, indices in sorted(by_class.items()) if turn < len(indices)]
+    return list(dict.fromkeys(predicted + spread))[:NUM_PICTURES]
+
+
+def _rows(record: Record, split: Split, indices: list[int]) -> tuple[Row, ...]:
+    train_size, test_size = int(record.train_size or 0), int(record.test_size or 0)
+    images = [split.read(index) for index in indices]
+    largest = max(train_size, test_size)
+    before = preprocess_of(record, train_size)
+    stage = _train_stage(record)
+    rows = []
+    if stage is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(TRAINING_CROP_SEED)
+            crops = [train_crop(image, stage, before) for image in images]
+        rows.append(_row("In training", _crop_note(stage), crops, largest, split, indices))
+    for size in dict.fromkeys((train_size, test_size)):
+        preprocess = before.at(size)
+        crops = [test_crop(image, preprocess) for image in images]
+        role = "at the train size" if size == train_size else "at the test size"
+        rows.append(_row(f"In testing, {role}", preprocess.describe(), crops, largest, split, indices))
+    rows[-1] = _with_answers(record, rows[-1], split, indices)
+    return tuple(rows)
+
+
+def _crop_note(stage: Stage) -> str:
+    if stage.crop != "random":
+        return f"{stage.size} px, {stage.crop} crop"
+    low, high = (round(100 * area) for area in stage.crop_scale)
+    return f"{stage.size} px, random crop of {low} to {high} % of the area"
+
+
+def preprocess_of(record: Record, size: int) -> Preprocess:
+    """Return the preprocessing of the product, from its config.json and, where that is silent, the recipe."""
+    evaluation, data = record.section("evaluation"), record.section("data")
+    stored: dict[str, Any] = record.product.get("pretrained_cfg") or {}
+    asked = evaluation.get("interpolation", "model")
+    interpolation = stored.get("interpolation") if asked == "model" else asked
+    return Preprocess(
+        size=size,
+        crop_ratio=float(record.fixres.get("crop_ratio") or evaluation.get("crop_ratio") or 0.875),
+        resize=record.fixres.get("resize") or evaluation.get("resize") or "shorter",
+        interpolation="bicubic" if interpolation == "bicubic" else "bilinear",
+        exif=data.get("exif") or "apply",
+        alpha=data.get("alpha") or "white",
+        exact=bool(evaluation.get("exact")),
+    )
+
+
+def apparent_size(record: Record) -> str:
+    """Return the sentence on how large objects look in testing compared with training, the point of the method."""
+    stage = _train_stage(record)
+    if stage is None or record.train_size is None or record.test_size is None:
+        return ""
+    train = preprocess_of(record, record.train_size)
+    ratios = [
+        (size, apparent_ratio(train, stage.crop, stage.crop_scale, train.at(size)))
+        for size in dict.fromkeys((record.train_size, record.test_size))
+    ]
+    told = ", and ".join(f"{ratio:.2f} times as large at {size} px" for size, ratio in ratios)
+    return f"Compared with training, an average object looks {told} when the network is tested."
+
+
+def _train_stage(record: Record) -> Stage | None:
+    try:
+        return Stage.model_validate(record.stages[0]) if record.stages else None
+    except ValueError:
+        return None
+
+
+def _row(title: str, note: str, crops: list[torch.Tensor], largest: int, split: Split, indices: list[int]) -> Row:
+    pictures = []
+    for crop, index in zip(crops, indices, strict=True):
+        alt = f"{title}: {split.paths[index]}, {split.classes[int(split.labels[index])]}"
+        pictures.append(Picture(_data_uri(crop), alt, round(100 * crop.shape[-1] / largest, 2)))
+    return Row(title, note, tuple(pictures))
+
+
+def _with_answers(record: Record, row: Row, split: Split, indices: list[int]) -> Row:
+    predicted = {p["path"]: p["top"][0] for p in record.predictions if p.get("path") and p.get("top")}
+    pictures = []
+    for picture, index in zip(row.pictures, indices, strict=True):
+        truth = str(split.classes[int(split.labels[index])])
+        best = predicted.get(str(split.paths[index]))
+        if best is None:
+            pictures.append(replace(picture, truth=truth))
+            continue
+        name, probability = str(best["name"]), f"{percent(100 * float(best['probability']))} %"
+        pictures.append(replace(picture, truth=truth, prediction=name, probability=probability, is_right=name == truth))
+    return Row(row.title, row.note, tuple(pictures))
+
+
+def _data_uri(crop: torch.Tensor) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(crop.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

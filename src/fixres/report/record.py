@@ -1,0 +1,180 @@
+"""What a run folder says: its events, recipe, environment and product, read without loading a network."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fixres.errors import UserError
+from fixres.runlog import read_events
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows measured on the report split, and the paired difference fixed minus before in points, when there is one."""
+
+    split: str
+    num_images: int
+    rows: tuple[Json, ...]
+    paired: Json
+
+    def row(self, label: str) -> Json | None:
+        """Return the row of that label."""
+        return next((row for row in self.rows if row.get("label") == label), None)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run folder. Everything but the folder may be missing: a run may be going on, or have no fix stage."""
+
+    folder: Path
+    name: str
+    events: tuple[Json, ...]
+    recipe: Json
+    environment: Json
+    product: Json
+    predictions: tuple[Json, ...]
+    status: Json
+
+    def all_of(self, kind: str) -> list[Json]:
+        """Return the events of one kind, oldest first."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def last(self, kind: str) -> Json | None:
+        """Return the newest event of one kind."""
+        return next((event for event in reversed(self.events) if event["event"] == kind), None)
+
+    def section(self, name: str) -> Json:
+        """Return one section of the recipe, empty when it is not there."""
+        found = self.recipe.get(name)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def stages(self) -> list[Json]:
+        """The stages of the recipe that are enabled, in order."""
+        given = self.recipe.get("stages") or [self.section("train"), self.section("fix")]
+        return [stage for stage in given if stage.get("enabled", bool(stage))]
+
+    @property
+    def state(self) -> str:
+        """done, or what the run says it is doing."""
+        return "done" if self.last("done") else str(self.status.get("state", "unfinished"))
+
+    @property
+    def fixres(self) -> Json:
+        """The product's own account of its sizes."""
+        found = self.product.get("fixres")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def train_size(self) -> int | None:
+        """Size the network was trained at."""
+        given = self.fixres.get("train_size") or (self.stages[0].get("size") if self.stages else None)
+        return int(given) if given else None
+
+    @property
+    def test_size(self) -> int | None:
+        """Size the product is used at: what was chosen, not what the recipe guessed."""
+        fix = self.last("fix")
+        given = self.fixres.get("test_size") or (fix or {}).get("size")
+        if not given and self.comparison:
+            given = self.comparison.rows[-1].get("size")
+        return int(given) if given else self.train_size
+
+    @property
+    def has_fix(self) -> bool:
+        """Whether a fix stage ran."""
+        return self.last("fix") is not None or self.sweep("fixed") is not None
+
+    def sweep(self, label: str) -> Json | None:
+        """Return the newest sweep over sizes: `before` or `fixed`."""
+        return next((e for e in reversed(self.all_of("sweep")) if e.get("label") == label and e.get("results")), None)
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison on the report split."""
+        event = self.last("comparison")
+        if not event or not event.get("rows"):
+            return None
+        return Comparison(
+            str(event.get("split", "")),
+            int(event.get("num_images") or 0),
+            tuple(event["rows"]),
+            event.get("paired") or {},
+        )
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the confusion matrix."""
+        return [str(name) for name in self.product.get("label_names") or ()]
+
+
+def read_run(folder: Path) -> Record:
+    """Return what `folder` says; a last line that a kill cut short is left out.
+
+    Raises UserError when the folder does not exist or holds no run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no run folder '{folder}'\n  fixres report RUN takes a folder that `fixres train` wrote")
+    if not (folder / "metrics.jsonl").is_file():
+        hint = f"\n  did you mean '{folder.parent}'?" if (folder.parent / "metrics.jsonl").is_file() else ""
+        raise UserError(f"'{folder}' is not a run folder: it has no metrics.jsonl{hint}")
+    events = [event for event in read_events(folder) if isinstance(event, dict) and "event" in event]
+    start: Json = next((event for event in reversed(events) if event["event"] == "start"), {})
+    predictions = _read_json(folder / "predictions.json")
+    return Record(
+        folder=folder,
+        name=folder.resolve().name,
+        events=tuple(events),
+        recipe=_read_recipe(folder / "recipe.yaml") or start.get("recipe") or {},
+        environment=_as_dict(_read_json(folder / "environment.json")),
+        product=_as_dict(_read_json(folder / "model" / "config.json")),
+        predictions=tuple(item for item in predictions if isinstance(item, dict))
+        if isinstance(predictions, list)
+        else (),
+        status=_as_dict(_read_json(folder / "status.json")),
+    )
+
+
+def number(value: Any) -> float | None:
+    """Return `value` as a finite float, or None: a diverged loss is stored as NaN or null."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def same_but_for_seed(records: Sequence[Record]) -> bool:
+    """Return whether the runs repeat one recipe with different seeds."""
+    plain = [_without_seed(record.recipe) for record in records]
+    seeds = {record.recipe.get("seed") for record in records}
+    return len(records) > 1 and len(seeds) == len(records) and all(recipe == plain[0] for recipe in plain)
+
+
+def _without_seed(recipe: Mapping[str, Any]) -> Json:
+    return {key: value for key, value in recipe.items() if key not in ("seed", "output", "runtime")}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_recipe(path: Path) -> Json:
+    try:
+        return _as_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _as_dict(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,158 @@
+"""THE METHOD: size arithmetic, apparent object size, and which tensors a stage may move.
+
+FixRes (Touvron et al. 2019): random crops make objects look larger in training than the centre crop does in testing.
+Train small, then adapt the end of the network at a larger test size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+Triple = tuple[float, float, float]
+
+
+def resize_size(size: int, crop_ratio: float) -> int:
+    """Return the shorter side in pixels before the centre crop of `size`: floor(size / crop_ratio).
+
+    With crop_ratio 0.875 this equals the int(256 / 224 * size) of the FixRes code for every size.
+    """
+    return math.floor(size / crop_ratio + 1e-9)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the network's input at test time. It travels inside every checkpoint."""
+
+    size: int
+    crop_ratio: float = 0.875
+    resize: Literal["shorter", "height", "squash", "pad"] = "shorter"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    exif: Literal["apply", "ignore"] = "apply"
+    alpha: Literal["white", "ignore"] = "white"
+    exact: bool = False
+
+    @property
+    def resize_size(self) -> int:
+        """Shorter side in pixels before the centre crop."""
+        return resize_size(self.size, self.crop_ratio)
+
+    def at(self, size: int) -> Preprocess:
+        """Return the same preprocessing at another size; the field of view stays the same."""
+        return replace(self, size=size)
+
+    def describe(self) -> str:
+        """Return the one line every command prints: size, resize, crop and interpolation."""
+        if self.resize in ("squash", "pad"):
+            return f"{self.size} px, {self.resize}, {self.interpolation}"
+        return f"{self.size} px, {self.resize} side to {self.resize_size}, centre crop, {self.interpolation}"
+
+
+def mean_crop_side(crop_scale: tuple[float, float]) -> float:
+    """Return F, the mean side of a random crop relative to the picture, for an area fraction uniform in `crop_scale`.
+
+    F = 2/3 (s1^3 - s0^3) / (s1^2 - s0^2) with s = sqrt(area): the expectation in equation 5 of FixRes.
+    """
+    low, high = (math.sqrt(area) for area in crop_scale)
+    if math.isclose(low, high):
+        return high
+    return 2 / 3 * (high**3 - low**3) / (high**2 - low**2)
+
+
+def apparent_ratio(train: Preprocess, crop: str, crop_scale: tuple[float, float], test: Preprocess) -> float:
+    """Return how large objects look at test time relative to training (1: the same; below 1: smaller).
+
+    A random crop of side sigma shows objects 1 / sigma larger, hence F; `pad` resizes the shorter side to the size
+    itself and `center` is the test-time crop, so sigma is 1 for both.
+    """
+    if crop == "random":
+        return mean_crop_side(crop_scale) * test.resize_size / train.size
+    return test.resize_size / (train.size if crop == "pad" else train.resize_size)
+
+
+def matching_size(train: Preprocess, crop: str, crop_scale: tuple[float, float], multiple: int = 32) -> int:
+    """Return the test size, a multiple of `multiple`, at which objects look most nearly as large as in training.
+
+    224 px and the default crop give 288, where the un-tuned ResNet-50 of the paper peaks.
+    """
+    exact = train.size / apparent_ratio(train, crop, crop_scale, train)
+    return max(multiple, round(exact / multiple) * multiple)
+
+
+def candidate_sizes(train_size: int, multiple: int = 32) -> tuple[int, ...]:
+    """Return the sizes worth measuring for a network trained at `train_size`: it, and multiples up to twice it.
+
+    Accuracy drops right after a multiple of the network's stride (paper, appendix on border effects), so only
+    multiples are offered; at most seven, evenly spaced.
+    """
+    step = multiple * max(1, math.ceil(train_size / multiple / 6))
+    first = (train_size // multiple + 1) * multiple
+    return (train_size, *range(first, 2 * train_size + 1, step))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which tensors a stage may change. The names are those of the network's state dict."""
+
+    moves: str
+    trained: tuple[str, ...]
+    """Parameters the optimizer updates."""
+    live_norms: tuple[str, ...]
+    """Normalisation modules that use, and update, the statistics of each batch."""
+    statistics: tuple[str, ...]
+    """Buffers of the live norms: running mean, running variance and the count of batches."""
+    num_trained: int
+    num_parameters: int
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """Every tensor that may differ after the stage."""
+        return frozenset(self.trained) | frozenset(self.statistics)
+
+    def describe(self) -> str:
+        """Return the line printed before the stage starts."""
+        tensors = "1 tensor" if len(self.trained) == 1 else f"{len(self.trained)} tensors"
+        text = f"moves {self.moves}: trains {tensors}, {_count(self.num_trained)} of {_count(self.num_parameters)}"
+        if not self.live_norms:
+            return text + "; no live statistics"
+        if len(self.live_norms) > 4:
+            return text + f"; live statistics: {len(self.live_norms)} norms"
+        return text + f"; live statistics: {', '.join(self.live_norms)}"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float]) -> tuple[int, str]:
+    """Choose the cheapest size that is no worse than the best by more than one standard error; say why.
+
+    Args:
+        sizes: candidate sizes in pixels.
+        correct: bool `[len(sizes), N]`, whether each picture is classified right at each size.
+        cost: cost of each size in any unit, for instance GMACs.
+
+    The standard error is that of the paired difference over the N pictures, which is what makes small splits usable.
+    """
+    accuracy = correct.mean(axis=1)
+    best = min(range(len(sizes)), key=lambda i: (-accuracy[i], cost[i]))
+    for i in sorted(range(len(sizes)), key=lambda i: (cost[i], -accuracy[i])):
+        difference = correct[best].astype(np.float64) - correct[i]
+        error = difference.std() / math.sqrt(correct.shape[1])
+        if i == best or difference.mean() <= error:
+            break
+    if i == best:
+        return sizes[best], f"{100 * accuracy[best]:.1f} %, the best of {len(sizes)} sizes"
+    return sizes[i], (
+        f"{100 * accuracy[i]:.1f} %, within one standard error ({100 * error:.1f} points) of the best"
+        f" ({100 * accuracy[best]:.1f} % at {sizes[best]}) and cheaper"
+    )

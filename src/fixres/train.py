@@ -1,0 +1,352 @@
+"""The training loop: run_stage and update. Training and fixing both come through here; run.py strings them together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fixres import checkpoint, models
+from fixres.checkpoint import TrainState
+from fixres.config import Recipe, Stage
+from fixres.data.collections import Collection
+from fixres.data.loader import resolve_workers, train_batches
+from fixres.errors import UserError
+from fixres.evaluate import Evaluation, Reading, evaluate
+from fixres.fix import apply_plan, set_train_mode, verify_plan
+from fixres.optim import Mixer, WeightAverage, make_optimizer
+from fixres.resolution import Plan, Preprocess
+from fixres.runlog import RunLog
+from fixres.runtime import Runtime
+from fixres.sampling import sample_seed
+from fixres.schedule import learning_rate
+from fixres.transforms import normalise
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every stage of a run shares."""
+
+    recipe: Recipe
+    recipe_text: str
+    folder: Path
+    collection: Collection
+    runtime: Runtime
+    preprocess: Preprocess
+    """The test-time preprocessing; stages use it at their own size."""
+    log: RunLog
+
+    @property
+    def reading(self) -> Reading:
+        """How evaluations of this run read pictures."""
+        data = self.recipe.data
+        workers = resolve_workers(data.workers)
+        return Reading(self.recipe.evaluation.batch_size, workers, data.on_bad_image)
+
+    def measure(self, model: nn.Module, split: str, sizes: list[int]) -> Evaluation:
+        """Evaluate `model` on a split at the given sizes."""
+
+        def report(done: int, total: int) -> None:
+            self.log.progress(what=f"measuring on {split}", done=done, total=total)
+
+        preprocesses = [self.preprocess.at(size) for size in sizes]
+        return evaluate(model, self.collection.split(split), preprocesses, self.runtime, self.reading, report)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage of one run: its settings with the size decided, and what it may move."""
+
+    index: int
+    name: str
+    stage: Stage
+    size: int
+    plan: Plan
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm-up, whole epochs or not."""
+        return round(self.stage.warmup_epochs * self.steps_per_epoch)
+
+
+def describe_stage(shop: Workshop, model: nn.Module, stage: Stage, index: int, size: int) -> StageRun:
+    """Work out the plan and the number of steps of a stage.
+
+    Raises:
+        UserError: a batch larger than the training split, a size the network cannot take, or moves it cannot do.
+    """
+    num_images = len(shop.collection.split("train"))
+    steps_per_epoch = num_images // stage.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"batch_size {stage.batch_size} is larger than the {num_images} training pictures\n"
+            f"  give at most {num_images}: --{'train' if index == 0 else 'fix'}.batch_size {num_images}"
+        )
+    stages = shop.recipe.run_stages
+    is_fix = stage.moves != "all" or (len(stages) > 1 and index == len(stages) - 1 and not shop.recipe.stages)
+    name = "fix" if is_fix else "train" if index == 0 else f"train{index + 1}"
+    plan = models.make_plan(models.at_size(model, size), stage.moves, size)
+    return StageRun(index, name, stage, size, plan, stage.epochs * steps_per_epoch, steps_per_epoch)
+
+
+def run_stage(
+    shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict[str, Any] | None = None
+) -> TrainState:
+    """Train `model` through one stage and return its state, with the weights that ship in `shipped`.
+
+    Args:
+        shop: what the run shares.
+        run: the stage.
+        model: the network at the stage's size; changed in place.
+        resume_from: content of last.pt to go on from.
+    """
+    before = checkpoint.copy_state(model)
+    state, wrapped = begin(shop, run, model)
+    if resume_from is not None:
+        checkpoint.restore_state(state, resume_from)
+    mixer = _mixer(shop, run)
+    batches = _batches(shop, run, state.step)
+    window = Window(run.stage.batch_size)
+    while state.step < run.total_steps:
+        images, labels = window.fetch(batches)
+        lr = _learning_rate(shop.recipe, run, state.step)
+        loss = update(shop, run, state, wrapped, (images, labels), lr, mixer)
+        window.add(loss)
+        is_epoch_end = state.step % run.steps_per_epoch == 0
+        shop.log.progress(
+            what=f"{run.name} at {run.size} px", done=state.step, total=run.total_steps, loss=loss, rate=window.rate()
+        )
+        if state.step % shop.recipe.output.log_every_steps == 0 or is_epoch_end:
+            shop.log.event("train", **_where(run, state), **window.drain(), lr=lr)
+        if is_epoch_end:
+            finish_epoch(shop, run, state)
+            window.restart()
+    _take_best(shop, run, state)
+    unmoved = verify_plan(before, state.shipped.state_dict(), run.plan)
+    if unmoved:
+        shop.log.event("note", text=f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}")
+    return state
+
+
+def begin(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[TrainState, nn.Module]:
+    """Freeze what the plan freezes and make optimizer, average and wrapper."""
+    torch.manual_seed(sample_seed(shop.recipe.seed, run.index, 0, 0, 1) % 2**63)
+    model = shop.runtime.place(model)
+    apply_plan(model, run.plan)
+    optimizer = make_optimizer(model, shop.recipe.optim, run.stage)
+    average = WeightAverage(model, shop.recipe.ema) if run.stage.ema else None
+    wrapped, optimizer = shop.runtime.prepare(model, optimizer)
+    state = TrainState(
+        model, optimizer, average, scaler=shop.runtime.accelerator.scaler, stage_index=run.index
+    )
+    return state, wrapped
+
+
+def update(
+    shop: Workshop,
+    run: StageRun,
+    state: TrainState,
+    wrapped: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    lr: float,
+    mixer: Mixer | None,
+) -> float:
+    """Do one step: forward, backward, update, average. Return the loss.
+
+    Args:
+        batch: uint8 images `[B, 3, S, S]` and int64 labels `[B]`.
+
+    Raises:
+        UserError: the loss is not finite; the weights are still those of the step before.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    set_train_mode(state.model, run.plan)
+    runtime = shop.runtime
+    images = normalise(runtime.images(batch[0]), shop.preprocess.mean, shop.preprocess.std)
+    targets = batch[1].to(runtime.device)
+    smoothing = run.stage.label_smoothing
+    if mixer is not None:
+        images, targets = mixer(images, targets, state.step)
+        smoothing = 0.0
+    with runtime.autocast():
+        loss = F.cross_entropy(wrapped(images), targets, label_smoothing=smoothing)
+    value = loss.item()
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the loss is {value} at step {state.step} of stage {run.name} (lr {lr:.3g}); nothing was updated\n"
+            f"  lower the learning rate: --{'fix' if run.name == 'fix' else 'train'}.lr {run.stage.lr / 4:.2g}"
+        )
+    runtime.backward(loss)
+    runtime.clip(wrapped, shop.recipe.optim.clip_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.step += 1
+    if state.average is not None:
+        state.average.update(state.model, step=state.step)
+        _share_live_statistics(state, run.plan)
+    return value
+
+
+def _share_live_statistics(state: TrainState, plan: Plan) -> None:
+    """Give the average the network's own statistics where the trunk is frozen.
+
+    They describe the input of the last norm, which the head does not change, so those of the network are exact for
+    the averaged head, while averaged ones would lag behind.
+    """
+    assert state.average is not None
+    if plan.moves == "all":
+        return
+    own = dict(state.model.named_buffers())
+    for name, buffer in state.average.module.named_buffers():
+        if name in plan.statistics:
+            buffer.copy_(own[name])
+
+
+def finish_epoch(shop: Workshop, run: StageRun, state: TrainState) -> None:
+    """Measure on the selecting split, remember the best weights and save."""
+    epoch = state.step // run.steps_per_epoch
+    is_last = state.step == run.total_steps
+    evaluation = shop.recipe.evaluation
+    if epoch % evaluation.every_epochs == 0 or is_last:
+        size = run.size if evaluation.select_size == "stage" else evaluation.select_size
+        found = shop.measure(state.shipped, shop.collection.select, [size])
+        top1 = found.results[0]["top1"]
+        if top1 > state.best_top1 or evaluation.keep == "last":
+            state.best_top1, state.best_step = top1, state.step
+            state.best_weights = checkpoint.copy_state(state.shipped)
+        shop.log.event(
+            "eval",
+            **_where(run, state),
+            split=shop.collection.select,
+            weights=state.shipped_label,
+            num_images=found.num_images,
+            results=[_without_confusion(r) for r in found.results],
+        )
+    if epoch % shop.recipe.output.save_every_epochs == 0 or is_last:
+        checkpoint.save_state(
+            state,
+            shop.folder,
+            recipe=shop.recipe_text,
+            classes=shop.collection.classes,
+            metrics_bytes=shop.log.size(),
+            size=run.size,
+        )
+        shop.log.status("running", step=state.step)
+
+
+def _take_best(shop: Workshop, run: StageRun, state: TrainState) -> None:
+    state.shipped.load_state_dict(state.best_weights)
+    epoch = state.best_step / run.steps_per_epoch
+    why = "last" if shop.recipe.evaluation.keep == "last" else f"best top-1 on {shop.collection.select}"
+    shop.log.event(
+        "kept", stage=run.name, stage_index=run.index, step=state.best_step, epoch=epoch, top1=state.best_top1, why=why
+    )
+
+
+def _batches(shop: Workshop, run: StageRun, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the stage's batches; tell the user once how many unreadable pictures were left out."""
+    bad: list[str] = []
+    told = 0
+    data = shop.recipe.data
+    stage = replace_size(run.stage, run.size)
+    loader = train_batches(
+        shop.collection.split("train"),
+        stage,
+        shop.preprocess.at(run.size),
+        seed=shop.recipe.seed,
+        stage_index=run.index,
+        workers=resolve_workers(data.workers),
+        first_step=first_step,
+        on_bad_image=data.on_bad_image,
+        bad=bad,
+    )
+    for batch in loader:
+        if len(bad) > told:
+            shop.log.event("bad_images", num_bad_images=len(bad), paths=bad[told:])
+            told = len(bad)
+        yield batch.images, batch.labels
+
+
+def replace_size(stage: Stage, size: int) -> Stage:
+    """Return the stage with its size decided."""
+    return stage.model_copy(update={"size": size})
+
+
+def _mixer(shop: Workshop, run: StageRun) -> Mixer | None:
+    if not (run.stage.mixup or run.stage.cutmix):
+        return None
+    return Mixer(run.stage, len(shop.collection.classes), shop.recipe.seed, run.index)
+
+
+def _learning_rate(recipe: Recipe, run: StageRun, step: int) -> float:
+    return learning_rate(
+        step,
+        peak=run.stage.lr,
+        total_steps=run.total_steps,
+        warmup_steps=run.warmup_steps,
+        shape=run.stage.schedule,
+        min_lr=recipe.schedule.min_lr,
+    )
+
+
+def _where(run: StageRun, state: TrainState) -> dict[str, Any]:
+    return {
+        "stage": run.name,
+        "stage_index": run.index,
+        "step": state.step,
+        "epoch": round(state.step / run.steps_per_epoch, 4),
+    }
+
+
+def _without_confusion(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key != "confusion"}
+
+
+class Window:
+    """Loss, speed and waiting time since the last log line."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything, so that time spent measuring does not count as training."""
+        self.losses: list[float] = []
+        self.start = time.perf_counter()
+        self.waiting = 0.0
+
+    def fetch(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Return the next batch, timing the wait for it."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self.waiting += time.perf_counter() - start
+        return batch
+
+    def add(self, loss: float) -> None:
+        """Record the loss of one step."""
+        self.losses.append(loss)
+
+    def rate(self) -> float:
+        """Return images per second since the last line."""
+        return len(self.losses) * self.batch_size / max(1e-9, time.perf_counter() - self.start)
+
+    def drain(self) -> dict[str, float]:
+        """Return the fields of a train event and start again."""
+        seconds = time.perf_counter() - self.start
+        fields = {
+            "loss": sum(self.losses) / len(self.losses),
+            "images_per_second": round(self.rate(), 2),
+            "seconds": round(seconds, 3),
+            "data_wait_ratio": round(self.waiting / max(1e-9, seconds), 4),
+        }
+        self.restart()
+        return fields
