@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 the user's mistake, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
     except UserError as error:
         print(f"fixres: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -48,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("fixres: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (`| head`) has gone; without this Python complains once more when it closes stdout.
+        # The reader (`| head`) has gone; Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_BROKEN_PIPE
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    else:
+        return code
 
 
 def help_text() -> str:

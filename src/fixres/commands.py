@@ -38,7 +38,9 @@ def train(words: Sequence[str]) -> int:
         raise
     finally:
         console.close()
-    console.say(f"run folder: {folder}\n  fixres eval {folder}\n  fixres predict {folder} PICTURE\n  fixres report {folder}")
+    console.say(
+        f"run folder: {folder}\n  fixres eval {folder}\n  fixres predict {folder} PICTURE\n  fixres report {folder}"
+    )
     return 0
 
 
@@ -150,7 +152,7 @@ class EvalFlags:
     """Print results only."""
 
 
-def eval(words: Sequence[str]) -> int:  # noqa: A001 - the command's name
+def eval(words: Sequence[str]) -> int:
     """`fixres eval CKPT [--data URI] [--split S] [--sizes 96,128] [--json FILE] [--predictions FILE]`."""
     flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
     from fixres.measure import Request, measure_product, predictions_csv
@@ -218,7 +220,9 @@ class PredictFlags:
 
 def predict(words: Sequence[str]) -> int:
     """`fixres predict CKPT PATH... [--top-k 5] [--format table|json|jsonl|csv] [--out FILE]`."""
-    flags = parse_flags(words, PredictFlags, "fixres predict", "Classify pictures with the product's own preprocessing.")
+    flags = parse_flags(
+        words, PredictFlags, "fixres predict", "Classify pictures with the product's own preprocessing."
+    )
     from fixres.config import Runtime as RuntimeSettings
     from fixres.predict import Prediction, Predictor, find_pictures
     from fixres.product import load
@@ -307,7 +311,7 @@ def report(words: Sequence[str]) -> int:
     if not flags.runs:
         raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")
     out = flags.out or flags.runs[0] / "report.html"
-    print(write_report(flags.runs, out), file=sys.stderr)
+    Console().say(str(write_report(flags.runs, out)))
     return 0
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from fixres import models
@@ -17,7 +21,11 @@ from fixres.evaluate import Evaluation
 from fixres.metrics import PairedDifference, paired_difference
 from fixres.product import Sheet, save_product
 from fixres.resolution import candidate_sizes, choose_size
+from fixres.runlog import write_text
 from fixres.train import StageRun, Workshop
+
+PICTURES = "comparison.csv"
+"""In the run folder: one row per reported picture, with what each row of the comparison predicts."""
 
 
 @dataclass
@@ -54,7 +62,7 @@ def decide_size(shop: Workshop, model: nn.Module, stage: Stage, train_size: int)
     if stage.moves == "all" and stage.size != "auto":
         return stage.size
     model = shop.runtime.place(model)
-    sizes = sweep_sizes(shop, model, stage, train_size)
+    sizes = sweep_sizes(model, shop.recipe.evaluation.sizes, train_size, stage.size)
     found = shop.measure(model, shop.collection.select, sizes)
     log_sweep(shop, found, "before")
     if stage.size != "auto":
@@ -64,18 +72,18 @@ def decide_size(shop: Workshop, model: nn.Module, stage: Stage, train_size: int)
     return size
 
 
-def sweep_sizes(shop: Workshop, model: nn.Module, stage: Stage, train_size: int) -> list[int]:
-    """Return the sizes to measure: the recipe's, or candidates the architecture can take; always the stage's own."""
-    wanted = set(shop.recipe.evaluation.sizes)
-    if not wanted:
+def sweep_sizes(model: nn.Module, wanted: Sequence[int], train_size: int, stage_size: int | str) -> list[int]:
+    """Return the sizes to measure: those wanted, or candidates the architecture can take; always the stage's own."""
+    sizes = set(wanted)
+    if not sizes:
         for size in candidate_sizes(train_size):
             try:
                 models.at_size(model, size)
             except UserError:
                 continue
-            wanted.add(size)
-    own = {train_size} if stage.size == "auto" else {train_size, stage.size}
-    return sorted(wanted | own)
+            sizes.add(size)
+    own = {train_size} if isinstance(stage_size, str) else {train_size, stage_size}
+    return sorted(sizes | own)
 
 
 def log_sweep(shop: Workshop, found: Evaluation, label: str) -> None:
@@ -91,7 +99,7 @@ def finish(shop: Workshop, run: StageRun, carried: Carried, started: float) -> O
     moved: dict[str, Tensor] = {}
     if carried.before is not None:
         moved = tensors_before(carried.before, model)
-        sizes = sweep_sizes(shop, model, run.stage.model_copy(update={"size": run.size}), carried.train_size)
+        sizes = sweep_sizes(model, shop.recipe.evaluation.sizes, carried.train_size, run.size)
         log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "fixed")
         outcome, final = _compare(shop, run, carried)
     else:
@@ -161,7 +169,22 @@ def _compare(shop: Workshop, run: StageRun, carried: Carried) -> tuple[Outcome, 
     rows.append({"label": "fixed", **fixed.results[0]})
     at_train = sizes.index(carried.train_size)
     paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
+    labels = [row["label"] for row in rows]
+    _write_pictures(shop, labels, earlier, np.concatenate([earlier.predictions, fixed.predictions]))
     return _record(shop, run.size, rows, paired, fixed.num_images), fixed
+
+
+def _write_pictures(shop: Workshop, labels: list[str], found: Evaluation, predictions: np.ndarray) -> None:
+    """Write which class every row of the comparison predicts for every picture."""
+    split = shop.collection.split(shop.collection.report)
+    classes = shop.collection.classes
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", *labels])
+    for column, index in enumerate(found.indices):
+        predicted = [classes[int(row[column])] for row in predictions]
+        writer.writerow([split.paths[int(index)], classes[int(found.labels[column])], *predicted])
+    write_text(shop.folder / PICTURES, buffer.getvalue())
 
 
 def _record(

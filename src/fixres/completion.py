@@ -138,8 +138,6 @@ def problems(recipe: Recipe, require_data: bool = False) -> list[Problem]:
             )
         )
     for name, stage in stages:
-        if stage.enabled and stage.size == "auto" and stage.moves == "all" and name != "fix":
-            found.append(Problem(f"{name}.size", "auto is for a fix stage; give a number of pixels"))
         if stage.enabled:
             found.extend(_stage_problems(name, stage, recipe))
     found.extend(_whole_problems(recipe))
@@ -156,6 +154,9 @@ def named_stages(recipe: Recipe) -> Iterator[tuple[str, Stage]]:
 
 
 def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
+    is_fix = name == "fix" or (name not in ("train", "stages.0") and stage.moves != "all")
+    if stage.size == "auto" and not is_fix:
+        yield Problem(f"{name}.size", "auto is for a fix stage; give a number of pixels")
     low, high = stage.crop_scale
     if low == 0 or low > high:
         yield Problem(f"{name}.crop_scale", f"[{low:g}, {high:g}] is no range of areas; use 0 < low <= high <= 1")

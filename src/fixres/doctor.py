@@ -72,7 +72,9 @@ def _all_reduce() -> str:
     if not torch.distributed.is_available():
         return "torch.distributed is not built in"
     try:
-        torch.multiprocessing.spawn(_rank, args=(_free_port(),), nprocs=2)
+        torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+            _rank, args=(_free_port(),), nprocs=2
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is, the finding is that it does not work
         return f"a sum over 2 processes (gloo) fails: {str(error).strip().splitlines()[-1]}"
     return "a sum over 2 processes (gloo) works"
@@ -112,5 +114,3 @@ def _reach(host: str) -> str:
     except OSError as error:
         return f"cannot be reached ({error}); use model.weights: none or a weights file"
     return "can be reached"
-
-

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fixres import models
 from fixres.data.collections import Split
-from fixres.data.loader import evaluation_batches
+from fixres.data.loader import OnBadImage, evaluation_batches
 from fixres.errors import UserError
 from fixres.metrics import Tally
 from fixres.resolution import Preprocess
@@ -27,7 +27,7 @@ class Reading:
 
     batch_size: int = 64
     workers: int = 0
-    on_bad_image: str = "error"
+    on_bad_image: OnBadImage = "error"
 
 
 @dataclass

@@ -36,7 +36,7 @@ def efficientnet_names(model: nn.Module) -> dict[str, str]:
     names = {}
     prefixes = {ours: theirs for theirs, ours in _OUTSIDE.items()}
     flat_index = 0
-    for stage_index, stage in enumerate(model.blocks):  # type: ignore[arg-type, union-attr]
+    for stage_index, stage in enumerate(model.blocks):  # type: ignore[arg-type]
         for block_index, block in enumerate(stage):
             table = _INVERTED if hasattr(block, "conv_pwl") else _SEPARABLE
             for theirs, ours in table.items():

@@ -1,4 +1,4 @@
-"""Measuring a product: its own data, size and conditions unless told otherwise, and whether the logged number repeats."""
+"""Measuring a product at its own data, size and conditions, and saying whether the logged number repeats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from fixres.config import Data
 from fixres.config import Runtime as RuntimeSettings
 from fixres.data.collections import Collection, Split, open_collection
-from fixres.data.loader import resolve_workers
+from fixres.data.loader import OnBadImage, resolve_workers
 from fixres.errors import UserError
 from fixres.evaluate import Evaluation, Reading, evaluate
 from fixres.product import Product
@@ -31,7 +31,7 @@ class Request:
     sizes: tuple[int, ...] = ()
     batch_size: int | None = None
     workers: int | None = None
-    on_bad_image: str = "error"
+    on_bad_image: OnBadImage = "error"
     device: str = "auto"
 
 
@@ -70,7 +70,7 @@ def measure_product(
     logged = product.details.get("evaluation", {})
     own_device = request.device == "auto" and "threads" in logged
     settings = RuntimeSettings(
-        device=request.device,  # type: ignore[arg-type]
+        device=request.device,
         threads=int(logged["threads"]) if own_device else 0,
         channels_last=bool(logged.get("channels_last", True)),
         precision=logged.get("precision", "auto") if own_device and logged.get("device") == "cpu" else "auto",

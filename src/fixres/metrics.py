@@ -47,7 +47,7 @@ class Tally:
         self.confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64) if small else None
 
     def add(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Add logits `[B, C]` and labels int64 `[B]`; return predictions int64 `[B]` and probabilities float64 `[B]`."""
+        """Add logits `[B, C]` and labels int64 `[B]`; return predictions `[B]` and their probabilities `[B]`."""
         logits = logits.detach().to("cpu", torch.float64)
         labels = labels.to("cpu")
         rank = label_ranks(logits, labels)
@@ -79,7 +79,7 @@ class Tally:
         seen = actual > 0
         f1 = 2 * true / (predicted + actual).clamp(min=1)
         counted = (predicted + actual) > 0
-        images, confidence, hits = self.bins
+        _, confidence, hits = self.bins
         return {
             "top1": 100 * self.num_correct / n,
             "top1_ci95": wilson_interval(self.num_correct, self.num_images),
@@ -141,7 +141,7 @@ def paired_difference(before: np.ndarray, after: np.ndarray) -> PairedDifference
     n = len(before)
     b, c, total = better + 0.5, worse + 0.5, n + 2
     centre = (b - c) / total
-    spread = 1.959964 * math.sqrt((b + c - (b - c) ** 2 / total)) / total
+    spread = 1.959964 * math.sqrt(b + c - (b - c) ** 2 / total) / total
     discordant = better + worse
     tail = sum(math.comb(discordant, k) for k in range(min(better, worse) + 1)) / 2**discordant
     return PairedDifference(

@@ -95,12 +95,12 @@ def fetch_pretrained(name: str) -> dict[str, Tensor]:
     Raises:
         UserError: there are none, or they cannot be fetched (for instance offline).
     """
-    if timm.models.get_pretrained_cfg(name) is None or not timm.models.get_pretrained_cfg(name).has_weights:
+    cfg = timm.models.get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
         raise UserError(f"timm has no pretrained weights for '{name}'\n  use model.weights: none, or a weights file")
     try:
         model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # noqa: BLE001 - hub clients raise a dozen unrelated types when offline
-        cfg = timm.models.get_pretrained_cfg(name)
+    except Exception as error:  # hub clients raise a dozen unrelated types when offline
         source = cfg.hf_hub_id or cfg.url
         raise UserError(
             f"cannot fetch the pretrained weights of '{name}' ({type(error).__name__})\n"
@@ -264,7 +264,7 @@ def input_statistics(model: nn.Module) -> InputStatistics:
     mean = tuple(cfg.get("mean", (0.485, 0.456, 0.406)))
     std = tuple(cfg.get("std", (0.229, 0.224, 0.225)))
     interpolation = cfg.get("interpolation", "bilinear")
-    return InputStatistics(mean, std, interpolation if interpolation in ("bilinear", "bicubic") else "bilinear")  # type: ignore[arg-type]
+    return InputStatistics(mean, std, interpolation if interpolation in ("bilinear", "bicubic") else "bilinear")
 
 
 def at_size(model: nn.Module, size: int) -> nn.Module:
@@ -283,7 +283,8 @@ def at_size(model: nn.Module, size: int) -> nn.Module:
         legal = legal_sizes(model, size)
         allowed = f"it takes {', '.join(map(str, legal))}" if legal else "no size near it works either"
         raise UserError(
-            f"'{architecture(model)}' cannot take {size} px\n  {allowed}\n  ({type(error).__name__}: {_first_line(error)})"
+            f"'{architecture(model)}' cannot take {size} px\n  {allowed}\n"
+            f"  ({type(error).__name__}: {_first_line(error)})"
         ) from error
     return candidate
 

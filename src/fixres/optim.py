@@ -21,8 +21,11 @@ def make_optimizer(model: nn.Module, optim: Optim, stage: Stage) -> torch.optim.
     arguments: dict[str, Any] = {"lr": stage.lr, "weight_decay": stage.weight_decay}
     if optim.name == "sgd":
         # timm's name for SGD without Nesterov; its "sgd" turns Nesterov on.
-        return create_optimizer_v2(model, opt="momentum", momentum=optim.momentum, **arguments)  # type: ignore[no-any-return]
-    return create_optimizer_v2(model, opt="adamw", betas=(optim.momentum, 0.999), **arguments)  # type: ignore[no-any-return]
+        arguments |= {"opt": "momentum", "momentum": optim.momentum}
+    else:
+        arguments |= {"opt": "adamw", "betas": (optim.momentum, 0.999)}
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **arguments)
+    return optimizer
 
 
 class WeightAverage(ModelEmaV3):  # type: ignore[misc]
@@ -35,9 +38,7 @@ class WeightAverage(ModelEmaV3):  # type: ignore[misc]
     def get_decay(self, step: int | None = None) -> float:
         """Return the fraction kept at update `step` (1-based)."""
         assert step is not None, "the decay rule needs the step"
-        return ema_decay(
-            step, decay=self.settings.decay, rule=self.settings.rule, ramp_steps=self.settings.ramp_steps
-        )
+        return ema_decay(step, decay=self.settings.decay, rule=self.settings.rule, ramp_steps=self.settings.ramp_steps)
 
 
 class Mixer:
@@ -55,10 +56,10 @@ class Mixer:
 
     def __call__(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return mixed images `[B, 3, S, S]` (float) and soft targets `[B, C]`; B is even."""
-        state = np.random.get_state()  # noqa: NPY002 - timm draws from numpy's global generator
+        state = np.random.get_state()
         try:
-            np.random.seed(sample_seed(self.seed, self.stage_index, step, 0, 0) % 2**32)  # noqa: NPY002
+            np.random.seed(sample_seed(self.seed, self.stage_index, step, 0, 0) % 2**32)
             mixed, targets = self.mixup(images, labels)
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            np.random.set_state(state)
         return mixed, targets

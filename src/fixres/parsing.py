@@ -106,7 +106,10 @@ def parse_recipe(argv: Sequence[str], prog: str = "fixres train") -> tuple[Recip
         if key in flags:
             values[key] = Path(words[0]) if key == "out" else read_value(flags[key].kind, words)
         elif (option := _recipe_option(key)) is not None:
-            overrides[key] = read_value(option.kind, words)
+            try:
+                overrides[key] = read_value(option.kind, words)
+            except UserError as error:
+                raise UserError(f"--{key}: {error}") from None
     if not name and "data.uri" not in overrides:
         raise UserError(
             f"which recipe?\n  {prog} RECIPE          ('fixres recipes' lists them)\n  {prog} --data.uri DIR"
@@ -138,6 +141,8 @@ def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str =
         else:
             args.extend([f"--{key}", *(_split(words) if _element(option.kind) else words)])
     scan.mistakes.extend(_refusals(options, scan.options))
+    if not scan.mistakes:
+        scan.mistakes.extend(_missing(cls, scan))
     _raise_mistakes(scan.mistakes, prog)
     errors = io.StringIO()
     try:
@@ -183,11 +188,11 @@ def _scan(argv: Sequence[str], find: Callable[[str], _Option | None]) -> _Scan:
         if word == "--":
             scan.words.extend(rest)
             break
+        if not _is_option(word):
+            scan.words.append(word)
+            continue
         if not word.startswith("--"):
-            if re.match(r"-[A-Za-z]", word):
-                scan.mistakes.append(f"unknown option '{word}' (options are written --name)")
-            else:
-                scan.words.append(word)
+            scan.mistakes.append(f"unknown option '{word}' (options are written --name)")
             continue
         key, equals, inline = word[2:].partition("=")
         key = key.replace("-", "_")
@@ -205,11 +210,15 @@ def _take(option: _Option | None, rest: list[str]) -> list[str]:
     if option is not None and option.is_switch:
         return [rest.pop(0)] if rest and rest[0].lower() in (*_TRUE, *_FALSE) else ["true"]
     taken: list[str] = []
-    while rest and not rest[0].startswith("--"):
+    while rest and not _is_option(rest[0]):
         if option is not None and taken and not _continues(option.kind, rest[0]):
             break
         taken.append(rest.pop(0))
     return taken
+
+
+def _is_option(word: str) -> bool:
+    return re.match(r"--|-[A-Za-z]", word) is not None
 
 
 def _continues(kind: Kind, word: str) -> bool:
@@ -244,15 +253,37 @@ def _recipe_option(key: str) -> _Option | None:
 
 def _options(cls: type[Any]) -> dict[str, _Option]:
     """Return the options of a dataclass by field name, words (positional fields) left out."""
-    hints = typing.get_type_hints(cls, include_extras=True)
     options = {}
-    for entry in dataclasses.fields(cls):
-        hint = hints[entry.name]
-        if not any("Positional" in str(mark) for mark in getattr(hint, "__metadata__", ())):
+    for entry, hint in _fields(cls):
+        if not _is_word(hint):
             kind = kind_of(hint)
             kind = kind.alternatives[0] if len(kind.alternatives) == 1 else kind
             options[entry.name] = _Option(kind, hint, entry.default, is_switch=kind.type is bool)
     return options
+
+
+def _fields(cls: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return ((entry, hints[entry.name]) for entry in dataclasses.fields(cls))
+
+
+def _is_word(hint: Any) -> bool:
+    return any("Positional" in str(mark) for mark in getattr(hint, "__metadata__", ()))
+
+
+def _missing(cls: type[Any], scan: _Scan) -> Iterator[str]:
+    """Yield the words and options without a default that were not given."""
+    num_words = 0
+    for entry, hint in _fields(cls):
+        if entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING:
+            continue
+        if _is_word(hint):
+            num_words += 1
+            metavars = [mark.metavar for mark in hint.__metadata__ if getattr(mark, "metavar", None)]
+            if num_words > len(scan.words):
+                yield f"{(metavars or [entry.name.upper()])[0]} is missing"
+        elif entry.name not in scan.options:
+            yield f"{_dashed(entry.name)} is missing"
 
 
 def _refusals(options: Mapping[str, _Option], given: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fixres.scene import write_scene
@@ -170,29 +171,23 @@ def history(
     return _svg(draw, shape, title)
 
 
-def confusion_heatmap(confusion: Sequence[Sequence[int]], title: str, shape: tuple[int, int] = (520, 500)) -> str:
+def confusion_heatmap(confusion: Sequence[Sequence[int]], title: str, shape: tuple[int, int] = (430, 420)) -> str:
     """Return an SVG of a confusion matrix [C, C], each row divided by its sum; row: true class, column: predicted."""
 
     def draw(axes: Axes) -> None:
+        num_classes = len(confusion)
         for row, counts in enumerate(confusion):
-            total = max(1, sum(counts))
-            for column, count in enumerate(counts):
-                if count:
-                    axes.fill(
-                        [column, column + 1, column + 1, column],
-                        [row, row, row + 1, row + 1],
-                        color=_ink("after" if row == column else "before"),
-                        alpha=max(0.08, count / total),
-                        linewidth=0,
-                    )
-        axes.set_xlim(0, len(confusion))
-        axes.set_ylim(len(confusion), 0)
-        axes.set_aspect("equal")
+            for column, number in enumerate(counts):
+                if number:
+                    share = number / sum(counts)
+                    role = "after" if row == column else "before"
+                    axes.add_patch(Rectangle((column, row), 1, 1, color=_ink(role), alpha=0.25 + 0.75 * share, lw=0))
+        axes.set(xlim=(0, num_classes), ylim=(num_classes, 0), aspect="equal")
         axes.grid(visible=False)
-        axes.set_xlabel("predicted class, by number")
-        axes.set_ylabel("true class, by number")
+        axes.set(xlabel="predicted class, counted from 0", ylabel="true class, counted from 0")
+        shown = range(0, num_classes, max(1, num_classes // 8))
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(8, integer=True))
+            axis.set_ticks([number + 0.5 for number in shown], [str(number) for number in shown])
 
     return _svg(draw, shape, title)
 
@@ -272,13 +267,16 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], lines: Sequence[Line2D]) -
             by_label.setdefault(curve.label, line)
         _legend(axes, by_label, "best")
         return
-    ends = [(float(place[-1, 0]), float(place[-1, 1])) for place in places]
-    for curve, end in zip(curves, ends, strict=True):
-        is_upper = end == max(ends, key=lambda other: other[1])
+    left, right = axes.get_xlim()
+    is_first_upper = places[0][-1, 1] >= places[-1][-1, 1]
+    for position, (curve, place) in enumerate(zip(curves, places, strict=True)):
+        is_upper = is_first_upper if position == 0 else not is_first_upper
+        reach = 7.5 * len(curve.label) / (axes.get_figure(root=True).get_figwidth() * POINT) * (right - left)
+        passed = np.interp(np.linspace(place[-1, 0] - reach, place[-1, 0], 16), place[:, 0], place[:, 1])
         axes.annotate(
             curve.label,
-            end,
-            xytext=(4, 9 if is_upper else -10),
+            (place[-1, 0], passed.max() if is_upper else passed.min()),
+            xytext=(4, 7 if is_upper else -7),
             textcoords="offset points",
             ha="right",
             va="bottom" if is_upper else "top",

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from fixres import __version__, models
 from fixres.checkpoint import read_weights, write_weights
 from fixres.errors import UserError
-from fixres.resolution import Preprocess
+from fixres.resolution import Preprocess, Resize
 from fixres.runlog import write_text
 
+_RESIZE_OF_TIMM: dict[str, Resize] = {"center": "shorter", "squash": "squash", "border": "pad"}
 BEFORE_FIX = "before_fix.safetensors"
 
 
@@ -60,9 +61,7 @@ class Sheet:
     seed: int = 0
 
 
-def save_product(
-    folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mapping[str, Tensor] | None = None
-) -> None:
+def save_product(folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mapping[str, Tensor] | None = None) -> None:
     """Write config.json, model.safetensors, README.md and, after a fix, before_fix.safetensors."""
     write_weights(folder / "model.safetensors", dict(model.state_dict()))
     if before_fix:
@@ -139,7 +138,9 @@ def _card(config: Mapping[str, Any]) -> str:
         )
     note = ""
     if own["resize"] == "height":
-        note = "\nThe height resize is that of the released FixRes code; timm has none like it and will not repeat it.\n"
+        note = (
+            "\nThe height resize is that of the released FixRes code; timm has none like it and will not repeat it.\n"
+        )
     licence = own["data"].get("license") or "not stated"
     crop = f"{own['resize']} side to {own['resize_size']}, centre crop {own['test_size']}"
     if own["resize"] in ("squash", "pad"):
@@ -174,10 +175,11 @@ def load(source: str | Path, weights: str = "fixed", model_name: str | None = No
         return _load_file(path, model_name)
     folder = next((f for f in (path / "model", path) if (f / "config.json").is_file()), None)
     if folder is None:
-        what = "has no product yet (the run has not finished)" if (path / "metrics.jsonl").exists() else "is no model"
+        what = "does not exist" if not path.exists() else "is no model folder"
+        if (path / "metrics.jsonl").exists():
+            what = "has no product yet: the run has not finished"
         raise UserError(
-            f"{path} {what if path.exists() else 'does not exist'}\n"
-            "  give a run folder, a model folder (config.json, model.safetensors), or FILE --model NAME"
+            f"{path} {what}\n  give a run folder, a model folder (config.json, model.safetensors), or FILE --model NAME"
         )
     return _load_folder(folder, weights)
 
@@ -209,7 +211,7 @@ def _load_folder(folder: Path, weights: str) -> Product:
     preprocess = Preprocess(
         size=test_size,
         crop_ratio=float(own.get("crop_ratio") or cfg.get("test_crop_pct") or cfg.get("crop_pct", 0.875)),
-        resize=own.get("resize") or {"squash": "squash", "border": "pad"}.get(cfg.get("crop_mode", ""), "shorter"),
+        resize=own.get("resize") or _RESIZE_OF_TIMM.get(cfg.get("crop_mode", "center"), "shorter"),
         interpolation=cfg.get("interpolation", "bilinear"),
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),

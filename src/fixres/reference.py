@@ -127,7 +127,6 @@ def _source(stage: str, key: str) -> str:
 _SPECIAL = {
     ("train", "warmup_epochs"): "`schedule.warmup_epochs`; unless that is given, at most half of the stage",
     ("fix", "enabled"): "`true` when any key of `fix` is given",
-    ("fix", "size"): "the multiple of 32 nearest to 4/3 of `train.size`",
 }
 
 

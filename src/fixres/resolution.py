@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 Triple = tuple[float, float, float]
+Resize = Literal["shorter", "height", "squash", "pad"]
 
 
 def resize_size(size: int, crop_ratio: float) -> int:
@@ -30,7 +31,7 @@ class Preprocess:
 
     size: int
     crop_ratio: float = 0.875
-    resize: Literal["shorter", "height", "squash", "pad"] = "shorter"
+    resize: Resize = "shorter"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)

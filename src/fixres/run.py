@@ -84,7 +84,9 @@ def _check_folder(folder: Path, resume: bool) -> None:
 def _check_same_recipe(saved: str, now: str, folder: Path) -> None:
     """Refuse to go on under another recipe; comments, runtime and output may differ."""
     old, new = (_settings(text) for text in (saved, now))
-    different = [f"  {key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    different = [
+        f"  {key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+    ]
     if different:
         raise UserError(f"{folder} was started with another recipe\n" + "\n".join(different[:12]))
 
@@ -95,9 +97,7 @@ def _settings(text: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not key.startswith(ignored)}
 
 
-def _open(
-    recipe: Recipe, text: str, folder: Path, runtime: Runtime, log: RunLog
-) -> tuple[Workshop, nn.Module]:
+def _open(recipe: Recipe, text: str, folder: Path, runtime: Runtime, log: RunLog) -> tuple[Workshop, nn.Module]:
     """Open the pictures and build the network with its starting weights."""
     collection = open_collection(recipe.data, split_file=folder / "split.json")
     torch.manual_seed(recipe.seed)
@@ -277,8 +277,9 @@ def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) 
         _log_plan(shop, run)
         stage_started = time.perf_counter()
         state = run_stage(shop, run, carried.model, resumed)
+        seconds = round(time.perf_counter() - stage_started, 3)
+        shop.log.event("stage_done", stage=run.name, stage_index=index, size=size, seconds=seconds)
         if run.name == "fix":
-            seconds = round(time.perf_counter() - stage_started, 3)
             shop.log.event("fix", size=size, plan=_plan_fields(run), solver_seconds=seconds)
         else:
             carried.train_size = size

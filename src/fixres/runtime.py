@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fixres.config import Runtime as RuntimeSettings
 from fixres.errors import UserError
 
-_AVAILABLE = {
-    "cuda": lambda: torch.cuda.is_available(),
-    "mps": lambda: torch.backends.mps.is_available(),
+_AVAILABLE: dict[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
     "xpu": lambda: hasattr(torch, "xpu") and torch.xpu.is_available(),
     "npu": lambda: hasattr(torch, "npu") and torch.npu.is_available(),
 }

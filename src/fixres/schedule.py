@@ -27,4 +27,4 @@ def ema_decay(step: int, *, decay: float, rule: str, ramp_steps: int = 2000) -> 
         return decay
     if rule == "ramp":
         return decay * (1 - math.exp(-step / ramp_steps))
-    return min(decay, 1 - (1 + step) ** (-2 / 3))
+    return min(decay, 1 - 1 / math.pow(1 + step, 2 / 3))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fixres import checkpoint, models
@@ -97,9 +97,7 @@ def describe_stage(shop: Workshop, model: nn.Module, stage: Stage, index: int, s
     return StageRun(index, name, stage, size, plan, stage.epochs * steps_per_epoch, steps_per_epoch)
 
 
-def run_stage(
-    shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict[str, Any] | None = None
-) -> TrainState:
+def run_stage(shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict[str, Any] | None = None) -> TrainState:
     """Train `model` through one stage and return its state, with the weights that ship in `shipped`.
 
     Args:
@@ -144,9 +142,7 @@ def begin(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[TrainState, 
     optimizer = make_optimizer(model, shop.recipe.optim, run.stage)
     average = WeightAverage(model, shop.recipe.ema) if run.stage.ema else None
     wrapped, optimizer = shop.runtime.prepare(model, optimizer)
-    state = TrainState(
-        model, optimizer, average, scaler=shop.runtime.accelerator.scaler, stage_index=run.index
-    )
+    state = TrainState(model, optimizer, average, scaler=shop.runtime.accelerator.scaler, stage_index=run.index)
     return state, wrapped
 
 
@@ -257,10 +253,9 @@ def _batches(shop: Workshop, run: StageRun, first_step: int) -> Iterator[tuple[T
     bad: list[str] = []
     told = 0
     data = shop.recipe.data
-    stage = replace_size(run.stage, run.size)
     loader = train_batches(
         shop.collection.split("train"),
-        stage,
+        run.stage,
         shop.preprocess.at(run.size),
         seed=shop.recipe.seed,
         stage_index=run.index,
@@ -274,11 +269,6 @@ def _batches(shop: Workshop, run: StageRun, first_step: int) -> Iterator[tuple[T
             shop.log.event("bad_images", num_bad_images=len(bad), paths=bad[told:])
             told = len(bad)
         yield batch.images, batch.labels
-
-
-def replace_size(stage: Stage, size: int) -> Stage:
-    """Return the stage with its size decided."""
-    return stage.model_copy(update={"size": size})
 
 
 def _mixer(shop: Workshop, run: StageRun) -> Mixer | None:

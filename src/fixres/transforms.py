@@ -30,20 +30,19 @@ def test_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 def train_crop(image: Image.Image, stage: Stage, preprocess: Preprocess) -> Tensor:
-    """Return one augmented training view of an RGB picture, uint8 `[3, S, S]` with S = stage.size.
+    """Return one augmented training view of an RGB picture, uint8 `[3, S, S]` with S = preprocess.size.
 
     All chance comes from torch's default CPU generator. The order is resize, flip, colour, shifted crop.
     """
     resample = _RESAMPLE[preprocess.interpolation]
     if stage.crop == "center":
-        preprocess = preprocess.at(stage.size)
         if stage.augment == "v2" and preprocess.resize in ("shorter", "height"):
-            return _tensor(_shifted_crop(_augment(_resize(image, preprocess), stage.augment), stage.size))
+            return _tensor(_shifted_crop(_augment(_resize(image, preprocess), stage.augment), preprocess.size))
         view = _test_view(image, preprocess)
     elif stage.crop == "random":
-        view = _random_resized_crop(image, stage.size, stage.crop_scale, resample)
+        view = _random_resized_crop(image, preprocess.size, stage.crop_scale, resample)
     else:
-        view = _padded_crop(image, stage.size, resample)
+        view = _padded_crop(image, preprocess.size, resample)
     return _tensor(_augment(view, stage.augment))
 
 

@@ -157,7 +157,7 @@ class _TrainingSteps(Dataset[_Made]):
             return (train_crop(picture, self.stage, self.preprocess),)
 
         try:
-            return _make(self.split, indices, self.preprocess, (self.stage.size,), view)
+            return _make(self.split, indices, self.preprocess, (self.preprocess.size,), view)
         finally:
             generator.set_state(state)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -18,6 +16,7 @@ from PIL import Image
 
 from fixres.data.decode import Alpha, Exif
 from fixres.errors import UserError
+from fixres.runlog import write_text
 from fixres.sampling import stratified_split
 
 THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -149,17 +148,7 @@ def _save(split: Split, parts: Mapping[str, npt.NDArray[np.int64]], seed: int, s
         "remainder": remainder,
         "parts": {name: [split.paths[i] for i in parts[name].tolist()] for name in carved},
     }
-    split_file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=split_file.parent, prefix=f".{split_file.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(split_file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    write_text(split_file, json.dumps(content, indent=1))
 
 
 def _load(split: Split, names: tuple[str, ...], split_file: Path) -> dict[str, npt.NDArray[np.int64]]:

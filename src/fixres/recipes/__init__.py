@@ -203,7 +203,7 @@ def _without_effect(document: Document, overrides: Mapping[str, Any], recipe: Re
             for field in TRAIN
             if source_key(f"{name}.{field}", _stage(raw, name)) == key
         ]
-        own = [taker for taker in takers if _is_given(raw, taker)]
+        own = [taker for taker in takers if _is_given(document.values, taker)]
         if takers and len(own) == len(takers):
             verb = "is" if len(own) == 1 else "are"
             found.append((key, f"has no effect: {' and '.join(own)} {verb} set in {document.name}; use --{own[0]}"))

@@ -6,6 +6,7 @@ The same description serves error messages, the reading of command-line values a
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fixres.config import Recipe, Section, Stage
 from fixres.errors import did_you_mean
 
 _MAX_SHOWN = 60
+_LOOKS_PLAIN = re.compile(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|true|false|yes|no|on|off", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,10 @@ def _wrong_value(key: str, value: Any) -> str:
         return f"{key}: expected {what}, got {show(value)}"
     kind = kind_of_field(field)
     words = [word for member in kind.alternatives for word in member.choices]
-    hint = did_you_mean(value, words) if isinstance(value, str) else ""
-    is_text_for_number = isinstance(value, str) and not words
-    return f"{key}: expected {expected(kind)}, got {show(value)}{' (a text)' if is_text_for_number else ''}{hint}"
+    # Three letters resemble too much: 'gpu' is not a misspelt 'xpu'.
+    hint = did_you_mean(value, words) if isinstance(value, str) and len(value) > 3 else ""
+    quoted = " (a text)" if isinstance(value, str) and _LOOKS_PLAIN.fullmatch(value) else ""
+    return f"{key}: expected {expected(kind)}, got {show(value)}{quoted}{hint}"
 
 
 def _inner_section(field: FieldInfo | None) -> type[Section] | None:

@@ -14,6 +14,9 @@ import yaml
 from fixres.errors import UserError
 
 _MAX_VALUES = 100_000
+_STRING = "tag:yaml.org,2002:str"
+# Line breaks to YAML 1.1: only escapes bring them back.
+_BREAKS = {"\x85", "\u2028", "\u2029"}
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -63,6 +66,10 @@ _Dumper.add_representer(
     list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, _is_flat(value))
 )
 
+_Dumper.add_representer(
+    str, lambda dumper, value: dumper.represent_scalar(_STRING, value, '"' if _BREAKS & set(value) else None)
+)
+
 
 @dataclass(frozen=True)
 class Document:
@@ -78,8 +85,8 @@ def parse(text: str, name: str) -> Document:
 
     Raises UserError with line and column for what is not YAML, a key given twice, and a file that is no mapping.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         reader = _Reader(loader, name)
         values = {} if root is None else reader.read(root, "")
@@ -91,8 +98,6 @@ def parse(text: str, name: str) -> Document:
         raise UserError(f"{name}: not valid YAML: {error.reason} (character {error.character!r})") from None
     except RecursionError:
         raise UserError(f"{name}: not a recipe: nested too deeply") from None
-    finally:
-        loader.dispose()
     if not isinstance(values, dict):
         kind = "a list" if isinstance(values, list) else f"the value {values!r}"
         raise UserError(f"{name}: a recipe is a mapping (data: ..., model: ...), not {kind}")
@@ -101,7 +106,10 @@ def parse(text: str, name: str) -> Document:
 
 def parse_value(text: str) -> Any:
     """Return `text` read as one YAML value: a number, a truth value, a text or a flow list; UserError if it is none."""
-    return parse(f"value: {text}", "value").values["value"]
+    try:
+        return parse(f"value: {text}", "value").values["value"]
+    except UserError:
+        raise UserError(f"{text!r} is not a YAML value") from None
 
 
 def dump(values: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def headline(record: Record) -> Headline:
         return _without_comparison(record)
     fixed = comparison.row("fixed")
     if fixed is None or not record.has_fix:
-        return _without_fix(comparison)
+        return _without_fix(record, comparison)
     return _fixed(comparison, fixed)
 
 
@@ -65,9 +65,9 @@ def repeats_headline(records: Sequence[Record]) -> Headline | None:
 
 
 def _fixed(comparison: Comparison, fixed: Json) -> Headline:
-    before = comparison.rows[0]
+    before = comparison.row("train size") or comparison.rows[0]
     difference = number(comparison.paired.get("difference"))
-    where = f"{count(comparison.num_images, f'{comparison.split} picture')}"
+    where = count(comparison.num_images, f"{comparison.split} picture")
     opening = f"Fixed at {fixed.get('size')} pixels, the network is right on {percent(fixed.get('top1'))} % of {where}"
     verdict = verdict_of(comparison.paired)
     if verdict == "none" or difference is None:
@@ -102,8 +102,8 @@ def _counts(paired: Json) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def _without_fix(comparison: Comparison) -> Headline:
-    row = comparison.rows[-1]
+def _without_fix(record: Record, comparison: Comparison) -> Headline:
+    row = next((row for row in comparison.rows if row.get("size") == record.test_size), comparison.rows[-1])
     return Headline(
         "none",
         "",

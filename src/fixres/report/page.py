@@ -50,7 +50,6 @@ def _page(records: Sequence[Record]) -> View:
 
 
 def _run(record: Record, position: int) -> View:
-    comparison = record.comparison
     done = record.last("done") or {}
     return {
         "id": f"run{position + 1}",
@@ -65,16 +64,9 @@ def _run(record: Record, position: int) -> View:
         "headline": headline(record),
         "took": duration(done["seconds"]) if number(done.get("seconds")) is not None else "",
         "took_parts": ", ".join(
-            f"{name} {duration(done[key])}"
-            for name, key in (("training", "seconds_train"), ("fixing", "seconds_fix"))
-            if number(done.get(key)) is not None
+            f"{event.get('stage')} {duration(event.get('seconds'))}" for event in record.all_of("stage_done")
         ),
-        "comparison": comparison
-        and {
-            "split": comparison.split,
-            "num_images": comparison.num_images,
-            "rows": sections.comparison_rows(comparison),
-        },
+        "comparison": _comparison(record),
         "size": _size(record),
         "training": [{**chart, "svg": Markup(chart["svg"])} for chart in sections.training_charts(record)],
         "errors": _errors(record),
@@ -84,6 +76,19 @@ def _run(record: Record, position: int) -> View:
         "plan": _plan(record),
         "reproduce": _reproduce(record),
         "notes": _notes(record),
+    }
+
+
+def _comparison(record: Record) -> View | None:
+    comparison = record.comparison
+    if comparison is None:
+        return None
+    swept = record.sweep("before") or {}
+    return {
+        "split": comparison.split,
+        "num_images": comparison.num_images,
+        "rows": sections.comparison_rows(comparison),
+        "chose_too": record.has_fix and swept.get("split") == comparison.split,
     }
 
 
@@ -105,6 +110,7 @@ def _size(record: Record) -> View | None:
         "cost_note": sections.cost_note(record),
         "rows": sections.size_rows(record),
         "has_fixed": record.sweep("fixed") is not None,
+        "chosen": record.last("chosen"),
     }
 
 
@@ -125,6 +131,7 @@ def _errors(record: Record) -> View | None:
         "heatmap": Markup(heatmap),
         "classes": worst_first[: sections.MAX_CLASSES_LISTED],
         "num_classes": len(rows),
+        "is_small": len(rows) <= sections.MAX_CLASSES_BESIDE,
         "has_before": before is not None,
         "pairs": sections.most_confused(confusion, names) if len(rows) > 2 else [],
     }
@@ -145,12 +152,15 @@ def _plan(record: Record) -> View | None:
     if not event:
         return None
     plan = event.get("plan") or {}
+    tensors = plan.get("tensors") or []
+    num_trained = plan.get("num_trained")
     return {
         "size": event.get("size"),
         "moves": plan.get("moves", MISSING),
-        "num_tensors": count(len(plan.get("tensors") or ()), "tensor"),
-        "num_parameters": f"{int(plan.get('num_parameters') or 0):,}",
-        "tensors": plan.get("tensors") or [],
+        "num_tensors": count(int(plan.get("num_tensors") or len(tensors)), "tensor"),
+        "num_trained": f"{int(num_trained if num_trained is not None else plan.get('num_parameters') or 0):,}",
+        "num_parameters": f"{int(plan['num_parameters']):,}" if num_trained is not None else "",
+        "tensors": tensors,
         "live_norms": plan.get("live_norms") or [],
         "solver_seconds": duration(event.get("solver_seconds")),
     }
@@ -183,10 +193,9 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _notes(record: Record) -> list[str]:
-    notes = []
-    if record.state != "done":
-        notes.append(f"The run is {record.state}: the page shows what it has logged so far.")
-    return notes
+    if record.state == "done":
+        return record.notes
+    return [f"State of the run: {record.state}. The page shows what it has logged so far.", *record.notes]
 
 
 def _overview(records: Sequence[Record], views: Sequence[View]) -> View:

@@ -66,7 +66,7 @@ def gallery(record: Record) -> Gallery:
         split = _report_split(record)
         rows = _rows(record, split, _choose(record, split))
     except (UserError, OSError, ValueError) as problem:
-        return Gallery(license=licence, problem=f"the pictures cannot be read any more: {problem}")
+        return Gallery(license=licence, problem=f"they cannot be read any more: {str(problem).rstrip('.')}")
     return Gallery(rows=rows, split=split.name, license=licence)
 
 
@@ -131,9 +131,9 @@ def preprocess_of(record: Record, size: int) -> Preprocess:
         crop_ratio=float(record.fixres.get("crop_ratio") or evaluation.get("crop_ratio") or 0.875),
         resize=record.fixres.get("resize") or evaluation.get("resize") or "shorter",
         interpolation="bicubic" if interpolation == "bicubic" else "bilinear",
-        exif=data.get("exif") or "apply",
-        alpha=data.get("alpha") or "white",
-        exact=bool(evaluation.get("exact")),
+        exif=record.fixres.get("exif") or data.get("exif") or "apply",
+        alpha=record.fixres.get("alpha") or data.get("alpha") or "white",
+        exact=bool(record.fixres.get("exact", evaluation.get("exact"))),
     )
 
 
@@ -153,7 +153,7 @@ def apparent_size(record: Record) -> str:
 
 def _train_stage(record: Record) -> Stage | None:
     try:
-        return Stage.model_validate(record.stages[0]) if record.stages else None
+        return Stage.model_validate({**record.first_stage, "size": record.train_size})
     except ValueError:
         return None
 

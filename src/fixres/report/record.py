@@ -58,10 +58,10 @@ class Record:
         return found if isinstance(found, dict) else {}
 
     @property
-    def stages(self) -> list[Json]:
-        """The stages of the recipe that are enabled, in order."""
-        given = self.recipe.get("stages") or [self.section("train"), self.section("fix")]
-        return [stage for stage in given if stage.get("enabled", bool(stage))]
+    def first_stage(self) -> Json:
+        """The stage that says how pictures were cropped in training; a run that only fixes keeps it switched off."""
+        stages = self.recipe.get("stages")
+        return dict(stages[0]) if stages else self.section("train")
 
     @property
     def state(self) -> str:
@@ -77,17 +77,13 @@ class Record:
     @property
     def train_size(self) -> int | None:
         """Size the network was trained at."""
-        given = self.fixres.get("train_size") or (self.stages[0].get("size") if self.stages else None)
-        return int(given) if given else None
+        return _size(self.fixres.get("train_size")) or _size(self.first_stage.get("size"))
 
     @property
     def test_size(self) -> int | None:
         """Size the product is used at: what was chosen, not what the recipe guessed."""
-        fix = self.last("fix")
-        given = self.fixres.get("test_size") or (fix or {}).get("size")
-        if not given and self.comparison:
-            given = self.comparison.rows[-1].get("size")
-        return int(given) if given else self.train_size
+        fix = self.last("fix") or {}
+        return _size(self.fixres.get("test_size")) or _size(fix.get("size")) or self.train_size
 
     @property
     def has_fix(self) -> bool:
@@ -95,8 +91,15 @@ class Record:
         return self.last("fix") is not None or self.sweep("fixed") is not None
 
     def sweep(self, label: str) -> Json | None:
-        """Return the newest sweep over sizes: `before` or `fixed`."""
-        return next((e for e in reversed(self.all_of("sweep")) if e.get("label") == label and e.get("results")), None)
+        """Return accuracy over sizes `before` or after the fix (`fixed`), the newest one logged.
+
+        A run without a fix has no sweep; what it measured on the report split takes the place of `before`.
+        """
+        found = next((e for e in reversed(self.all_of("sweep")) if e.get("label") == label and e.get("results")), None)
+        if found is None and label == "before" and self.comparison and not self.last("fix"):
+            event = self.last("comparison") or {}
+            return {**event, "results": event["rows"]} if len(event["rows"]) > 1 else None
+        return found
 
     @property
     def comparison(self) -> Comparison | None:
@@ -114,7 +117,17 @@ class Record:
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the confusion matrix."""
-        return [str(name) for name in self.product.get("label_names") or ()]
+        names = self.product.get("label_names") or (self.last("start") or {}).get("classes") or ()
+        return [str(name) for name in names]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run wanted its user to know."""
+        start = self.last("start") or {}
+        said = [str(note) for note in start.get("notes") or ()]
+        said += [str(event["text"]) for event in self.all_of("note") if event.get("text")]
+        num_bad = sum(int(event.get("num_bad_images") or 0) for event in self.all_of("bad_images"))
+        return said + ([f"Pictures that could not be read and were left out: {num_bad}."] if num_bad else [])
 
 
 def read_run(folder: Path) -> Record:
@@ -149,6 +162,11 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def _size(value: Any) -> int | None:
+    """Return a size in pixels, or None where a recipe says `auto` or nothing."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def same_but_for_seed(records: Sequence[Record]) -> bool:

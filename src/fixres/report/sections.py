@@ -11,14 +11,15 @@ from fixres.plots import Curve, Series
 from fixres.report.formats import figures, interval, percent
 from fixres.report.record import Comparison, Json, Record, number
 
+MAX_CLASSES_BESIDE = 4
 MAX_CLASSES_IN_TABLE = 12
-MAX_CLASSES_LISTED = 30
+MAX_CLASSES_LISTED = 20
 
 LABELS = {"train size": "Train size", "larger size only": "Larger size only", "fixed": "Fixed"}
 NOTES = {
     "train size": "the network as trained",
     "larger size only": "the same weights, larger pictures",
-    "fixed": "end of the network adapted",
+    "fixed": "the network after the fix",
 }
 
 
@@ -61,7 +62,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             {
                 "label": LABELS.get(label, label.capitalize()),
                 "note": NOTES.get(label, ""),
-                "is_fixed": row.get("weights") == "fixed" or label == "fixed",
+                "is_fixed": label == "fixed",
                 "size": row.get("size"),
                 "top1": percent(top1),
                 "interval": interval(ci95),
@@ -139,7 +140,7 @@ def size_rows(record: Record) -> list[dict[str, Any]]:
                 "fixed": percent(fixed.get("top1")),
                 "fixed_interval": interval(fixed.get("top1_ci95")),
                 "is_train_size": size == record.train_size,
-                "is_test_size": size == record.test_size,
+                "is_test_size": record.has_fix and size == record.test_size,
             }
         )
     return rows
@@ -215,8 +216,10 @@ def confusions(record: Record) -> tuple[Any, Any, str, int]:
     if comparison:
         rows = [row for row in comparison.rows if row.get("confusion")]
         if rows:
-            first = rows[0]["confusion"] if len(rows) > 1 else None
-            return rows[-1]["confusion"], first, comparison.split, int(rows[-1]["size"])
+            first = next((row["confusion"] for row in rows if row.get("label") == "train size"), None)
+            final = next((row for row in rows if row.get("label") == "fixed"), None)
+            final = final or next((row for row in rows if row.get("size") == record.test_size), rows[-1])
+            return final["confusion"], first, comparison.split, int(final["size"])
     for event in reversed(record.all_of("eval")):
         for result in reversed(event.get("results") or []):
             if result.get("confusion"):

@@ -1,0 +1,149 @@
+"""One recipe over several seeds: mean and spread, and the paired difference over pictures and seeds."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fixres.comparison import PICTURES
+from fixres.errors import UserError
+from fixres.runlog import read_events
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a way to use the network, over seeds. Accuracies in percent."""
+
+    label: str
+    sizes: tuple[int, ...]
+    top1: tuple[float, ...]
+    """One per seed."""
+    gmacs: float
+    train_seconds: float
+    """Mean wall time of the stages it needs."""
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1 over seeds."""
+        return statistics.fmean(self.top1)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over seeds; 0 for one seed."""
+        return statistics.stdev(self.top1) if len(self.top1) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Fixed minus before, in points. The interval covers the choice of pictures, `std` that of seeds."""
+
+    mean: float
+    std: float
+    ci95: tuple[float, float]
+    per_seed: tuple[float, ...]
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """What several runs of one recipe found."""
+
+    split: str
+    num_images: int
+    rows: tuple[Row, ...]
+    difference: Difference | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of study.json."""
+        return {
+            "split": self.split,
+            "num_images": self.num_images,
+            "num_seeds": len(self.rows[0].top1),
+            "rows": [
+                {
+                    "label": row.label,
+                    "sizes": list(row.sizes),
+                    "top1": list(row.top1),
+                    "mean": row.mean,
+                    "std": row.std,
+                    "gmacs": row.gmacs,
+                    "train_seconds": row.train_seconds,
+                }
+                for row in self.rows
+            ],
+            "difference": vars(self.difference) if self.difference else None,
+        }
+
+
+def summarise(runs: Sequence[Path]) -> Study:
+    """Read finished runs of one recipe and put their results side by side.
+
+    Raises:
+        UserError: a run has no result, or the runs do not report on the same pictures.
+    """
+    comparisons = [_last(run, "comparison") for run in runs]
+    first = comparisons[0]
+    if any(c["num_images"] != first["num_images"] or c["split"] != first["split"] for c in comparisons):
+        raise UserError("these runs report on different pictures and cannot be averaged")
+    rows = []
+    for place, row in enumerate(first["rows"]):
+        same = [c["rows"][place] for c in comparisons if len(c["rows"]) == len(first["rows"])]
+        if len(same) != len(comparisons) or any(r["label"] != row["label"] for r in same):
+            raise UserError("these runs were not made by one recipe and cannot be averaged")
+        rows.append(
+            Row(
+                row["label"],
+                tuple(sorted({r["size"] for r in same})),
+                tuple(r["top1"] for r in same),
+                statistics.fmean(r["gmacs"] for r in same),
+                statistics.fmean(_seconds(run, row["label"]) for run in runs),
+            )
+        )
+    difference = _difference(runs) if first["paired"] else None
+    return Study(first["split"], first["num_images"], tuple(rows), difference)
+
+
+def _difference(runs: Sequence[Path]) -> Difference:
+    tables = [_correct(run / PICTURES) for run in runs]
+    if any(list(table) != list(tables[0]) for table in tables):
+        raise UserError("these runs report on different pictures and cannot be averaged")
+    gain = np.array([[after - before for before, after in table.values()] for table in tables], dtype=np.float64)
+    per_seed = 100 * gain.mean(axis=1)
+    # A picture's outcomes under several seeds depend on each other, so the picture is the unit of the interval.
+    per_picture = 100 * gain.mean(axis=0)
+    mean = float(per_picture.mean())
+    error = float(per_picture.std(ddof=1)) / math.sqrt(len(per_picture))
+    std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0
+    interval = (mean - 1.959964 * error, mean + 1.959964 * error)
+    return Difference(mean, std, interval, tuple(map(float, per_seed)), len(per_picture))
+
+
+def _correct(path: Path) -> dict[str, tuple[int, int]]:
+    """Return {picture: (right before, right after)} of a run."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: the run has no comparison")
+    with path.open(newline="") as file:
+        return {
+            row["path"]: (int(row["train size"] == row["label"]), int(row["fixed"] == row["label"]))
+            for row in csv.DictReader(file)
+        }
+
+
+def _last(run: Path, event: str) -> dict[str, Any]:
+    found = [e for e in read_events(run) if e["event"] == event]
+    if not found:
+        raise UserError(f"{run} has no result yet\n  fixres train {run / 'recipe.yaml'} --out {run} --resume")
+    return found[-1]
+
+
+def _seconds(run: Path, label: str) -> float:
+    """Return the wall time of the stages behind a row: the fix counts for the fixed row only."""
+    stages = [e for e in read_events(run) if e["event"] == "stage_done"]
+    return math.fsum(e["seconds"] for e in stages if label == "fixed" or e["stage"] != "fix")

@@ -1,0 +1,286 @@
+"""Batches: bit-equal for any number of workers, complete, resumable, and clear about pictures that cannot be read."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fixres import transforms
+from fixres.config import Data, Stage
+from fixres.data.collections import Split, open_collection
+from fixres.data.decode import Alpha, BadImage, Exif
+from fixres.data.loader import Batch, evaluation_batches, resolve_workers, steps_per_epoch, train_batches
+from fixres.errors import UserError
+from fixres.resolution import Preprocess
+
+SPLIT = open_collection(Data(uri="synthetic:classes=3,images=22,size=24")).split("train")
+
+
+def stage(**values: Any) -> Stage:
+    """Return a stage of 16 px and batches of 5, with the given fields."""
+    defaults: dict[str, Any] = {
+        "enabled": True, "size": 16, "epochs": 2, "batch_size": 5, "moves": "all", "crop": "random",
+        "crop_scale": (0.2, 1.0), "augment": "jitter", "lr": 0.1, "schedule": "cosine", "warmup_epochs": 0,
+        "weight_decay": 0, "label_smoothing": 0, "mixup": 0, "cutmix": 0, "ema": False, "solver": "sgd",
+        "start_from": "raw",
+    }  # fmt: skip
+    return Stage(**(defaults | values))
+
+
+def trained(split: Split = SPLIT, **settings: Any) -> list[Batch]:
+    """Return all batches of a stage."""
+    chosen: dict[str, Any] = {"seed": 0, "stage_index": 0, "workers": 0, "bad": [], "stage": stage()} | settings
+    return list(train_batches(split, chosen.pop("stage"), Preprocess(16), **chosen))
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    """Return whether two lists of batches are bit-equal."""
+    return len(first) == len(second) and all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.indices, b.indices)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Split:
+    """Return 12 pictures in two classes, of which the third, b/000.png, is a text file."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for k in range(2 if name == "a" else 10):
+            Image.new("RGB", (20, 20), (k, 100, 0)).save(tmp_path / name / f"{k:03}.png")
+    (tmp_path / "b" / "000.png").write_text("words")
+    (tmp_path / "val").mkdir()
+    collection = open_collection(Data(uri=str(tmp_path)), classes=("a", "b", "val"))
+    parts = list(collection.splits.values())
+    order = sorted((path, k, p) for p, part in enumerate(parts) for k, path in enumerate(part.paths))
+    whole = replace(
+        parts[0],
+        name="train",
+        labels=np.array([parts[p].labels[k] for _, k, p in order]),
+        paths=type(parts[0].paths)(path for path, _, _ in order),
+    )
+    assert whole.paths[2] == "b/000.png"
+    return whole
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_do_not_depend_on_the_number_of_workers(workers: int) -> None:
+    assert same(trained(workers=workers), trained(workers=0))
+
+
+def test_a_stage_is_all_its_epochs_of_full_batches() -> None:
+    batches = trained()
+    assert len(batches) == 8
+    for batch in batches:
+        assert (batch.images.shape, batch.images.dtype) == ((5, 3, 16, 16), torch.uint8)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.labels.tolist() == SPLIT.labels[batch.indices.numpy()].tolist()
+    for epoch in (batches[:4], batches[4:]):
+        seen = torch.cat([batch.indices for batch in epoch]).tolist()
+        assert len(set(seen)) == 20
+    assert not torch.equal(batches[0].indices, batches[4].indices)
+
+
+def test_every_picture_is_drawn_anew_in_every_epoch() -> None:
+    views: dict[int, list[torch.Tensor]] = {}
+    for batch in trained(stage=stage(epochs=4)):
+        for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
+            views.setdefault(index, []).append(image)
+    repeated = [seen for seen in views.values() if len(seen) > 1]
+    assert repeated
+    assert not any(torch.equal(seen[0], seen[1]) for seen in repeated)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("first_step", [1, 4, 6, 8])
+def test_starting_later_gives_the_rest_of_the_same_batches(first_step: int, workers: int) -> None:
+    assert same(trained(first_step=first_step, workers=workers), trained()[first_step:])
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"stage_index": 1}])
+def test_seed_and_stage_change_order_and_augmentation(change: dict[str, int]) -> None:
+    first, second = trained(), trained(**change)
+    assert not torch.equal(first[0].indices, second[0].indices)
+    whole = {"stage": stage(batch_size=22, epochs=1)}
+    a, b = trained(**whole)[0], trained(**whole, **change)[0]
+    assert not torch.equal(a.images[a.indices.argsort()], b.images[b.indices.argsort()])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_generator_that_training_uses_is_left_alone(workers: int) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    batches = train_batches(SPLIT, stage(), Preprocess(16), seed=0, stage_index=0, workers=workers, bad=[])
+    next(batches)
+    first = torch.rand(1)
+    next(batches)
+    assert torch.equal(torch.cat([first, torch.rand(2)]), expected)
+
+
+def test_augmentation_does_not_depend_on_what_was_drawn_before() -> None:
+    torch.manual_seed(1)
+    first = trained()
+    torch.manual_seed(2)
+    torch.rand(10)
+    assert same(first, trained())
+
+
+@pytest.mark.parametrize(("stage_index", "section"), [(0, "train"), (1, "fix")])
+def test_a_batch_larger_than_the_split_names_the_largest_that_works(stage_index: int, section: str) -> None:
+    with pytest.raises(UserError) as caught:
+        train_batches(SPLIT, stage(batch_size=23), Preprocess(16), seed=0, stage_index=stage_index, workers=0, bad=[])
+    assert f"{section}.batch_size 23 is larger than the split 'train' (22 pictures)" in str(caught.value)
+    assert f"--{section}.batch_size 22 is the largest that works" in str(caught.value)
+    assert steps_per_epoch(SPLIT, stage(batch_size=22)) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_picture_stops_with_one_clear_message(damaged: Split, workers: int) -> None:
+    for run in (
+        lambda: trained(damaged, stage=stage(batch_size=4), workers=workers),
+        lambda: list(evaluation_batches(damaged, [Preprocess(16)], batch_size=4, workers=workers, bad=[])),
+    ):
+        with pytest.raises(UserError) as caught:
+            run()
+        assert str(caught.value) == (
+            "b/000.png: not a picture in any format that can be read\n"
+            "  remove it, or leave such pictures out: --data.on_bad_image skip"
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_skipped_picture_is_left_out_and_listed_once(damaged: Split, workers: int) -> None:
+    bad: list[str] = []
+    batches = trained(damaged, stage=stage(batch_size=4, epochs=3), workers=workers, on_bad_image="skip", bad=bad)
+    assert bad == ["b/000.png"]
+    assert [len(batch.labels) for batch in batches].count(3) == 3
+    assert Counter(torch.cat([batch.indices for batch in batches]).tolist()) == {k: 3 for k in range(12) if k != 2}
+    bad = []
+    measured = list(
+        evaluation_batches(damaged, [Preprocess(16)], batch_size=5, workers=workers, on_bad_image="skip", bad=bad)
+    )
+    assert torch.cat([indices for _, _, indices in measured]).tolist() == [0, 1, *range(3, 12)]
+    assert all(len(views[0]) == len(labels) for views, labels, _ in measured)
+    assert bad == ["b/000.png"]
+
+
+def test_a_batch_without_any_readable_picture(damaged: Split) -> None:
+    only = damaged.take("train", np.array([2]))
+    with pytest.raises(UserError, match=r"none of the 1 pictures of a batch can be read, the first is b/000\.png"):
+        trained(only, stage=stage(batch_size=1), on_bad_image="skip")
+    bad: list[str] = []
+    assert not list(evaluation_batches(only, [Preprocess(16)], batch_size=1, workers=0, on_bad_image="skip", bad=bad))
+    assert bad == ["b/000.png"]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_evaluation_sees_every_picture_once_in_order_at_every_size(workers: int) -> None:
+    preprocesses = [Preprocess(16), Preprocess(24, resize="pad"), Preprocess(16, interpolation="bicubic")]
+    batches = list(evaluation_batches(SPLIT, preprocesses, batch_size=6, workers=workers, bad=[]))
+    assert [len(labels) for _, labels, _ in batches] == [6, 6, 6, 4]
+    assert torch.cat([indices for _, _, indices in batches]).tolist() == list(range(22))
+    assert torch.cat([labels for _, labels, _ in batches]).tolist() == SPLIT.labels.tolist()
+    for place, preprocess in enumerate(preprocesses):
+        views = torch.cat([views[place] for views, _, _ in batches])
+        expected = torch.stack([transforms.test_crop(SPLIT.read(k), preprocess) for k in range(22)])
+        assert torch.equal(views, expected)
+
+
+class CountingSource:
+    """A source that counts how often every picture is read, and under which policy."""
+
+    def __init__(self) -> None:
+        self.reads: Counter[tuple[str, str, str]] = Counter()
+
+    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
+        """Return a grey picture."""
+        self.reads[path, exif, alpha] += 1
+        return Image.new("RGB", (20, 20))
+
+
+def test_every_picture_is_read_once_for_all_sizes_under_the_policy_of_the_preprocessing() -> None:
+    source = CountingSource()
+    split = replace(SPLIT, source=source, exif="apply", alpha="white")
+    sizes = [Preprocess(size, exif="ignore", alpha="ignore") for size in (8, 16, 24)]
+    list(evaluation_batches(split, sizes, batch_size=5, workers=0, bad=[]))
+    assert source.reads == {(path, "ignore", "ignore"): 1 for path in split.paths}
+
+
+def test_a_bug_in_a_source_is_not_taken_for_a_bad_picture() -> None:
+    class Broken:
+        def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
+            raise ZeroDivisionError
+
+    split = replace(SPLIT, source=Broken())
+    with pytest.raises(ZeroDivisionError):
+        list(evaluation_batches(split, [Preprocess(16)], batch_size=5, workers=1, on_bad_image="skip", bad=[]))
+
+
+def test_workers_outlive_signals_meant_for_the_main_process() -> None:
+    batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), seed=0, stage_index=0, workers=2, bad=[])
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        assert worker.pid is not None
+        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(worker.pid, sent)
+    assert len(list(batches)) == 30 * 4 - 1
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
+
+
+def test_workers_end_when_the_batches_are_no_longer_wanted() -> None:
+    batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), seed=0, stage_index=0, workers=2, bad=[])
+    next(batches)
+    workers = multiprocessing.active_children()
+    batches.close()
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
+
+
+def test_more_workers_than_cores_are_the_users_choice() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(evaluation_batches(SPLIT, [Preprocess(8)], batch_size=1, workers=9, bad=[]))) == 22
+
+
+def test_auto_is_one_worker_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_workers(3) == 3
+    assert resolve_workers(0) == 0
+    for cores, expected in ((1, 1), (2, 2), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        assert resolve_workers("auto") == expected
+
+
+def test_spawned_workers_make_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to a worker must pickle: macOS and new Python versions do not fork."""
+    import pickle
+
+    from fixres.data import loader
+
+    sent = []
+    monkeypatch.setattr(loader, "DataLoader", lambda dataset, **_: sent.append(dataset) or [])
+    trained()
+    list(evaluation_batches(SPLIT, [Preprocess(16)], batch_size=6, workers=0, bad=[]))
+    for dataset in sent:
+        made, copied = dataset[1], pickle.loads(pickle.dumps(dataset))[1]
+        assert all(torch.equal(a, b) for a, b in zip(made.views, copied.views, strict=True))
+    assert len(sent) == 2
+    assert pickle.loads(pickle.dumps(BadImage("a", "b"))).name == "a"
+    assert threading.active_count() < 50

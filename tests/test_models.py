@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from fixres import legacy, models
+from fixres.checkpoint import read_weights
+from fixres.errors import UserError
+
+CASES = {
+    # name: (size, head, last norms)
+    "test_resnet": (64, ("fc",), ("layer4.0.bn2", "layer4.0.downsample.2")),
+    "resnet18": (64, ("fc",), ("layer4.1.bn2",)),
+    "resnet50": (64, ("fc",), ("layer4.2.bn3",)),
+    "tf_efficientnet_lite0": (64, ("classifier",), ("bn2",)),
+    "mobilenetv3_small_050": (64, ("classifier",), ("blocks.5.0.bn1",)),
+    "repvgg_a0": (64, ("head.fc",), ("stages.3.0.conv_1x1.bn", "stages.3.0.conv_kxk.bn")),
+    "test_vit": (160, ("head",), ("norm",)),
+    "convnext_atto": (64, ("head.fc",), ("head.norm",)),
+    "vgg11": (64, ("head.fc",), ()),
+    "levit_128s": (224, ("head", "head_dist"), ("head.bn", "head_dist.bn")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_head_and_last_norms_are_found_by_what_they_are(name: str) -> None:
+    size, head, norms = CASES[name]
+    model = models.build(name, 7)
+    assert models.head_names(model) == head
+    assert models.last_norms(model, size) == norms
+    plan = models.make_plan(model, "head", size)
+    assert all(any(n.startswith(h + ".") for h in head) for n in plan.trained)
+    assert not plan.live_norms
+
+
+def test_resnet50_head_plan_is_the_published_one() -> None:
+    plan = models.make_plan(models.build("resnet50", 1000), "head+stats", 64)
+    assert (plan.num_trained, plan.num_parameters) == (2_049_000, 25_557_032)
+    assert plan.tensors == {
+        "fc.weight",
+        "fc.bias",
+        "layer4.2.bn3.running_mean",
+        "layer4.2.bn3.running_var",
+        "layer4.2.bn3.num_batches_tracked",
+    }
+
+
+@pytest.mark.parametrize(("name", "size", "expected"), [("resnet18", 64, "head+stats"), ("test_vit", 160, "head")])
+def test_auto_moves_statistics_only_where_there_are_any(name: str, size: int, expected: str) -> None:
+    assert models.make_plan(models.build(name, 3), "auto", size).moves == expected
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("convnext_atto", 64), ("vgg11", 64)])
+def test_head_and_statistics_is_refused_without_statistics(name: str, size: int) -> None:
+    with pytest.raises(UserError, match="use moves: head, or moves: all"):
+        models.make_plan(models.build(name, 3), "head+stats", size)
+
+
+def test_finding_the_last_norm_leaves_the_network_as_it_was() -> None:
+    model = models.build("resnet18", 3)
+    model.train()
+    model.layer1.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    models.last_norms(model, 64)
+    models.gmacs(model, 64)
+    assert not model.layer1.training
+    assert model.layer4.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_work_is_counted_in_multiply_adds() -> None:
+    assert models.gmacs(models.build("resnet50", 1000), 224) == pytest.approx(4.1, abs=0.05)
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown model 'resnett50' - did you mean 'resnet"):
+        models.build("resnett50", 2)
+
+
+def test_arguments_the_network_does_not_take_are_an_error() -> None:
+    with pytest.raises(UserError, match="model.kwargs"):
+        models.build("resnet18", 2, {"drop_pth_rate": 0.1})
+
+
+def test_a_convolutional_network_takes_other_sizes_as_it_is() -> None:
+    model = models.build("resnet18", 2)
+    assert models.at_size(model, 96) is model
+
+
+def test_a_transformer_gets_its_positions_resized_in_a_copy() -> None:
+    model = models.build("test_vit", 2)
+    larger = models.at_size(model, 192)
+    assert larger is not model
+    assert models.bound_size(larger) == 192
+    assert models.bound_size(model) == 160
+    assert larger(torch.zeros(1, 3, 192, 192)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("name", "size", "legal"), [("test_vit", 170, "160"), ("mixer_s32_224", 256, "224")])
+def test_an_illegal_size_names_legal_ones(name: str, size: int, legal: str) -> None:
+    with pytest.raises(UserError, match=f"cannot take {size} px\n  it takes .*{legal}"):
+        models.at_size(models.build(name, 2), size)
+
+
+@pytest.mark.parametrize("init", ["torch", "kaiming_fan_out"])
+def test_initialisation_is_redrawn_and_no_residual_starts_at_zero(init: str) -> None:
+    torch.manual_seed(0)
+    model = models.build("resnet18", 2, init=init)
+    assert model.layer1[0].bn2.weight.min() == 1
+    fan_out = model.conv1.out_channels * 7 * 7
+    spread = model.conv1.weight.std().item()
+    assert (abs(spread - (2 / fan_out) ** 0.5) < 0.002) is (init == "kaiming_fan_out")
+
+
+def test_strict_loading_lists_everything_and_loads_nothing() -> None:
+    model = models.build("resnet18", 2)
+    before = model.conv1.weight.clone()
+    state = dict(models.build("resnet18", 2).state_dict())
+    state["extra"] = state.pop("layer1.0.bn1.weight")
+    state["fc.weight"] = state["fc.weight"].T
+    with pytest.raises(UserError) as error:
+        models.load_strict(model, state, "FILE")
+    for part in ("missing (1): layer1.0.bn1.weight", "unexpected (1): extra", "fc.weight: [512, 2] in the file"):
+        assert part in str(error.value)
+    assert torch.equal(model.conv1.weight, before)
+
+
+@pytest.fixture(scope="module")
+def lite0() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    return models.build("tf_efficientnet_lite0", 1000), read_weights(Path(legacy.packaged_lite0_file()))
+
+
+def test_packaged_weights_map_tensor_by_tensor(lite0: tuple[torch.nn.Module, dict[str, torch.Tensor]]) -> None:
+    model, state = lite0
+    renamed = legacy.from_lukemelas(state, model, "package")
+    models.load_strict(model, renamed, "package")
+    assert len(renamed) == len(state) == 296
+    for (theirs, tensor), (ours, own) in zip(state.items(), model.state_dict().items(), strict=True):
+        assert legacy.efficientnet_names(model)[theirs] == ours
+        assert torch.equal(tensor, own)
+
+
+@pytest.mark.parametrize("fault", ["swapped", "renamed", "missing", "extra", "transposed"])
+def test_a_wrong_map_fails_and_never_half_loads(
+    lite0: tuple[torch.nn.Module, dict[str, torch.Tensor]], fault: str
+) -> None:
+    model, good = lite0
+    state = dict(good)
+    names = list(state)
+    if fault == "swapped":  # two tensors of one shape change places: shapes alone cannot tell
+        order = [names[1] if n == names[2] else names[2] if n == names[1] else n for n in names]
+        state = {name: state[name] for name in order}
+    elif fault == "renamed":
+        state = {("_bn9" + n[4:] if n.startswith("_bn0") else n): t for n, t in state.items()}
+    elif fault == "missing":
+        del state["_blocks.3._bn1.bias"]
+    elif fault == "extra":
+        state["_surprise.weight"] = torch.zeros(1)
+    else:
+        state["_fc.weight"] = state["_fc.weight"].T
+    with pytest.raises(UserError):
+        legacy.from_lukemelas(state, model, "package")
+
+
+def test_timm_agrees_that_the_architecture_exists() -> None:
+    assert set(CASES) <= set(timm.list_models())

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixres.resolution import (
+    Plan,
+    Preprocess,
+    apparent_ratio,
+    candidate_sizes,
+    choose_size,
+    matching_size,
+    mean_crop_side,
+    resize_size,
+)
+
+
+@given(st.integers(16, 1024))
+def test_resize_size_is_the_reference_rule(size: int) -> None:
+    assert resize_size(size, 0.875) == int(256 / 224 * size)
+
+
+@given(st.integers(16, 1024))
+def test_a_crop_ratio_of_one_throws_nothing_away(size: int) -> None:
+    assert resize_size(size, 1.0) == size
+
+
+@pytest.mark.parametrize(
+    ("area", "side", "correction"),
+    [(0.08, 0.7082, 1.235), (0.05, 0.694, 1.261), (0.2, 0.759, 1.153), (0.25, 0.778, 1.125), (0.5, 0.862, 1.015)],
+)
+def test_mean_crop_side_and_correction_of_the_paper(area: float, side: float, correction: float) -> None:
+    assert mean_crop_side((area, 1.0)) == pytest.approx(side, abs=1e-3)
+    assert 1 / (mean_crop_side((area, 1.0)) * 8 / 7) == pytest.approx(correction, abs=2e-3)
+
+
+@given(st.floats(0.01, 0.98), st.floats(0.005, 0.5))
+def test_mean_crop_side_is_the_mean_of_the_law(low: float, width: float) -> None:
+    high = min(1.0, low + width)
+    area = np.linspace(low, high, 200_001)
+    assert mean_crop_side((low, high)) == pytest.approx(np.sqrt(area).mean(), rel=1e-4)
+
+
+def test_the_paper_resnet_peaks_where_objects_look_as_in_training() -> None:
+    assert matching_size(Preprocess(224), "random", (0.08, 1.0)) == 288
+    assert matching_size(Preprocess(128), "random", (0.08, 1.0)) == 160
+
+
+def test_apparent_ratio_by_crop() -> None:
+    train, test = Preprocess(224), Preprocess(448)
+    assert apparent_ratio(train, "random", (0.08, 1.0), train) == pytest.approx(0.8094, abs=1e-3)
+    assert apparent_ratio(train, "center", (0.08, 1.0), train) == 1
+    assert apparent_ratio(train, "pad", (0.08, 1.0), train) == pytest.approx(256 / 224)
+    assert apparent_ratio(train, "center", (0.08, 1.0), test) == 2
+
+
+@given(st.integers(16, 600))
+def test_candidate_sizes_start_at_the_train_size_and_end_below_its_double(train_size: int) -> None:
+    sizes = candidate_sizes(train_size)
+    assert sizes[0] == train_size
+    assert list(sizes) == sorted(set(sizes))
+    assert all(size % 32 == 0 for size in sizes[1:])
+    assert sizes[-1] <= max(train_size, 2 * train_size)
+    assert len(sizes) <= 8
+
+
+def test_choose_size_takes_the_cheaper_of_two_that_cannot_be_told_apart() -> None:
+    better = np.ones((2, 1000), dtype=bool)
+    better[0, :2] = False
+    better[1, 2] = False
+    size, why = choose_size([128, 160], better, [1.0, 2.0])
+    assert size == 128
+    assert "standard error" in why
+
+
+def test_choose_size_takes_the_larger_when_it_is_clearly_better() -> None:
+    better = np.ones((2, 1000), dtype=bool)
+    better[0, :100] = False
+    assert choose_size([128, 160], better, [1.0, 2.0])[0] == 160
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_choose_size_never_takes_a_size_that_is_dearer_and_worse(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    correct = generator.random((4, 50)) < generator.random((4, 1))
+    sizes, cost = [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0]
+    chosen = sizes.index(choose_size(sizes, correct, cost)[0])
+    accuracy = correct.mean(axis=1)
+    assert not any(accuracy[i] >= accuracy[chosen] and cost[i] < cost[chosen] for i in range(4))
+
+
+def test_preprocess_keeps_the_field_of_view_at_another_size() -> None:
+    small = Preprocess(128, crop_ratio=0.8)
+    large = small.at(256)
+    assert large.resize_size == 320
+    assert math.isclose(small.size / small.resize_size, large.size / large.resize_size, rel_tol=0.01)
+
+
+def test_the_plan_line_says_what_moves() -> None:
+    plan = Plan("head+stats", ("fc.weight", "fc.bias"), ("layer4.2.bn3",), (), 2_562, 3_374_050)
+    assert plan.describe() == (
+        "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: layer4.2.bn3"
+    )
