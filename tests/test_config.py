@@ -193,6 +193,7 @@ def test_one_mistake_is_one_line(recipe_file: Path) -> None:
     [
         ("dat: {uri: a}", "unknown key 'dat' - did you mean 'data'?"),
         ("train: {momentum: 0.9}", "unknown key 'train.momentum' - did you mean 'optim.momentum'?"),
+        ("train.lr: 0.1", "unknown key 'train.lr'; in a file write train: {lr: ...}"),
         ("ema: {zzz: 1}", "unknown key 'ema.zzz' (allowed here: enabled, decay, rule, ramp_steps)"),
         ("stages:\n  - {size: 3}\n  - {sizes: 4}", "unknown key 'stages.1.sizes' - did you mean 'stages.1.size'?"),
     ],
@@ -416,6 +417,28 @@ def test_any_plain_value_survives_the_yaml(value: object) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(UserError):
         assert isinstance(parse(text, "x").values, dict)
+
+
+NAMES = st.sampled_from([*Recipe.model_fields, *Stage.model_fields, "uri", "workers", "name", "kwargs", "mean", "zzz"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.sampled_from(["auto", "ema", "adamw", "1e-3"]),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(NAMES, part, max_size=4),
+)
+KEYS = st.sampled_from(
+    ["optim.lr", "train.size", "fix", "fix.epochs", "stages.0.lr", "stages", "data.uri", "model.kwargs.a"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(NAMES, ANYTHING, min_size=1, max_size=4), st.dictionaries(KEYS, ANYTHING, max_size=2))
+def test_any_file_with_any_flags_is_a_recipe_or_a_user_error(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(dump(values))
+    with contextlib.suppress(UserError):
+        recipe = load(file, overrides)
+        assert validate(parse(to_yaml(recipe), "x").values) == recipe
 
 
 def test_completing_twice_changes_nothing() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
-import threading
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -19,8 +19,9 @@ from PIL import Image
 
 from fixres import transforms
 from fixres.config import Data, Stage
+from fixres.data import loader
 from fixres.data.collections import Split, open_collection
-from fixres.data.decode import Alpha, BadImage, Exif
+from fixres.data.decode import Alpha, Exif
 from fixres.data.loader import Batch, evaluation_batches, resolve_workers, steps_per_epoch, train_batches
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
@@ -55,24 +56,13 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Split:
-    """Return 12 pictures in two classes, of which the third, b/000.png, is a text file."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for k in range(2 if name == "a" else 10):
+    """Return 12 training pictures in two classes, of which the third, b/000.png, is a text file."""
+    for name, num in (("train/a", 2), ("train/b", 10), ("val/a", 1), ("test/a", 1)):
+        (tmp_path / name).mkdir(parents=True)
+        for k in range(num):
             Image.new("RGB", (20, 20), (k, 100, 0)).save(tmp_path / name / f"{k:03}.png")
-    (tmp_path / "b" / "000.png").write_text("words")
-    (tmp_path / "val").mkdir()
-    collection = open_collection(Data(uri=str(tmp_path)), classes=("a", "b", "val"))
-    parts = list(collection.splits.values())
-    order = sorted((path, k, p) for p, part in enumerate(parts) for k, path in enumerate(part.paths))
-    whole = replace(
-        parts[0],
-        name="train",
-        labels=np.array([parts[p].labels[k] for _, k, p in order]),
-        paths=type(parts[0].paths)(path for path, _, _ in order),
-    )
-    assert whole.paths[2] == "b/000.png"
-    return whole
+    (tmp_path / "train" / "b" / "000.png").write_text("words")
+    return open_collection(Data(uri=str(tmp_path))).split("train")
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -156,7 +146,7 @@ def test_a_bad_picture_stops_with_one_clear_message(damaged: Split, workers: int
         with pytest.raises(UserError) as caught:
             run()
         assert str(caught.value) == (
-            "b/000.png: not a picture in any format that can be read\n"
+            "train/b/000.png: not a picture in any format that can be read\n"
             "  remove it, or leave such pictures out: --data.on_bad_image skip"
         )
 
@@ -165,7 +155,7 @@ def test_a_bad_picture_stops_with_one_clear_message(damaged: Split, workers: int
 def test_a_skipped_picture_is_left_out_and_listed_once(damaged: Split, workers: int) -> None:
     bad: list[str] = []
     batches = trained(damaged, stage=stage(batch_size=4, epochs=3), workers=workers, on_bad_image="skip", bad=bad)
-    assert bad == ["b/000.png"]
+    assert bad == ["train/b/000.png"]
     assert [len(batch.labels) for batch in batches].count(3) == 3
     assert Counter(torch.cat([batch.indices for batch in batches]).tolist()) == {k: 3 for k in range(12) if k != 2}
     bad = []
@@ -174,16 +164,18 @@ def test_a_skipped_picture_is_left_out_and_listed_once(damaged: Split, workers: 
     )
     assert torch.cat([indices for _, _, indices in measured]).tolist() == [0, 1, *range(3, 12)]
     assert all(len(views[0]) == len(labels) for views, labels, _ in measured)
-    assert bad == ["b/000.png"]
+    assert bad == ["train/b/000.png"]
 
 
 def test_a_batch_without_any_readable_picture(damaged: Split) -> None:
     only = damaged.take("train", np.array([2]))
-    with pytest.raises(UserError, match=r"none of the 1 pictures of a batch can be read, the first is b/000\.png"):
+    with pytest.raises(
+        UserError, match=r"none of the 1 pictures of a batch can be read, the first is train/b/000\.png"
+    ):
         trained(only, stage=stage(batch_size=1), on_bad_image="skip")
     bad: list[str] = []
     assert not list(evaluation_batches(only, [Preprocess(16)], batch_size=1, workers=0, on_bad_image="skip", bad=bad))
-    assert bad == ["b/000.png"]
+    assert bad == ["train/b/000.png"]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -230,25 +222,29 @@ def test_a_bug_in_a_source_is_not_taken_for_a_bad_picture() -> None:
 
 
 def test_workers_outlive_signals_meant_for_the_main_process() -> None:
+    others = multiprocessing.active_children()
     batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), seed=0, stage_index=0, workers=2, bad=[])
-    next(batches)
-    workers = multiprocessing.active_children()
+    # The second batch is the second worker's: both have started.
+    first_two = [next(batches), next(batches)]
+    workers = [worker for worker in multiprocessing.active_children() if worker not in others]
     assert len(workers) == 2
     for worker in workers:
         assert worker.pid is not None
-        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for sent in (signal.SIGINT, signal.SIGUSR1):
             os.kill(worker.pid, sent)
-    assert len(list(batches)) == 30 * 4 - 1
+    assert len(first_two + list(batches)) == 30 * 4
     for worker in workers:
         worker.join(10)
         assert not worker.is_alive()
 
 
 def test_workers_end_when_the_batches_are_no_longer_wanted() -> None:
+    others = multiprocessing.active_children()
     batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), seed=0, stage_index=0, workers=2, bad=[])
     next(batches)
-    workers = multiprocessing.active_children()
-    batches.close()
+    workers = [worker for worker in multiprocessing.active_children() if worker not in others]
+    assert len(workers) == 2
+    del batches
     for worker in workers:
         worker.join(10)
         assert not worker.is_alive()
@@ -268,19 +264,14 @@ def test_auto_is_one_worker_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> 
         assert resolve_workers("auto") == expected
 
 
-def test_spawned_workers_make_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is sent to a worker must pickle: macOS and new Python versions do not fork."""
-    import pickle
-
-    from fixres.data import loader
-
-    sent = []
+def test_what_is_sent_to_a_worker_makes_the_same_batches_after_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processes are not forked (macOS, new Python versions) the work travels as a pickle."""
+    sent: list[Any] = []
     monkeypatch.setattr(loader, "DataLoader", lambda dataset, **_: sent.append(dataset) or [])
     trained()
     list(evaluation_batches(SPLIT, [Preprocess(16)], batch_size=6, workers=0, bad=[]))
+    assert len(sent) == 2
     for dataset in sent:
         made, copied = dataset[1], pickle.loads(pickle.dumps(dataset))[1]
-        assert all(torch.equal(a, b) for a, b in zip(made.views, copied.views, strict=True))
-    assert len(sent) == 2
-    assert pickle.loads(pickle.dumps(BadImage("a", "b"))).name == "a"
-    assert threading.active_count() < 50
+        assert torch.equal(made.views[0], copied.views[0])
+        assert torch.equal(made.indices, copied.indices)

@@ -83,6 +83,15 @@ def test_choose_size_takes_the_larger_when_it_is_clearly_better() -> None:
     assert choose_size([128, 160], better, [1.0, 2.0])[0] == 160
 
 
+def test_before_a_fix_a_size_where_objects_look_as_in_training_is_preferred() -> None:
+    correct = np.ones((3, 1000), dtype=bool)
+    correct[0, :2] = correct[1, 1:3] = correct[2, 3] = False
+    assert choose_size([128, 160, 192], correct, [1.0, 2.0, 3.0], at_least=160)[0] == 160
+    assert choose_size([128, 160, 192], correct, [1.0, 2.0, 3.0], at_least=256)[0] == 128
+    correct[1:, :100] = False
+    assert choose_size([128, 160, 192], correct, [1.0, 2.0, 3.0], at_least=160)[0] == 128
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_choose_size_never_takes_a_size_that_is_dearer_and_worse(seed: int) -> None:
     generator = np.random.default_rng(seed)

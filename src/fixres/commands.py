@@ -10,19 +10,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from fixres.config import Recipe
-from fixres.console import Console, results_table
 from fixres.errors import UserError
 from fixres.parsing import parse_flags, parse_recipe
+
+if TYPE_CHECKING:
+    from fixres.predict import Prediction
 
 
 def train(words: Sequence[str]) -> int:
     """`fixres train RECIPE [--out DIR] [--resume] [--dry-run] [--section.key VALUE ...]`."""
     recipe, flags, _ = parse_recipe(words)
+    from fixres.console import Console
     from fixres.run import dry_run, run_recipe
 
     folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe))
@@ -90,6 +93,7 @@ class FixFlags:
 def fix(words: Sequence[str]) -> int:
     """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment none|v1|v2] [--out DIR]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
+    from fixres.console import Console
     from fixres.product import load
     from fixres.run import fix_recipe, run_recipe
 
@@ -155,6 +159,7 @@ class EvalFlags:
 def eval(words: Sequence[str]) -> int:
     """`fixres eval CKPT [--data URI] [--split S] [--sizes 96,128] [--json FILE] [--predictions FILE]`."""
     flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
+    from fixres.console import Console, results_table
     from fixres.measure import Request, measure_product, predictions_csv
     from fixres.product import load
     from fixres.runlog import write_text
@@ -224,7 +229,8 @@ def predict(words: Sequence[str]) -> int:
         words, PredictFlags, "fixres predict", "Classify pictures with the product's own preprocessing."
     )
     from fixres.config import Runtime as RuntimeSettings
-    from fixres.predict import Prediction, Predictor, find_pictures
+    from fixres.console import Console
+    from fixres.predict import Predictor, find_pictures
     from fixres.product import load
     from fixres.runlog import write_text
     from fixres.runtime import Runtime
@@ -265,7 +271,7 @@ def _expand(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _as_table(predictions: Sequence[Any]) -> str:
+def _as_table(predictions: Sequence[Prediction]) -> str:
     lines = []
     for p in predictions:
         lines.append(p.path + (f"  cannot be read: {p.error}" if p.error else ""))
@@ -273,7 +279,7 @@ def _as_table(predictions: Sequence[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _as_csv(predictions: Sequence[Any]) -> str:
+def _as_csv(predictions: Sequence[Prediction]) -> str:
     width = max((len(p.top) for p in predictions), default=1) or 1
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -306,6 +312,7 @@ class ReportFlags:
 def report(words: Sequence[str]) -> int:
     """`fixres report RUN... [--out FILE.html]`."""
     flags = parse_flags(words, ReportFlags, "fixres report", "One self-contained HTML page about one or more runs.")
+    from fixres.console import Console
     from fixres.report import write_report
 
     if not flags.runs:

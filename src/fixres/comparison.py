@@ -20,7 +20,7 @@ from fixres.errors import UserError
 from fixres.evaluate import Evaluation
 from fixres.metrics import PairedDifference, paired_difference
 from fixres.product import Sheet, save_product
-from fixres.resolution import candidate_sizes, choose_size
+from fixres.resolution import candidate_sizes, choose_size, matching_size
 from fixres.runlog import write_text
 from fixres.train import StageRun, Workshop
 
@@ -67,7 +67,9 @@ def decide_size(shop: Workshop, model: nn.Module, stage: Stage, train_size: int)
     log_sweep(shop, found, "before")
     if stage.size != "auto":
         return stage.size
-    size, why = choose_size(sizes, found.correct(), [r["gmacs"] for r in found.results])
+    train = shop.recipe.train
+    at_least = matching_size(shop.preprocess.at(train_size), train.crop, train.crop_scale)
+    size, why = choose_size(sizes, found.correct(), [r["gmacs"] for r in found.results], at_least)
     shop.log.event("chosen", size=size, why=why, split=shop.collection.select, num_images=found.num_images)
     return size
 

@@ -112,12 +112,15 @@ def accuracy_against_cost(
                 highest[size] = max(highest.get(size, result), result, key=lambda point: point["top1"])
         for size in sorted(set(marks.values()) & set(highest)):
             rises = any(highest[s]["top1"] > highest[size]["top1"] for s in highest if s > size)
+            offset, anchor = ((-6, 4), "right") if rises else ((0, 9), "center")
+            if size == min(highest):
+                offset, anchor = (8, -4), "left"
             axes.annotate(
                 f"{size} px",
                 (highest[size]["gmacs"], highest[size]["top1"]),
-                xytext=(-6 if rises else 0, 4 if rises else 9),
+                xytext=offset,
                 textcoords="offset points",
-                ha="right" if rises else "center",
+                ha=anchor,
                 color=_ink("muted"),
             )
         axes.margins(x=0.1, y=0.16)
@@ -161,6 +164,7 @@ def history(
                 fontsize=10,
                 color=_ink("muted"),
             )
+        axes.set_xlim(left=-0.02 * max(line.x[-1] for line in series))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -254,7 +258,8 @@ def _marks(axes: Axes, marks: Mapping[str, int]) -> None:
 
 def _percent_axis(axes: Axes) -> None:
     axes.set_ylabel("top-1 accuracy, %")
-    axes.yaxis.set_major_locator(MaxNLocator(6, min_n_ticks=3))
+    axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
@@ -268,10 +273,11 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], lines: Sequence[Line2D]) -
         _legend(axes, by_label, "best")
         return
     left, right = axes.get_xlim()
-    is_first_upper = places[0][-1, 1] >= places[-1][-1, 1]
+    width = figure.get_figwidth() * POINT if (figure := axes.get_figure(root=True)) else WIDE[0]
+    is_first_upper = len(places) == 1 or places[0][-1, 1] > places[1][-1, 1]
     for position, (curve, place) in enumerate(zip(curves, places, strict=True)):
         is_upper = is_first_upper if position == 0 else not is_first_upper
-        reach = 7.5 * len(curve.label) / (axes.get_figure(root=True).get_figwidth() * POINT) * (right - left)
+        reach = 7.5 * len(curve.label) / width * (right - left)
         passed = np.interp(np.linspace(place[-1, 0] - reach, place[-1, 0], 16), place[:, 0], place[:, 1])
         axes.annotate(
             curve.label,

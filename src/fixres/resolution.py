@@ -134,26 +134,35 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float]) -> tuple[int, str]:
+def choose_size(
+    sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0
+) -> tuple[int, str]:
     """Choose the cheapest size that is no worse than the best by more than one standard error; say why.
 
     Args:
         sizes: candidate sizes in pixels.
         correct: bool `[len(sizes), N]`, whether each picture is classified right at each size.
         cost: cost of each size in any unit, for instance GMACs.
+        at_least: preferred lower end, where any such size qualifies. Before a fix this is the size at which objects
+            look as large as in training: the fix moves the best size up from there, never down.
 
     The standard error is that of the paired difference over the N pictures, which is what makes small splits usable.
     """
     accuracy = correct.mean(axis=1)
     best = min(range(len(sizes)), key=lambda i: (-accuracy[i], cost[i]))
-    for i in sorted(range(len(sizes)), key=lambda i: (cost[i], -accuracy[i])):
+    qualified = []
+    for i in range(len(sizes)):
         difference = correct[best].astype(np.float64) - correct[i]
-        error = difference.std() / math.sqrt(correct.shape[1])
-        if i == best or difference.mean() <= error:
-            break
-    if i == best:
-        return sizes[best], f"{100 * accuracy[best]:.1f} %, the best of {len(sizes)} sizes"
-    return sizes[i], (
-        f"{100 * accuracy[i]:.1f} %, within one standard error ({100 * error:.1f} points) of the best"
-        f" ({100 * accuracy[best]:.1f} % at {sizes[best]}) and cheaper"
-    )
+        if difference.mean() <= difference.std() / math.sqrt(correct.shape[1]):
+            qualified.append(i)
+    preferred = [i for i in qualified if sizes[i] >= at_least] or qualified
+    chosen = min(preferred, key=lambda i: (cost[i], -accuracy[i]))
+    why = f"{100 * accuracy[chosen]:.1f} %"
+    if chosen == best:
+        return sizes[chosen], f"{why}, the best of {len(sizes)} sizes"
+    why += f", within one standard error of the best ({100 * accuracy[best]:.1f} % at {sizes[best]} px)"
+    if sizes[chosen] < sizes[best]:
+        why += " and cheaper"
+    if at_least and sizes[chosen] >= at_least:
+        why += f"; from {at_least} px on objects look as large as in training"
+    return sizes[chosen], why

@@ -44,16 +44,16 @@ class View:
         return (OBJECT_CENTRE[1] - OBJECT_HEIGHT / 2 - self.top) * self.scale
 
 
-def test_view(size: int) -> View:
+def centre_view(size: int) -> View:
     """Return the test-time view: the shorter side to resize_size, then the centre crop."""
     side = size * PHOTO_HEIGHT / resize_size(size, CROP_RATIO)
     return View(size, (PHOTO_WIDTH - side) / 2, (PHOTO_HEIGHT - side) / 2, side)
 
 
-def train_view() -> View:
+def random_view() -> View:
     """Return a random crop that shows the object as large as the test-time view at the test size does."""
-    side = TRAIN_SIZE / test_view(TEST_SIZE).scale
-    from_top = test_view(TRAIN_SIZE).object_top + test_view(TRAIN_SIZE).object_height / 2
+    side = TRAIN_SIZE / centre_view(TEST_SIZE).scale
+    from_top = centre_view(TRAIN_SIZE).object_top + centre_view(TRAIN_SIZE).object_height / 2
     return View(TRAIN_SIZE, OBJECT_CENTRE[0] - 0.48 * side, OBJECT_CENTRE[1] - from_top * side / TRAIN_SIZE, side)
 
 
@@ -66,9 +66,9 @@ def write_scene(out: Path) -> Path:
         photo=(PHOTO_WIDTH, PHOTO_HEIGHT),
         object_centre=OBJECT_CENTRE,
         object_height=OBJECT_HEIGHT,
-        train=train_view(),
-        same=test_view(TRAIN_SIZE),
-        larger=test_view(TEST_SIZE),
+        train=random_view(),
+        same=centre_view(TRAIN_SIZE),
+        larger=centre_view(TEST_SIZE),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(drawing, encoding="utf-8")

@@ -242,7 +242,8 @@ def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) 
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Signals to the whole process group are the main process's to handle: it needs its workers to stop safely.
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    # Ctrl-C reaches the whole process group; the main process needs its workers to stop safely. SIGTERM stays as it
+    # is: with it the main process ends workers that it abandons, and ignoring it makes its exit wait forever.
+    for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from fixres.completion import TRAIN, From, complete, named_stages, problems, source_key
+from fixres.completion import TRAIN, complete, named_stages, problems, source_key
 from fixres.config import Recipe
 from fixres.errors import UserError, did_you_mean
 from fixres.recipes.wording import mistakes
@@ -24,7 +25,7 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 class Place(NamedTuple):
-    """Where the user wrote a value: a line of the file, or (order 0 or less) a flag or nowhere."""
+    """Where the user wrote a value: a line of the file, a flag, or nowhere (no text)."""
 
     is_flag: bool
     line: int
@@ -122,7 +123,8 @@ def validate(raw: Mapping[str, Any], locate: Locate = lambda _: NOWHERE) -> Reci
         return Recipe.model_validate_json(json.dumps(filled), strict=True)
     except ValidationError as error:
         found = mistakes(error, filled)
-        given = {key: text for key, text in found.items() if _is_given(raw, key)}
+        # A wrong default fills several keys; only the one that was written is worth naming.
+        given = {key: text for key, text in found.items() if key in raw or _is_given(raw, key)}
         _raise_all((given or found).items(), locate)
         raise
 
@@ -150,59 +152,51 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     """Return a copy of `base` with each dotted override set; naming a key of `fix` enables it."""
     merged: dict[str, Any] = json.loads(json.dumps(base))
     for key, value in overrides.items():
-        *parents, last = key.split(".")
+        parts = key.split(".")
         place: Any = merged
-        for name in parents:
-            if isinstance(place, list):
-                place = place[int(name)]
-                continue
-            if not isinstance(place.get(name), dict | list):
-                place[name] = {}
-            place = place[name]
-        place[int(last) if isinstance(place, list) else last] = value
-    if any(key.startswith("fix.") for key in overrides) and "fix.enabled" not in overrides:
+        for name, following in pairwise(parts):
+            index = int(name) if isinstance(place, list) else name
+            child = place.setdefault(index, {}) if isinstance(place, dict) else place[index]
+            is_entry = isinstance(child, list) and following.isdecimal() and int(following) < len(child)
+            if not (isinstance(child, dict) or is_entry):
+                child = place[index] = {}
+            place = child
+        place[int(parts[-1]) if isinstance(place, list) else parts[-1]] = value
+    names_fix = any(key.startswith("fix.") for key in overrides) and "fix.enabled" not in overrides
+    if names_fix and isinstance(merged.get("fix"), dict):
         merged["fix"]["enabled"] = True
     return merged
 
 
 def _check_stage_keys(values: Mapping[str, Any], overrides: Mapping[str, Any], locate: Locate) -> None:
-    stages = values.get("stages") or overrides.get("stages")
+    """Refuse train and fix beside stages, and numbers of stages that do not exist."""
+    stages = overrides.get("stages") or values.get("stages")
+    num_stages = len(stages) if isinstance(stages, list) else 0
     found = []
     for key in [*values, *overrides]:
         head, _, rest = key.partition(".")
-        if head in ("train", "fix") and stages and (rest or values.get(key)):
-            there = "0" if head == "train" else str(len(stages) - 1)
-            found.append(
-                (
-                    key,
-                    f"{key}: this recipe has 'stages', which take the place of train and fix"
-                    f" - did you mean 'stages.{there}{'.' + rest if rest else ''}'?",
-                )
-            )
         index = rest.partition(".")[0]
-        if head == "stages" and rest:
-            num_stages = len(stages) if isinstance(stages, list) else 0
-            if not num_stages:
-                found.append((key, f"{key}: this recipe has no 'stages'; use train.* and fix.*"))
-            elif not index.isdecimal() or int(index) >= num_stages:
-                found.append((key, f"{key}: this recipe has stages 0 to {num_stages - 1}"))
+        text = ""
+        if head in ("train", "fix") and num_stages and (rest or values.get(key)):
+            instead = ".".join(filter(None, ["stages", "0" if head == "train" else str(num_stages - 1), rest]))
+            text = f"this recipe has 'stages', which take the place of train and fix - did you mean '{instead}'?"
+        elif head == "stages" and rest and not num_stages:
+            text = "this recipe has no 'stages'; use train.* and fix.*"
+        elif head == "stages" and rest and not (index.isdecimal() and int(index) < num_stages):
+            text = f"this recipe has stages 0 to {num_stages - 1}"
+        if text:
+            found.append((key, f"{key}: {text}"))
     _raise_all(found, locate)
 
 
 def _without_effect(document: Document, overrides: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
     """Find overridden defaults that every stage which would take them sets for itself in the file."""
     found = []
+    raw = merge(document.values, overrides)
     names = [name for name, stage in named_stages(recipe) if stage.enabled]
+    sources = {f"{name}.{key}": source_key(f"{name}.{key}", _stage(raw, name)) for name in names for key in TRAIN}
     for key in overrides:
-        if not any(isinstance(default, From) and default.key == key for default in TRAIN.values()):
-            continue
-        raw = merge(document.values, overrides)
-        takers = [
-            f"{name}.{field}"
-            for name in names
-            for field in TRAIN
-            if source_key(f"{name}.{field}", _stage(raw, name)) == key
-        ]
+        takers = [taker for taker, source in sources.items() if source == key and source != taker]
         own = [taker for taker in takers if _is_given(document.values, taker)]
         if takers and len(own) == len(takers):
             verb = "is" if len(own) == 1 else "are"

@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -131,7 +132,13 @@ def mistakes(error: ValidationError, raw: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for detail in error.errors(include_url=False, include_context=False):
         key, unknown = _split_location(detail["loc"], detail["type"])
-        found.setdefault(key, unknown_key(key) if unknown else _wrong_value(key, _look_up(raw, key)))
+        last = str(detail["loc"][-1])
+        if unknown and "." in last:
+            found[key] = (
+                f"unknown key '{last}'; in a file write {': {'.join(last.split('.'))}: ...{'}' * last.count('.')}"
+            )
+        else:
+            found.setdefault(key, unknown_key(key) if unknown else _wrong_value(key, _look_up(raw, key)))
     return found
 
 
@@ -143,17 +150,13 @@ def unknown_key(key: str) -> str:
 def suggest_key(key: str, show_key: Callable[[str], str] = str) -> str:
     """Return `` - did you mean 'x'?``, or the keys allowed in that place; `show_key` writes a key as the user does."""
     parent, _, name = key.rpartition(".")
-    field = find_field(parent) if parent else None
-    section = Recipe if not parent else _inner_section(field)
+    section = _inner_section(find_field(parent)) if parent else Recipe
     siblings = list(section.model_fields) if section else []
-    if hint := did_you_mean(name, siblings):
-        close = hint.split("'")[1]
-        return f" - did you mean '{show_key(f'{parent}.{close}' if parent else close)}'?"
     every = [leaf for leaf, _ in keys_of(Recipe)]
-    if same := [leaf for leaf in every if leaf.rpartition(".")[2] == name]:
-        return f" - did you mean '{show_key(same[0])}'?"
-    if hint := did_you_mean(key, every):
-        return f" - did you mean '{show_key(hint.split(chr(39))[1])}'?"
+    near = [f"{parent}.{sibling}".lstrip(".") for sibling in get_close_matches(name, siblings, n=1)]
+    near += [leaf for leaf in every if leaf.rpartition(".")[2] == name] + get_close_matches(key, every, n=1)
+    if near:
+        return f" - did you mean '{show_key(near[0])}'?"
     return f" (allowed here: {', '.join(siblings)})" if siblings else ""
 
 

@@ -56,7 +56,7 @@ def repeats_headline(records: Sequence[Record]) -> Headline | None:
     num_decided = sum(verdict_of(c.paired) in ("better", "worse") for c in comparisons if c is not None)
     return Headline(
         "none",
-        f"{points(mean)} ± {spread:.1f} points",
+        f"n = {len(known)}",
         f"Over {len(known)} seeds, fixing changes accuracy by {points(mean)} ± {spread:.1f} points.",
         f"Mean and standard deviation over seeds of the paired difference, fixed minus train size: "
         f"{', '.join(points(difference) for difference in known)}. "
@@ -73,16 +73,18 @@ def _fixed(comparison: Comparison, fixed: Json) -> Headline:
     if verdict == "none" or difference is None:
         sentence = f"{opening}; at its training size, on {percent(before.get('top1'))} %."
         return Headline("none", "", sentence, "No paired test was logged, so the two numbers stand side by side.")
-    detail = (
-        f"Paired 95 % interval of the difference: {interval(comparison.paired['ci95'], is_signed=True)} points"
-        f"{_counts(comparison.paired)}."
-    )
+    bounds = interval(comparison.paired["ci95"], is_signed=True)
+    zero = ", which contains 0" if verdict == "open" else ""
+    detail = f"Paired 95 % interval of the difference: {bounds} points{zero}{_counts(comparison.paired)}."
+    larger = comparison.row("larger size only")
+    if larger is not None:
+        detail += f" The larger size alone, without the fix, reaches {percent(larger.get('top1'))} %."
     if verdict == "open":
         return Headline(
             "open",
             f"{points(difference)} points",
             f"{opening}, against {percent(before.get('top1'))} % at its training size: not distinguishable.",
-            f"{detail} The interval contains 0.",
+            detail,
         )
     more = "more" if verdict == "better" else "fewer"
     return Headline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -205,10 +206,29 @@ def _overview(records: Sequence[Record], views: Sequence[View]) -> View:
     return {
         "headline": repeats_headline(records) if is_repeat else None,
         "is_repeat": is_repeat,
+        "means": _means(records) if is_repeat else [],
         "rows": [_overview_row(record, view) for record, view in zip(records, views, strict=True)],
         "wide": Markup(plots.accuracy_against_size(curves, {}, title, plots.WIDE)) if curves else "",
         "narrow": Markup(plots.accuracy_against_size(curves, {}, title, plots.NARROW)) if curves else "",
     }
+
+
+def _means(records: Sequence[Record]) -> list[str]:
+    """Return mean and standard deviation of each accuracy and of the paired difference, where every run has them."""
+    comparisons = [record.comparison for record in records]
+    columns = [
+        [number((c.row(label) or {}).get("top1")) if c else None for c in comparisons] for label in sections.LABELS
+    ]
+    columns.append([number(c.paired.get("difference")) if c else None for c in comparisons])
+    means = []
+    for position, column in enumerate(columns):
+        known = [value for value in column if value is not None]
+        if len(known) < len(records):
+            means.append(MISSING)
+            continue
+        write = percent if position < len(sections.LABELS) else points
+        means.append(f"{write(statistics.mean(known))} ± {statistics.stdev(known):.1f}")
+    return means
 
 
 def _overview_row(record: Record, view: View) -> View:
