@@ -187,7 +187,7 @@ def test_evaluation_sees_every_picture_once_in_order_at_every_size(workers: int)
     assert torch.cat([labels for _, labels, _ in batches]).tolist() == SPLIT.labels.tolist()
     for place, preprocess in enumerate(preprocesses):
         views = torch.cat([views[place] for views, _, _ in batches])
-        expected = torch.stack([transforms.test_crop(SPLIT.read(k), preprocess) for k in range(22)])
+        expected = torch.stack([transforms.evaluation_crop(SPLIT.read(k), preprocess) for k in range(22)])
         assert torch.equal(views, expected)
 
 

@@ -55,7 +55,7 @@ def test_auto_moves_statistics_only_where_there_are_any(name: str, size: int, ex
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("convnext_atto", 64), ("vgg11", 64)])
 def test_head_and_statistics_is_refused_without_statistics(name: str, size: int) -> None:
-    with pytest.raises(UserError, match="use moves: head, or moves: all"):
+    with pytest.raises(UserError, match=r"use moves: head, or moves: all"):
         models.make_plan(models.build(name, 3), "head+stats", size)
 
 
@@ -81,7 +81,7 @@ def test_unknown_model_names_the_nearest() -> None:
 
 
 def test_arguments_the_network_does_not_take_are_an_error() -> None:
-    with pytest.raises(UserError, match="model.kwargs"):
+    with pytest.raises(UserError, match=r"model\.kwargs"):
         models.build("resnet18", 2, {"drop_pth_rate": 0.1})
 
 

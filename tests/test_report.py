@@ -230,7 +230,9 @@ def test_pictures_are_what_the_network_sees(run: Path) -> None:
 
     split = open_collection(Data(uri=URI)).split("test")
     for row, size in ((crops[1], 32), (crops[2], 48)):
-        expected = [transforms.test_crop(split.read(index), preprocess_of(record, size)) for index in range(len(split))]
+        expected = [
+            transforms.evaluation_crop(split.read(index), preprocess_of(record, size)) for index in range(len(split))
+        ]
         assert all(any(torch.equal(crop, other) for other in expected) for crop in row)
     assert {picture.truth for picture in shown.rows[-1].pictures} == set(CLASSES)
 

@@ -111,6 +111,4 @@ def test_preprocess_keeps_the_field_of_view_at_another_size() -> None:
 
 def test_the_plan_line_says_what_moves() -> None:
     plan = Plan("head+stats", ("fc.weight", "fc.bias"), ("layer4.2.bn3",), (), 2_562, 3_374_050)
-    assert plan.describe() == (
-        "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: layer4.2.bn3"
-    )
+    assert plan.describe() == ("moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: layer4.2.bn3")

@@ -59,7 +59,7 @@ interpolations = st.sampled_from(["bilinear", "bicubic"])
 def test_exact_equals_torchvision(width: int, height: int, size: int, ratio: float, interpolation: Any) -> None:
     preprocess = Preprocess(size, crop_ratio=ratio, interpolation=interpolation, exact=True)
     image = photo(width, height)
-    assert torch.equal(transforms.test_crop(image, preprocess), torchvision_view(image, preprocess))
+    assert torch.equal(transforms.evaluation_crop(image, preprocess), torchvision_view(image, preprocess))
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,7 +67,7 @@ def test_exact_equals_torchvision(width: int, height: int, size: int, ratio: flo
 def test_one_call_is_within_one_level(width: int, height: int, size: int, ratio: float, interpolation: Any) -> None:
     preprocess = Preprocess(size, crop_ratio=ratio, interpolation=interpolation)
     image = photo(width, height)
-    view = transforms.test_crop(image, preprocess)
+    view = transforms.evaluation_crop(image, preprocess)
     assert view.shape == (3, size, size)
     assert view.dtype == torch.uint8
     difference = (view.int() - torchvision_view(image, preprocess).int()).abs()
@@ -79,7 +79,7 @@ def test_one_call_is_within_one_level(width: int, height: int, size: int, ratio:
 def test_height_equals_the_code_of_fixres(index: int, size: int) -> None:
     golden = np.load(GOLDEN)
     image = Image.fromarray(golden[f"image{index}"])
-    view = transforms.test_crop(image, Preprocess(size, resize="height"))
+    view = transforms.evaluation_crop(image, Preprocess(size, resize="height"))
     assert np.array_equal(view.numpy(), golden[f"image{index}_size{size}"])
     if index == 3:
         # A portrait of 90 x 150 is narrower than the crop: black on both sides.
@@ -111,13 +111,15 @@ def test_normalise_keeps_layout_and_input(layout: torch.memory_format) -> None:
 
 def test_squash_ignores_the_aspect() -> None:
     image = photo(200, 100)
-    view = transforms.test_crop(image, Preprocess(50, resize="squash"))
+    view = transforms.evaluation_crop(image, Preprocess(50, resize="squash"))
     expected = v2.functional.pil_to_tensor(v2.Resize((50, 50))(image))
     assert torch.equal(view, expected)
 
 
 def test_pad_shows_everything_on_the_mean_colour() -> None:
-    view = transforms.test_crop(Image.new("RGB", (200, 100), RED), Preprocess(40, resize="pad", mean=(0.2, 0.4, 0.6)))
+    view = transforms.evaluation_crop(
+        Image.new("RGB", (200, 100), RED), Preprocess(40, resize="pad", mean=(0.2, 0.4, 0.6))
+    )
     colours = view.permute(1, 2, 0)
     assert colours[:10].reshape(-1, 3).unique(dim=0).tolist() == [[51, 102, 153]]
     assert colours[10:30].reshape(-1, 3).unique(dim=0).tolist() == [list(RED)]
@@ -129,7 +131,7 @@ def test_pad_shows_everything_on_the_mean_colour() -> None:
 def test_odd_shapes_still_make_a_square(shape: tuple[int, int], resize: Any) -> None:
     image = Image.new("RGB", shape, RED)
     for exact in (False, True):
-        assert transforms.test_crop(image, Preprocess(24, resize=resize, exact=exact)).shape == (3, 24, 24)
+        assert transforms.evaluation_crop(image, Preprocess(24, resize=resize, exact=exact)).shape == (3, 24, 24)
     for crop in ("random", "pad", "center"):
         assert transforms.train_crop(image, stage(crop=crop), Preprocess(24, resize=resize)).shape == (3, 32, 32)
 
@@ -155,7 +157,7 @@ def test_training_views_repeat_with_the_seed(crop: Any, augment: Any) -> None:
 def test_center_crop_in_training_is_the_test_crop(augment: Any) -> None:
     image = photo(90, 60)
     view = transforms.train_crop(image, stage(crop="center", augment=augment), Preprocess(64))
-    assert torch.equal(view, transforms.test_crop(image, Preprocess(32)))
+    assert torch.equal(view, transforms.evaluation_crop(image, Preprocess(32)))
 
 
 def test_random_crop_is_one_resize_of_the_box_torchvision_draws() -> None:

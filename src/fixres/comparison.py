@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from fixres import models
 from fixres.checkpoint import changed_tensors, copy_state
-from fixres.config import Stage
 from fixres.errors import UserError
 from fixres.evaluate import Evaluation
 from fixres.metrics import PairedDifference, paired_difference
 from fixres.product import Sheet, save_product
 from fixres.resolution import candidate_sizes, choose_size, matching_size
 from fixres.runlog import write_text
-from fixres.train import StageRun, Workshop
+from fixres.train import StageRun, Workshop, is_fix
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts."""
@@ -53,13 +52,14 @@ class Outcome:
     paired: PairedDifference | None = None
 
 
-def decide_size(shop: Workshop, model: nn.Module, stage: Stage, train_size: int) -> int:
-    """Return the size of a stage. Before a fix, measure the network against size on the selecting split.
+def decide_size(shop: Workshop, model: nn.Module, index: int, train_size: int) -> int:
+    """Return the size of stage `index`. Before a fix, measure the network against size on the selecting split.
 
     Raises:
         UserError: none of the sizes suits the architecture.
     """
-    if stage.moves == "all" and stage.size != "auto":
+    stage = shop.recipe.run_stages[index]
+    if stage.size != "auto" and not is_fix(shop.recipe, index):
         return stage.size
     model = shop.runtime.place(model)
     sizes = sweep_sizes(model, shop.recipe.evaluation.sizes, train_size, stage.size)

@@ -109,7 +109,7 @@ class Console:
         for note in event["notes"]:
             self.say(f"note: {note}")
 
-    def _on_resumed(self, event: Mapping[str, Any]) -> None:
+    def _on_begin(self, event: Mapping[str, Any]) -> None:
         self.say(event["text"])
 
     def _on_plan(self, event: Mapping[str, Any]) -> None:

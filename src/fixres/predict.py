@@ -20,7 +20,7 @@ from fixres.errors import UserError
 from fixres.evaluate import predict_logits
 from fixres.product import Product
 from fixres.runtime import Runtime
-from fixres.transforms import test_crop
+from fixres.transforms import evaluation_crop
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
@@ -78,7 +78,7 @@ class Predictor:
                 errors[i] = getattr(error, "reason", str(error)).split("\n")[0]
                 continue
             place[i] = len(read)
-            read.append(test_crop(image, self.product.preprocess))
+            read.append(evaluation_crop(image, self.product.preprocess))
         rows = self._probabilities(read) if read else None
         predictions = []
         for i, name in enumerate(names):

@@ -134,9 +134,7 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def choose_size(
-    sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0
-) -> tuple[int, str]:
+def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0) -> tuple[int, str]:
     """Choose the cheapest size that is no worse than the best by more than one standard error; say why.
 
     Args:

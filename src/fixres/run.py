@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,38 +47,57 @@ def run_recipe(
     Raises:
         UserError: anything wrong with the recipe, the pictures, the weights or the folder.
     """
-    _check_folder(folder, resume)
     text = to_yaml(recipe)
-    saved = checkpoint.read_state(folder) if resume else None
-    if saved is not None:
-        _check_same_recipe(saved["recipe"], text, folder)
+    was_there = folder.exists()
+    saved, how = find_start(folder, text, resume)
     runtime = Runtime(recipe.runtime)
-    shop_log = RunLog(folder, recipe.output.tracker, tuple(listeners))
     try:
         if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
-            write_text(folder / "split.json", split_from.read_text())
-        shop, model = _open(recipe, text, folder, runtime, shop_log)
-        if saved is not None:
-            shop.log.truncate(saved["metrics_bytes"])
-        else:
-            _announce(shop)
-        outcome = _run_stages(shop, model, saved)
+            write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
+        collection, model, preprocess = _open(recipe, folder)
+    except UserError:
+        # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    log = RunLog(folder, recipe.output.tracker, tuple(listeners))
+    shop = Workshop(recipe, text, folder, collection, runtime, preprocess, log)
+    try:
+        log.truncate(saved["metrics_bytes"] if saved else 0)
+        _announce(shop, how)
+        return _run_stages(shop, model, saved)
     except BaseException as error:
-        state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        code = 130 if state == "stopped" else 2 if isinstance(error, UserError) else 1
-        if (folder / "status.json").exists():
-            shop_log.status(state, code)
+        stopped = isinstance(error, KeyboardInterrupt)
+        code = 130 if stopped else 2 if isinstance(error, UserError) else 1
+        log.status("stopped" if stopped else "failed", code)
         raise
     finally:
-        shop_log.close()
-    return outcome
+        log.close()
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
+def find_start(folder: Path, recipe_text: str, resume: bool) -> tuple[dict[str, Any] | None, str]:
+    """Return the saved state to go on from, if any, and how the run starts, in words. The order counts.
+
+    1. Not resuming, and the folder holds a run: refused.
+    2. Not resuming: from the beginning.
+    3. Resuming without a checkpoint: from the beginning, and it says so.
+    4. Resuming: from the checkpoint, if the recipe is the same.
+
+    Raises:
+        UserError: case 1, or case 4 with another recipe or an unreadable checkpoint.
+    """
     if folder.is_file():
         raise UserError(f"{folder} is a file; give a folder with --out")
-    if not resume and any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints", "recipe.yaml")):
+    holds_run = any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints", "recipe.yaml"))
+    if not resume and holds_run:
         raise UserError(f"{folder} already holds a run\n  go on with --resume, or give another folder with --out")
+    if not resume:
+        return None, "start: from the beginning"
+    saved = checkpoint.read_state(folder)
+    if saved is None:
+        return None, f"start: {folder} holds no checkpoint, so from the beginning"
+    _check_same_recipe(saved["recipe"], recipe_text, folder)
+    return saved, f"start: from the checkpoint at step {saved['step']} of stage {saved['stage_index'] + 1}"
 
 
 def _check_same_recipe(saved: str, now: str, folder: Path) -> None:
@@ -97,16 +116,18 @@ def _settings(text: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not key.startswith(ignored)}
 
 
-def _open(recipe: Recipe, text: str, folder: Path, runtime: Runtime, log: RunLog) -> tuple[Workshop, nn.Module]:
-    """Open the pictures and build the network with its starting weights."""
+def _open(recipe: Recipe, folder: Path) -> tuple[Collection, nn.Module, Preprocess]:
+    """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     collection = open_collection(recipe.data, split_file=folder / "split.json")
     torch.manual_seed(recipe.seed)
     model, preprocess = starting_network(recipe, collection)
-    shop = Workshop(recipe, text, folder, collection, runtime, preprocess, log)
     for index, stage in enumerate(recipe.run_stages):
-        if stage.size != "auto":
-            describe_stage(shop, model, stage, index, stage.size)
-    return shop, model
+        size = recipe.train.size if stage.size == "auto" else stage.size
+        assert isinstance(size, int), "training stages have a size"
+        describe_stage(recipe, collection, model, index, size)
+    for size in recipe.evaluation.sizes:
+        models.at_size(model, size)
+    return collection, model, preprocess
 
 
 def starting_network(recipe: Recipe, collection: Collection) -> tuple[nn.Module, Preprocess]:
@@ -200,27 +221,22 @@ def dry_run(recipe: Recipe) -> list[str]:
     """Return what a run would do: data, plan, steps, cost and the shape of the first batch; nothing is written."""
     collection = open_collection(recipe.data)
     torch.manual_seed(recipe.seed)
-    model, preprocess = starting_network(recipe, collection)
-    with tempfile.TemporaryDirectory() as folder:
-        log = RunLog(Path(folder), "none")
-        shop = Workshop(recipe, "", Path(folder), collection, Runtime(recipe.runtime), preprocess, log)
-        lines = [
-            f"{collection.uri}: {', '.join(f'{name} {len(split):,}' for name, split in collection.splits.items())}",
-            *(f"note: {note}" for note in collection.notes),
+    model, _ = starting_network(recipe, collection)
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())
+    lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes)]
+    for index, stage in enumerate(recipe.run_stages):
+        size = recipe.train.size if stage.size == "auto" else stage.size
+        assert isinstance(size, int), "training stages have a size"
+        run = describe_stage(recipe, collection, model, index, size)
+        forward = models.gmacs(models.at_size(model, size), size)
+        # A backward pass costs about two forward ones.
+        total = (3 if run.plan.moves == "all" else 1) * forward * run.total_steps * stage.batch_size / 1000
+        when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
+        lines += [
+            f"stage {run.name}: {run.plan.describe()}",
+            f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]{when}, "
+            f"about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
         ]
-        for index, stage in enumerate(recipe.run_stages):
-            size = stage.size if stage.size != "auto" else recipe.train.size
-            assert isinstance(size, int), "training stages have a size"
-            run = describe_stage(shop, model, stage, index, size)
-            forward = models.gmacs(models.at_size(model, size), size)
-            passes = 3 if run.plan.moves == "all" else 1
-            total = passes * forward * run.total_steps * stage.batch_size / 1000
-            lines += [
-                f"stage {run.name}: {run.plan.describe()}",
-                f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
-                f"{' (size chosen when the stage starts)' if stage.size == 'auto' else ''},"
-                f" about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
-            ]
     return lines
 
 
@@ -238,8 +254,9 @@ def _packaged(name: str, weights: str, num_classes: int) -> nn.Module:
     return model
 
 
-def _announce(shop: Workshop) -> None:
-    """Write what is about to run before anything runs."""
+def _announce(shop: Workshop, how: str) -> None:
+    """Write what is about to run before anything runs; how it starts comes first."""
+    shop.log.event("begin", text=how)
     write_text(shop.folder / "recipe.yaml", shop.recipe_text)
     about = {**environment(), "device": shop.runtime.describe(), "seed": shop.recipe.seed}
     write_text(shop.folder / "environment.json", json.dumps(about, indent=2) + "\n")
@@ -262,16 +279,17 @@ def _announce(shop: Workshop) -> None:
 def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) -> Outcome:
     """Run the stages in order, carrying the weights that ship from one to the next."""
     started = time.perf_counter()
-    stages = shop.recipe.run_stages
-    carried = Carried(model, shop.recipe.train.size if isinstance(shop.recipe.train.size, int) else 224)
+    recipe = shop.recipe
+    stages = recipe.run_stages
+    carried = Carried(model, recipe.train.size if isinstance(recipe.train.size, int) else models.default_size(model))
     first = saved["stage_index"] if saved else 0
     if first:
         carried = _resume_carried(shop, model, first)
     run: StageRun | None = None
-    for index, stage in enumerate(stages[first:], start=first):
+    for index in range(first, len(stages)):
         resumed = saved if index == first else None
-        size = resumed["size"] if resumed else decide_size(shop, carried.model, stage, carried.train_size)
-        run = describe_stage(shop, carried.model, stage, index, size)
+        size = resumed["size"] if resumed else decide_size(shop, carried.model, index, carried.train_size)
+        run = describe_stage(recipe, shop.collection, carried.model, index, size)
         carried.before = copy.deepcopy(carried.model) if run.name == "fix" else None
         carried.model = models.at_size(carried.model, size)
         _log_plan(shop, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ _PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "p
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part."""
-    write_with(path, lambda temporary: temporary.write_text(text))
+    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
@@ -46,7 +47,8 @@ def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
             f"cannot write {path}: {error.strerror or error}\n  make room or give another folder with --out"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -134,7 +136,7 @@ class RunLog:
     def event(self, event: str, **fields: Any) -> None:
         """Record one event. Scalars of train and eval events also go to the tracker."""
         record = {"event": event, **fields}
-        with self.metrics_file.open("a") as file:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._track(record)
         for listener in self.listeners:
@@ -186,7 +188,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise UserError(f"{folder} is not a run folder: it has no metrics.jsonl")
     events = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:

@@ -77,24 +77,30 @@ class StageRun:
         return round(self.stage.warmup_epochs * self.steps_per_epoch)
 
 
-def describe_stage(shop: Workshop, model: nn.Module, stage: Stage, index: int, size: int) -> StageRun:
-    """Work out the plan and the number of steps of a stage.
+def describe_stage(recipe: Recipe, collection: Collection, model: nn.Module, index: int, size: int) -> StageRun:
+    """Work out the plan and the number of steps of stage `index` at `size`.
 
     Raises:
         UserError: a batch larger than the training split, a size the network cannot take, or moves it cannot do.
     """
-    num_images = len(shop.collection.split("train"))
+    stages = recipe.run_stages
+    stage = stages[index]
+    num_images = len(collection.split("train"))
     steps_per_epoch = num_images // stage.batch_size
     if steps_per_epoch == 0:
         raise UserError(
             f"batch_size {stage.batch_size} is larger than the {num_images} training pictures\n"
-            f"  give at most {num_images}: --{'train' if index == 0 else 'fix'}.batch_size {num_images}"
+            f"  give at most {num_images}: --{'fix' if stage is recipe.fix else 'train'}.batch_size {num_images}"
         )
-    stages = shop.recipe.run_stages
-    is_fix = stage.moves != "all" or (len(stages) > 1 and index == len(stages) - 1 and not shop.recipe.stages)
-    name = "fix" if is_fix else "train" if index == 0 else f"train{index + 1}"
+    name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
     plan = models.make_plan(models.at_size(model, size), stage.moves, size)
     return StageRun(index, name, stage, size, plan, stage.epochs * steps_per_epoch, steps_per_epoch)
+
+
+def is_fix(recipe: Recipe, index: int) -> bool:
+    """Return whether stage `index` of those that run adapts a trained network: the `fix`, or a partial later stage."""
+    stage = recipe.run_stages[index]
+    return index > 0 and stage.moves != "all" if recipe.stages else stage is recipe.fix
 
 
 def run_stage(shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict[str, Any] | None = None) -> TrainState:

@@ -24,7 +24,7 @@ _LONGEST_STRIP = 100
 _JITTER = {"jitter": 0.3, "v2": 0.05}
 
 
-def test_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
+def evaluation_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
     """Return the test-time view of an RGB picture, uint8 `[3, S, S]` (channels last in memory)."""
     return _tensor(_test_view(image, preprocess))
 

@@ -27,7 +27,7 @@ from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
 from fixres.sampling import epoch_order, sample_seed
-from fixres.transforms import test_crop, train_crop
+from fixres.transforms import evaluation_crop, train_crop
 
 OnBadImage = Literal["error", "skip"]
 
@@ -173,7 +173,7 @@ class _EvaluationSteps(Dataset[_Made]):
         indices = np.arange(start, min(start + self.batch_size, len(self.split)), dtype=np.int64)
 
         def views(picture: Image.Image, index: int) -> tuple[Tensor, ...]:
-            return tuple(test_crop(picture, preprocess) for preprocess in self.preprocesses)
+            return tuple(evaluation_crop(picture, preprocess) for preprocess in self.preprocesses)
 
         sizes = tuple(preprocess.size for preprocess in self.preprocesses)
         return _make(self.split, indices, self.preprocesses[0], sizes, views)

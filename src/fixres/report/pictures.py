@@ -16,7 +16,7 @@ from fixres.errors import UserError
 from fixres.report.formats import percent
 from fixres.report.record import Record
 from fixres.resolution import Preprocess, apparent_ratio
-from fixres.transforms import test_crop, train_crop
+from fixres.transforms import evaluation_crop, train_crop
 
 NUM_PICTURES = 6
 TRAINING_CROP_SEED = 0
@@ -106,7 +106,7 @@ def _rows(record: Record, split: Split, indices: list[int]) -> tuple[Row, ...]:
         rows.append(_row("In training", _crop_note(stage), crops, largest, split, indices))
     for size in dict.fromkeys((train_size, test_size)):
         preprocess = before.at(size)
-        crops = [test_crop(image, preprocess) for image in images]
+        crops = [evaluation_crop(image, preprocess) for image in images]
         role = "at the train size" if size == train_size else "at the test size"
         rows.append(_row(f"In testing, {role}", preprocess.describe(), crops, largest, split, indices))
     rows[-1] = _with_answers(record, rows[-1], split, indices)
