@@ -13,7 +13,7 @@ from fixres.errors import UserError
 from fixres.evaluate import Reading, evaluate, predict_logits
 from fixres.resolution import Preprocess
 from fixres.runtime import Runtime
-from fixres.transforms import normalise, evaluation_crop
+from fixres.transforms import evaluation_crop, normalise
 
 SIZES = (32, 48, 64)
 

@@ -14,7 +14,7 @@ from fixres.predict import Predictor, find_pictures
 from fixres.product import Product
 from fixres.resolution import Preprocess
 from fixres.runtime import Runtime
-from fixres.transforms import normalise, evaluation_crop
+from fixres.transforms import evaluation_crop, normalise
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_odd_shapes_still_make_a_square(shape: tuple[int, int], resize: Any) -> 
     for exact in (False, True):
         assert transforms.evaluation_crop(image, Preprocess(24, resize=resize, exact=exact)).shape == (3, 24, 24)
     for crop in ("random", "pad", "center"):
-        assert transforms.train_crop(image, stage(crop=crop), Preprocess(24, resize=resize)).shape == (3, 32, 32)
+        assert transforms.train_crop(image, stage(crop=crop), Preprocess(32, resize=resize)).shape == (3, 32, 32)
 
 
 def drawn(image: Image.Image, chosen: Stage, preprocess: Preprocess, num: int) -> list[torch.Tensor]:
@@ -146,7 +146,7 @@ def drawn(image: Image.Image, chosen: Stage, preprocess: Preprocess, num: int) -
 @pytest.mark.parametrize("augment", ["none", "flip", "dihedral", "jitter", "v1", "v2"])
 def test_training_views_repeat_with_the_seed(crop: Any, augment: Any) -> None:
     image, chosen = photo(70, 50), stage(crop=crop, augment=augment)
-    first, second = (drawn(image, chosen, Preprocess(64), 4) for _ in range(2))
+    first, second = (drawn(image, chosen, Preprocess(32), 4) for _ in range(2))
     assert all(view.shape == (3, 32, 32) and view.dtype == torch.uint8 for view in first)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     varies = crop != "center" or augment not in ("none", "v1")
@@ -156,7 +156,7 @@ def test_training_views_repeat_with_the_seed(crop: Any, augment: Any) -> None:
 @pytest.mark.parametrize("augment", ["none", "v1"])
 def test_center_crop_in_training_is_the_test_crop(augment: Any) -> None:
     image = photo(90, 60)
-    view = transforms.train_crop(image, stage(crop="center", augment=augment), Preprocess(64))
+    view = transforms.train_crop(image, stage(crop="center", augment=augment), Preprocess(32))
     assert torch.equal(view, transforms.evaluation_crop(image, Preprocess(32)))
 
 
@@ -168,7 +168,7 @@ def test_random_crop_is_one_resize_of_the_box_torchvision_draws() -> None:
     ).values()
     cut = image.crop((left, top, left + width, top + height)).resize((32, 32), Image.Resampling.BILINEAR)
     torch.manual_seed(5)
-    view = transforms.train_crop(image, stage(), Preprocess(64))
+    view = transforms.train_crop(image, stage(), Preprocess(32))
     # Inside, away from the two pixels where the box filter may look past the cut.
     difference = (view.int() - v2.functional.pil_to_tensor(cut).int()).abs()[:, 2:-2, 2:-2]
     assert difference.max() <= 1

@@ -8,20 +8,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fixres.config import Recipe
     from fixres.errors import UserError
+    from fixres.predict import Predictor
+    from fixres.product import Product, load
     from fixres.recipes import list_recipes
     from fixres.resolution import Preprocess
+    from fixres.run import run_recipe
 
     __version__: str
 
 # Imported when first used: `fixres --help` must not wait for torch, nor a script for what it does not need.
 _HOMES = {
+    "Predictor": "fixres.predict",
     "Preprocess": "fixres.resolution",
+    "Product": "fixres.product",
     "Recipe": "fixres.config",
     "UserError": "fixres.errors",
     "list_recipes": "fixres.recipes",
+    "load": "fixres.product",
+    "run_recipe": "fixres.run",
 }
 
-__all__ = ["Preprocess", "Recipe", "UserError", "__version__", "list_recipes"]
+__all__ = [
+    "Predictor",
+    "Preprocess",
+    "Product",
+    "Recipe",
+    "UserError",
+    "__version__",
+    "list_recipes",
+    "load",
+    "run_recipe",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": Command("fixres.commands:eval", "accuracy of a checkpoint at any sizes"),
     "predict": Command("fixres.commands:predict", "classify pictures"),
     "report": Command("fixres.commands:report", "one HTML page about one or more runs"),
+    "study": Command("fixres.commands:study", "one recipe over several seeds: mean, spread, paired difference"),
     "recipes": Command("fixres.cli:recipes", "list the shipped recipes, or print one in full"),
     "doctor": Command("fixres.commands:doctor", "what this machine has, and what it lacks"),
 }

@@ -322,6 +322,66 @@ def report(words: Sequence[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class StudyFlags:
+    """Flags of `fixres study` that are not part of the recipe."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Finished runs of one recipe."""
+    out: Path | None = None
+    """Write the table as JSON to this file."""
+
+
+def study(words: Sequence[str]) -> int:
+    """`fixres study RECIPE --seeds 0,1,2 [--out DIR] [--section.key VALUE ...]`, or `fixres study RUN RUN ...`."""
+    from fixres.console import Console, study_table
+    from fixres.run import run_recipe
+    from fixres.runlog import write_text
+    from fixres.study import summarise
+
+    console = Console()
+    words, seeds = take_seeds(list(words))
+    if seeds is None:
+        flags = parse_flags(words, StudyFlags, "fixres study", "Put finished runs of one recipe side by side.")
+        if not flags.runs:
+            raise UserError("nothing to study\n  fixres study RECIPE --seeds 0,1,2, or fixres study RUN RUN ...")
+        runs, out = list(flags.runs), flags.out
+    else:
+        recipe, train_flags, _ = parse_recipe(words, "fixres study")
+        folder = train_flags.out or default_folder(train_flags.recipe, recipe)
+        runs, out = [folder / f"seed-{seed}" for seed in seeds], folder / "study.json"
+        for seed, run in zip(seeds, runs, strict=True):
+            console.say(f"seed {seed}")
+            listener = Console(train_flags.quiet, train_flags.verbose)
+            try:
+                run_recipe(
+                    recipe.model_copy(update={"seed": seed}), run, resume=train_flags.resume, listeners=[listener]
+                )
+            finally:
+                listener.close()
+    found = summarise(runs)
+    console.table(*study_table(found))
+    if out is not None:
+        write_text(out, json.dumps(found.as_dict(), indent=2) + "\n")
+    return 0
+
+
+def take_seeds(words: list[str]) -> tuple[list[str], list[int] | None]:
+    """Split `--seeds 0,1,2` (or `--seeds=0,1,2`) off a command line; None when it is not there."""
+    for i, word in enumerate(words):
+        if word == "--seeds" or word.startswith("--seeds="):
+            end = i + 1 if "=" in word else i + 2
+            text = word.partition("=")[2] or " ".join(words[i + 1 : i + 2])
+            try:
+                seeds = [int(part) for part in text.split(",")]
+            except ValueError:
+                raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
+            if len(set(seeds)) != len(seeds):
+                raise UserError(f"--seeds {text}: a seed is named twice")
+            return words[:i] + words[end:], seeds
+    return words, None
+
+
 def demo(words: Sequence[str]) -> int:
     """`fixres demo [--out DIR]`."""
     from fixres.demo import DemoFlags, run_demo

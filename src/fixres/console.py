@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fixres.resolution import Preprocess
+from fixres.study import Study
 
 
 class Console:
@@ -178,6 +179,30 @@ def results_table(
         row += [f"{r['loss']:.3f}", f"{r['ece']:.3f}", f"{r['gmacs']:.3f}", f"{r['images_per_second']:.0f}"]
         rows.append(row)
     return header, rows
+
+
+def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
+    """Return title, header and rows of a study: mean and standard deviation over seeds."""
+    num_seeds = len(study.rows[0].top1)
+    title = f"{study.split}, n = {study.num_images:,} pictures, {num_seeds} seeds"
+    rows = [
+        [
+            row.label,
+            "/".join(map(str, row.sizes)),
+            f"{row.mean:.2f} +- {row.std:.2f}",
+            f"{row.gmacs:.3f}",
+            f"{row.train_seconds / 60:.1f}",
+        ]
+        for row in study.rows
+    ]
+    if study.difference is not None:
+        d = study.difference
+        verdict = " (not distinguishable)" if d.ci95[0] <= 0 <= d.ci95[1] else ""
+        title += (
+            f"\nfixed minus before: {d.mean:+.2f} +- {d.std:.2f} points over seeds, "
+            f"95 % interval over pictures {d.ci95[0]:+.2f} to {d.ci95[1]:+.2f}{verdict}"
+        )
+    return title, ["", "size", "top-1 %", "GMACs", "minutes"], rows
 
 
 def paired_sentence(paired: Mapping[str, Any]) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fixres import plots
 from fixres.errors import UserError
+from fixres.recipes.yamltext import dump
 from fixres.report import sections
 from fixres.report.formats import MISSING, count, duration, interval, percent, points
 from fixres.report.headline import headline, repeats_headline, verdict_of
@@ -176,7 +176,7 @@ def _reproduce(record: Record) -> View:
         "command": command or "",
         "again": shlex.join(["fixres", "train", str(record.folder / "recipe.yaml"), "--out", "NEW"]),
         "facts": _flat({"seed": record.recipe.get("seed"), **environment}),
-        "recipe": yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True) if record.recipe else "",
+        "recipe": dump(dict(record.recipe)) if record.recipe else "",
     }
 
 

@@ -128,7 +128,7 @@ def preprocess_of(record: Record, size: int) -> Preprocess:
     interpolation = stored.get("interpolation") if asked == "model" else asked
     return Preprocess(
         size=size,
-        crop_ratio=float(record.fixres.get("crop_ratio") or evaluation.get("crop_ratio") or 0.875),
+        crop_ratio=float(record.fixres.get("crop_ratio") or evaluation.get("crop_ratio") or Preprocess.crop_ratio),
         resize=record.fixres.get("resize") or evaluation.get("resize") or "shorter",
         interpolation="bicubic" if interpolation == "bicubic" else "bilinear",
         exif=record.fixres.get("exif") or data.get("exif") or "apply",

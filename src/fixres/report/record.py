@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fixres.errors import UserError
+from fixres.recipes import read_document
 from fixres.runlog import read_events
 
 Json = dict[str, Any]
@@ -189,8 +188,8 @@ def _read_json(path: Path) -> Any:
 
 def _read_recipe(path: Path) -> Json:
     try:
-        return _as_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError):
+        return dict(read_document(path).values)
+    except UserError:
         return {}
 
 
