@@ -218,7 +218,7 @@ def test_a_bug_in_a_source_is_not_taken_for_a_bad_picture() -> None:
 
     split = replace(SPLIT, source=Broken())
     with pytest.raises(ZeroDivisionError):
-        list(evaluation_batches(split, [Preprocess(16)], batch_size=5, workers=1, on_bad_image="skip", bad=[]))
+        list(evaluation_batches(split, [Preprocess(16)], batch_size=5, workers=0, on_bad_image="skip", bad=[]))
 
 
 def test_workers_outlive_signals_meant_for_the_main_process() -> None:
@@ -248,6 +248,14 @@ def test_workers_end_when_the_batches_are_no_longer_wanted() -> None:
     for worker in workers:
         worker.join(10)
         assert not worker.is_alive()
+
+
+def test_workers_end_at_once_after_a_bad_picture(damaged: Split) -> None:
+    others = multiprocessing.active_children()
+    with pytest.raises(UserError) as caught:
+        trained(damaged, stage=stage(batch_size=4), workers=2)
+    assert caught.value.__traceback__ is not None
+    assert [worker for worker in multiprocessing.active_children() if worker not in others] == []
 
 
 def test_more_workers_than_cores_are_the_users_choice() -> None:

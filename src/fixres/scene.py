@@ -11,12 +11,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fixres.resolution import resize_size
+from fixres.resolution import Preprocess, resize_size
 
 PHOTO_WIDTH, PHOTO_HEIGHT = 320, 240
 OBJECT_HEIGHT = 96
 OBJECT_CENTRE = (172, 104)
-TRAIN_SIZE, TEST_SIZE, CROP_RATIO = 96, 128, 0.875
+TRAIN_SIZE, TEST_SIZE, CROP_RATIO = 96, 128, Preprocess.crop_ratio
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -100,15 +101,17 @@ def train_batches(
     return _train_batches(made, on_bad_image, bad)
 
 
-def _train_batches(made: Iterator[_Made], on_bad_image: OnBadImage, bad: list[str]) -> Iterator[Batch]:
-    for item in made:
-        _report_bad(item, on_bad_image, bad)
-        if not len(item.indices):
-            raise UserError(
-                f"none of the {len(item.bad)} pictures of a batch can be read, the first is {item.bad[0]}\n"
-                "  remove them, or raise the batch size"
-            )
-        yield Batch(item.views[0], item.labels, item.indices)
+def _train_batches(made: Generator[_Made], on_bad_image: OnBadImage, bad: list[str]) -> Iterator[Batch]:
+    # Closed at once: workers that wait for the garbage collector, behind a traceback, take seconds to end.
+    with closing(made):
+        for item in made:
+            _report_bad(item, on_bad_image, bad)
+            if not len(item.indices):
+                raise UserError(
+                    f"none of the {len(item.bad)} pictures of a batch can be read, the first is {item.bad[0]}\n"
+                    "  remove them, or raise the batch size"
+                )
+            yield Batch(item.views[0], item.labels, item.indices)
 
 
 def evaluation_batches(
@@ -129,10 +132,11 @@ def evaluation_batches(
         UserError: a picture cannot be read, unless `on_bad_image` is skip.
     """
     dataset = _EvaluationSteps(split, tuple(preprocesses), batch_size)
-    for item in _run(dataset, range(-(-len(split) // batch_size)), workers, pin_memory):
-        _report_bad(item, on_bad_image, bad)
-        if len(item.indices):
-            yield item.views, item.labels, item.indices
+    with closing(_run(dataset, range(-(-len(split) // batch_size)), workers, pin_memory)) as made:
+        for item in made:
+            _report_bad(item, on_bad_image, bad)
+            if len(item.indices):
+                yield item.views, item.labels, item.indices
 
 
 class _TrainingSteps(Dataset[_Made]):
@@ -223,7 +227,7 @@ def _report_bad(item: _Made, on_bad_image: OnBadImage, bad: list[str]) -> None:
             bad.append(error.name)
 
 
-def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) -> Iterator[_Made]:
+def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) -> Generator[_Made]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         loader = DataLoader(
