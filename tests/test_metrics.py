@@ -71,7 +71,7 @@ def test_equal_logits_go_to_the_lower_class() -> None:
     labels = torch.tensor([0, 1, 2])
     assert label_ranks(logits, labels).tolist() == [0, 1, 2]
     tally = Tally(3)
-    predictions, _ = tally.add(logits, labels)
+    predictions, _, _ = tally.add(logits, labels)
     assert predictions.tolist() == [0, 0, 0]
     assert tally.num_correct == 1
     assert tally.num_near_ties == 3

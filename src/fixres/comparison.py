@@ -172,20 +172,23 @@ def _compare(shop: Workshop, run: StageRun, carried: Carried) -> tuple[Outcome, 
     at_train = sizes.index(carried.train_size)
     paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
     labels = [row["label"] for row in rows]
-    _write_pictures(shop, labels, earlier, np.concatenate([earlier.predictions, fixed.predictions]))
+    _write_pictures(shop, labels, earlier, fixed)
     return _record(shop, run.size, rows, paired, fixed.num_images), fixed
 
 
-def _write_pictures(shop: Workshop, labels: list[str], found: Evaluation, predictions: np.ndarray) -> None:
-    """Write which class every row of the comparison predicts for every picture."""
+def _write_pictures(shop: Workshop, labels: list[str], earlier: Evaluation, fixed: Evaluation) -> None:
+    """Write which class every row of the comparison predicts for every picture, and the loss it pays."""
     split = shop.collection.split(shop.collection.report)
     classes = shop.collection.classes
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", *labels])
-    for column, index in enumerate(found.indices):
-        predicted = [classes[int(row[column])] for row in predictions]
-        writer.writerow([split.paths[int(index)], classes[int(found.labels[column])], *predicted])
+    writer.writerow(["path", "label", *labels, *(f"{label} loss" for label in labels)])
+    predictions = np.concatenate([earlier.predictions, fixed.predictions])
+    losses = np.concatenate([earlier.losses, fixed.losses])
+    for column, index in enumerate(fixed.indices):
+        predicted = [classes[int(k)] for k in predictions[:, column]]
+        paid = [f"{loss:.6f}" for loss in losses[:, column]]
+        writer.writerow([split.paths[int(index)], classes[int(fixed.labels[column])], *predicted, *paid])
     write_text(shop.folder / PICTURES, buffer.getvalue())
 
 

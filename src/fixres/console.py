@@ -195,13 +195,14 @@ def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
         ]
         for row in study.rows
     ]
-    if study.difference is not None:
-        d = study.difference
-        verdict = " (not distinguishable)" if d.ci95[0] <= 0 <= d.ci95[1] else ""
-        title += (
-            f"\nfixed minus before: {d.mean:+.2f} +- {d.std:.2f} points over seeds, "
-            f"95 % interval over pictures {d.ci95[0]:+.2f} to {d.ci95[1]:+.2f}{verdict}"
-        )
+    for what, d, digits in (("points of top-1", study.top1, 2), ("nats of loss", study.loss, 3)):
+        if d is not None:
+            low, high = d.ci95
+            verdict = " (not distinguishable)" if low <= 0 <= high else ""
+            title += (
+                f"\nfixed minus before: {d.mean:+.{digits}f} +- {d.std:.{digits}f} {what} over seeds, "
+                f"95 % interval over pictures {low:+.{digits}f} to {high:+.{digits}f}{verdict}"
+            )
     return title, ["", "size", "top-1 %", "GMACs", "minutes"], rows
 
 

@@ -45,6 +45,8 @@ class Evaluation:
     """int64 `[sizes, N]`."""
     probabilities: np.ndarray
     """float64 `[sizes, N]`: of the predicted class."""
+    losses: np.ndarray
+    """float64 `[sizes, N]`: cross-entropy of every picture in nats."""
     bad_images: list[str] = field(default_factory=list)
 
     def correct(self) -> np.ndarray:
@@ -77,7 +79,7 @@ def evaluate(
     training = {module: module.training for module in model.modules()}
     tallies = [Tally(len(split.classes)) for _ in preprocesses]
     clocks = [Clock() for _ in preprocesses]
-    outputs: list[list[tuple[Tensor, Tensor]]] = [[] for _ in preprocesses]
+    outputs: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in preprocesses]
     seen: list[Tensor] = []
     answers: list[Tensor] = []
     bad: list[str] = []
@@ -117,10 +119,16 @@ def evaluate(
         results=results,
         indices=torch.cat(seen).numpy(),
         labels=torch.cat(answers).numpy(),
-        predictions=np.stack([torch.cat([p for p, _ in rows]).numpy() for rows in outputs]),
-        probabilities=np.stack([torch.cat([q for _, q in rows]).numpy() for rows in outputs]),
+        predictions=_gather(outputs, 0),
+        probabilities=_gather(outputs, 1),
+        losses=_gather(outputs, 2),
         bad_images=bad,
     )
+
+
+def _gather(outputs: list[list[tuple[Tensor, Tensor, Tensor]]], place: int) -> np.ndarray:
+    """Return `[sizes, N]` of one of the values kept per batch."""
+    return np.stack([torch.cat([row[place] for row in rows]).numpy() for rows in outputs])
 
 
 @torch.inference_mode()

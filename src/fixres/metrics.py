@@ -46,8 +46,8 @@ class Tally:
         small = self.num_classes <= MAX_CONFUSION_CLASSES
         self.confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64) if small else None
 
-    def add(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Add logits `[B, C]` and labels int64 `[B]`; return predictions `[B]` and their probabilities `[B]`."""
+    def add(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add logits `[B, C]` and labels int64 `[B]`; return predictions, probabilities and losses `[B]`."""
         logits = logits.detach().to("cpu", torch.float64)
         labels = labels.to("cpu")
         rank = label_ranks(logits, labels)
@@ -59,7 +59,8 @@ class Tally:
         self.num_images += len(labels)
         self.num_correct += int(hit.sum())
         self.num_correct5 += int((rank < 5).sum())
-        self.loss_sum -= math.fsum(log_probability.gather(1, labels[:, None]).squeeze(1).tolist())
+        losses = -log_probability.gather(1, labels[:, None]).squeeze(1)
+        self.loss_sum += math.fsum(losses.tolist())
         self.num_near_ties += _near_ties(logits)
         for row, classes in enumerate((labels[hit], predicted, labels)):
             self.hits[row] += torch.bincount(classes, minlength=self.num_classes)
@@ -70,7 +71,7 @@ class Tally:
         if self.confusion is not None:
             flat = torch.bincount(labels * self.num_classes + predicted, minlength=self.num_classes**2)
             self.confusion += flat.view(self.num_classes, self.num_classes)
-        return predicted, confidence
+        return predicted, confidence, losses
 
     def result(self) -> dict[str, Any]:
         """Return the fields of `eval --json`: accuracies in percent, loss in nats, ECE in [0, 1]."""

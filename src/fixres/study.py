@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """Fixed minus before, in points. The interval covers the choice of pictures, `std` that of seeds."""
+    """Fixed minus before. The interval covers the choice of pictures, `std` that of seeds."""
 
     mean: float
     std: float
@@ -58,7 +58,10 @@ class Study:
     split: str
     num_images: int
     rows: tuple[Row, ...]
-    difference: Difference | None
+    top1: Difference | None
+    """In points of accuracy."""
+    loss: Difference | None
+    """In nats; below 0 is better."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of study.json."""
@@ -78,7 +81,8 @@ class Study:
                 }
                 for row in self.rows
             ],
-            "difference": vars(self.difference) if self.difference else None,
+            "top1_difference": vars(self.top1) if self.top1 else None,
+            "loss_difference": vars(self.loss) if self.loss else None,
         }
 
 
@@ -106,18 +110,24 @@ def summarise(runs: Sequence[Path]) -> Study:
                 statistics.fmean(_seconds(run, row["label"]) for run in runs),
             )
         )
-    difference = _difference(runs) if first["paired"] else None
-    return Study(first["split"], first["num_images"], tuple(rows), difference)
+    top1, loss = _differences(runs) if first["paired"] else (None, None)
+    return Study(first["split"], first["num_images"], tuple(rows), top1, loss)
 
 
-def _difference(runs: Sequence[Path]) -> Difference:
-    tables = [_correct(run / PICTURES) for run in runs]
+def _differences(runs: Sequence[Path]) -> tuple[Difference, Difference]:
+    """Return the differences in top-1 and in loss."""
+    tables = [_gains(run / PICTURES) for run in runs]
     if any(list(table) != list(tables[0]) for table in tables):
         raise UserError("these runs report on different pictures and cannot be averaged")
-    gain = np.array([[after - before for before, after in table.values()] for table in tables], dtype=np.float64)
-    per_seed = 100 * gain.mean(axis=1)
+    gains = np.array([list(table.values()) for table in tables])
+    return _difference(gains[..., 0]), _difference(gains[..., 1])
+
+
+def _difference(gains: np.ndarray) -> Difference:
+    """Summarise gains `[seeds, N]`."""
+    per_seed = gains.mean(axis=1)
     # A picture's outcomes under several seeds depend on each other, so the picture is the unit of the interval.
-    per_picture = 100 * gain.mean(axis=0)
+    per_picture = gains.mean(axis=0)
     mean = float(per_picture.mean())
     error = float(per_picture.std(ddof=1)) / math.sqrt(len(per_picture))
     std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0
@@ -125,15 +135,16 @@ def _difference(runs: Sequence[Path]) -> Difference:
     return Difference(mean, std, interval, tuple(map(float, per_seed)), len(per_picture))
 
 
-def _correct(path: Path) -> dict[str, tuple[int, int]]:
-    """Return {picture: (right before, right after)} of a run."""
+def _gains(path: Path) -> dict[str, tuple[float, float]]:
+    """Return {picture: (gain in top-1 in points, gain in loss)} of a run."""
     if not path.exists():
         raise UserError(f"{path} is missing: the run has no comparison")
-    with path.open(newline="") as file:
-        return {
-            row["path"]: (int(row["train size"] == row["label"]), int(row["fixed"] == row["label"]))
-            for row in csv.DictReader(file)
-        }
+    gains = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            right = (row["fixed"] == row["label"]) - (row["train size"] == row["label"])
+            gains[row["path"]] = 100.0 * right, float(row["fixed loss"]) - float(row["train size loss"])
+    return gains
 
 
 def _last(run: Path, event: str) -> dict[str, Any]:
