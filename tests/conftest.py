@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fixres.config import Recipe
 from fixres.recipes import validate
+
+# One thread: small networks gain nothing from more, and spinning threads of parallel tests get in each other's way.
+torch.set_num_threads(1)
 
 TINY = "test_resnet"
 """timm's test network: 373 k parameters, BatchNorm at the end."""

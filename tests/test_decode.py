@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
@@ -242,6 +243,14 @@ def test_bombs_are_refused_from_the_header(bomb: Any) -> None:
         assert width * height > MAX_PIXELS
         with pytest.raises(BadImage, match="more than 178,956,970 pixels"):
             decode(bomb(width, height), "big")
+
+
+def test_the_fast_decoder_never_sees_a_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data, _: seen.append(len(data)))
+    with pytest.raises(BadImage, match="30000 x 30000 is more than 178,956,970 pixels"):
+        decode(bomb_jpeg(30_000, 30_000), "big")
+    assert seen == []
 
 
 def test_a_picture_below_the_limit_is_read() -> None:

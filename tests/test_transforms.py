@@ -71,7 +71,9 @@ def test_one_call_is_within_one_level(width: int, height: int, size: int, ratio:
     assert view.shape == (3, size, size)
     assert view.dtype == torch.uint8
     difference = (view.int() - torchvision_view(image, preprocess).int()).abs()
-    assert (difference <= 1).float().mean() >= 0.999
+    assert difference.max() <= 2
+    # One value of the smallest pictures is already more than 0.1 %.
+    assert (difference > 1).sum() <= max(1, 0.001 * difference.numel())
 
 
 @pytest.mark.parametrize("index", [0, 3])

@@ -30,8 +30,8 @@ COMMANDS = {
     "fix": Command("fixres.commands:fix", "adapt the end of a trained network to a larger size"),
     "eval": Command("fixres.commands:eval", "accuracy of a checkpoint at any sizes"),
     "predict": Command("fixres.commands:predict", "classify pictures"),
-    "report": Command("fixres.commands:report", "one HTML page about one or more runs"),
     "study": Command("fixres.commands:study", "one recipe over several seeds: mean, spread, paired difference"),
+    "report": Command("fixres.commands:report", "one HTML page about one or more runs"),
     "recipes": Command("fixres.cli:recipes", "list the shipped recipes, or print one in full"),
     "doctor": Command("fixres.commands:doctor", "what this machine has, and what it lacks"),
 }

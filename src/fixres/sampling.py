@@ -91,8 +91,8 @@ def stratified_split(
 
 def _largest_remainder(num: int, fractions: Mapping[str, float]) -> dict[str, int]:
     quotas = {name: num * share for name, share in fractions.items()}
-    # 0.1 * 30 is 3.0000000000000004: the tolerance keeps rounding noise from deciding a count.
-    counts = {name: math.floor(quota + 1e-9) for name, quota in quotas.items()}
+    counts = {name: math.floor(quota) for name, quota in quotas.items()}
+    # Rounded, so that of two equal remainders noise in the last bits does not choose one.
     by_remainder = sorted(quotas, key=lambda name: -round(quotas[name] - counts[name], 9))
     for name in by_remainder[: num - sum(counts.values())]:
         counts[name] += 1

@@ -1,0 +1,54 @@
+"""Every shipped recipe is valid, builds its network, and says how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixres import models
+from fixres.completion import problems
+from fixres.data.collections import open_collection
+from fixres.recipes import list_recipes, load, to_yaml
+from fixres.run import run_recipe, starting_network
+from fixres.runlog import read_events
+
+RECIPES = list_recipes()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_shipped_recipe_is_complete_and_builds(name: str, tmp_path: Path) -> None:
+    recipe = load(name)
+    assert not problems(recipe, require_data=True)
+    text = RECIPES[name].read_text()
+    for label in ("# Run:", "# Expect:", "# Source:"):
+        assert label in text, f"{name} has no {label} line"
+    (tmp_path / "copy.yaml").write_text(to_yaml(recipe))
+    assert load(tmp_path / "copy.yaml") == recipe
+    model, preprocess = starting_network(recipe, open_collection(recipe.data))
+    for stage in recipe.run_stages:
+        size = recipe.train.size if stage.size == "auto" else stage.size
+        assert isinstance(size, int)
+        assert models.at_size(model, size) is not None
+    assert preprocess.mean == (0.5, 0.5, 0.5)
+
+
+def test_the_arms_of_the_comparison_differ_in_size_and_fix_only() -> None:
+    demo, direct = (load(name).model_dump() for name in ("elpv-demo", "elpv-direct"))
+    assert demo.pop("fix")["enabled"] is True
+    assert direct.pop("fix")["enabled"] is False
+    assert (demo["train"].pop("size"), direct["train"].pop("size")) == (64, 96)
+    for recipe in (demo, direct):
+        recipe["evaluation"].pop("sizes")
+    assert demo == direct
+
+
+def test_the_demo_recipe_trains_two_steps_and_fixes_two(tmp_path: Path) -> None:
+    small = {"train.epochs": 1, "train.batch_size": 787, "train.size": 32, "fix.epochs": 1, "fix.batch_size": 787}
+    small |= {"evaluation.sizes": [32], "fix.size": 32, "data.workers": 0, "output.tracker": "none"}
+    outcome = run_recipe(load("elpv-demo", small), tmp_path / "run")
+    assert (outcome.split, outcome.num_images) == ("test", 524)
+    events = read_events(tmp_path / "run")
+    assert [e["step"] for e in events if e["event"] == "train"] == [2, 2]
+    plan = next(e for e in events if e["event"] == "plan" and e["stage"] == "fix")["text"]
+    assert plan == "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: bn2"
