@@ -95,7 +95,9 @@ def test_the_default_warm_up_leaves_room_in_a_short_stage() -> None:
 
 def test_adamw_does_not_get_the_learning_rate_of_sgd() -> None:
     recipe = load(None, {"optim.name": "adamw", "fix.epochs": 1})
-    assert (recipe.optim.lr, recipe.train.lr, recipe.fix.lr) == (0.001, 0.001, 0.00005)
+    assert (recipe.optim.lr, recipe.train.lr, recipe.fix.lr) == (0.001, 0.001, 0.001)
+    recipe = load(None, {"optim.lr": 0.2, "fix.epochs": 1})
+    assert (recipe.train.lr, recipe.fix.lr) == (0.2, 0.01)
     assert load(None, {"optim.name": "adamw", "optim.lr": 0.01}).train.lr == 0.01
 
 

@@ -25,12 +25,13 @@ def test_a_shipped_recipe_is_complete_and_builds(name: str, tmp_path: Path) -> N
         assert label in text, f"{name} has no {label} line"
     (tmp_path / "copy.yaml").write_text(to_yaml(recipe))
     assert load(tmp_path / "copy.yaml") == recipe
-    model, preprocess = starting_network(recipe, open_collection(recipe.data))
+    model, preprocess, note = starting_network(recipe, open_collection(recipe.data))
     for stage in recipe.run_stages:
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int)
         assert models.at_size(model, size) is not None
     assert preprocess.mean == (0.5, 0.5, 0.5)
+    assert note == "the head starts from random weights, for 2 classes"
 
 
 def test_the_arms_of_the_comparison_differ_in_size_and_fix_only() -> None:

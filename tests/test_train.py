@@ -49,6 +49,9 @@ def test_six_steps_with_one_seed_give_equal_bits_and_another_seed_does_not(make_
     assert_same_run(tmp_path / "a", tmp_path / "b")
     files = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert files[0] == files[1]
+    configs = [json.loads((tmp_path / name / "model" / "config.json").read_text()) for name in ("a", "b")]
+    assert all(config.pop("created") for config in configs)
+    assert configs[0] == configs[1]
     steps = [e["step"] for e in read_events(tmp_path / "a") if e["event"] == "train"]
     assert steps[-1] == 6
     run_recipe(make_recipe(seed=1, ema={"enabled": True}), tmp_path / "c")

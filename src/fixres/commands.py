@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -68,17 +68,17 @@ class FixFlags:
     """Size to fix at, in pixels; auto: chosen on the selecting split."""
     data: str | None = None
     """Data URI; the product's own when left out."""
-    moves: Literal["auto", "head", "head+stats", "all"] = "auto"
-    """Which tensors may change."""
-    solver: Literal["sgd"] = "sgd"
+    moves: Literal["auto", "head", "head+stats", "all"] | None = None
+    """Which tensors may change. Left out, this and the next five are as in the run's own fix, else the defaults."""
+    solver: Literal["sgd"] | None = None
     """How the stage is solved."""
-    epochs: int = 10
+    epochs: int | None = None
     """Passes over the training split."""
     lr: float | None = None
     """Peak learning rate."""
     batch_size: int | None = None
     """Global batch."""
-    augment: Literal["none", "flip", "v1", "v2"] = "v1"
+    augment: Literal["none", "flip", "v1", "v2"] | None = None
     """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
     model: str | None = None
     """timm architecture of a bare weights file."""
@@ -98,14 +98,8 @@ def fix(words: Sequence[str]) -> int:
     from fixres.run import fix_recipe, run_recipe
 
     product = load(flags.checkpoint, model_name=flags.model)
-    settings: dict[str, Any] = {
-        "size": flags.size,
-        "moves": flags.moves,
-        "solver": flags.solver,
-        "epochs": flags.epochs,
-        "augment": flags.augment,
-    }
-    settings |= {k: v for k, v in (("lr", flags.lr), ("batch_size", flags.batch_size)) if v is not None}
+    names = ("size", "moves", "solver", "epochs", "lr", "batch_size", "augment")
+    settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     recipe = fix_recipe(product, flags.data, settings, flags.seed)
     folder = flags.out or _beside(Path(flags.checkpoint), f"fix-{flags.size}")
     console = Console(flags.quiet)

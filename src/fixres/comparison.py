@@ -112,7 +112,7 @@ def finish(shop: Workshop, run: StageRun, carried: Carried, started: float) -> O
         train_size=carried.train_size,
         moves=run.plan.moves,
         weights=carried.label,
-        results=[{"split": outcome.split, "num_images": outcome.num_images, **r} for r in _plain(final.results)],
+        results=[{"split": outcome.split, "num_images": outcome.num_images, **_lasting(r)} for r in final.results],
         evaluation=conditions(shop, outcome.split, outcome.num_images),
         data={
             "uri": shop.recipe.data.uri,
@@ -199,6 +199,11 @@ def _record(
     fields = asdict(paired) if paired else None
     shop.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
     return outcome
+
+
+def _lasting(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what a repeated run would find again: no speed, and no confusion matrix in a file people read."""
+    return {key: value for key, value in result.items() if key not in ("confusion", "images_per_second")}
 
 
 def _plain(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -215,6 +215,10 @@ def _default(default: Any, raw: Mapping[str, Any], train: Any) -> Any:
     if section == "train":
         return train.get(name, TRAIN[name]) if isinstance(train, Mapping) else TRAIN[name]
     value = raw[section][name] if _is_given(raw, default.key) else _section_default(section, name)
+    optim = raw.get("optim")
+    if isinstance(optim, Mapping) and optim.get("name") == "adamw":
+        # The ratio is that of SGD in FixRes; the steps of Adam do not shrink with the gradients of a trained network.
+        return value
     if default.ratio != 1 and isinstance(value, int | float):
         return float(f"{value * default.ratio:.10g}")
     return value

@@ -70,7 +70,7 @@ class Optim(Section):
     name: Literal["sgd", "adamw"] = "sgd"
     """Optimizer."""
     lr: Annotated[float, Field(gt=0)] = 0.05
-    """Peak learning rate of training stages (default for adamw: 0.001); a fix stage takes 1/20 of it."""
+    """Peak learning rate of training stages (adamw: default 0.001). A fix takes 1/20 of it, with adamw all of it."""
     momentum: Fraction = 0.9
     """Momentum (sgd) or beta1 (adamw)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4

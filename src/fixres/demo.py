@@ -89,7 +89,7 @@ def predict_some(folder: Path, outcome: Outcome, recipe: Recipe, count: int = 6)
 def estimate_minutes(recipe: Recipe) -> float:
     """Return how long the recipe will take here, from timing one training step and a few forward passes."""
     collection = open_collection(recipe.data)
-    model, _ = starting_network(recipe, collection)
+    model = starting_network(recipe, collection).model
     runtime = Runtime(recipe.runtime)
     model = runtime.place(model)
     num_train, num_val = len(collection.split("train")), len(collection.split(collection.select))

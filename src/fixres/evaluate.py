@@ -83,6 +83,7 @@ def evaluate(
     seen: list[Tensor] = []
     answers: list[Tensor] = []
     bad: list[str] = []
+    shape = min(reading.batch_size, len(split))
     try:
         model.eval()
         networks = [models.at_size(model, p.size) for p in preprocesses]
@@ -101,7 +102,7 @@ def evaluate(
                 networks, preprocesses, per_size, tallies, clocks, outputs, strict=True
             ):
                 with clock.batch(len(images)):
-                    logits = predict_logits(network, images, p, runtime, reading.batch_size)
+                    logits = predict_logits(network, images, p, runtime, shape)
                 if not torch.isfinite(logits).all():
                     raise UserError(f"the network's outputs are not finite at {p.size} px; its weights are broken")
                 rows.append(tally.add(logits, labels))

@@ -62,10 +62,13 @@ class Predictor:
         read yields a prediction with `error` set; the rest go on.
         """
         iterator = iter(pictures)
+        shape = 0
         while chunk := list(islice(iterator, self.batch_size)):
-            yield from self._chunk(chunk)
+            # The last batch of many is padded to the shape of the others; a few pictures need not pay for a full one.
+            shape = max(shape, len(chunk))
+            yield from self._chunk(chunk, shape)
 
-    def _chunk(self, chunk: Sequence[Picture]) -> list[Prediction]:
+    def _chunk(self, chunk: Sequence[Picture], shape: int) -> list[Prediction]:
         names = [_name(picture) for picture in chunk]
         size = self.product.preprocess.size
         read: list[Tensor] = []
@@ -79,7 +82,7 @@ class Predictor:
                 continue
             place[i] = len(read)
             read.append(evaluation_crop(image, self.product.preprocess))
-        rows = self._probabilities(read) if read else None
+        rows = self._probabilities(read, shape) if read else None
         predictions = []
         for i, name in enumerate(names):
             if i in errors or rows is None:
@@ -93,10 +96,9 @@ class Predictor:
             predictions.append(Prediction(name, tuple(top), size))
         return predictions
 
-    def _probabilities(self, images: list[Tensor]) -> Tensor:
+    def _probabilities(self, images: list[Tensor], shape: int) -> Tensor:
         """Return float64 probabilities `[B, C]`."""
-        batch = torch.stack(images)
-        logits = predict_logits(self.model, batch, self.product.preprocess, self.runtime, self.batch_size)
+        logits = predict_logits(self.model, torch.stack(images), self.product.preprocess, self.runtime, shape)
         return logits.double().softmax(1)
 
 

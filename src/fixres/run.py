@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,18 +54,18 @@ def run_recipe(
     try:
         if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
             write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
-        collection, model, preprocess = _open(recipe, folder)
+        collection, start = _open(recipe, folder)
     except UserError:
         # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
         if not was_there:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     log = RunLog(folder, recipe.output.tracker, tuple(listeners))
-    shop = Workshop(recipe, text, folder, collection, runtime, preprocess, log)
+    shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log)
     try:
         log.truncate(saved["metrics_bytes"] if saved else 0)
-        _announce(shop, how)
-        return _run_stages(shop, model, saved)
+        _announce(shop, how, start.note)
+        return _run_stages(shop, start.model, saved)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         code = 130 if stopped else 2 if isinstance(error, UserError) else 1
@@ -116,32 +116,47 @@ def _settings(text: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not key.startswith(ignored)}
 
 
-def _open(recipe: Recipe, folder: Path) -> tuple[Collection, nn.Module, Preprocess]:
+class Start(NamedTuple):
+    """A network with the weights a run starts from, its test-time preprocessing, and what became of its head."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    note: str
+
+
+def _open(recipe: Recipe, folder: Path) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     collection = open_collection(recipe.data, split_file=folder / "split.json")
     torch.manual_seed(recipe.seed)
-    model, preprocess = starting_network(recipe, collection)
+    start = starting_network(recipe, collection)
     for index, stage in enumerate(recipe.run_stages):
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
-        describe_stage(recipe, collection, model, index, size)
+        describe_stage(recipe, collection, start.model, index, size)
     for size in recipe.evaluation.sizes:
-        models.at_size(model, size)
-    return collection, model, preprocess
+        models.at_size(start.model, size)
+    return collection, start
 
 
-def starting_network(recipe: Recipe, collection: Collection) -> tuple[nn.Module, Preprocess]:
+def starting_network(recipe: Recipe, collection: Collection) -> Start:
     """Build the network of a recipe with the weights it starts from, and its test-time preprocessing.
+
+    A head for other classes than the collection's is replaced by a random one.
 
     Raises:
         UserError: unknown model, or weights that do not fit.
     """
     settings = recipe.model
-    num_classes = len(collection.classes) if settings.num_classes == "data" else settings.num_classes
-    if num_classes < len(collection.classes):
-        raise UserError(f"model.num_classes {num_classes} is less than the collection's {len(collection.classes)}")
+    num_classes = len(collection.classes)
+    if settings.num_classes not in ("data", num_classes):
+        raise UserError(
+            f"model.num_classes {settings.num_classes}, but {collection.uri} has {num_classes}\n"
+            "  leave it out: the head follows the data"
+        )
     product: Product | None = None
+    note = f"the head starts from random weights, for {num_classes} classes"
     if settings.weights == "none":
+        note = ""
         model = models.build(settings.name, num_classes, settings.kwargs, settings.init)
     elif settings.weights == "pretrained":
         model = models.build(settings.name, num_classes, settings.kwargs, settings.init)
@@ -153,7 +168,9 @@ def starting_network(recipe: Recipe, collection: Collection) -> tuple[nn.Module,
         if product.architecture.split(".")[0] != settings.name.split(".")[0]:
             raise UserError(f"{settings.weights} holds '{product.architecture}', the recipe says '{settings.name}'")
         model = product.model
-        if product.classes != collection.classes:
+        if product.classes == collection.classes:
+            note = ""
+        else:
             models.reset_head(model, num_classes)
     statistics = models.input_statistics(model)
     evaluation = recipe.evaluation
@@ -170,7 +187,7 @@ def starting_network(recipe: Recipe, collection: Collection) -> tuple[nn.Module,
         alpha=recipe.data.alpha,
         exact=evaluation.exact,
     )
-    return model, preprocess
+    return Start(model, preprocess, note)
 
 
 def _load_body(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -203,6 +220,7 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
     evaluation |= {"crop_ratio": p.crop_ratio, "resize": p.resize, "exact": p.exact}
     if p.resize in ("squash", "pad"):
         evaluation.pop("crop_ratio")
+    own_fix = raw.get("fix") or {}
     train = raw.get("train") or (raw.get("stages") or [{}])[0]
     return validate(
         {
@@ -211,7 +229,7 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
             "data": {**data, "exif": p.exif, "alpha": p.alpha},
             "model": {"name": product.architecture, "weights": product.source, "mean": p.mean, "std": p.std},
             "train": {**train, "enabled": False, "size": product.train_size},
-            "fix": {**settings, "enabled": True},
+            "fix": {**(own_fix if own_fix.get("enabled") else {}), **settings, "enabled": True},
             "evaluation": evaluation,
         }
     )
@@ -221,7 +239,7 @@ def dry_run(recipe: Recipe) -> list[str]:
     """Return what a run would do: data, plan, steps, cost and the shape of the first batch; nothing is written."""
     collection = open_collection(recipe.data)
     torch.manual_seed(recipe.seed)
-    model, _ = starting_network(recipe, collection)
+    model = starting_network(recipe, collection).model
     counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())
     lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes)]
     for index, stage in enumerate(recipe.run_stages):
@@ -254,7 +272,7 @@ def _packaged(name: str, weights: str, num_classes: int) -> nn.Module:
     return model
 
 
-def _announce(shop: Workshop, how: str) -> None:
+def _announce(shop: Workshop, how: str, note: str) -> None:
     """Write what is about to run before anything runs; how it starts comes first."""
     shop.log.event("begin", text=how)
     write_text(shop.folder / "recipe.yaml", shop.recipe_text)
@@ -271,7 +289,7 @@ def _announce(shop: Workshop, how: str) -> None:
         num_images={name: len(split) for name, split in collection.splits.items()},
         select=collection.select,
         report=collection.report,
-        notes=list(collection.notes),
+        notes=[*collection.notes, *([note] if note else [])],
     )
     shop.log.status("running")
 
