@@ -97,19 +97,22 @@ def summarise(runs: Sequence[Path]) -> Study:
     if any(c["num_images"] != first["num_images"] or c["split"] != first["split"] for c in comparisons):
         raise UserError("these runs report on different pictures and cannot be averaged")
     rows = []
-    for place, row in enumerate(first["rows"]):
-        same = [c["rows"][place] for c in comparisons if len(c["rows"]) == len(first["rows"])]
-        if len(same) != len(comparisons) or any(r["label"] != row["label"] for r in same):
-            raise UserError("these runs were not made by one recipe and cannot be averaged")
+    for label in [row["label"] for row in first["rows"]]:
+        # A run whose fix stayed at the train size has no row for the larger size alone.
+        same = [row for c in comparisons for row in c["rows"] if row["label"] == label]
+        if len(same) != len(comparisons):
+            continue
         rows.append(
             Row(
-                row["label"],
+                label,
                 tuple(sorted({r["size"] for r in same})),
                 tuple(r["top1"] for r in same),
                 statistics.fmean(r["gmacs"] for r in same),
-                statistics.fmean(_seconds(run, row["label"]) for run in runs),
+                statistics.fmean(_seconds(run, label) for run in runs),
             )
         )
+    if not rows:
+        raise UserError("these runs were not made by one recipe and cannot be averaged")
     top1, loss = _differences(runs) if first["paired"] else (None, None)
     return Study(first["split"], first["num_images"], tuple(rows), top1, loss)
 
