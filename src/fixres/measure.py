@@ -12,6 +12,7 @@ from typing import Any
 from fixres.config import Data
 from fixres.config import Runtime as RuntimeSettings
 from fixres.data.collections import Collection, Split, open_collection
+from fixres.data.decode import DECODER
 from fixres.data.loader import OnBadImage, resolve_workers
 from fixres.errors import UserError
 from fixres.evaluate import Evaluation, Reading, evaluate
@@ -102,7 +103,7 @@ def measure_product(
         "num_images": found.num_images,
         "num_classes": len(product.classes),
         "weights": product.weights,
-        "decoder": "simplejpeg, else pillow",
+        "decoder": DECODER,
         "resize": product.preprocess.resize,
         "conditions": conditions,
         "num_bad_images": len(found.bad_images),

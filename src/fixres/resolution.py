@@ -143,7 +143,8 @@ def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float]
         cost: cost of each size in any unit, for instance GMACs.
         at_least: smaller sizes are left out, unless all are smaller. Before a fix this is the size at which objects
             look as large as in training. What is measured before a fix underrates larger sizes, which suffer from
-            activations the head has not seen; a fix moves the best size up from there, never down (the paper's grids of train against test size).
+            activations the head has not seen: in the paper's grids of test against train size, a fix moves the best
+            size up, never down.
 
     The standard error is that of the paired difference over the N pictures, which is what makes small splits usable.
     """
