@@ -233,6 +233,11 @@ def test_a_batch_larger_than_the_data_names_the_largest_that_works(make_recipe: 
     assert not (tmp_path / "r").exists()
 
 
+def test_a_batch_of_one_has_no_statistics(make_recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"give at least 2"):
+        run_recipe(make_recipe(train={"size": 32, "epochs": 1, "batch_size": 1}), tmp_path / "r")
+
+
 def test_stages_run_in_order_each_from_what_the_last_would_ship(tmp_path: Path) -> None:
     recipe = validate(
         {

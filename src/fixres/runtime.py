@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fixres.config import Runtime as RuntimeSettings
@@ -48,6 +49,8 @@ class Runtime:
         torch.use_deterministic_algorithms(settings.deterministic)
         if settings.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # Accelerate keeps one state per process and refuses a second run with another precision or device.
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self.accelerator = Accelerator(
             cpu=use_cpu, mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
         )

@@ -94,6 +94,10 @@ def describe_stage(recipe: Recipe, collection: Collection, model: nn.Module, ind
         )
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
     plan = models.make_plan(models.at_size(model, size), stage.moves, size)
+    if plan.live_norms and stage.batch_size == 1:
+        raise UserError(
+            f"batch_size 1 leaves {plan.live_norms[0]} without statistics\n  give at least 2, or moves: head"
+        )
     return StageRun(index, name, stage, size, plan, stage.epochs * steps_per_epoch, steps_per_epoch)
 
 
