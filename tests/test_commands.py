@@ -201,6 +201,14 @@ def test_pictures_of_every_kind_train(fixres: Run, photos: Path, tmp_path: Path)
         (("report",), "RUNS is missing"),
         (("report", "nowhere"), "nowhere"),
         (("study", "elpv-demo", "--seeds", "a,b"), "--seeds"),
+        (("study", "elpv-demo"), "fixres study elpv-demo --seeds 0,1,2"),
+        (("eval", "nowhere", "--batch-size", "0"), "batch"),
+        (("eval", "nowhere", "--workers", "-1"), "workers"),
+        (("eval", "nowhere", "--sizes", "0"), "size"),
+        (("predict", "nowhere", "x.jpg", "--top-k", "0"), "top"),
+        (("train", "--data.uri", "synthetic:", "--train.enabled", "false", "--fix.size", "64"), "random network"),
+        (("train", "--data.uri", "synthetic:", *FAST, "--train.size", "100000"), "from 1 to 4096"),
+        (("train", "--data.uri", "synthetic:", *FAST, "--out", "/proc/x"), "cannot write"),
         (("trian",), "did you mean 'train'"),
     ],
 )
@@ -211,6 +219,21 @@ def test_mistakes_have_one_message_and_exit_2(fixres: Run, tmp_path: Path, words
     assert err.startswith("fixres: ")
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
+
+
+def test_a_skipped_picture_does_not_upset_mixup(fixres: Run, photos: Path) -> None:
+    break_folder(photos, "text named jpg")
+    words = ("--data.on_bad_image", "skip", "--augment.mixup", "0.5", "--data.holdout", "0", "--out", "run")
+    code, _, err = fixres("train", "--data.uri", photos, *FAST, *words)
+    assert code == 0, err
+
+
+def test_a_fix_on_other_pictures_has_a_split_of_its_own(fixres: Run, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "train", tmp_path / "flat")
+    fixres("train", "--data.uri", photos, *FAST, "--out", "run")
+    code, _, err = fixres("fix", "run", "--size", "48", "--epochs", "1", "--data", tmp_path / "flat", "--out", "f")
+    assert code == 0, err
+    assert set(json.loads((tmp_path / "f" / "split.json").read_text())["parts"]) == {"val", "test"}
 
 
 def test_predict_goes_on_after_a_bad_picture_and_exits_2(fixres: Run, photos: Path, tmp_path: Path) -> None:
@@ -250,7 +273,12 @@ def test_study_puts_seeds_side_by_side(fixres: Run, tmp_path: Path) -> None:
     assert table["loss_difference"]["per_seed"] == pytest.approx(expected, abs=1e-5)
     code, _, err = fixres("study", *runs)
     assert code == 0
-    assert "2 seeds" in err
+    assert "2 seeds (0, 1)" in err
+    code, _, err = fixres("study", runs[0], runs[0])
+    assert (code, "a seed comes twice" in err) == (2, True)
+    fixres("train", "s.yaml", "--optim.lr", "0.01", "--seed", "2", "--out", "other")
+    code, _, err = fixres("study", runs[0], "other")
+    assert (code, "different recipes" in err, "optim.lr" in err) == (2, True, True)
 
 
 def test_doctor_tells_what_is_here(fixres: Run) -> None:

@@ -299,7 +299,7 @@ def test_impossible_combinations_are_refused(overrides: dict[str, Any], message:
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"train.enabled": False, "fix.epochs": 1},
+        {"train.enabled": False, "fix.epochs": 1, "model.weights": "pretrained"},
         {"fix.start_from": "ema", "train.ema": False},
         {"train.batch_size": 7},
         {"evaluation.resize": "squash"},

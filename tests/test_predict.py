@@ -21,7 +21,7 @@ from fixres.transforms import evaluation_crop, normalise
 def product() -> Product:
     torch.manual_seed(0)
     model = models.build("test_resnet", 4, init="torch").eval()
-    return Product(model, "test_resnet", ("a", "b", "c", "d"), Preprocess(32), 32, "raw", {}, "memory")
+    return Product(model, "test_resnet", ("a", "b", "c", "d"), Preprocess(32), 32, "raw", {}, True, {}, "memory")
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,15 @@ import timm
 import torch
 from timm.data import resolve_data_config
 
+from fixres.cli import main
 from fixres.config import Recipe
 from fixres.errors import UserError
 from fixres.measure import Request, measure_product
 from fixres.product import load
-from fixres.run import fix_recipe, run_recipe
+from fixres.recipes import load as load_recipe
+from fixres.run import run_recipe
 from fixres.runlog import read_events
+from fixres.start import fix_recipe
 
 Make = Callable[..., Recipe]
 
@@ -152,3 +155,64 @@ def test_a_bare_weights_file_needs_the_name_of_its_network(tmp_path: Path) -> No
         load(tmp_path / "w.pth")
     product = load(tmp_path / "w.pth", model_name="test_resnet")
     assert product.classes == ("0", "1", "2", "3")
+
+
+def test_arguments_of_the_network_survive_a_fix_and_are_not_ignored(make_recipe: Make, tmp_path: Path) -> None:
+    run_recipe(make_recipe(model={"name": "test_resnet", "kwargs": {"global_pool": "max"}}), tmp_path / "r")
+    recipe = fix_recipe(load(tmp_path / "r"), None, {"size": 48, "epochs": 1}, seed=0)
+    assert recipe.model.kwargs == {"global_pool": "max"}
+    outcome = run_recipe(recipe, tmp_path / "f")
+    answer, _, _ = measure_product(load(tmp_path / "f"), Request())
+    assert answer["results"][0]["loss"] == outcome.rows[-1]["loss"]
+    for weights in (str(tmp_path / "r"), "package:efficientnet-lite0"):
+        name = "test_resnet" if weights.startswith("/") else "tf_efficientnet_lite0"
+        wrong = make_recipe(model={"name": name, "weights": weights, "kwargs": {"nonsense": 7}})
+        with pytest.raises(UserError, match=r"model\.kwargs"):
+            run_recipe(wrong, tmp_path / "w")
+
+
+def test_a_fix_of_a_fixed_product_starts_from_what_was_trained(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fix", str(run), "--size", "96", "--epochs", "1", "--out", "again"]) == 0
+    rows = [[e for e in read_events(r) if e["event"] == "comparison"][-1]["rows"] for r in (run, tmp_path / "again")]
+    assert rows[0][0]["loss"] == rows[1][0]["loss"]
+    assert [row["size"] for row in rows[1]] == [32, 96, 96]
+
+
+def test_a_product_is_found_and_evaluated_from_anywhere(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    fast = ["--model.name", "test_resnet", "--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8"]
+    assert main(["train", "--data.uri", photos.name, *fast, "--data.workers", "0", "--out", "run"]) == 0
+    monkeypatch.chdir("/")
+    assert main(["eval", str(photos.parent / "run")]) == 0
+    answer, _, _ = measure_product(load(photos.parent / "run"), Request())
+    assert any("repeats the logged result exactly" in remark for remark in answer["remarks"])
+
+
+def test_weights_without_class_names_take_those_of_as_many_folders(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=2)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    product = load(tmp_path / "w.pth", model_name="test_resnet")
+    answer, _, _ = measure_product(product, Request(data=str(photos), workers=0))
+    assert any("in order" in remark for remark in answer["remarks"])
+    recipe = fix_recipe(product, str(photos), {"size": 32, "epochs": 1, "batch_size": 4}, seed=0)
+    outcome = run_recipe(recipe, tmp_path / "fixed")
+    before, _, _ = measure_product(product, Request(data=str(photos), workers=0))
+    assert outcome.rows[0]["top1"] == before["results"][0]["top1"]
+    three = timm.create_model("test_resnet", num_classes=3)
+    torch.save(three.state_dict(), tmp_path / "three.pth")
+    with pytest.raises(UserError, match="3 outputs without names"):
+        measure_product(load(tmp_path / "three.pth", model_name="test_resnet"), Request(data=str(photos)))
+
+
+def test_resuming_a_finished_run_changes_nothing(run: Path) -> None:
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    outcome = run_recipe(load_recipe(run / "recipe.yaml"), run, resume=True)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    assert outcome.rows[-1]["label"] == "fixed"
+    assert outcome.paired is not None

@@ -10,8 +10,9 @@ from fixres import models
 from fixres.completion import problems
 from fixres.data.collections import open_collection
 from fixres.recipes import list_recipes, load, to_yaml
-from fixres.run import run_recipe, starting_network
+from fixres.run import run_recipe
 from fixres.runlog import read_events
+from fixres.start import starting_network
 
 RECIPES = list_recipes()
 
@@ -25,7 +26,7 @@ def test_a_shipped_recipe_is_complete_and_builds(name: str, tmp_path: Path) -> N
         assert label in text, f"{name} has no {label} line"
     (tmp_path / "copy.yaml").write_text(to_yaml(recipe))
     assert load(tmp_path / "copy.yaml") == recipe
-    model, preprocess, note = starting_network(recipe, open_collection(recipe.data))
+    model, preprocess, note, _ = starting_network(recipe, open_collection(recipe.data))
     for stage in recipe.run_stages:
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int)

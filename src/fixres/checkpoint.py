@@ -48,14 +48,13 @@ class TrainState:
 
 
 def save_state(
-    state: TrainState, folder: Path, *, recipe: str, classes: tuple[str, ...], metrics_bytes: int, size: int
+    state: TrainState, folder: Path, *, recipe: str, classes: tuple[str, ...], metrics_bytes: int, extra: dict[str, Any]
 ) -> None:
-    """Write RUN/checkpoints/last.pt atomically."""
+    """Write RUN/checkpoints/last.pt atomically; `extra` is what the run wants to find again beside the state."""
     content = {
         "format": FORMAT,
         "stage_index": state.stage_index,
         "step": state.step,
-        "size": size,
         "best_top1": state.best_top1,
         "best_step": state.best_step,
         "best_weights": state.best_weights,
@@ -68,6 +67,7 @@ def save_state(
         "recipe": recipe,
         "classes": list(classes),
         "metrics_bytes": metrics_bytes,
+        **extra,
     }
     write_with(folder / "checkpoints" / "last.pt", lambda path: torch.save(content, path))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from pydantic import Field
 
 from fixres.config import Recipe
 from fixres.errors import UserError
 from fixres.parsing import parse_flags, parse_recipe
 
 if TYPE_CHECKING:
+    from fixres.console import Console
     from fixres.predict import Prediction
 
 
@@ -37,14 +38,27 @@ def train(words: Sequence[str]) -> int:
     try:
         run_recipe(recipe, folder, resume=flags.resume, listeners=[console])
     except KeyboardInterrupt:
-        console.say(f"stopped; go on with\n  fixres train {folder / 'recipe.yaml'} --out {folder} --resume")
+        _say_how_to_go_on(console, folder)
         raise
     finally:
         console.close()
-    console.say(
-        f"run folder: {folder}\n  fixres eval {folder}\n  fixres predict {folder} PICTURE\n  fixres report {folder}"
-    )
+    _finish_run(console, folder)
     return 0
+
+
+def _say_how_to_go_on(console: Console, folder: Path) -> None:
+    recipe = shlex.quote(str(folder / "recipe.yaml"))
+    console.say(f"stopped; go on with\n  fixres train {recipe} --out {shlex.quote(str(folder))} --resume")
+
+
+def _finish_run(console: Console, folder: Path) -> None:
+    """Write the run's page and say what can be typed next."""
+    from fixres.report import write_report
+
+    page = write_report([folder], folder / "report.html")
+    console.say(f"run folder: {folder}\nreport: {page}")
+    for next_step in ("fixres eval {}", "fixres predict {} PICTURE"):
+        console.say("  " + next_step.format(shlex.quote(str(folder))))
 
 
 def default_folder(name: str, recipe: Recipe) -> Path:
@@ -72,16 +86,18 @@ class FixFlags:
     """Which tensors may change. Left out, this and the next five are as in the run's own fix, else the defaults."""
     solver: Literal["sgd"] | None = None
     """How the stage is solved."""
-    epochs: int | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training split."""
     lr: float | None = None
     """Peak learning rate."""
-    batch_size: int | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     """Global batch."""
     augment: Literal["none", "flip", "v1", "v2"] | None = None
     """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
     model: str | None = None
     """timm architecture of a bare weights file."""
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    """Size the network was trained at, where the checkpoint does not say; timm's for a bare weights file."""
     seed: int = 0
     """Seed."""
     out: Path | None = None
@@ -94,20 +110,32 @@ def fix(words: Sequence[str]) -> int:
     """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment none|v1|v2] [--out DIR]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
     from fixres.console import Console
+    from fixres.measure import own_split
     from fixres.product import load
-    from fixres.run import fix_recipe, run_recipe
+    from fixres.run import run_recipe
+    from fixres.start import fix_recipe
 
     product = load(flags.checkpoint, model_name=flags.model)
+    if product.details.get("before_fix"):
+        # A fix starts from the network as it was trained, not from a head fixed for another size.
+        product = load(flags.checkpoint, "before_fix")
+    if flags.train_size is not None:
+        product = replace(product, train_size=flags.train_size)
     names = ("size", "moves", "solver", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     recipe = fix_recipe(product, flags.data, settings, flags.seed)
     folder = flags.out or _beside(Path(flags.checkpoint), f"fix-{flags.size}")
     console = Console(flags.quiet)
     try:
-        run_recipe(recipe, folder, listeners=[console], split_from=Path(product.source).parent / "split.json")
+        run_recipe(recipe, folder, listeners=[console], split_from=own_split(product, flags.data))
+    except KeyboardInterrupt:
+        _say_how_to_go_on(console, folder)
+        raise
+    except UserError as error:
+        raise UserError(str(error).replace("--fix.", "--")) from error
     finally:
         console.close()
-    console.say(f"run folder: {folder}")
+    _finish_run(console, folder)
     return 0
 
 
@@ -126,15 +154,15 @@ class EvalFlags:
     """Data URI; the product's own when left out."""
     split: Literal["train", "holdout", "val", "test"] | None = None
     """Split to measure; the collection's reported one when left out."""
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes in pixels; the product's test size when left out."""
     resize: Literal["shorter", "height", "squash", "pad"] | None = None
     """Resize in place of the product's own."""
     weights: Literal["fixed", "before_fix"] = "fixed"
     """before_fix: with the tensors the fix moved as they were before it."""
-    batch_size: int | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     """Pictures per batch; the one the product was measured with when left out."""
-    workers: int | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
     """Loader processes."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an unreadable picture does."""
@@ -158,6 +186,9 @@ def eval(words: Sequence[str]) -> int:
     from fixres.product import load
     from fixres.runlog import write_text
 
+    for path in (flags.json, flags.predictions):
+        if path is not None and path.is_dir():
+            raise UserError(f"{path} is a folder; give the name of a file")
     console = Console(flags.quiet)
     product = load(flags.checkpoint, flags.weights, flags.model)
     if flags.resize:
@@ -203,9 +234,9 @@ class PredictFlags:
     """Run folder, model folder, or weights file with --model."""
     paths: tyro.conf.Positional[tuple[str, ...]]
     """Pictures, folders of pictures, or patterns."""
-    top_k: int = 5
+    top_k: Annotated[int, Field(ge=1)] = 5
     """Classes to name per picture."""
-    size: int | None = None
+    size: Annotated[int, Field(ge=1)] | None = None
     """Size in place of the product's test size."""
     format: Literal["table", "json", "jsonl", "csv"] = "table"
     """Form of the output."""
@@ -224,6 +255,7 @@ def predict(words: Sequence[str]) -> int:
     )
     from fixres.config import Runtime as RuntimeSettings
     from fixres.console import Console
+    from fixres.formats import FORMATS
     from fixres.predict import Predictor, find_pictures
     from fixres.product import load
     from fixres.runlog import write_text
@@ -231,11 +263,9 @@ def predict(words: Sequence[str]) -> int:
 
     if not flags.paths:
         raise UserError("no pictures given\n  fixres predict CKPT PICTURE_OR_FOLDER ...")
-    if flags.top_k < 1:
-        raise UserError(f"--top-k {flags.top_k}: give at least 1")
     product = load(flags.checkpoint, model_name=flags.model)
     console = Console(flags.quiet)
-    if flags.size and flags.size != product.preprocess.size:
+    if flags.size is not None and flags.size != product.preprocess.size:
         console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
         product = product.at(flags.size)
     console.preprocessing(product.preprocess, product.source)
@@ -246,7 +276,7 @@ def predict(words: Sequence[str]) -> int:
         found.append(prediction)
         console({"event": "progress", "what": "predicting", "done": len(found), "total": len(pictures)})
     console.close()
-    text = _FORMATS[flags.format](found)
+    text = FORMATS[flags.format](found)
     if flags.out is None:
         sys.stdout.write(text)
     else:
@@ -263,34 +293,6 @@ def _expand(paths: Sequence[str]) -> list[str]:
         matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) and not Path(path).exists() else []
         found.extend(matches or [path])
     return found
-
-
-def _as_table(predictions: Sequence[Prediction]) -> str:
-    lines = []
-    for p in predictions:
-        lines.append(p.path + (f"  cannot be read: {p.error}" if p.error else ""))
-        lines += [f"  {name:<72} ({100 * probability:5.2f} %)" for name, probability in p.top]
-    return "\n".join(lines) + "\n"
-
-
-def _as_csv(predictions: Sequence[Prediction]) -> str:
-    width = max((len(p.top) for p in predictions), default=1) or 1
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = [column for i in range(1, width + 1) for column in (f"name{i}", f"probability{i}")]
-    writer.writerow(["path", "size", *names, "error"])
-    for p in predictions:
-        cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
-        writer.writerow([p.path, p.size, *cells, *[""] * (2 * width - len(cells)), p.error])
-    return buffer.getvalue()
-
-
-_FORMATS = {
-    "table": _as_table,
-    "json": lambda found: json.dumps([p.as_dict() for p in found], indent=2) + "\n",
-    "jsonl": lambda found: "".join(json.dumps(p.as_dict()) + "\n" for p in found),
-    "csv": _as_csv,
-}
 
 
 @dataclass(frozen=True)
@@ -339,6 +341,11 @@ def study(words: Sequence[str]) -> int:
         flags = parse_flags(words, StudyFlags, "fixres study", "Put finished runs of one recipe side by side.")
         if not flags.runs:
             raise UserError("nothing to study\n  fixres study RECIPE --seeds 0,1,2, or fixres study RUN RUN ...")
+        named = [str(run) for run in flags.runs if not run.is_dir()]
+        if named:
+            raise UserError(
+                f"{named[0]} is no run folder\n  a recipe needs seeds: fixres study {named[0]} --seeds 0,1,2"
+            )
         runs, out = list(flags.runs), flags.out
     else:
         recipe, train_flags, _ = parse_recipe(words, "fixres study")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ def log_sweep(shop: Workshop, found: Evaluation, label: str) -> None:
     )
 
 
-def finish(shop: Workshop, run: StageRun, carried: Carried, started: float) -> Outcome:
+def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
     """Measure what ships on the report split, compare it with what was before a fix, and write the product."""
     model = carried.model
     moved: dict[str, Tensor] = {}
@@ -115,17 +114,18 @@ def finish(shop: Workshop, run: StageRun, carried: Carried, started: float) -> O
         results=[{"split": outcome.split, "num_images": outcome.num_images, **_lasting(r)} for r in final.results],
         evaluation=conditions(shop, outcome.split, outcome.num_images),
         data={
-            "uri": shop.recipe.data.uri,
+            "uri": shop.collection.uri,
             "split_seed": shop.recipe.data.split_seed,
             "holdout": shop.recipe.data.holdout,
             "license": shop.recipe.data.license,
             "weights": shop.recipe.model.weights,
         },
-        model_args=shop.recipe.model.kwargs,
+        model_args=shop.model_args,
         seed=shop.recipe.seed,
+        before_size=models.bound_size(carried.before) if carried.before is not None else None,
     )
     save_product(shop.folder / "model", model, sheet, moved)
-    shop.log.event("done", seconds=round(time.perf_counter() - started, 3))
+    shop.log.event("done", seconds=round(shop.watch.seconds, 3))
     shop.log.status("done", 0)
     return outcome
 
@@ -151,9 +151,11 @@ def conditions(shop: Workshop, split: str, num_images: int) -> dict[str, Any]:
 
 
 def _report(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[Outcome, Evaluation]:
-    """Measure a run without a fix at its last stage's size and the recipe's."""
-    sizes = sorted({run.size, *shop.recipe.evaluation.sizes})
-    found = shop.measure(model, shop.collection.report, sizes)
+    """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
+    if shop.recipe.evaluation.sizes:
+        sizes = sorted({run.size, *shop.recipe.evaluation.sizes})
+        log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "before")
+    found = shop.measure(model, shop.collection.report, [run.size])
     rows = [{"label": "trained", **result} for result in found.results]
     return _record(shop, run.size, rows, None, found.num_images), found
 
@@ -164,16 +166,19 @@ def _compare(shop: Workshop, run: StageRun, carried: Carried) -> tuple[Outcome, 
     sizes = sorted({carried.train_size, run.size})
     earlier = shop.measure(carried.before, shop.collection.report, sizes)
     fixed = shop.measure(carried.model, shop.collection.report, [run.size])
-    rows = [
-        {"label": "train size" if result["size"] == carried.train_size else "larger size only", **result}
-        for result in earlier.results
-    ]
+    rows = [{"label": _label(result["size"], carried.train_size), **result} for result in earlier.results]
     rows.append({"label": "fixed", **fixed.results[0]})
     at_train = sizes.index(carried.train_size)
     paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
     labels = [row["label"] for row in rows]
     _write_pictures(shop, labels, earlier, fixed)
     return _record(shop, run.size, rows, paired, fixed.num_images), fixed
+
+
+def _label(size: int, train_size: int) -> str:
+    if size == train_size:
+        return "train size"
+    return "larger size only" if size > train_size else "smaller size only"
 
 
 def _write_pictures(shop: Workshop, labels: list[str], earlier: Evaluation, fixed: Evaluation) -> None:

@@ -129,11 +129,12 @@ def problems(recipe: Recipe, require_data: bool = False) -> list[Problem]:
     stages = list(named_stages(recipe))
     if not any(stage.enabled for _, stage in stages):
         found.append(Problem(f"{stages[0][0]}.enabled", "no stage is enabled, so there is nothing to run"))
-    if recipe.train.enabled and recipe.train.moves != "all" and recipe.model.weights == "none":
+    first = next(((name, stage) for name, stage in stages if stage.enabled), None)
+    if first is not None and first[1].moves != "all" and recipe.model.weights == "none":
         found.append(
             Problem(
-                f"{stages[0][0]}.moves",
-                f"'{recipe.train.moves}' would leave most of a random network as it is;"
+                f"{first[0]}.moves",
+                f"'{first[1].moves}' would leave most of a random network as it is;"
                 " give model.weights (for example pretrained) or moves all",
             )
         )

@@ -182,7 +182,7 @@ class Evaluation(Section):
     """How accuracy is measured."""
 
     sizes: tuple[Positive, ...] = ()
-    """Sizes measured at the end of every stage; empty: the stage's own."""
+    """Sizes measured on the selecting split, around a fix or at the end; empty: candidates, or the stage's own."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
     """size / resize_size of the test-time crop."""
     resize: Literal["shorter", "height", "squash", "pad"] = "shorter"

@@ -183,8 +183,8 @@ def results_table(
 
 def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
     """Return title, header and rows of a study: mean and standard deviation over seeds."""
-    num_seeds = len(study.rows[0].top1)
-    title = f"{study.split}, n = {study.num_images:,} pictures, {num_seeds} seeds"
+    seeds = ", ".join(map(str, study.seeds))
+    title = f"{study.split}, n = {study.num_images:,} pictures, {len(study.seeds)} seeds ({seeds})"
     rows = [
         [
             row.label,
@@ -213,4 +213,4 @@ def paired_sentence(paired: Mapping[str, Any]) -> str:
         f"fixed minus before: {paired['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
         f"(better on {paired['num_better']} pictures, worse on {paired['num_worse']}, p = {paired['p_value']:.3f})"
     )
-    return text + (": not distinguishable" if low <= 0 <= high else "")
+    return text + (": not distinguishable" if low <= 0 <= high or paired["p_value"] >= 0.05 else "")

@@ -20,9 +20,10 @@ from fixres.optim import make_optimizer
 from fixres.predict import Prediction, Predictor
 from fixres.product import load
 from fixres.report import write_report
-from fixres.run import run_recipe, starting_network
+from fixres.run import run_recipe
 from fixres.runlog import write_text
 from fixres.runtime import Runtime
+from fixres.start import starting_network
 
 RECIPE = "elpv-demo"
 

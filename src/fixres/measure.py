@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,24 @@ def open_for(product: Product, request: Request) -> Collection:
         exif=product.preprocess.exif,
         alpha=product.preprocess.alpha,
     )
-    saved = Path(product.source).parent / "split.json"
-    own = request.data is None or request.data == stored.get("uri")
-    return open_collection(data, saved if own and saved.exists() else None, product.classes)
+    saved = own_split(product, request.data)
+    if product.has_names:
+        return open_collection(data, saved, product.classes)
+    collection = open_collection(data, saved)
+    if len(collection.classes) != len(product.classes):
+        raise UserError(
+            f"{product.source} has {len(product.classes)} outputs without names, {collection.uri} has "
+            f"{len(collection.classes)} classes"
+        )
+    note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
+    return replace(collection, notes=(*collection.notes, note))
+
+
+def own_split(product: Product, uri: str | None) -> Path | None:
+    """Return the split.json of the run the product belongs to, if `uri` is that run's collection."""
+    saved = Path(product.source.partition("#")[0]).parent / "split.json"
+    is_own = uri is None or uri == product.details.get("data", {}).get("uri")
+    return saved if is_own and saved.exists() else None
 
 
 def measure_product(
@@ -78,11 +93,11 @@ def measure_product(
     )
     runtime = Runtime(settings)
     reading = Reading(
-        batch_size=request.batch_size or int(logged.get("batch_size", 64)),
+        batch_size=int(logged.get("batch_size", 64)) if request.batch_size is None else request.batch_size,
         workers=resolve_workers("auto" if request.workers is None else request.workers),
         on_bad_image=request.on_bad_image,
     )
-    sizes = request.sizes or (product.preprocess.size,)
+    sizes = tuple(dict.fromkeys(request.sizes)) or (product.preprocess.size,)
     model = runtime.place(product.model)
     found = evaluate(model, split, [product.preprocess.at(size) for size in sizes], runtime, reading, progress)
     conditions = {

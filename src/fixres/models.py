@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -43,6 +43,8 @@ NORM_TYPES = (
     SimpleNorm,
     SimpleNorm2d,
 )
+MAX_SIZE = 4096
+"""Largest side in pixels; beyond it one picture's activations exceed any machine's memory."""
 PACKAGED_WEIGHTS = {"package:efficientnet-lite0": "tf_efficientnet_lite0"}
 
 
@@ -255,7 +257,7 @@ class InputStatistics:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str
+    interpolation: Literal["bilinear", "bicubic"]
 
 
 def input_statistics(model: nn.Module) -> InputStatistics:
@@ -263,8 +265,8 @@ def input_statistics(model: nn.Module) -> InputStatistics:
     cfg = getattr(model, "pretrained_cfg", None) or {}
     mean = tuple(cfg.get("mean", (0.485, 0.456, 0.406)))
     std = tuple(cfg.get("std", (0.229, 0.224, 0.225)))
-    interpolation = cfg.get("interpolation", "bilinear")
-    return InputStatistics(mean, std, interpolation if interpolation in ("bilinear", "bicubic") else "bilinear")
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic" if cfg.get("interpolation") == "bicubic" else "bilinear"
+    return InputStatistics(mean, std, interpolation)
 
 
 def at_size(model: nn.Module, size: int) -> nn.Module:
@@ -273,6 +275,8 @@ def at_size(model: nn.Module, size: int) -> nn.Module:
     Raises:
         UserError: the architecture cannot take the size; the message lists the nearest that it can.
     """
+    if not 1 <= size <= MAX_SIZE:
+        raise UserError(f"size {size}: give a number of pixels from 1 to {MAX_SIZE}")
     candidate = model
     try:
         if bound_size(model) not in (None, size):

@@ -33,6 +33,10 @@ class Product:
     train_size: int
     weights: str
     """ema | raw, or before_fix."""
+    model_args: Mapping[str, Any]
+    """What timm.create_model was given beside the name, the size of a position grid apart."""
+    has_names: bool
+    """Whether the class names are real, not the numbers of the outputs."""
     details: Mapping[str, Any]
     """The "fixres" key of config.json; empty for foreign weights."""
     source: str
@@ -59,6 +63,8 @@ class Sheet:
     data: Mapping[str, Any]
     model_args: Mapping[str, Any]
     seed: int = 0
+    before_size: int | None = None
+    """Size of the position grid before the fix, where there is one."""
 
 
 def save_product(folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mapping[str, Tensor] | None = None) -> None:
@@ -111,6 +117,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
             "moves": sheet.moves,
             "weights": sheet.weights,
             "before_fix": BEFORE_FIX if has_before_fix else None,
+            "before_fix_size": sheet.before_size,
             "results": list(sheet.results),
             "evaluation": dict(sheet.evaluation),
             "data": dict(sheet.data),
@@ -204,7 +211,7 @@ def _load_folder(folder: Path, weights: str) -> Product:
             raise UserError(f"{folder} does not hold the tensors from before a fix: it was never fixed")
         state.update(read_weights(folder / own["before_fix"]))
         if "img_size" in model_args:
-            model_args["img_size"] = train_size
+            model_args["img_size"] = own.get("before_fix_size") or train_size
         label, test_size = "before_fix", train_size
     model = models.build(name, num_classes, model_args)
     models.load_strict(model, state, str(folder))
@@ -227,8 +234,10 @@ def _load_folder(folder: Path, weights: str) -> Product:
         preprocess=preprocess,
         train_size=train_size,
         weights=label,
+        model_args={key: value for key, value in model_args.items() if key != "img_size"},
+        has_names=bool(classes),
         details=own,
-        source=str(folder),
+        source=str(folder.absolute()) + ("#before_fix" if weights == "before_fix" else ""),
     )
 
 
@@ -251,12 +260,14 @@ def _load_file(path: Path, model_name: str | None) -> Product:
         classes=tuple(str(i) for i in range(num_classes)),
         preprocess=Preprocess(
             size=size,
-            interpolation=statistics.interpolation,  # type: ignore[arg-type]
+            interpolation=statistics.interpolation,
             mean=statistics.mean,
             std=statistics.std,
         ),
         train_size=size,
         weights="raw",
+        model_args={},
+        has_names=False,
         details={},
-        source=str(path),
+        source=str(path.absolute()),
     )

@@ -8,23 +8,31 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fixres import checkpoint, legacy, models
+from fixres import checkpoint, models
 from fixres.comparison import Carried, Outcome, decide_size, finish
 from fixres.config import Recipe
 from fixres.data.collections import Collection, open_collection
 from fixres.errors import UserError
-from fixres.product import Product, load
-from fixres.recipes import flatten, read_document, to_yaml, validate
+from fixres.metrics import PairedDifference
+from fixres.recipes import flatten, to_yaml
 from fixres.recipes.yamltext import parse
-from fixres.resolution import Preprocess
-from fixres.runlog import Listener, RunLog, environment, write_text, write_with
+from fixres.runlog import Listener, RunLog, environment, read_events, write_text, write_with
 from fixres.runtime import Runtime
-from fixres.train import StageRun, Workshop, describe_stage, run_stage
+from fixres.start import Start, starting_network
+from fixres.train import StageRun, Stopwatch, Workshop, describe_stage, run_stage
+
+MAY_DIFFER = (
+    "runtime.",
+    "output.",
+    "data.workers",
+    *(f"evaluation.{name}" for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep")),
+)
+"""Settings a resumed run may change: none of them decides what a training step sees."""
 
 
 def run_recipe(
@@ -47,9 +55,12 @@ def run_recipe(
     Raises:
         UserError: anything wrong with the recipe, the pictures, the weights or the folder.
     """
+    recipe = with_absolute_paths(recipe)
     text = to_yaml(recipe)
     was_there = folder.exists()
     saved, how = find_start(folder, text, resume)
+    if saved is not None and (finished := finished_outcome(folder)) is not None:
+        return finished
     runtime = Runtime(recipe.runtime)
     try:
         if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
@@ -61,7 +72,8 @@ def run_recipe(
             shutil.rmtree(folder, ignore_errors=True)
         raise
     log = RunLog(folder, recipe.output.tracker, tuple(listeners))
-    shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log)
+    watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
+    shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
     try:
         log.truncate(saved["metrics_bytes"] if saved else 0)
         _announce(shop, how, start.note)
@@ -96,32 +108,56 @@ def find_start(folder: Path, recipe_text: str, resume: bool) -> tuple[dict[str, 
     saved = checkpoint.read_state(folder)
     if saved is None:
         return None, f"start: {folder} holds no checkpoint, so from the beginning"
-    _check_same_recipe(saved["recipe"], recipe_text, folder)
-    return saved, f"start: from the checkpoint at step {saved['step']} of stage {saved['stage_index'] + 1}"
+    changed = compare_recipes(saved["recipe"], recipe_text)
+    fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
+    if fatal:
+        raise UserError(
+            f"{folder} was started with another recipe\n  " + "\n  ".join(fatal[:12]) + "\n  go on with the saved one, "
+            f"fixres train {folder / 'recipe.yaml'} --out {folder} --resume, or give another folder with --out"
+        )
+    how = f"start: from the checkpoint at step {saved['step']} of stage {saved['stage_index'] + 1}"
+    return saved, "; now ".join([how, *changed.values()])
 
 
-def _check_same_recipe(saved: str, now: str, folder: Path) -> None:
-    """Refuse to go on under another recipe; comments, runtime and output may differ."""
-    old, new = (_settings(text) for text in (saved, now))
-    different = [
-        f"  {key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
-    ]
-    if different:
-        raise UserError(f"{folder} was started with another recipe\n" + "\n".join(different[:12]))
+def finished_outcome(folder: Path) -> Outcome | None:
+    """Return what a run found if it is done, so that resuming it changes nothing."""
+    status = folder / "status.json"
+    if not status.exists() or json.loads(status.read_text(encoding="utf-8")).get("state") != "done":
+        return None
+    found = [event for event in read_events(folder) if event["event"] == "comparison"]
+    if not found:
+        return None
+    event = found[-1]
+    paired = (
+        PairedDifference(**{**event["paired"], "ci95": tuple(event["paired"]["ci95"])}) if event["paired"] else None
+    )
+    return Outcome(folder, event["rows"][-1]["size"], event["split"], event["num_images"], event["rows"], paired)
 
 
-def _settings(text: str) -> dict[str, Any]:
-    ignored = ("runtime.", "output.", "data.workers", "evaluation.batch_size", "evaluation.every_epochs")
-    settings = flatten(parse(text, "recipe.yaml").values)
-    return {key: value for key, value in settings.items() if not key.startswith(ignored)}
+def compare_recipes(saved: str, now: str) -> dict[str, str]:
+    """Return {key: "key: old -> new"} for every setting in which two recipe texts differ."""
+    old, new = (flatten(parse(text, "recipe.yaml").values) for text in (saved, now))
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys}
 
 
-class Start(NamedTuple):
-    """A network with the weights a run starts from, its test-time preprocessing, and what became of its head."""
-
-    model: nn.Module
-    preprocess: Preprocess
-    note: str
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
+    uri, weights = recipe.data.uri, recipe.model.weights
+    scheme, colon, body = uri.partition(":")
+    if colon and scheme == "folder" and body:
+        uri = f"folder:{Path(body).expanduser().absolute()}"
+    elif Path(uri).expanduser().is_dir() and uri:
+        uri = f"folder:{Path(uri).expanduser().absolute()}"
+    path, mark, which = weights.partition("#")
+    if path not in ("none", "pretrained") and Path(path).exists():
+        weights = f"{Path(path).absolute()}{mark}{which}"
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"uri": uri}),
+            "model": recipe.model.model_copy(update={"weights": weights}),
+        }
+    )
 
 
 def _open(recipe: Recipe, folder: Path) -> tuple[Collection, Start]:
@@ -136,103 +172,6 @@ def _open(recipe: Recipe, folder: Path) -> tuple[Collection, Start]:
     for size in recipe.evaluation.sizes:
         models.at_size(start.model, size)
     return collection, start
-
-
-def starting_network(recipe: Recipe, collection: Collection) -> Start:
-    """Build the network of a recipe with the weights it starts from, and its test-time preprocessing.
-
-    A head for other classes than the collection's is replaced by a random one.
-
-    Raises:
-        UserError: unknown model, or weights that do not fit.
-    """
-    settings = recipe.model
-    num_classes = len(collection.classes)
-    if settings.num_classes not in ("data", num_classes):
-        raise UserError(
-            f"model.num_classes {settings.num_classes}, but {collection.uri} has {num_classes}\n"
-            "  leave it out: the head follows the data"
-        )
-    product: Product | None = None
-    note = f"the head starts from random weights, for {num_classes} classes"
-    if settings.weights == "none":
-        note = ""
-        model = models.build(settings.name, num_classes, settings.kwargs, settings.init)
-    elif settings.weights == "pretrained":
-        model = models.build(settings.name, num_classes, settings.kwargs, settings.init)
-        _load_body(model, models.fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
-    elif settings.weights.startswith("package:"):
-        model = _packaged(settings.name, settings.weights, num_classes)
-    else:
-        product = load(settings.weights, model_name=settings.name)
-        if product.architecture.split(".")[0] != settings.name.split(".")[0]:
-            raise UserError(f"{settings.weights} holds '{product.architecture}', the recipe says '{settings.name}'")
-        model = product.model
-        if product.classes == collection.classes:
-            note = ""
-        else:
-            models.reset_head(model, num_classes)
-    statistics = models.input_statistics(model)
-    evaluation = recipe.evaluation
-    kept = product.preprocess if product is not None and product.details else None
-    interpolation = kept.interpolation if kept else statistics.interpolation
-    preprocess = Preprocess(
-        size=models.default_size(model),
-        crop_ratio=evaluation.crop_ratio,
-        resize=evaluation.resize,
-        interpolation=interpolation if evaluation.interpolation == "model" else evaluation.interpolation,  # type: ignore[arg-type]
-        mean=(kept.mean if kept else statistics.mean) if settings.mean == "model" else settings.mean,
-        std=(kept.std if kept else statistics.std) if settings.std == "model" else settings.std,
-        exif=recipe.data.exif,
-        alpha=recipe.data.alpha,
-        exact=evaluation.exact,
-    )
-    return Start(model, preprocess, note)
-
-
-def _load_body(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load everything but the head, which keeps its random weights when the number of classes differs."""
-    own = model.state_dict()
-    heads = tuple(f"{name}." for name in models.head_names(model))
-    for name in own:
-        if name.startswith(heads) and name in state and state[name].shape != own[name].shape:
-            state[name] = own[name]
-    models.load_strict(model, state, source)
-
-
-def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed: int) -> Recipe:
-    """Return the recipe that fixes `product`: no training stage, one fix stage with `settings`.
-
-    The pictures, and how they were cropped in training, come from the recipe of the run the product belongs to when
-    it is there.
-
-    Raises:
-        UserError: no data given and none stored.
-    """
-    stored = product.details.get("data", {})
-    path = Path(product.source).parent / "recipe.yaml"
-    raw: dict[str, Any] = dict(read_document(path).values) if path.exists() else {}
-    data = {**raw.get("data", {}), "uri": uri or stored.get("uri", "")}
-    if not data["uri"]:
-        raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
-    p = product.preprocess
-    evaluation = {**raw.get("evaluation", {}), "interpolation": p.interpolation}
-    evaluation |= {"crop_ratio": p.crop_ratio, "resize": p.resize, "exact": p.exact}
-    if p.resize in ("squash", "pad"):
-        evaluation.pop("crop_ratio")
-    own_fix = raw.get("fix") or {}
-    train = raw.get("train") or (raw.get("stages") or [{}])[0]
-    return validate(
-        {
-            **{key: value for key, value in raw.items() if key in ("optim", "schedule", "ema", "augment", "runtime")},
-            "seed": seed,
-            "data": {**data, "exif": p.exif, "alpha": p.alpha},
-            "model": {"name": product.architecture, "weights": product.source, "mean": p.mean, "std": p.std},
-            "train": {**train, "enabled": False, "size": product.train_size},
-            "fix": {**(own_fix if own_fix.get("enabled") else {}), **settings, "enabled": True},
-            "evaluation": evaluation,
-        }
-    )
 
 
 def dry_run(recipe: Recipe) -> list[str]:
@@ -256,20 +195,6 @@ def dry_run(recipe: Recipe) -> list[str]:
             f"about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
         ]
     return lines
-
-
-def _packaged(name: str, weights: str, num_classes: int) -> nn.Module:
-    wanted = models.PACKAGED_WEIGHTS.get(weights)
-    if wanted is None:
-        raise UserError(f"unknown weights '{weights}'\n  allowed: {', '.join(models.PACKAGED_WEIGHTS)}")
-    if name != wanted:
-        raise UserError(f"{weights} holds '{wanted}', the recipe says '{name}'\n  --model.name {wanted}")
-    path = legacy.packaged_lite0_file()
-    model = models.build(name, 1000)
-    state = legacy.from_lukemelas(checkpoint.read_weights(Path(path)), model, weights)
-    models.load_strict(model, state, weights)
-    models.reset_head(model, num_classes)
-    return model
 
 
 def _announce(shop: Workshop, how: str, note: str) -> None:
@@ -296,7 +221,6 @@ def _announce(shop: Workshop, how: str, note: str) -> None:
 
 def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) -> Outcome:
     """Run the stages in order, carrying the weights that ship from one to the next."""
-    started = time.perf_counter()
     recipe = shop.recipe
     stages = recipe.run_stages
     carried = Carried(model, recipe.train.size if isinstance(recipe.train.size, int) else models.default_size(model))
@@ -311,12 +235,12 @@ def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) 
         carried.before = copy.deepcopy(carried.model) if run.name == "fix" else None
         carried.model = models.at_size(carried.model, size)
         _log_plan(shop, run)
-        stage_started = time.perf_counter()
+        fix_started = time.perf_counter()
         state = run_stage(shop, run, carried.model, resumed)
-        seconds = round(time.perf_counter() - stage_started, 3)
-        shop.log.event("stage_done", stage=run.name, stage_index=index, size=size, seconds=seconds)
         if run.name == "fix":
-            shop.log.event("fix", size=size, plan=_plan_fields(run), solver_seconds=seconds)
+            shop.log.event(
+                "fix", size=size, plan=_plan_fields(run), solver_seconds=round(time.perf_counter() - fix_started, 3)
+            )
         else:
             carried.train_size = size
         carried.label = state.shipped_label
@@ -327,7 +251,7 @@ def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) 
         if index + 1 < len(stages):
             _leave(shop, carried, index + 1, size)
     assert run is not None, "a recipe has at least one enabled stage"
-    return finish(shop, run, carried, started)
+    return finish(shop, run, carried)
 
 
 def _log_plan(shop: Workshop, run: StageRun) -> None:

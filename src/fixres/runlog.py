@@ -43,12 +43,14 @@ def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}\n  make room or give another folder with --out"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror or error}\n  make room, or name another place with --out")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -110,7 +112,12 @@ class RunLog:
     def __init__(self, folder: Path, tracker: str = "tensorboard", listeners: tuple[Listener, ...] = ()) -> None:
         self.folder = folder
         self.listeners = listeners
-        folder.mkdir(parents=True, exist_ok=True)
+        self.step = 0
+        """Last step an event named."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
         self._writer = self._open_tracker() if tracker == "tensorboard" else None
 
     def _open_tracker(self) -> Any:
@@ -136,8 +143,12 @@ class RunLog:
     def event(self, event: str, **fields: Any) -> None:
         """Record one event. Scalars of train and eval events also go to the tracker."""
         record = {"event": event, **fields}
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self.step = fields.get("step", self.step)
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise _cannot_write(self.metrics_file, error) from error
         self._track(record)
         for listener in self.listeners:
             listener(record)
@@ -147,9 +158,9 @@ class RunLog:
         for listener in self.listeners:
             listener({"event": "progress", **fields})
 
-    def status(self, state: str, exit_code: int | None = None, step: int = 0) -> None:
-        """Write RUN/status.json."""
-        content = {"state": state, "exit_code": exit_code, "step": step}
+    def status(self, state: str, exit_code: int | None = None) -> None:
+        """Write RUN/status.json with the last step logged."""
+        content = {"state": state, "exit_code": exit_code, "step": self.step}
         write_text(self.folder / "status.json", json.dumps(content) + "\n")
 
     def _track(self, record: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fixres.comparison import PICTURES
 from fixres.errors import UserError
+from fixres.recipes import flatten, read_document
 from fixres.runlog import read_events
 
 
@@ -57,6 +58,7 @@ class Study:
 
     split: str
     num_images: int
+    seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     top1: Difference | None
     """In points of accuracy."""
@@ -68,7 +70,7 @@ class Study:
         return {
             "split": self.split,
             "num_images": self.num_images,
-            "num_seeds": len(self.rows[0].top1),
+            "seeds": list(self.seeds),
             "rows": [
                 {
                     "label": row.label,
@@ -93,6 +95,7 @@ def summarise(runs: Sequence[Path]) -> Study:
         UserError: a run has no result, or the runs do not report on the same pictures.
     """
     comparisons = [_last(run, "comparison") for run in runs]
+    seeds = _check_recipes(runs)
     first = comparisons[0]
     if any(c["num_images"] != first["num_images"] or c["split"] != first["split"] for c in comparisons):
         raise UserError("these runs report on different pictures and cannot be averaged")
@@ -114,7 +117,28 @@ def summarise(runs: Sequence[Path]) -> Study:
     if not rows:
         raise UserError("these runs were not made by one recipe and cannot be averaged")
     top1, loss = _differences(runs) if first["paired"] else (None, None)
-    return Study(first["split"], first["num_images"], tuple(rows), top1, loss)
+    return Study(first["split"], first["num_images"], seeds, tuple(rows), top1, loss)
+
+
+def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:
+    """Return the seeds of runs that differ in nothing else that matters.
+
+    Raises:
+        UserError: the recipes differ, or a seed comes twice.
+    """
+    recipes = [flatten(read_document(run / "recipe.yaml").values) for run in runs]
+    seeds = tuple(recipe.get("seed", 0) for recipe in recipes)
+    ignored = ("seed", "output.", "runtime.", "data.workers")
+    for run, recipe in zip(runs, recipes, strict=True):
+        keys = sorted(k for k in {*recipe, *recipes[0]} if recipe.get(k) != recipes[0].get(k))
+        different = [key for key in keys if not key.startswith(ignored)]
+        if different:
+            raise UserError(
+                f"{run} and {runs[0]} were made by different recipes and cannot be averaged: {', '.join(different[:6])}"
+            )
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"a seed comes twice: {', '.join(map(str, seeds))}\n  name every run once")
+    return seeds
 
 
 def _differences(runs: Sequence[Path]) -> tuple[Difference, Difference]:

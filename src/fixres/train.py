@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,19 @@ from fixres.schedule import learning_rate
 from fixres.transforms import normalise
 
 
+class Stopwatch:
+    """Seconds of work, those before an interruption included."""
+
+    def __init__(self, earlier: float = 0.0) -> None:
+        self.earlier = earlier
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self.earlier + time.perf_counter() - self.start
+
+
 @dataclass(frozen=True)
 class Workshop:
     """What every stage of a run shares."""
@@ -41,6 +54,9 @@ class Workshop:
     preprocess: Preprocess
     """The test-time preprocessing; stages use it at their own size."""
     log: RunLog
+    model_args: Mapping[str, Any]
+    """What timm.create_model was given beside the name."""
+    watch: Stopwatch
 
     @property
     def reading(self) -> Reading:
@@ -118,6 +134,7 @@ def run_stage(shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict
     """
     before = checkpoint.copy_state(model)
     state, wrapped = begin(shop, run, model)
+    watch = Stopwatch(resume_from["stage_seconds"] if resume_from else 0.0)
     if resume_from is not None:
         checkpoint.restore_state(state, resume_from)
     mixer = _mixer(shop, run)
@@ -135,9 +152,10 @@ def run_stage(shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict
         if state.step % shop.recipe.output.log_every_steps == 0 or is_epoch_end:
             shop.log.event("train", **_where(run, state), **window.drain(), lr=lr)
         if is_epoch_end:
-            finish_epoch(shop, run, state)
+            finish_epoch(shop, run, state, watch)
             window.restart()
     _take_best(shop, run, state)
+    shop.log.event("stage_done", stage=run.name, stage_index=run.index, size=run.size, seconds=round(watch.seconds, 3))
     unmoved = verify_plan(before, state.shipped.state_dict(), run.plan)
     if unmoved:
         shop.log.event("note", text=f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}")
@@ -177,8 +195,14 @@ def update(
         group["lr"] = lr
     set_train_mode(state.model, run.plan)
     runtime = shop.runtime
-    images = normalise(runtime.images(batch[0]), shop.preprocess.mean, shop.preprocess.std)
-    targets = batch[1].to(runtime.device)
+    # Unreadable pictures that are left out can make a batch odd, which timm's mixup refuses, or too small.
+    count = len(batch[0]) - (len(batch[0]) % 2 if mixer is not None else 0)
+    if count == 0 or (count == 1 and run.plan.live_norms):
+        raise UserError(
+            "a batch has fewer than two readable pictures\n  remove the unreadable ones, or raise batch_size"
+        )
+    images = normalise(runtime.images(batch[0][:count]), shop.preprocess.mean, shop.preprocess.std)
+    targets = batch[1][:count].to(runtime.device)
     smoothing = run.stage.label_smoothing
     if mixer is not None:
         images, targets = mixer(images, targets, state.step)
@@ -217,7 +241,7 @@ def _share_live_statistics(state: TrainState, plan: Plan) -> None:
             buffer.copy_(own[name])
 
 
-def finish_epoch(shop: Workshop, run: StageRun, state: TrainState) -> None:
+def finish_epoch(shop: Workshop, run: StageRun, state: TrainState, watch: Stopwatch) -> None:
     """Measure on the selecting split, remember the best weights and save."""
     epoch = state.step // run.steps_per_epoch
     is_last = state.step == run.total_steps
@@ -244,9 +268,9 @@ def finish_epoch(shop: Workshop, run: StageRun, state: TrainState) -> None:
             recipe=shop.recipe_text,
             classes=shop.collection.classes,
             metrics_bytes=shop.log.size(),
-            size=run.size,
+            extra={"size": run.size, "stage_seconds": watch.seconds, "run_seconds": shop.watch.seconds},
         )
-        shop.log.status("running", step=state.step)
+        shop.log.status("running")
 
 
 def _take_best(shop: Workshop, run: StageRun, state: TrainState) -> None:
@@ -316,6 +340,7 @@ class Window:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+        self.is_first = True
         self.restart()
 
     def restart(self) -> None:
@@ -328,7 +353,12 @@ class Window:
         """Return the next batch, timing the wait for it."""
         start = time.perf_counter()
         batch = next(batches)
-        self.waiting += time.perf_counter() - start
+        if self.is_first:
+            # Starting the workers is not waiting for pictures.
+            self.is_first = False
+            self.restart()
+        else:
+            self.waiting += time.perf_counter() - start
         return batch
 
     def add(self, loss: float) -> None:

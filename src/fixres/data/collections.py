@@ -68,15 +68,14 @@ def open_collection(data: Data, split_file: Path | None = None, classes: Sequenc
             f"{uri} holds only one class ({', '.join(names)})\n  a classifier needs at least two class folders"
         )
     _check_classes(uri, splits, names, from_checkpoint=classes is not None)
-    for name, split in splits.items():
-        missing = [cls for cls in names if cls not in split.classes]
-        if missing:
-            where = "the collection" if name == "all" else name
-            notes.append(f"{len(missing)} of {len(names)} classes have no pictures in {where}: {_some(missing)}")
     if classes is None and (order := _surprising_order(names)):
         notes.append(order)
     splits = {name: _relabel(split, names) for name, split in splits.items()}
     splits, select, report, carved = _roles(splits, data, split_file)
+    for name, split in splits.items():
+        missing = [cls for cls, count in zip(names, split.counts().tolist(), strict=True) if count == 0]
+        if missing:
+            notes.append(f"{len(missing)} of {len(names)} classes have no pictures in {name}: {_some(missing)}")
     return Collection(uri, names, splits, select, report, tuple(notes + carved))
 
 
