@@ -126,7 +126,7 @@ def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:
     Raises:
         UserError: the recipes differ, or a seed comes twice.
     """
-    recipes = [flatten(read_document(run / "recipe.yaml").values) for run in runs]
+    recipes = [_settings(run) for run in runs]
     seeds = tuple(recipe.get("seed", 0) for recipe in recipes)
     ignored = ("seed", "output.", "runtime.", "data.workers")
     for run, recipe in zip(runs, recipes, strict=True):
@@ -139,6 +139,13 @@ def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
         raise UserError(f"a seed comes twice: {', '.join(map(str, seeds))}\n  name every run once")
     return seeds
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """Return the settings of a run by dotted key, those of a stage that did not run left out."""
+    values = read_document(run / "recipe.yaml").values
+    ran = {key: value for key, value in values.items() if not isinstance(value, dict) or value.get("enabled", True)}
+    return flatten(ran)
 
 
 def _differences(runs: Sequence[Path]) -> tuple[Difference, Difference]:
