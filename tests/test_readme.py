@@ -53,3 +53,9 @@ def test_the_table_of_commands_is_that_of_the_program() -> None:
 def test_every_link_points_at_something() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_every_number_of_the_table_has_its_command() -> None:
+    assert "RESULT_TABLE" not in README
+    for recipe in ("elpv-demo", "elpv-direct"):
+        assert f"fixres study {recipe} --seeds" in README.replace("\n", " ")
