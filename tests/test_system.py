@@ -83,7 +83,7 @@ def page() -> Iterator[Page]:
 def test_the_report_stands_alone_in_a_browser(demo: tuple[Path, str, float], page: Page) -> None:
     requests: list[Request] = []
     errors: list[str] = []
-    page.on("request", requests.append)
+    page.on("request", lambda request: requests.append(request))  # noqa: PLW0108 - playwright wraps functions only
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto((demo[0] / "report.html").as_uri(), timeout=120_000)
     assert not [r.url for r in requests if not r.url.startswith(("file:", "data:"))]
