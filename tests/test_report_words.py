@@ -32,7 +32,7 @@ def test_classes_and_confusions_are_counted_from_the_matrix() -> None:
 @given(st.floats(-100, 100))
 def test_differences_keep_their_sign(value: float) -> None:
     written = points(value)
-    assert written[0] == ("−" if round(value, 1) < 0 else "+")
+    assert written[0] == ("−" if value < 0 else "+")
     assert float(written[1:]) == pytest.approx(abs(round(value, 1)))
 
 

@@ -170,7 +170,9 @@ def history(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("epochs")
         if len(named) > 1:
-            _legend(axes, named, "upper right" if series[0].y[0] > series[-1].y[-1] else "lower right")
+            values = [y for one in series for y in one.y]
+            earliest = min(series, key=lambda one: one.x[0]).y[0]
+            _legend(axes, named, "upper right" if earliest > sum(values) / len(values) else "lower right")
 
     return _svg(draw, shape, title)
 

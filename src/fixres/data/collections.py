@@ -139,7 +139,8 @@ def _roles(
     if alone is not None:
         parts = carve(alone, THIRDS, data.split_seed, split_file)
         shares = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-        return parts, "val", "test", [f"no splits of its own: carved, stratified by class, into {shares} pictures"]
+        by = "class" if alone.subgroups is None else "class and subgroup"
+        return parts, "val", "test", [f"no splits of its own: carved, stratified by {by}, into {shares} pictures"]
     if {"val", "test"} <= set(splits):
         return splits, "val", "test", []
     report = "test" if "test" in splits else "val"

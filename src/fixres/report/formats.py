@@ -17,8 +17,8 @@ def percent(value: object) -> str:
 
 def points(value: float) -> str:
     """Return a signed difference of two accuracies in percentage points."""
-    rounded = round(value, 1)
-    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
+    # The sign is that of the value, not of what rounding leaves: whether an interval contains 0 hangs on it.
+    return f"{'−' if value < 0 else '+'}{abs(value):.1f}"
 
 
 def interval(bounds: Sequence[float] | None, is_signed: bool = False) -> str:
