@@ -288,6 +288,12 @@ def test_doctor_tells_what_is_here(fixres: Run) -> None:
     assert "extra demo: installed" in err
 
 
+def test_resuming_without_out_goes_on_in_the_newest_folder(fixres: Run, tmp_path: Path) -> None:
+    words = ("train", "--data.uri", "synthetic:images=16,size=32", *FAST)
+    assert [fixres(*words)[0], fixres(*words)[0], fixres(*words, "--resume")[0]] == [0, 0, 0]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["run-test_resnet-32", "run-test_resnet-32-2"]
+
+
 def test_dry_run_writes_nothing(fixres: Run, tmp_path: Path) -> None:
     code, _, err = fixres("train", "--data.uri", "synthetic:images=64", *FAST, "--dry-run")
     assert code == 0

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 
 from fixres import legacy, models
@@ -163,7 +162,3 @@ def test_a_wrong_map_fails_and_never_half_loads(
         state["_fc.weight"] = state["_fc.weight"].T
     with pytest.raises(UserError):
         legacy.from_lukemelas(state, model, "package")
-
-
-def test_timm_agrees_that_the_architecture_exists() -> None:
-    assert set(CASES) <= set(timm.list_models())

@@ -29,7 +29,7 @@ def train(words: Sequence[str]) -> int:
     from fixres.console import Console
     from fixres.run import dry_run, run_recipe
 
-    folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe))
+    folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe, flags.resume))
     console = Console(flags.quiet, flags.verbose)
     if flags.dry_run:
         for line in dry_run(recipe):
@@ -61,15 +61,14 @@ def _finish_run(console: Console, folder: Path) -> None:
         console.say("  " + next_step.format(shlex.quote(str(folder))))
 
 
-def default_folder(name: str, recipe: Recipe) -> Path:
-    """Return runs/RECIPE-MODEL-SIZE, with a number appended while a run is there."""
-    stem = "-".join([Path(name).stem or "run", recipe.model.name, str(recipe.train.size)])
-    folder = Path("runs") / stem
-    number = 2
+def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
+    """Return runs/RECIPE-MODEL-SIZE, with a number appended while a run is there; to resume, the newest of these."""
+    first = Path("runs") / "-".join([Path(name).stem or "run", recipe.model.name, str(recipe.train.size)])
+    number, newest, folder = 2, first, first
     while folder.exists():
-        folder = Path("runs") / f"{stem}-{number}"
+        newest, folder = folder, first.with_name(f"{first.name}-{number}")
         number += 1
-    return folder
+    return newest if resume else folder
 
 
 @dataclass(frozen=True)
@@ -349,7 +348,7 @@ def study(words: Sequence[str]) -> int:
         runs, out = list(flags.runs), flags.out
     else:
         recipe, train_flags, _ = parse_recipe(words, "fixres study")
-        folder = train_flags.out or default_folder(train_flags.recipe, recipe)
+        folder = train_flags.out or default_folder(train_flags.recipe, recipe, train_flags.resume)
         runs, out = [folder / f"seed-{seed}" for seed in seeds], folder / "study.json"
         for seed, run in zip(seeds, runs, strict=True):
             console.say(f"seed {seed}")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from fixres import models
 from fixres.checkpoint import changed_tensors, copy_state
 from fixres.errors import UserError
-from fixres.evaluate import Evaluation
-from fixres.metrics import PairedDifference, paired_difference
+from fixres.evaluate import Evaluation, conditions
+from fixres.metrics import PairedDifference, paired_difference, without_confusion
 from fixres.product import Sheet, save_product
 from fixres.resolution import candidate_sizes, choose_size, matching_size
 from fixres.runlog import write_text
@@ -89,8 +89,13 @@ def sweep_sizes(model: nn.Module, wanted: Sequence[int], train_size: int, stage_
 
 def log_sweep(shop: Workshop, found: Evaluation, label: str) -> None:
     """Record accuracy against size on the selecting split."""
+    results = [without_confusion(r) for r in found.results]
     shop.log.event(
-        "sweep", split=shop.collection.select, label=label, num_images=found.num_images, results=_plain(found.results)
+        "sweep",
+        split=shop.collection.select,
+        label=label,
+        num_images=found.num_images,
+        results=results,
     )
 
 
@@ -112,7 +117,9 @@ def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
         moves=run.plan.moves,
         weights=carried.label,
         results=[{"split": outcome.split, "num_images": outcome.num_images, **_lasting(r)} for r in final.results],
-        evaluation=conditions(shop, outcome.split, outcome.num_images),
+        evaluation=conditions(
+            shop.collection.split(outcome.split), outcome.num_images, shop.reading.batch_size, shop.runtime
+        ),
         data={
             "uri": shop.collection.uri,
             "split_seed": shop.recipe.data.split_seed,
@@ -134,20 +141,6 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of `before` that a fix changed, or that a new size reshaped."""
     old, new = copy_state(before), copy_state(after)
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
-
-
-def conditions(shop: Workshop, split: str, num_images: int) -> dict[str, Any]:
-    """Return what must be equal for an evaluation to repeat to the last bit."""
-    return {
-        "split": split,
-        "num_images": num_images,
-        "file_list": shop.collection.split(split).file_list_hash(),
-        "batch_size": shop.recipe.evaluation.batch_size,
-        "device": shop.runtime.device.type,
-        "threads": shop.runtime.threads,
-        "precision": shop.runtime.precision,
-        "channels_last": shop.runtime.channels_last,
-    }
 
 
 def _report(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[Outcome, Evaluation]:
@@ -208,8 +201,4 @@ def _record(
 
 def _lasting(result: dict[str, Any]) -> dict[str, Any]:
     """Return what a repeated run would find again: no speed, and no confusion matrix in a file people read."""
-    return {key: value for key, value in result.items() if key not in ("confusion", "images_per_second")}
-
-
-def _plain(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in r.items() if key != "confusion"} for r in results]
+    return {key: value for key, value in without_confusion(result).items() if key != "images_per_second"}

@@ -127,6 +127,20 @@ def evaluate(
     )
 
 
+def conditions(split: Split, num_images: int, batch_size: int, runtime: Runtime) -> dict[str, Any]:
+    """Return what must be equal for an evaluation to repeat to the last bit."""
+    return {
+        "split": split.name,
+        "num_images": num_images,
+        "file_list": split.file_list_hash(),
+        "batch_size": batch_size,
+        "device": runtime.device.type,
+        "threads": runtime.threads,
+        "precision": runtime.precision,
+        "channels_last": runtime.channels_last,
+    }
+
+
 def _gather(outputs: list[list[tuple[Tensor, Tensor, Tensor]]], place: int) -> np.ndarray:
     """Return `[sizes, N]` of one of the values kept per batch."""
     return np.stack([torch.cat([row[place] for row in rows]).numpy() for rows in outputs])

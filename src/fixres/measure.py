@@ -11,11 +11,11 @@ from typing import Any
 
 from fixres.config import Data
 from fixres.config import Runtime as RuntimeSettings
-from fixres.data.collections import Collection, Split, open_collection
+from fixres.data.collections import Collection, Split, absolute_uri, open_collection
 from fixres.data.decode import DECODER
 from fixres.data.loader import OnBadImage, resolve_workers
 from fixres.errors import UserError
-from fixres.evaluate import Evaluation, Reading, evaluate
+from fixres.evaluate import Evaluation, Reading, conditions, evaluate
 from fixres.product import Product
 from fixres.runtime import Runtime
 
@@ -69,7 +69,7 @@ def open_for(product: Product, request: Request) -> Collection:
 def own_split(product: Product, uri: str | None) -> Path | None:
     """Return the split.json of the run the product belongs to, if `uri` is that run's collection."""
     saved = Path(product.source.partition("#")[0]).parent / "split.json"
-    is_own = uri is None or uri == product.details.get("data", {}).get("uri")
+    is_own = uri is None or absolute_uri(uri) == product.details.get("data", {}).get("uri")
     return saved if is_own and saved.exists() else None
 
 
@@ -100,16 +100,7 @@ def measure_product(
     sizes = tuple(dict.fromkeys(request.sizes)) or (product.preprocess.size,)
     model = runtime.place(product.model)
     found = evaluate(model, split, [product.preprocess.at(size) for size in sizes], runtime, reading, progress)
-    conditions = {
-        "split": split.name,
-        "num_images": found.num_images,
-        "file_list": split.file_list_hash(),
-        "batch_size": reading.batch_size,
-        "device": runtime.device.type,
-        "threads": runtime.threads,
-        "precision": runtime.precision,
-        "channels_last": runtime.channels_last,
-    }
+    measured = conditions(split, found.num_images, reading.batch_size, runtime)
     answer = {
         "checkpoint": product.source,
         "model": product.architecture,
@@ -120,21 +111,21 @@ def measure_product(
         "weights": product.weights,
         "decoder": DECODER,
         "resize": product.preprocess.resize,
-        "conditions": conditions,
+        "conditions": measured,
         "num_bad_images": len(found.bad_images),
         "bad_images": found.bad_images,
         "results": found.results,
-        "remarks": [*collection.notes, *_remarks(product, found.results, conditions)],
+        "remarks": [*collection.notes, *_remarks(product, found.results, measured)],
     }
     return answer, found, split
 
 
-def _remarks(product: Product, results: Sequence[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:
+def _remarks(product: Product, results: Sequence[dict[str, Any]], measured: dict[str, Any]) -> list[str]:
     """Say for every size whether a logged result was repeated, and warn where size or crop is not the product's."""
     remarks = []
-    logged = {r["size"]: r for r in product.details.get("results", []) if r.get("split") == conditions["split"]}
+    logged = {r["size"]: r for r in product.details.get("results", []) if r.get("split") == measured["split"]}
     stored = product.details.get("evaluation", {})
-    different = [k for k, v in conditions.items() if stored.get(k) != v]
+    different = [k for k, v in measured.items() if stored.get(k) != v]
     for result in results:
         size = result["size"]
         before = logged.get(size)

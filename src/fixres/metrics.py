@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +93,11 @@ class Tally:
             "num_near_ties": self.num_near_ties,
             "confusion": self.confusion.tolist() if self.confusion is not None and self.num_classes <= 100 else None,
         }
+
+
+def without_confusion(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result without its confusion matrix, which is too long for a log line."""
+    return {key: value for key, value in result.items() if key != "confusion"}
 
 
 def _near_ties(logits: Tensor) -> int:

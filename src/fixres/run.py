@@ -16,7 +16,7 @@ from torch import nn
 from fixres import checkpoint, models
 from fixres.comparison import Carried, Outcome, decide_size, finish
 from fixres.config import Recipe
-from fixres.data.collections import Collection, open_collection
+from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.errors import UserError
 from fixres.metrics import PairedDifference
 from fixres.recipes import flatten, to_yaml
@@ -143,18 +143,13 @@ def compare_recipes(saved: str, now: str) -> dict[str, str]:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
-    uri, weights = recipe.data.uri, recipe.model.weights
-    scheme, colon, body = uri.partition(":")
-    if colon and scheme == "folder" and body:
-        uri = f"folder:{Path(body).expanduser().absolute()}"
-    elif Path(uri).expanduser().is_dir() and uri:
-        uri = f"folder:{Path(uri).expanduser().absolute()}"
+    weights = recipe.model.weights
     path, mark, which = weights.partition("#")
     if path not in ("none", "pretrained") and Path(path).exists():
         weights = f"{Path(path).absolute()}{mark}{which}"
     return recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"uri": uri}),
+            "data": recipe.data.model_copy(update={"uri": absolute_uri(recipe.data.uri)}),
             "model": recipe.model.model_copy(update={"weights": weights}),
         }
     )

@@ -20,6 +20,7 @@ from fixres.data.loader import resolve_workers, train_batches
 from fixres.errors import UserError
 from fixres.evaluate import Evaluation, Reading, evaluate
 from fixres.fix import apply_plan, set_train_mode, verify_plan
+from fixres.metrics import without_confusion
 from fixres.optim import Mixer, WeightAverage, make_optimizer
 from fixres.resolution import Plan, Preprocess
 from fixres.runlog import RunLog
@@ -259,7 +260,7 @@ def finish_epoch(shop: Workshop, run: StageRun, state: TrainState, watch: Stopwa
             split=shop.collection.select,
             weights=state.shipped_label,
             num_images=found.num_images,
-            results=[_without_confusion(r) for r in found.results],
+            results=[without_confusion(r) for r in found.results],
         )
     if epoch % shop.recipe.output.save_every_epochs == 0 or is_last:
         checkpoint.save_state(
@@ -329,10 +330,6 @@ def _where(run: StageRun, state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "epoch": round(state.step / run.steps_per_epoch, 4),
     }
-
-
-def _without_confusion(result: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if key != "confusion"}
 
 
 class Window:

@@ -16,7 +16,7 @@ from fixres.data.splits import THIRDS, Names, Split, carve
 from fixres.data.synthetic import open_synthetic
 from fixres.errors import UserError, did_you_mean
 
-__all__ = ["Collection", "Names", "Split", "open_collection"]
+__all__ = ["Collection", "Names", "Split", "absolute_uri", "open_collection"]
 
 _Opener = Callable[[Data, str], tuple[str, dict[str, Split], list[str]]]
 _SCHEMES: dict[str, _Opener] = {"folder": open_folder, "elpv": open_elpv, "synthetic": open_synthetic}
@@ -77,6 +77,15 @@ def open_collection(data: Data, split_file: Path | None = None, classes: Sequenc
         if missing:
             notes.append(f"{len(missing)} of {len(names)} classes have no pictures in {name}: {_some(missing)}")
     return Collection(uri, names, splits, select, report, tuple(notes + carved))
+
+
+def absolute_uri(uri: str) -> str:
+    """Return a folder's URI with its path made absolute; any other URI as it is."""
+    scheme, _, body = uri.partition(":")
+    path = body if scheme == "folder" and body else uri
+    if path == uri and not (uri and Path(uri).expanduser().is_dir()):
+        return uri
+    return f"folder:{Path(path).expanduser().absolute()}"
 
 
 def _open(data: Data) -> tuple[str, dict[str, Split], list[str]]:
