@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fixres import legacy, models
 from fixres.checkpoint import read_weights
@@ -21,6 +22,8 @@ CASES = {
     "convnext_atto": (64, ("head.fc",), ("head.norm",)),
     "vgg11": (64, ("head.fc",), ()),
     "levit_128s": (224, ("head", "head_dist"), ("head.bn", "head_dist.bn")),
+    "volo_d1_224": (224, ("head", "aux_head"), ("norm",)),
+    "convformer_s18": (64, ("head.fc",), ("head.fc.norm",)),
 }
 
 
@@ -102,6 +105,64 @@ def test_a_transformer_gets_its_positions_resized_in_a_copy() -> None:
 def test_an_illegal_size_names_legal_ones(name: str, size: int, legal: str) -> None:
     with pytest.raises(UserError, match=f"cannot take {size} px\n  it takes .*{legal}"):
         models.at_size(models.build(name, 2), size)
+
+
+def test_a_size_of_which_a_part_would_be_ignored_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"cannot take 230 px\n  it takes 208, 224, 240, 256\n.*last 6 px would be ignored"
+    ):
+        models.at_size(models.build("vit_tiny_patch16_224", 2), 230)
+
+
+def test_a_network_that_resizes_its_input_takes_one_size() -> None:
+    model = models.build("crossvit_9_240", 2)
+    assert models.at_size(model, 240) is model
+    with pytest.raises(UserError, match=r"cannot take 480 px\n  it takes 240\n.*resizes every picture to 240 px"):
+        models.at_size(model, 480)
+
+
+def test_looking_at_a_transformer_leaves_nothing_stale() -> None:
+    model = models.build("levit_128s", 2)
+    models.probe(model, 224)
+    models.last_norms(model, 224)
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    other = models.build("levit_128s", 2)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    with models.evaluation_mode(model), torch.inference_mode():
+        model(images)
+    models.load_strict(model, other.state_dict(), "FILE")
+    with models.evaluation_mode(model), models.evaluation_mode(other), torch.inference_mode():
+        assert torch.equal(model(images), other(images))
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50d_evos", "resnetv2_50d_frn", "convnext_zepto_rms"])
+def test_rarer_norms_are_norms_too(name: str) -> None:
+    with torch.device("meta"):
+        model = models.build(name, 2)
+    assert [norm.rpartition(".")[2] for norm in models.last_norms(model, 64)] == ["norm"]
+
+
+class Recurrent(nn.Module):
+    """An LSTM of width 4 over 16 pixels: 16 x 4 gates x 4 x (3 + 4) multiply-adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.lstm(images.flatten(2).mT)[0].mean(1)
+
+
+def test_work_is_counted_where_the_device_has_no_formula() -> None:
+    assert models.gmacs(Recurrent(), 4) == pytest.approx(16 * 4 * 4 * (3 + 4) / 1e9)
+
+
+def test_work_of_a_class_token_network_can_be_counted() -> None:
+    model = models.build("cait_xxs24_224", 2)
+    assert models.gmacs(model, 224) == pytest.approx(2.53, abs=0.05)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("init", ["torch", "kaiming_fan_out"])

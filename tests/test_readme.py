@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import resnet18
 
 from fixres.cli import COMMANDS, main
 
@@ -33,6 +35,7 @@ def test_every_command_of_the_readme_works(photos: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     (recipe,) = blocks("yaml")
     (tmp_path / "my.yaml").write_text(recipe)
+    torch.save({"epoch": 1, "state_dict": resnet18(num_classes=3).state_dict()}, tmp_path / "epoch_1.pth.tar")
     found = commands()
     assert len(found) >= 6
     for words in found:

@@ -43,9 +43,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("fixres")
+        try:
+            return version("fixres")
+        except PackageNotFoundError:  # a checkout that was never installed, as torch.hub makes
+            return "0+checkout"
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'fixres' has no attribute '{name}'")

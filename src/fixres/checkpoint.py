@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fixres import safety
 from fixres.errors import UserError
 from fixres.optim import WeightAverage
 from fixres.runlog import write_with
@@ -98,24 +97,17 @@ def restore_state(state: TrainState, content: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(content["device_rng"])
 
 
-def read_checkpoint(path: Path) -> Any:
-    """Read a .pt file with weights_only=True: tensors and plain containers, nothing that runs.
+def read_checkpoint(path: Path, trust: bool = False) -> Any:
+    """Read a .pt, .pth or .safetensors file: tensors and plain containers, nothing that runs (see fixres.safety).
+
+    Args:
+        path: the file.
+        trust: load a file that asks for other objects too, which runs its author's code; a warning names them.
 
     Raises:
-        UserError: missing, truncated, or it holds more than data.
+        UserError: missing, truncated, it claims memory it does not hold, or it holds more than data.
     """
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain values, and loading it would run code: refused\n"
-            f"  ({str(error).strip().splitlines()[0][:160]})"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        raise UserError(f"cannot read {path}: it is truncated or no checkpoint ({reason})") from error
+    return safety.load(path, trust=trust)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -124,13 +116,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: missing, truncated, or not a flat dictionary of tensors.
     """
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise UserError(f"no such file: {path}")
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"cannot read {path}: it is truncated or no safetensors file ({error})") from error
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else type(content).__name__

@@ -25,15 +25,20 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("fixres.commands:demo", "the whole method on real photographs, in minutes"),
-    "train": Command("fixres.commands:train", "train a recipe: small first, then the fix"),
-    "fix": Command("fixres.commands:fix", "adapt the end of a trained network to a larger size"),
-    "eval": Command("fixres.commands:eval", "accuracy of a checkpoint at any sizes"),
-    "predict": Command("fixres.commands:predict", "classify pictures"),
-    "study": Command("fixres.commands:study", "one recipe over several seeds: mean, spread, paired difference"),
-    "report": Command("fixres.commands:report", "one HTML page about one or more runs"),
+    "demo": Command("fixres.commands.training:demo", "the whole method on real photographs, in minutes"),
+    "train": Command("fixres.commands.training:train", "train a recipe: small first, then the fix"),
+    "fix": Command("fixres.commands.training:fix", "adapt the end of a trained network to a larger size"),
+    "eval": Command("fixres.commands.using:eval", "accuracy of a checkpoint at any sizes"),
+    "predict": Command("fixres.commands.using:predict", "classify pictures"),
+    "study": Command(
+        "fixres.commands.training:study", "one recipe over several seeds: mean, spread, paired difference"
+    ),
+    "report": Command("fixres.commands.using:report", "one HTML page about one or more runs"),
+    "models": Command("fixres.commands.catalogue:models", "list architectures: parameters, GMACs, sizes, last norm"),
+    "import": Command("fixres.commands.weights:import_", "any checkpoint to a model folder, strictly and safely"),
+    "fetch": Command("fixres.commands.weights:fetch", "download released weights, with resume and checksum"),
     "recipes": Command("fixres.cli:recipes", "list the shipped recipes, or print one in full"),
-    "doctor": Command("fixres.commands:doctor", "what this machine has, and what it lacks"),
+    "doctor": Command("fixres.commands.using:doctor", "what this machine has, and what it lacks"),
 }
 
 

@@ -18,6 +18,7 @@ from fixres.errors import UserError
 from fixres.evaluate import Evaluation, conditions
 from fixres.metrics import PairedDifference, paired_difference, without_confusion
 from fixres.product import Sheet, save_product
+from fixres.product.sources import license_of
 from fixres.resolution import candidate_sizes, choose_size, matching_size
 from fixres.runlog import write_text
 from fixres.train import StageRun, Workshop, is_fix
@@ -126,6 +127,7 @@ def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
             "holdout": shop.recipe.data.holdout,
             "license": shop.recipe.data.license,
             "weights": shop.recipe.model.weights,
+            "weights_license": license_of(shop.recipe.model.weights),
         },
         model_args=shop.model_args,
         seed=shop.recipe.seed,

@@ -46,18 +46,20 @@ class Data(Section):
 
 
 class Model(Section):
-    """The network, by timm name, and the weights it starts from."""
+    """The network, by timm name or alias, and the weights it starts from."""
 
     name: str = "resnet18"
-    """timm architecture."""
+    """timm architecture, with a tag or without, or an alias: `fixres models`."""
     weights: str = "none"
-    """none (random), pretrained (timm's own), package:efficientnet-lite0, or a weights file / model folder."""
+    """none (random), pretrained (timm's own), a run or model folder, a weights file, or timm: hf-hub: fixres: url:."""
     num_classes: Positive | Literal["data"] = "data"
     """Classes of the head; data: as many as the collection has."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, for example drop_path_rate."""
     init: Literal["timm", "torch", "kaiming_fan_out"] = "timm"
     """How random weights are drawn."""
+    zero_init_last: bool | Literal["init"] = "init"
+    """Last norm of each residual block starts at 0; false as in ResNeXt-PyTorch; init: as model.init has it."""
     mean: Triple | Literal["model"] = "model"
     """Per-channel mean of the input in [0, 1]; model: what the network was trained with."""
     std: Triple | Literal["model"] = "model"
@@ -77,6 +79,8 @@ class Optim(Section):
     """Weight decay, on weights of two or more dimensions only."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
     """Gradient norm limit; 0: none."""
+    state: str = ""
+    """Momentum by parameter name for the first stage: the folder `fixres import --optimizer` wrote."""
 
 
 class Schedule(Section):

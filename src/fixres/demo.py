@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ def predict_some(folder: Path, outcome: Outcome, recipe: Recipe, count: int = 6)
     chosen = np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)
     predictor = Predictor(product, Runtime(recipe.runtime))
     found = list(predictor(split.read(int(i)) for i in chosen))
-    named = [Prediction(split.paths[int(i)], p.top, p.size, p.error) for i, p in zip(chosen, found, strict=True)]
+    named = [replace(p, path=split.paths[int(i)]) for i, p in zip(chosen, found, strict=True)]
     labels = [product.classes[int(split.labels[i])] for i in chosen]
     rows = [{**p.as_dict(), "label": label} for p, label in zip(named, labels, strict=True)]
     write_text(folder / "predictions.json", json.dumps(rows, indent=2) + "\n")

@@ -14,7 +14,7 @@ def _as_table(predictions: Sequence[Prediction]) -> str:
     lines = []
     for p in predictions:
         lines.append(p.path + (f"  cannot be read: {p.error}" if p.error else ""))
-        lines += [f"  {name:<72} ({100 * probability:5.2f} %)" for name, probability in p.top]
+        lines += [f"  {name:<72} ({100 * share:5.2f} %)" for name, (_, share) in zip(p.said, p.top, strict=True)]
     return "\n".join(lines) + "\n"
 
 

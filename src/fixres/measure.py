@@ -68,7 +68,9 @@ def open_for(product: Product, request: Request) -> Collection:
 
 def own_split(product: Product, uri: str | None) -> Path | None:
     """Return the split.json of the run the product belongs to, if `uri` is that run's collection."""
-    saved = Path(product.source.partition("#")[0]).parent / "split.json"
+    if product.home is None:
+        return None
+    saved = product.home / "split.json"
     is_own = uri is None or absolute_uri(uri) == product.details.get("data", {}).get("uri")
     return saved if is_own and saved.exists() else None
 

@@ -12,8 +12,12 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from fixres.config import Ema, Optim, Stage
+from fixres.errors import UserError
 from fixres.sampling import sample_seed
 from fixres.schedule import ema_decay
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+"""Optimizer state by parameter name, beside an imported model."""
 
 
 def make_optimizer(model: nn.Module, optim: Optim, stage: Stage) -> torch.optim.Optimizer:
@@ -63,3 +67,30 @@ class Mixer:
         finally:
             np.random.set_state(state)
         return mixed, targets
+
+
+def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Give the optimizer momentum by parameter name, `PARAMETER.momentum_buffer` and the like, never by position.
+
+    Raises:
+        UserError: a tensor belongs to no trained parameter, has another shape, or a parameter has none.
+    """
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    parameters = {name: p for name, p in model.named_parameters() if id(p) in trained}
+    collected: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        name, _, entry = key.rpartition(".")
+        if name not in parameters:
+            raise UserError(f"{source} has state for '{name}', which this stage does not train\n  use moves: all")
+        if entry != "step" and tensor.shape != parameters[name].shape:
+            raise UserError(f"{source}: '{key}' is {list(tensor.shape)}, the parameter {list(parameters[name].shape)}")
+        collected.setdefault(name, {})[entry] = tensor
+    without = [name for name in parameters if name not in collected]
+    if without:
+        raise UserError(f"{source} has no state for {', '.join(without[:4])}{' ...' if len(without) > 4 else ''}")
+    for name, entries in collected.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {
+            entry: tensor.clone() if entry == "step" else tensor.to(parameter.device, parameter.dtype, copy=True)
+            for entry, tensor in entries.items()
+        }

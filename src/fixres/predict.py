@@ -34,13 +34,18 @@ class Prediction:
     """(class name, probability)."""
     size: int
     error: str = ""
+    said: tuple[str, ...] = ()
+    """What people call the classes of `top`; the names themselves where they are words."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of `predict --format json`."""
         fields: dict[str, Any] = {
             "path": self.path,
             "size": self.size,
-            "top": [{"name": name, "probability": probability} for name, probability in self.top],
+            "top": [
+                {"name": name, **({"description": said} if said != name else {}), "probability": probability}
+                for (name, probability), said in zip(self.top, self.said, strict=True)
+            ],
         }
         return {**fields, "error": self.error} if self.error else fields
 
@@ -89,11 +94,9 @@ class Predictor:
                 predictions.append(Prediction(name, (), size, errors.get(i, "")))
                 continue
             values, indices = rows[place[i]].sort(descending=True, stable=True)
-            top = [
-                (self.product.classes[int(k)], float(p))
-                for p, k in zip(values[: self.top_k], indices[: self.top_k], strict=True)
-            ]
-            predictions.append(Prediction(name, tuple(top), size))
+            best = [int(k) for k in indices[: self.top_k]]
+            top = tuple((self.product.classes[k], float(p)) for k, p in zip(best, values[: self.top_k], strict=True))
+            predictions.append(Prediction(name, top, size, said=tuple(self.product.spoken(k) for k in best)))
         return predictions
 
     def _probabilities(self, images: list[Tensor], shape: int) -> Tensor:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
-from fixres import checkpoint, legacy, models
+from fixres import models
 from fixres.config import Model, Recipe
 from fixres.data.collections import Collection
+from fixres.download import fetch_released
 from fixres.errors import UserError
 from fixres.product import Product, load
+from fixres.product.foreign import Wanted, load_file
+from fixres.product.sources import WEIGHTS, released_without_head
 from fixres.recipes import read_document, validate
+from fixres.released import Released
 from fixres.resolution import Preprocess
 
 
@@ -48,12 +51,13 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
     note = f"the head starts from random weights, for {num_classes} classes"
     if settings.weights == "none":
         note = ""
-        model = models.build(settings.name, num_classes, model_args, settings.init)
+        zero_init_last = None if settings.zero_init_last == "init" else settings.zero_init_last
+        model = models.build(settings.name, num_classes, model_args, settings.init, zero_init_last)
     elif settings.weights == "pretrained":
         model = models.build(settings.name, num_classes, model_args)
-        _load_body(model, models.fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
-    elif settings.weights.startswith("package:"):
-        model = _packaged(settings, num_classes)
+        models.load_body(model, models.fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
+    elif (headless := released_without_head(settings.weights)) is not None:
+        model, model_args = _load_headless(settings, headless, num_classes)
     else:
         product = _load_product(settings)
         model, model_args = product.model, product.model_args
@@ -67,13 +71,17 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
 
 
 def _load_product(settings: Model) -> Product:
-    """Load model.weights, a run or model folder or a weights file; #before_fix asks for the weights before a fix."""
-    source, _, which = settings.weights.partition("#")
-    if which not in ("", "before_fix"):
-        raise UserError(f"model.weights {settings.weights}: after # only before_fix is allowed")
-    product = load(source, which or "fixed", settings.name)
-    if product.architecture.split(".")[0] != settings.name.split(".")[0]:
-        raise UserError(f"{source} holds '{product.architecture}', the recipe says '{settings.name}'")
+    """Load model.weights: anything `load` takes; #before_fix, #raw or #ema after it asks for these weights."""
+    source, _, which = settings.weights.rpartition("#")
+    if not source or which.startswith("sha256="):
+        source, which = settings.weights, "fixed"
+    if which not in WEIGHTS:
+        raise UserError(f"model.weights {settings.weights}: after # may stand {', '.join(WEIGHTS)}")
+    product = load(source, which, settings.name)
+    if not models.same_architecture(product.architecture, settings.name):
+        raise UserError(
+            f"{source} holds '{product.architecture}', not '{settings.name}'\n  --model.name {product.architecture}"
+        )
     model_args = {**product.model_args, **settings.kwargs}
     if model_args == product.model_args:
         return product
@@ -84,33 +92,33 @@ def _load_product(settings: Model) -> Product:
     return replace(product, model=model, model_args=model_args)
 
 
+def _load_headless(settings: Model, released: Released, num_classes: int) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Load a released network that was trained without classes, for instance MoCo's, with a random head."""
+    if not models.same_architecture(released.architecture, settings.name):
+        raise UserError(
+            f"{settings.weights} holds '{released.architecture}', not '{settings.name}'\n"
+            f"  --model.name {released.architecture}"
+        )
+    path, _ = fetch_released(released.name)
+    wanted = Wanted(settings.name, new_head=num_classes, model_args=settings.kwargs)
+    return load_file(path, wanted, settings.weights)[0].model, settings.kwargs
+
+
 def _preprocess(recipe: Recipe, model: nn.Module, product: Product | None) -> Preprocess:
     """Return the test-time preprocessing: the recipe's where it says, else the product's, else the network's."""
     settings, evaluation = recipe.model, recipe.evaluation
-    statistics = models.input_statistics(model)
-    kept = product.preprocess if product is not None and product.details else None
-    interpolation = kept.interpolation if kept else statistics.interpolation
+    kept = product.preprocess if product is not None else models.published_preprocess(model)
     return Preprocess(
         size=models.default_size(model),
         crop_ratio=evaluation.crop_ratio,
         resize=evaluation.resize,
-        interpolation=interpolation if evaluation.interpolation == "model" else evaluation.interpolation,
-        mean=(kept.mean if kept else statistics.mean) if settings.mean == "model" else settings.mean,
-        std=(kept.std if kept else statistics.std) if settings.std == "model" else settings.std,
+        interpolation=kept.interpolation if evaluation.interpolation == "model" else evaluation.interpolation,
+        mean=kept.mean if settings.mean == "model" else settings.mean,
+        std=kept.std if settings.std == "model" else settings.std,
         exif=recipe.data.exif,
         alpha=recipe.data.alpha,
         exact=evaluation.exact,
     )
-
-
-def _load_body(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load everything but the head, which keeps its random weights when the number of classes differs."""
-    own = model.state_dict()
-    heads = tuple(f"{name}." for name in models.head_names(model))
-    for name in own:
-        if name.startswith(heads) and name in state and state[name].shape != own[name].shape:
-            state[name] = own[name]
-    models.load_strict(model, state, source)
 
 
 def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed: int) -> Recipe:
@@ -123,8 +131,8 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
         UserError: no data given and none stored.
     """
     stored = product.details.get("data", {})
-    path = Path(product.source.partition("#")[0]).parent / "recipe.yaml"
-    raw: dict[str, Any] = dict(read_document(path).values) if path.exists() else {}
+    path = product.home / "recipe.yaml" if product.home is not None else None
+    raw: dict[str, Any] = dict(read_document(path).values) if path is not None and path.exists() else {}
     data = {**raw.get("data", {}), "uri": uri or stored.get("uri", "")}
     if not data["uri"]:
         raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
@@ -152,16 +160,3 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
             "evaluation": evaluation,
         }
     )
-
-
-def _packaged(settings: Model, num_classes: int) -> nn.Module:
-    wanted = models.PACKAGED_WEIGHTS.get(settings.weights)
-    if wanted is None:
-        raise UserError(f"unknown weights '{settings.weights}'\n  allowed: {', '.join(models.PACKAGED_WEIGHTS)}")
-    if settings.name != wanted:
-        raise UserError(f"{settings.weights} holds '{wanted}', not '{settings.name}'\n  --model.name {wanted}")
-    model = models.build(settings.name, 1000, settings.kwargs)
-    state = checkpoint.read_weights(Path(legacy.packaged_lite0_file()))
-    models.load_strict(model, legacy.from_lukemelas(state, model, settings.weights), settings.weights)
-    models.reset_head(model, num_classes)
-    return model

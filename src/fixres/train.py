@@ -21,7 +21,7 @@ from fixres.errors import UserError
 from fixres.evaluate import Evaluation, Reading, evaluate
 from fixres.fix import apply_plan, set_train_mode, verify_plan
 from fixres.metrics import without_confusion
-from fixres.optim import Mixer, WeightAverage, make_optimizer
+from fixres.optim import OPTIMIZER_FILE, Mixer, WeightAverage, load_named_state, make_optimizer
 from fixres.resolution import Plan, Preprocess
 from fixres.runlog import RunLog
 from fixres.runtime import Runtime
@@ -169,6 +169,10 @@ def begin(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[TrainState, 
     model = shop.runtime.place(model)
     apply_plan(model, run.plan)
     optimizer = make_optimizer(model, shop.recipe.optim, run.stage)
+    if shop.recipe.optim.state and run.index == 0:
+        source = Path(shop.recipe.optim.state)
+        source = source / OPTIMIZER_FILE if source.is_dir() else source
+        load_named_state(optimizer, model, checkpoint.read_weights(source), str(source))
     average = WeightAverage(model, shop.recipe.ema) if run.stage.ema else None
     wrapped, optimizer = shop.runtime.prepare(model, optimizer)
     state = TrainState(model, optimizer, average, scaler=shop.runtime.accelerator.scaler, stage_index=run.index)

@@ -1,11 +1,10 @@
-"""The bodies of the commands that need a network. Each takes its words and returns an exit code."""
+"""Commands that train: `train`, `fix`, `study`, `demo`."""
 
 from __future__ import annotations
 
-import glob
 import json
+import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from pydantic import Field
 
+from fixres.commands.opening import open_product
 from fixres.config import Recipe
 from fixres.errors import UserError
 from fixres.parsing import parse_flags, parse_recipe
 
 if TYPE_CHECKING:
     from fixres.console import Console
-    from fixres.predict import Prediction
 
 
 def train(words: Sequence[str]) -> int:
@@ -76,7 +75,7 @@ class FixFlags:
     """Flags of `fixres fix`."""
 
     checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, or weights file with --model."""
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     size: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="N|auto")]
     """Size to fix at, in pixels; auto: chosen on the selecting split."""
     data: str | None = None
@@ -94,7 +93,9 @@ class FixFlags:
     augment: Literal["none", "flip", "v1", "v2"] | None = None
     """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
     model: str | None = None
-    """timm architecture of a bare weights file."""
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """raw or ema of a training checkpoint; a file for timm:NAME."""
     train_size: Annotated[int, Field(ge=1)] | None = None
     """Size the network was trained at, where the checkpoint does not say; timm's for a bare weights file."""
     seed: int = 0
@@ -114,7 +115,8 @@ def fix(words: Sequence[str]) -> int:
     from fixres.run import run_recipe
     from fixres.start import fix_recipe
 
-    product = load(flags.checkpoint, model_name=flags.model)
+    console = Console(flags.quiet)
+    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
     if product.details.get("before_fix"):
         # A fix starts from the network as it was trained, not from a head fixed for another size.
         product = load(flags.checkpoint, "before_fix")
@@ -123,8 +125,7 @@ def fix(words: Sequence[str]) -> int:
     names = ("size", "moves", "solver", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     recipe = fix_recipe(product, flags.data, settings, flags.seed)
-    folder = flags.out or _beside(Path(flags.checkpoint), f"fix-{flags.size}")
-    console = Console(flags.quiet)
+    folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
     try:
         run_recipe(recipe, folder, listeners=[console], split_from=own_split(product, flags.data))
     except KeyboardInterrupt:
@@ -138,183 +139,12 @@ def fix(words: Sequence[str]) -> int:
     return 0
 
 
-def _beside(checkpoint: Path, suffix: str) -> Path:
+def _beside(source: str, suffix: str) -> Path:
+    checkpoint = Path(source)
+    if not checkpoint.exists():
+        return Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source)}-{suffix}"
     base = checkpoint.parent if checkpoint.name == "model" or checkpoint.is_file() else checkpoint
     return base.with_name(f"{base.resolve().name}-{suffix}")
-
-
-@dataclass(frozen=True)
-class EvalFlags:
-    """Flags of `fixres eval`."""
-
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, or weights file with --model."""
-    data: str | None = None
-    """Data URI; the product's own when left out."""
-    split: Literal["train", "holdout", "val", "test"] | None = None
-    """Split to measure; the collection's reported one when left out."""
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sizes in pixels; the product's test size when left out."""
-    resize: Literal["shorter", "height", "squash", "pad"] | None = None
-    """Resize in place of the product's own."""
-    weights: Literal["fixed", "before_fix"] = "fixed"
-    """before_fix: with the tensors the fix moved as they were before it."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Pictures per batch; the one the product was measured with when left out."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes."""
-    on_bad_image: Literal["error", "skip"] = "error"
-    """What an unreadable picture does."""
-    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
-    """Where to compute."""
-    model: str | None = None
-    """timm architecture of a bare weights file."""
-    json: Path | None = None
-    """Write the result to this file; - for stdout."""
-    predictions: Path | None = None
-    """Write one CSV row per picture and size to this file."""
-    quiet: bool = False
-    """Print results only."""
-
-
-def eval(words: Sequence[str]) -> int:
-    """`fixres eval CKPT [--data URI] [--split S] [--sizes 96,128] [--json FILE] [--predictions FILE]`."""
-    flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
-    from fixres.console import Console, results_table
-    from fixres.measure import Request, measure_product, predictions_csv
-    from fixres.product import load
-    from fixres.runlog import write_text
-
-    for path in (flags.json, flags.predictions):
-        if path is not None and path.is_dir():
-            raise UserError(f"{path} is a folder; give the name of a file")
-    console = Console(flags.quiet)
-    product = load(flags.checkpoint, flags.weights, flags.model)
-    if flags.resize:
-        product = replace(product, preprocess=replace(product.preprocess, resize=flags.resize))
-    console.preprocessing(product.preprocess, product.source)
-    request = Request(
-        data=flags.data,
-        split=flags.split,
-        sizes=flags.sizes,
-        batch_size=flags.batch_size,
-        workers=flags.workers,
-        on_bad_image=flags.on_bad_image,
-        device=flags.device,
-    )
-
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": "measuring", "done": done, "total": total})
-
-    try:
-        answer, found, split = measure_product(product, request, progress)
-    finally:
-        console.close()
-    title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}"
-    console.table(title, *results_table(answer["results"]))
-    for line in answer.pop("remarks"):
-        console.say(line)
-    if flags.json is not None:
-        text = json.dumps(answer, indent=2) + "\n"
-        if str(flags.json) == "-":
-            sys.stdout.write(text)
-        else:
-            write_text(flags.json, text)
-    if flags.predictions is not None:
-        write_text(flags.predictions, predictions_csv(found, split, product.classes))
-    return 0
-
-
-@dataclass(frozen=True)
-class PredictFlags:
-    """Flags of `fixres predict`."""
-
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, or weights file with --model."""
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    """Pictures, folders of pictures, or patterns."""
-    top_k: Annotated[int, Field(ge=1)] = 5
-    """Classes to name per picture."""
-    size: Annotated[int, Field(ge=1)] | None = None
-    """Size in place of the product's test size."""
-    format: Literal["table", "json", "jsonl", "csv"] = "table"
-    """Form of the output."""
-    out: Path | None = None
-    """Write here in place of stdout."""
-    model: str | None = None
-    """timm architecture of a bare weights file."""
-    quiet: bool = False
-    """Print predictions only."""
-
-
-def predict(words: Sequence[str]) -> int:
-    """`fixres predict CKPT PATH... [--top-k 5] [--format table|json|jsonl|csv] [--out FILE]`."""
-    flags = parse_flags(
-        words, PredictFlags, "fixres predict", "Classify pictures with the product's own preprocessing."
-    )
-    from fixres.config import Runtime as RuntimeSettings
-    from fixres.console import Console
-    from fixres.formats import FORMATS
-    from fixres.predict import Predictor, find_pictures
-    from fixres.product import load
-    from fixres.runlog import write_text
-    from fixres.runtime import Runtime
-
-    if not flags.paths:
-        raise UserError("no pictures given\n  fixres predict CKPT PICTURE_OR_FOLDER ...")
-    product = load(flags.checkpoint, model_name=flags.model)
-    console = Console(flags.quiet)
-    if flags.size is not None and flags.size != product.preprocess.size:
-        console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
-        product = product.at(flags.size)
-    console.preprocessing(product.preprocess, product.source)
-    pictures = find_pictures(_expand(flags.paths))
-    predictor = Predictor(product, Runtime(RuntimeSettings()), flags.top_k)
-    found: list[Prediction] = []
-    for prediction in predictor(pictures):
-        found.append(prediction)
-        console({"event": "progress", "what": "predicting", "done": len(found), "total": len(pictures)})
-    console.close()
-    text = FORMATS[flags.format](found)
-    if flags.out is None:
-        sys.stdout.write(text)
-    else:
-        write_text(flags.out, text)
-    failed = [p for p in found if p.error]
-    for p in failed:
-        console.warn(f"{p.path}: {p.error}")
-    return 2 if failed else 0
-
-
-def _expand(paths: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for path in paths:
-        matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) and not Path(path).exists() else []
-        found.extend(matches or [path])
-    return found
-
-
-@dataclass(frozen=True)
-class ReportFlags:
-    """Flags of `fixres report`."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    out: Path | None = None
-    """The page; report.html in the first run folder when left out."""
-
-
-def report(words: Sequence[str]) -> int:
-    """`fixres report RUN... [--out FILE.html]`."""
-    flags = parse_flags(words, ReportFlags, "fixres report", "One self-contained HTML page about one or more runs.")
-    from fixres.console import Console
-    from fixres.report import write_report
-
-    if not flags.runs:
-        raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")
-    out = flags.out or flags.runs[0] / "report.html"
-    Console().say(str(write_report(flags.runs, out)))
-    return 0
 
 
 @dataclass(frozen=True)
@@ -387,10 +217,3 @@ def demo(words: Sequence[str]) -> int:
     from fixres.demo import DemoFlags, run_demo
 
     return run_demo(parse_flags(words, DemoFlags, "fixres demo", "The whole method on real photographs."))
-
-
-def doctor(words: Sequence[str]) -> int:
-    """`fixres doctor`."""
-    from fixres.doctor import DoctorFlags, run_doctor
-
-    return run_doctor(parse_flags(words, DoctorFlags, "fixres doctor", "What this machine has, and what it lacks."))

@@ -1,4 +1,4 @@
-"""Weights written under other projects' names, translated tensor by tensor."""
+"""EfficientNets under the names of efficientnet_pytorch (lukemelas), translated tensor by tensor."""
 
 from __future__ import annotations
 
@@ -50,33 +50,47 @@ def efficientnet_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
-def from_lukemelas(state: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
-    """Return `state` under timm's names.
+def from_lukemelas(
+    state: Mapping[str, Tensor], model: nn.Module, source: str, *, head: bool = True, ordered: bool = True
+) -> dict[str, Tensor]:
+    """Return `state` under timm's names, in the network's order.
 
     The map is made from the structure of the blocks and then checked against the order of the tensors in the file,
-    which the two implementations share: a wrong entry between tensors of equal shape is found that way.
+    which the two implementations share: a wrong entry between tensors of equal shape is found that way. The counters
+    of BatchNorm may be absent, as in files of before PyTorch 0.4.1.
+
+    Args:
+        state: the file's tensors.
+        model: a timm EfficientNet; its weights are not changed.
+        source: what to call the file in a message.
+        head: whether the classifier must be there and fit; otherwise it may be absent or for other classes.
+        ordered: whether the order of the tensors is that of the network that was saved; safetensors keeps none.
 
     Raises:
         UserError: a tensor is missing, unknown, of another shape, or the names and the order disagree.
     """
     names = efficientnet_names(model)
     own = model.state_dict()
+    may_differ = () if head else tuple(name for name in names if name.startswith("_fc."))
     unknown = [name for name in state if name not in names]
-    missing = [name for name in names if name not in state]
+    missing = [n for n in names if n not in state and n not in may_differ and not n.endswith(".num_batches_tracked")]
     if unknown or missing:
         raise UserError(
             f"{source} is not this EfficientNet\n  unknown: {', '.join(unknown[:6]) or 'none'}\n"
             f"  missing: {', '.join(missing[:6]) or 'none'}"
         )
-    renamed = {names[name]: tensor for name, tensor in state.items()}
-    for by_name, by_order in zip(renamed, own, strict=True):
-        if by_name != by_order:
-            raise UserError(f"{source}: by its name a tensor is '{by_name}', by its place in the file '{by_order}'")
-        if renamed[by_name].shape != own[by_name].shape:
-            raise UserError(
-                f"{source}: '{by_name}' is {list(renamed[by_name].shape)}, the network's {list(own[by_name].shape)}"
-            )
-    return renamed
+    places = [theirs for theirs in names if theirs in state]
+    if ordered and list(state) != sorted(state):
+        for theirs, place in zip(state, places, strict=True):
+            if theirs != place:
+                raise UserError(
+                    f"{source}: by its name a tensor is '{names[theirs]}', by its place in the file '{names[place]}'"
+                )
+    for theirs in places:
+        given, wanted = state[theirs].shape, own[names[theirs]].shape
+        if given != wanted and theirs not in may_differ:
+            raise UserError(f"{source}: '{names[theirs]}' is {list(given)}, the network's {list(wanted)}")
+    return {names[theirs]: state[theirs] for theirs in places}
 
 
 def packaged_lite0_file() -> str:

@@ -1,0 +1,1 @@
+"""The bodies of the commands. Each takes its words and returns an exit code; `cli` names them all."""

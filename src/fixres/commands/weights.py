@@ -1,0 +1,152 @@
+"""Commands that bring weights in: `import` and `fetch`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from fixres.commands.opening import download_bar
+from fixres.errors import UserError
+from fixres.parsing import parse_flags
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+PositiveUnit = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class ImportFlags:
+    """Flags of `fixres import`."""
+
+    source: tyro.conf.Positional[str]
+    """Weights file, model folder, or timm: hf-hub: fixres: url: package: and a name."""
+    out: Path
+    """New model folder."""
+    model: str | None = None
+    """Architecture of a bare weights file, by timm name or alias: `fixres models`."""
+    weights: Literal["raw", "ema", "fixed", "before_fix"] = "fixed"
+    """Which weights of a training checkpoint; left out: raw, or ema when there is nothing else."""
+    new_head: Annotated[int, Field(ge=1)] | None = None
+    """Replace the classifier by a random one with this many classes."""
+    classes: str | None = None
+    """Names of the outputs: a text file with one per line, a JSON file by index, or the word imagenet."""
+    optimizer: bool = False
+    """Keep the optimizer's state by parameter name, for `fixres train --optim.state DIR`."""
+    trust: bool = False
+    """Run the code inside a pickle. Only for a file whose author you trust: it can do anything you can."""
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    """Size in pixels the weights were trained at; left out, the model's."""
+    size: Annotated[int, Field(ge=1)] | None = None
+    """Size in pixels to test at. This and the next five, left out: as the model's published weights are fed."""
+    crop_ratio: PositiveUnit | None = None
+    """size / resize_size."""
+    resize: Literal["shorter", "height", "squash", "pad"] | None = None
+    """height: as the released FixRes weights were measured."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Interpolation of the resize."""
+    mean: tuple[Unit, Unit, Unit] | None = None
+    """Per-channel mean of the input."""
+    std: tuple[PositiveUnit, PositiveUnit, PositiveUnit] | None = None
+    """Per-channel standard deviation of the input."""
+    license: str = ""
+    """Licence of the weights, written into the folder's README."""
+    seed: int = 0
+    """Seed of a new head."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def import_(words: Sequence[str]) -> int:
+    """`fixres import FILE --model NAME --out DIR [--weights raw|ema] [--new-head N] [--trust] ...`."""
+    flags = parse_flags(words, ImportFlags, "fixres import", "Any checkpoint to a model folder, strictly and safely.")
+    from fixres.console import Console
+    from fixres.importing import ImportRequest, import_weights
+
+    console = Console(flags.quiet)
+    names = ("size", "crop_ratio", "resize", "interpolation", "mean", "std")
+    request = ImportRequest(
+        source=flags.source,
+        out=flags.out,
+        model=flags.model,
+        weights=flags.weights,
+        new_head=flags.new_head,
+        trust=flags.trust,
+        classes=flags.classes,
+        optimizer=flags.optimizer,
+        seed=flags.seed,
+        license=flags.license,
+        feeding={name: getattr(flags, name) for name in names},
+        train_size=flags.train_size,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            product, notes = import_weights(request)
+        finally:
+            for warning in caught:
+                if issubclass(warning.category, UserWarning):
+                    console.warn(str(warning.message))
+    for note in notes:
+        console.say(note)
+    console.say(f"network: {product.architecture}, {len(product.classes):,} classes, {product.weights} weights")
+    console.preprocessing(product.preprocess, str(flags.out))
+    sys.stdout.write(f"{flags.out}\n")
+    return 0
+
+
+@dataclass(frozen=True)
+class FetchFlags:
+    """Flags of `fixres fetch`."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Released names (`fixres fetch` alone lists them), or https:// addresses, with #sha256=HEX to check them."""
+    out: Path | None = None
+    """Folder; left out: where PyTorch keeps downloaded checkpoints."""
+    quiet: bool = False
+    """Print the paths only."""
+
+
+def fetch(words: Sequence[str]) -> int:
+    """`fixres fetch NAME... [--out DIR]`: downloads that go on after an interruption and are checked."""
+    flags = parse_flags(words, FetchFlags, "fixres fetch", "Download released weights, with resume and checksum.")
+    from fixres import download
+    from fixres.console import Console
+    from fixres.released import RELEASED, find_released
+
+    if not flags.names:
+        sys.stdout.write(_list_released())
+        return 0
+    wanted = [name if "://" in name else find_released(name.removeprefix("fixres:")).name for name in flags.names]
+    console = Console(flags.quiet)
+    for name in wanted:
+        progress = download_bar(console, name.rpartition("/")[2])
+        try:
+            if name in RELEASED:
+                console.say(f"{name}: licence {RELEASED[name].license}")
+                path = download.fetch_released(name, folder=flags.out, progress=progress)[0]
+            else:
+                url, sha256 = download.parse_url(name)
+                path = download.fetch(url, sha256=sha256, folder=flags.out, progress=progress)
+        except OSError as error:
+            raise UserError(f"cannot write the download: {error}") from error
+        finally:
+            console.close()
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _list_released() -> str:
+    from fixres.released import RELEASED
+
+    width = max(map(len, RELEASED))
+    lines = []
+    for name, r in RELEASED.items():
+        accuracy = f"{r.top1:.1f} % at {r.test_size} px" if r.top1 is not None else r.content
+        lines.append(f"{name:<{width}}  {r.architecture:<24} {accuracy:<18} {r.license}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,17 @@
+"""Files of other projects: what layout they have, whose names they use, and what of a training can be taken over."""
+
+from fixres.legacy.fit import fit, named_optimizer_state
+from fixres.legacy.layouts import Found, choose, open_checkpoint, untrained_statistics
+from fixres.legacy.lukemelas import efficientnet_names, from_lukemelas, packaged_lite0_file
+
+__all__ = [
+    "Found",
+    "choose",
+    "efficientnet_names",
+    "fit",
+    "from_lukemelas",
+    "named_optimizer_state",
+    "open_checkpoint",
+    "packaged_lite0_file",
+    "untrained_statistics",
+]

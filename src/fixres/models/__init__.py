@@ -1,0 +1,77 @@
+"""timm behind one door: build a network, find its head and last norms, give it another size, count its work."""
+
+from fixres.models.build import architecture, build, default_size, in_channels, initialise, load_strict, reset_head
+from fixres.models.extra import OWN_ARCHITECTURES
+from fixres.models.listing import Alias, Architecture, aliases, describe, published_weights, search, size_rule
+from fixres.models.names import ALIASES, architecture_names, bare, canonical, same_architecture
+from fixres.models.plan import NORM_TYPES, head_names, last_norms, load_body, make_plan
+from fixres.models.published import (
+    PACKAGED_WEIGHTS,
+    fetch_hub_folder,
+    fetch_pretrained,
+    imagenet_classes,
+    is_imagenet,
+    published_classes,
+    published_config,
+    published_preprocess,
+    published_tag,
+)
+from fixres.models.sizes import (
+    MAX_SIZE,
+    at_size,
+    bound_size,
+    evaluation_mode,
+    gmacs,
+    larger_size,
+    legal_sizes,
+    probe,
+    refusal,
+    without_values,
+)
+
+__all__ = [
+    "ALIASES",
+    "MAX_SIZE",
+    "NORM_TYPES",
+    "OWN_ARCHITECTURES",
+    "PACKAGED_WEIGHTS",
+    "Alias",
+    "Architecture",
+    "aliases",
+    "architecture",
+    "architecture_names",
+    "at_size",
+    "bare",
+    "bound_size",
+    "build",
+    "canonical",
+    "default_size",
+    "describe",
+    "evaluation_mode",
+    "fetch_hub_folder",
+    "fetch_pretrained",
+    "gmacs",
+    "head_names",
+    "imagenet_classes",
+    "in_channels",
+    "initialise",
+    "is_imagenet",
+    "larger_size",
+    "last_norms",
+    "legal_sizes",
+    "load_body",
+    "load_strict",
+    "make_plan",
+    "probe",
+    "published_classes",
+    "published_config",
+    "published_preprocess",
+    "published_tag",
+    "published_weights",
+    "refusal",
+    "reset_head",
+    "same_architecture",
+    "search",
+    "size_rule",
+    "without_values",
+]

@@ -1,0 +1,121 @@
+"""Build a network with a head of its own, its weights loaded strictly, and say how it wants to be fed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from fixres.errors import UserError
+from fixres.models.names import canonical
+
+
+def build(
+    name: str,
+    num_classes: int,
+    kwargs: Mapping[str, Any] | None = None,
+    init: str = "timm",
+    zero_init_last: bool | None = None,
+) -> nn.Module:
+    """Build an architecture with random weights and a head of `num_classes`.
+
+    Args:
+        name: anything `canonical` understands; a tag decides how the network is fed, not its weights.
+        num_classes: outputs of the head.
+        kwargs: passed to timm.create_model.
+        init: `timm`, `torch` (every module's own reset_parameters) or `kaiming_fan_out` (convolutions as in the
+            ResNet paper, norms 1 and 0, other layers PyTorch's).
+        zero_init_last: whether the last norm of each residual block starts at 0; None: as `init` has it, which is
+            yes for timm's ResNets and no for the others.
+
+    Raises:
+        UserError: unknown name, or arguments the architecture does not take.
+    """
+    name = canonical(name)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **(kwargs or {}))
+    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"model.kwargs {dict(kwargs or {})} do not suit '{name}': {error}") from error
+    initialise(model, init)
+    if zero_init_last is not None:
+        _set_residual_start(model, name, zero_init_last)
+    return model
+
+
+def initialise(model: nn.Module, init: str) -> None:
+    """Redraw the weights in place: `torch`, `kaiming_fan_out`, or nothing for `timm`."""
+    if init == "timm":
+        return
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+        if init == "kaiming_fan_out" and isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _set_residual_start(model: nn.Module, name: str, zero: bool) -> None:
+    """Set the last norm of every residual block to 0 or 1.
+
+    Raises:
+        UserError: the architecture has no such norms.
+    """
+    blocks = [m for m in model.modules() if callable(getattr(m, "zero_init_last", None))]
+    if not blocks:
+        raise UserError(f"'{name}' has no residual blocks whose last norm can start at zero; leave zero_init_last out")
+    for block in blocks:
+        block.zero_init_last()  # type: ignore[operator]
+        if not zero:
+            for norm in block.modules():
+                weight = getattr(norm, "weight", None)
+                # Fresh norms are 1 unless the residual start made them 0.
+                if isinstance(weight, Tensor) and weight.dim() == 1 and not weight.any():
+                    nn.init.ones_(weight)
+
+
+def reset_head(model: nn.Module, num_classes: int) -> None:
+    """Replace the head by a freshly initialised one of `num_classes`."""
+    model.reset_classifier(num_classes)  # type: ignore[operator]
+
+
+def architecture(model: nn.Module) -> str:
+    """Return the timm name the network was built with."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return str(cfg.get("architecture", type(model).__name__))
+
+
+def in_channels(model: nn.Module) -> int:
+    """Return the number of input channels."""
+    return int((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 0, 0))[0])
+
+
+def default_size(model: nn.Module) -> int:
+    """Return the size in pixels timm states for the network's training."""
+    return int((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1])
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into the network: every tensor, the same names, the same shapes.
+
+    Raises:
+        UserError: lists what is missing, unexpected or of another shape; nothing has been loaded then.
+    """
+    own = model.state_dict()
+    # BatchNorm's counter is absent from files older than PyTorch 0.4 and means nothing to the output.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [
+        f"{k}: {list(state[k].shape)} in the file, {list(own[k].shape)} in the network"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if missing or unexpected or shapes:
+        lines = [f"{source} does not fit '{architecture(model)}'"]
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("another shape", shapes)):
+            if names:
+                more = f", and {len(names) - 6} more" if len(names) > 6 else ""
+                lines.append(f"  {what} ({len(names)}): {', '.join(names[:6])}{more}")
+        raise UserError("\n".join(lines))
+    model.load_state_dict(state, strict=not any(k not in state for k in own))

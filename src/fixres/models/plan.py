@@ -1,0 +1,170 @@
+"""Find the head and the last norms of any network, and say which tensors a stage may move."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import timm.layers
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fixres.errors import UserError
+from fixres.models.build import architecture, in_channels, load_strict
+from fixres.models.sizes import evaluation_mode
+from fixres.resolution import Plan
+
+_NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
+
+
+def _norms_of_timm() -> tuple[type[nn.Module], ...]:
+    """Return timm's norm layers, fused with an activation or not; releases differ in which they have."""
+    found = (layer for name, layer in vars(timm.layers).items() if _NORM_NAME.match(name) and isinstance(layer, type))
+    return tuple(layer for layer in found if issubclass(layer, nn.Module))
+
+
+NORM_TYPES: tuple[type[nn.Module], ...] = (
+    _BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.InstanceNorm2d,
+    *_norms_of_timm(),
+)
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the classifier layers (two for distilled networks).
+
+    Raises:
+        UserError: the network has no classifier.
+    """
+    get = getattr(model, "get_classifier", None)
+    heads = get() if callable(get) else None
+    heads = heads if isinstance(heads, tuple | list | nn.ModuleList) else (heads,)
+    layers = {id(head) for head in heads if isinstance(head, nn.Module)}
+    found = [name for name, module in model.named_modules() if id(module) in layers and _has_parameters(module)]
+    # VOLO's second classifier, whose logits are added to the first's, is in the configuration only.
+    stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    for name in (stated,) if isinstance(stated, str) else stated:
+        overlaps = any(f"{name}.".startswith(f"{head}.") or head.startswith(f"{name}.") for head in found)
+        if not overlaps and _has_parameters(dict(model.named_modules()).get(name)):
+            found.append(name)
+    if not found:
+        raise UserError(f"'{architecture(model)}' has no classifier layer; use moves: all")
+    return tuple(found)
+
+
+def _has_parameters(module: nn.Module | None) -> bool:
+    return module is not None and any(True for _ in module.parameters())
+
+
+def load_body(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load everything strictly but the head, which keeps its random weights where `state` has none of its shape.
+
+    Raises:
+        UserError: anything else does not fit.
+    """
+    own = model.state_dict()
+    heads = tuple(f"{name}." for name in head_names(model))
+    kept = {n: t for n, t in own.items() if n.startswith(heads)}
+    fits = all(n in state and state[n].shape == t.shape for n, t in kept.items())
+    body = {n: t for n, t in state.items() if not n.startswith(heads)}
+    load_strict(model, {**body, **({n: state[n] for n in kept} if fits else kept)}, source)
+
+
+def last_norms(model: nn.Module, size: int) -> tuple[str, ...]:
+    """Return the norms on whose output no other norm depends, in execution order.
+
+    One for most networks; several where branches end in norms of their own; none for a network without norms. Found
+    by walking the graph of one forward pass `[2, 3, size, size]`, so neither names nor definition order matter.
+    """
+    order: dict[str, Any] = {}
+    hooks = []
+
+    def remember(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                order.pop(name, None)
+                order[name] = output.grad_fn
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, NORM_TYPES):
+            hooks.append(module.register_forward_hook(remember(name)))
+    try:
+        with evaluation_mode(model), torch.enable_grad():
+            device = next(model.parameters()).device
+            output = model(torch.zeros(2, in_channels(model), size, size, device=device, requires_grad=True))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    followed = _norms_upstream(order, after=order.values())
+    # Some networks also compute what their logits do not use.
+    used = _norms_upstream(order, after=(), start=output.grad_fn) if isinstance(output, Tensor) else set(order)
+    return tuple(name for name in order if name not in followed and name in used)
+
+
+def _norms_upstream(order: Mapping[str, Any], after: Iterable[Any], start: Any = None) -> set[str]:
+    """Return the norms that `start`, or anything strictly behind the nodes `after`, is computed from."""
+    names = {node: name for name, node in order.items()}
+    seen: set[Any] = set()
+    upstream: set[str] = set()
+    # A norm's own internals lie upstream of its output, so start behind every norm and collect the norms met.
+    stack = [parent for node in after for parent, _ in node.next_functions] + [start]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in names:
+            upstream.add(names[node])
+        stack.extend(parent for parent, _ in node.next_functions)
+    return upstream
+
+
+def make_plan(model: nn.Module, moves: str, size: int) -> Plan:
+    """Return which tensors a stage at `size` may move.
+
+    Args:
+        model: the network.
+        moves: `all`; `head`: the classifier's parameters; `head+stats`: these, and the running statistics of the
+            last norms (the published FixRes code: their affine weights stay); `auto`: head+stats where the last
+            norms are BatchNorm, head otherwise.
+        size: side in pixels of the stage.
+
+    Raises:
+        UserError: head+stats and the last norm keeps no running statistics.
+    """
+    parameters = dict(model.named_parameters())
+    total = sum(p.numel() for p in parameters.values())
+    if moves == "all":
+        norms = tuple(n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats)
+        return Plan("all", tuple(parameters), norms, _statistics(model, norms), total, total)
+    prefixes = head_names(model)
+    trained = tuple(n for n in parameters if any(n == p or n.startswith(p + ".") for p in prefixes))
+    norms = ()
+    if moves in ("auto", "head+stats"):
+        found = last_norms(model, size)
+        tracked = tuple(n for n in found if _keeps_statistics(model.get_submodule(n)))
+        if moves == "head+stats" and (not found or tracked != found):
+            what = ", ".join(f"{n} ({type(model.get_submodule(n)).__name__})" for n in found if n not in tracked)
+            reason = f"{what} keeps no running statistics" if found else "it has no norm"
+            raise UserError(
+                f"moves head+stats does not suit '{architecture(model)}': {reason}\n  use moves: head, or moves: all"
+            )
+        norms = tracked if tracked == found else ()
+        moves = "head+stats" if norms else "head"
+    num_trained = sum(parameters[n].numel() for n in trained)
+    return Plan(moves, trained, norms, _statistics(model, norms), num_trained, total)
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.track_running_stats
+
+
+def _statistics(model: nn.Module, norms: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{norm}.{name}" for norm in norms for name, _ in model.get_submodule(norm).named_buffers())

@@ -1,0 +1,198 @@
+"""The sizes a network can take, and the work each costs."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fixres.errors import UserError
+from fixres.models.build import architecture, in_channels
+
+MAX_SIZE = 4096
+"""Largest side in pixels; beyond it one picture's activations exceed any machine's memory."""
+
+_REFUSALS = (RuntimeError, AssertionError, ValueError, AttributeError, IndexError, TypeError, ZeroDivisionError)
+"""What networks raise at a size they cannot take."""
+
+
+def at_size(model: nn.Module, size: int) -> nn.Module:
+    """Return the network ready for inputs `[B, 3, size, size]`: itself, or a resized copy for position embeddings.
+
+    Raises:
+        UserError: the architecture cannot take the size; the message lists the nearest that it can.
+    """
+    if not 1 <= size <= MAX_SIZE:
+        raise UserError(f"size {size}: give a number of pixels from 1 to {MAX_SIZE}")
+    try:
+        candidate = _resized(model, size)
+        probe(candidate, size)
+    except _REFUSALS as error:
+        legal = legal_sizes(model, size)
+        allowed = f"it takes {', '.join(map(str, legal))}" if legal else "no size near it works either"
+        raise UserError(
+            f"'{architecture(model)}' cannot take {size} px\n  {allowed}\n"
+            f"  ({type(error).__name__}: {_first_line(error)})"
+        ) from error
+    return candidate
+
+
+def _resized(model: nn.Module, size: int) -> nn.Module:
+    """Return the network itself, or a copy with its position grid changed to `size`.
+
+    Raises:
+        ValueError: the network resizes every input to one size of its own, or would ignore a part of this one.
+    """
+    own = _inner_size(model)
+    if own not in (None, size):
+        raise ValueError(f"it resizes every picture to {own} px itself, so another size would change nothing")
+    if bound_size(model) in (None, size):
+        return model
+    patch = patch_size(model)
+    if size % patch:
+        raise ValueError(f"its patches are {patch} px, so that the last {size % patch} px would be ignored")
+    copied = copy.deepcopy(model)
+    copied.set_input_size(img_size=size)  # type: ignore[operator]
+    return copied
+
+
+def _inner_size(model: nn.Module) -> int | None:
+    """Return the size to which the network itself resizes any input (CrossViT), or None."""
+    if hasattr(model, "img_size_scaled"):
+        size: Any = getattr(model, "img_size", None)
+        return int(size[0]) if isinstance(size, tuple | list) else None
+    return None
+
+
+def bound_size(model: nn.Module) -> int | None:
+    """Return the size a network with a position grid is built for, or None when it takes any."""
+    if not hasattr(model, "set_input_size"):
+        return None
+    for module in itertools.chain([getattr(model, "patch_embed", model)], model.modules()):
+        size = getattr(module, "img_size", None)
+        if isinstance(size, tuple):
+            return int(size[0])
+        if isinstance(size, int):
+            return size
+    return None
+
+
+def patch_size(model: nn.Module) -> int:
+    """Return the side in pixels of the patches a network cuts its input into, 1 where it does not say."""
+    size: Any = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+    return int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def legal_sizes(model: nn.Module, near: int, count: int = 4) -> list[int]:
+    """Return up to `count` sizes closest to `near`, multiples of 8 or of its patches, that the network can take."""
+    shape = model if needs_values(model) else without_values(model)
+    legal: list[int] = []
+    patch = patch_size(model)
+    step = patch if 8 % patch else 8
+    candidates = sorted(range(max(1, near // 2 // step) * step, 2 * near + step + 1, step), key=lambda s: abs(s - near))
+    for size in candidates:
+        if refusal(shape, size) is None:
+            legal.append(size)
+        if len(legal) == count:
+            break
+    return sorted(legal)
+
+
+def larger_size(model: nn.Module, size: int) -> int | None:
+    """Return the next round size above `size`, at most twice it, that the network takes; None where there is none."""
+    shape = model if needs_values(model) else without_values(model)
+    for step in (32, 28, 16, 8):
+        for larger in range((size // step + 1) * step, 2 * size + 1, step):
+            if refusal(shape, larger) is None:
+                return larger
+    return None
+
+
+def refusal(model: nn.Module, size: int) -> str | None:
+    """Return why the network cannot take `size`, in one line, or None when it can."""
+    try:
+        probe(_resized(model, size), size)
+    except _REFUSALS as error:
+        return _first_line(error) or type(error).__name__
+    return None
+
+
+def needs_values(model: nn.Module) -> bool:
+    """Return whether only the network with its values tells which sizes it takes, quickly and rightly.
+
+    Without values PyTorch does not notice positions beyond the end of a table (MViTv2), and runs an LSTM step by step.
+    """
+    return any(isinstance(module, nn.RNNBase) or hasattr(module, "rel_pos_h") for module in model.modules())
+
+
+def without_values(model: nn.Module) -> nn.Module:
+    """Return a copy on the meta device: it has shapes and no values, so that a forward pass costs no arithmetic.
+
+    The values are never copied, so that the copy of the largest network is as cheap as that of a small one.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put the network in evaluation mode, and every module back in its own mode afterwards.
+
+    Some transformers keep in evaluation what they computed from their parameters, and would go on using it after the
+    parameters have changed; what they kept is dropped at both ends.
+    """
+    modes = {module: module.training for module in model.modules()}
+    _forget_kept_biases(model)
+    try:
+        model.eval()
+        yield
+    finally:
+        _forget_kept_biases(model)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _forget_kept_biases(model: nn.Module) -> None:
+    for module in model.modules():
+        if getattr(module, "attention_bias_cache", None):
+            module.attention_bias_cache = {}  # type: ignore[assignment]
+
+
+def probe(model: nn.Module, size: int) -> None:
+    """Run one zero image `[1, 3, size, size]` through the network in evaluation mode and check its output's shape."""
+    device = next(model.parameters()).device
+    with evaluation_mode(model), torch.inference_mode():
+        output = model(torch.zeros(1, in_channels(model), size, size, device=device))
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        raise ValueError(f"the output is not one row of logits but {getattr(output, 'shape', type(output))}")
+
+
+def gmacs(model: nn.Module, size: int) -> float:
+    """Return billions of multiply-adds for one image at `size` (half of PyTorch's flop count).
+
+    Counted without values, so that it costs no arithmetic and is the same on every device: PyTorch has no formula for
+    the fused LSTM of the CPU, for instance.
+    """
+    shape = without_values(model)
+    # The counter looks for the gradient of every module input that wants one, and finds none for a class token that
+    # is a parameter; so nothing wants one here.
+    for parameter in shape.parameters():
+        parameter.requires_grad_(False)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        probe(shape, size)
+    return counter.get_total_flops() / 2e9
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:120]

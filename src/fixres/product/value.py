@@ -1,0 +1,81 @@
+"""A trained network with everything needed to use it, and the sheet that describes it on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fixres import models
+from fixres.resolution import Preprocess
+
+
+@dataclass(frozen=True)
+class Product:
+    """A trained network with everything needed to use it."""
+
+    model: nn.Module
+    architecture: str
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    """At the test size."""
+    train_size: int
+    weights: str
+    """ema | raw, or before_fix."""
+    model_args: Mapping[str, Any]
+    """What timm.create_model was given beside the name, the size of a position grid apart."""
+    has_names: bool
+    """Whether the class names are real, not the numbers of the outputs."""
+    details: Mapping[str, Any]
+    """The "fixres" key of config.json; empty for foreign weights."""
+    source: str
+    """What `load` was given, made absolute: loading it again gives the same."""
+    home: Path | None = None
+    """The folder the model folder lies in, a run folder when there is a run; None for anything that is no folder."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """What to call a class when speaking to people, where its name is a code like n07920052."""
+    notes: tuple[str, ...] = ()
+    """What was found in a foreign file and what was left out, for people."""
+
+    def at(self, size: int) -> Product:
+        """Return the product ready for inputs `[B, 3, size, size]`."""
+        if size == self.preprocess.size:
+            return self
+        return replace(self, model=models.at_size(self.model, size), preprocess=self.preprocess.at(size))
+
+    def at_test_size(self) -> Product:
+        """Return the product with its position grid, if it has one, made for the test size."""
+        if models.bound_size(self.model) in (None, self.preprocess.size):
+            return self
+        return replace(self, model=models.at_size(self.model, self.preprocess.size))
+
+    def spoken(self, index: int) -> str:
+        """Return what people call class `index`."""
+        return self.descriptions.get(self.classes[index], self.classes[index])
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What config.json states beside the architecture."""
+
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    train_size: int
+    moves: str
+    weights: str
+    results: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    """Split, file list hash, batch size, threads, precision and layout behind `results`."""
+    data: Mapping[str, Any]
+    """Collection, its licence, and where the starting weights come from with theirs."""
+    model_args: Mapping[str, Any]
+    seed: int = 0
+    before_size: int | None = None
+    """Size of the position grid before the fix, where there is one."""
+    has_names: bool = True
+    """Whether the class names are real; a folder without states none."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """What people call the classes."""

@@ -1,0 +1,334 @@
+"""Other projects' names fit timm's networks, and their momentum reaches the parameter it was made for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from efficientnet_pytorch import EfficientNet
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from fixres import legacy, models
+from fixres.errors import UserError
+from fixres.legacy import fit, named_optimizer_state, open_checkpoint
+
+State = dict[str, Tensor]
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every norm statistics and weights of its own, so that a swapped pair changes the outputs."""
+    torch.manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("running_mean", "bias")):
+            tensor.normal_(std=0.1)
+        elif tensor.dim() == 1:
+            tensor.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def theirs(name: str, num_classes: int) -> nn.Module:
+    return randomised(EfficientNet.from_name(name, num_classes=num_classes, image_size=None))
+
+
+def skeleton(name: str, num_classes: int = 1000) -> nn.Module:
+    """Return the network as the importer has it before the number of classes is known: without memory."""
+    with torch.device("meta"):
+        return models.build(name, num_classes)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("b0", (224, 161)), ("b1", (96,))])
+def test_an_efficientnet_of_efficientnet_pytorch_gives_its_own_outputs(name: str, sizes: tuple[int, ...]) -> None:
+    source = EfficientNet.from_name(f"efficientnet-{name}", num_classes=7)
+    randomised(source)
+    state, note = fit(source.state_dict(), skeleton(f"tf_efficientnet_{name}"), "FILE")
+    assert "efficientnet_pytorch" in note
+    ours = models.build(f"tf_efficientnet_{name}", 7)
+    models.load_strict(ours, state, "FILE")
+    ours.eval()
+    for size in sizes:
+        images = torch.randn(2, 3, size, size)
+        # Their padding is fixed for the image size a network is made with.
+        at_size = EfficientNet.from_name(f"efficientnet-{name}", num_classes=7, image_size=size).eval()
+        at_size.load_state_dict(source.state_dict())
+        with torch.no_grad():
+            torch.testing.assert_close(ours(images), at_size(images), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", [*(f"b{i}" for i in range(9)), "l2"])
+def test_every_efficientnet_has_their_names(name: str) -> None:
+    with torch.device("meta"):
+        state = EfficientNet.from_name(f"efficientnet-{name}").state_dict()
+    model = skeleton(f"tf_efficientnet_{name}")
+    fitted, _ = fit(state, model, "FILE")
+    assert list(fitted) == list(model.state_dict())
+    assert all(fitted[n].shape == t.shape for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_every_lite_variant_has_a_name_for_every_tensor(number: int) -> None:
+    model = skeleton(f"tf_efficientnet_lite{number}")
+    names = legacy.efficientnet_names(model)
+    assert list(names.values()) == list(model.state_dict())
+    blocks = [int(name.split(".")[1]) for name in names if name.startswith("_blocks.")]
+    assert blocks == sorted(blocks)
+    assert set(blocks) == set(range(sum(len(stage) for stage in model.blocks)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def b0() -> State:
+    return dict(theirs("efficientnet-b0", 7).state_dict())
+
+
+def test_their_files_without_counters_sorted_or_without_classifier_fit(b0: State) -> None:
+    model = skeleton("tf_efficientnet_b0", 7)
+    full, _ = fit(b0, model, "FILE")
+    without = {n: t for n, t in b0.items() if not n.endswith("num_batches_tracked")}
+    by_name = {n: b0[n] for n in sorted(b0)}
+    headless = {n: t for n, t in b0.items() if not n.startswith("_fc")}
+    for state, absent in ((without, "num_batches_tracked"), (by_name, "nothing"), (headless, "classifier")):
+        fitted, _ = fit(state, model, "FILE")
+        assert set(full) - set(fitted) == {n for n in full if absent in n}
+        assert all(fitted[n] is full[n] for n in fitted)
+
+
+@pytest.mark.parametrize("fault", ["order", "unknown", "missing", "shape", "classifier"])
+def test_a_wrong_efficientnet_is_refused(b0: State, fault: str) -> None:
+    state, model = dict(b0), skeleton("tf_efficientnet_b0", 7)
+    if fault == "order":
+        state["_conv_stem.weight"] = state.pop("_conv_stem.weight")
+    elif fault == "unknown":
+        state["_surprise.weight"] = torch.zeros(1)
+    elif fault == "missing":
+        del state["_blocks.3._bn1.bias"]
+    elif fault == "shape":
+        model = skeleton("tf_efficientnet_b3", 7)
+    else:
+        state["_fc.weight"] = state["_fc.weight"][:5]
+        with pytest.raises(UserError, match=r"'classifier\.weight' is \[5, 1280\], the network's \[7, 1280\]"):
+            legacy.from_lukemelas(state, model, "FILE")
+        return
+    with pytest.raises(UserError, match="FILE"):
+        fit(state, model, "FILE")
+
+
+def test_their_names_for_another_network_are_said(b0: State) -> None:
+    with pytest.raises(UserError, match="under efficientnet_pytorch's names, not 'test_resnet'"):
+        fit(b0, models.build("test_resnet", 3), "FILE")
+
+
+def with_cadene_head(model: nn.Module, own: str) -> State:
+    return {n.replace(f"{own}.", "last_linear.", 1): t for n, t in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("inception_resnet_v2", "classif"), ("legacy_seresnet18", "last_linear"), ("test_resnet", "fc")]
+)
+def test_cadenes_classifier_gets_the_networks_name(name: str, own: str) -> None:
+    model = skeleton(name)
+    state, note = fit(with_cadene_head(model, own), model, "FILE")
+    assert list(state) == list(model.state_dict())
+    assert note == ("" if own == "last_linear" else f"renamed the classifier from last_linear to {own}")
+
+
+def test_nothing_else_is_renamed() -> None:
+    model = models.build("test_resnet", 3)
+    state = {f"x.{name}": tensor for name, tensor in model.state_dict().items()}
+    assert fit(state, model, "FILE") == (state, "")
+    both = {**model.state_dict(), "last_linear.weight": torch.zeros(3, 4)}
+    assert fit(both, model, "FILE")[0].keys() == both.keys()
+
+
+def reference(downsample_first: bool) -> nn.Module:
+    """Return a small ResNeXt; optionally its first blocks register the shortcut before the convolutions."""
+    torch.manual_seed(0)
+    model = ResNet(Bottleneck, [1, 2, 1, 1], num_classes=5, groups=4, width_per_group=4)
+    if downsample_first:
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            block = stage[0]._modules
+            block["downsample"] = block.pop("downsample")
+            block.update({name: block.pop(name) for name in list(block) if name != "downsample"})
+    return model
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = torch.randn(4, 3, 32, 32, generator=generator), torch.tensor([0, 1, 2, 3])
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+
+
+def saved(path: Path, model: nn.Module, state: dict[str, Any]) -> Path:
+    """Write what ResNeXt-PyTorch writes after an epoch."""
+    average = AveragedModel(model)
+    content = {
+        "epoch": 1,
+        "best_acc1": 20.0,
+        "state_dict": model.state_dict(),
+        "ema_state_dict": average.state_dict(),
+        "optimizer": state,
+        "scheduler": {"T_0": 1},
+    }
+    torch.save(content, path)
+    return path
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def test_momentum_goes_by_name_and_the_next_step_is_theirs(tmp_path: Path) -> None:
+    source = reference(downsample_first=True)
+    ours = reference(downsample_first=False)
+    names = [name for name, _ in ours.named_parameters()]
+    assert names != [name for name, _ in source.named_parameters()]
+    assert set(names) == set(dict(source.named_parameters()))
+    their_optimizer = optimizer_of(source)
+    step(source, their_optimizer, 1)
+    found = open_checkpoint(saved(tmp_path / "epoch_1.pth.tar", source, their_optimizer.state_dict()))
+    state = found.weights["raw"]
+    named = named_optimizer_state(found, names, shapes_of(ours))
+    step(source, their_optimizer, 2)
+
+    ours.load_state_dict(state)
+    optimizer = optimizer_of(ours)
+    for name, parameter in ours.named_parameters():
+        optimizer.state[parameter]["momentum_buffer"] = named[f"{name}.momentum_buffer"].clone()
+    step(ours, optimizer, 2)
+    expected = source.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
+
+    # By position a buffer lands on another parameter, mostly of another shape.
+    assert found.optimizer is not None
+    by_position = {name: found.optimizer["state"][i]["momentum_buffer"] for i, name in enumerate(names)}
+    moved = [n for n in names if not torch.equal(by_position[n], named[f"{n}.momentum_buffer"])]
+    assert {n.split(".")[0] for n in moved} == {"layer1", "layer2", "layer3", "layer4"}
+    positional = reference(downsample_first=False)
+    positional.load_state_dict(state)
+    optimizer = optimizer_of(positional)
+    optimizer.load_state_dict(found.optimizer)
+    with pytest.raises(RuntimeError):
+        step(positional, optimizer, 2)
+
+
+def test_adam_and_parameters_without_state_keep_what_they_have(tmp_path: Path) -> None:
+    model = reference(downsample_first=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith("fc.")
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+    step(model, optimizer, 1)
+    found = open_checkpoint(saved(tmp_path / "w.pt", model, optimizer.state_dict()))
+    named = named_optimizer_state(found, list(shapes_of(model)), shapes_of(model))
+    assert set(named) == {f"fc.{p}.{e}" for p in ("weight", "bias") for e in ("exp_avg", "exp_avg_sq", "step")}
+    assert torch.equal(named["fc.bias.exp_avg"], optimizer.state[model.fc.bias]["exp_avg"])
+    assert named["fc.bias.step"] == 1
+
+
+def altered(optimizer: torch.optim.Optimizer, fault: str) -> dict[str, Any]:
+    content = optimizer.state_dict()
+    groups, states = content["param_groups"], content["state"]
+    numbers = groups[0]["params"]
+    if fault == "interleaved":
+        content["param_groups"] = [{**groups[0], "params": numbers[::2]}, {**groups[0], "params": numbers[1::2]}]
+    elif fault == "partial groups":
+        content["param_groups"] = [{**groups[0], "params": numbers[:3]}, {**groups[0], "params": numbers[3:]}]
+        del states[4]
+    elif fault == "count":
+        groups[0]["params"] = numbers[:-1]
+    elif fault == "shape":
+        states[0], states[1] = states[1], states[0]
+    elif fault == "entries":
+        states[0]["square_avg"] = states[0].pop("momentum_buffer")
+    elif fault == "no tensor":
+        states[0]["momentum_buffer"] = [1.0]
+    elif fault == "beyond":
+        states[len(numbers)] = states[0]
+    elif fault == "no momentum":
+        content["state"] = {i: {"momentum_buffer": None} for i in numbers}
+    elif fault == "form":
+        return {"lr": 0.1}
+    return content
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("interleaved", "not numbered in the order"),
+        ("partial groups", "it has 2 parameter groups and state for 61 of 62"),
+        ("count", "made for 61 parameters, the network has 62"),
+        ("shape", r"the momentum_buffer of 'conv1\.weight' is \[64\], the parameter \[64, 3, 7, 7\]"),
+        ("entries", "'conv1.weight' has square_avg; known are"),
+        ("no tensor", "is list, the parameter"),
+        ("beyond", "state for a parameter '62'"),
+        ("no momentum", "momentum for no parameter"),
+        ("form", r"not of PyTorch's form \(it holds: lr\)"),
+    ],
+)
+def test_a_state_that_cannot_be_placed_for_certain_is_refused(fault: str, says: str, tmp_path: Path) -> None:
+    model = reference(downsample_first=True)
+    optimizer = optimizer_of(model)
+    step(model, optimizer, 1)
+    found = open_checkpoint(saved(tmp_path / "w.pt", model, altered(optimizer, fault)))
+    with pytest.raises(UserError, match=says):
+        named_optimizer_state(found, list(shapes_of(model)), shapes_of(model))
+
+
+def test_contiguous_groups_are_one_order(tmp_path: Path) -> None:
+    model = reference(downsample_first=True)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD([{"params": parameters[:-2]}, {"params": parameters[-2:], "lr": 1.0}], 0.1, 0.9)
+    step(model, optimizer, 1)
+    found = open_checkpoint(saved(tmp_path / "w.pt", model, optimizer.state_dict()))
+    named = named_optimizer_state(found, list(shapes_of(model)), shapes_of(model))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(named[f"{name}.momentum_buffer"], optimizer.state[parameter]["momentum_buffer"])
+
+
+def test_groups_by_decay_are_not_taken_for_the_networks_order(tmp_path: Path) -> None:
+    model = reference(downsample_first=True)
+    wide = [p for p in model.parameters() if p.dim() > 1]
+    thin = [p for p in model.parameters() if p.dim() == 1]
+    optimizer = torch.optim.SGD([{"params": wide}, {"params": thin, "weight_decay": 0.0}], 0.1, 0.9)
+    step(model, optimizer, 1)
+    found = open_checkpoint(saved(tmp_path / "w.pt", model, optimizer.state_dict()))
+    with pytest.raises(UserError, match="the momentum_buffer of"):
+        named_optimizer_state(found, list(shapes_of(model)), shapes_of(model))
+
+
+def test_other_weights_than_the_optimizers_are_refused(tmp_path: Path) -> None:
+    model = reference(downsample_first=True)
+    optimizer = optimizer_of(model)
+    step(model, optimizer, 1)
+    names, shapes = list(shapes_of(model)), shapes_of(model)
+    found = open_checkpoint(saved(tmp_path / "w.pt", model, optimizer.state_dict()))
+    with pytest.raises(UserError, match=r"only in the file: fc\.bias; only in the network: head\.bias"):
+        named_optimizer_state(found, [*names[:-1], "head.bias"], {**shapes, "head.bias": (5,)})
+    with pytest.raises(UserError, match="keeps no order of its tensors"):
+        named_optimizer_state(dataclasses.replace(found, ordered=False), names, shapes)
+    torch.save({"ema_state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "ema.pt")
+    with pytest.raises(UserError, match="the raw weights, whose order it follows, are not in the file"):
+        named_optimizer_state(open_checkpoint(tmp_path / "ema.pt"), names, shapes)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="holds no optimizer state"):
+        named_optimizer_state(open_checkpoint(tmp_path / "w.safetensors"), names, shapes)
+
+
+def test_a_whole_real_layout_loads_strictly(tmp_path: Path) -> None:
+    source = timm.create_model("resnet18", num_classes=6)
+    torch.save({"model": {f"module.{n}": t for n, t in source.state_dict().items()}}, tmp_path / "w.pth")
+    state = open_checkpoint(tmp_path / "w.pth").weights["raw"]
+    model = models.build("resnet18", 6)
+    models.load_strict(model, fit(state, model, "FILE")[0], "FILE")
+    assert torch.equal(model.fc.weight, source.fc.weight)

@@ -1,0 +1,197 @@
+"""What is said about an architecture, and how `fixres models` says it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from fixres import models
+from fixres.cli import main
+from fixres.errors import UserError
+
+CASES = {
+    # name: (sizes, head, number and type of the last norms, moves)
+    "resnet18_cifar": ("any", ("fc",), (1, "BatchNorm2d"), "head+stats"),
+    "test_resnet": ("any", ("fc",), (2, "BatchNorm2d"), "head+stats"),
+    "resnext50_32x4d": ("any", ("fc",), (1, "BatchNorm2d"), "head+stats"),
+    "inception_v3": ("any from 75", ("fc",), (6, "BatchNormAct2d"), "head+stats"),
+    "vgg11": ("any", ("head.fc",), (0, ""), "head"),
+    "convnext_atto": ("any", ("head.fc",), (1, "LayerNorm2d"), "head"),
+    "test_vit": ("multiples of 16, positions resized", ("head",), (1, "LayerNorm"), "head"),
+    "eva02_tiny_patch14_224": ("multiples of 14 from 42, positions resized", ("head",), (1, "LayerNorm"), "head"),
+    "mixer_s32_224": ("224 only (", ("head",), (1, "LayerNorm"), "head"),
+    "crossvit_9_240": ("240 only (it resizes every picture", ("head.0", "head.1"), (2, "LayerNorm"), "head"),
+    "levit_128s": ("209 to 224 (", ("head", "head_dist"), (2, "BatchNorm1d"), "head+stats"),
+    "mvitv2_tiny": ("32 to 224 (index", ("head.fc",), (1, "LayerNorm"), "head"),
+    "deit_tiny_distilled_patch16_224": (
+        "multiples of 16, positions resized",
+        ("head", "head_dist"),
+        (1, "LayerNorm"),
+        "head",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_architecture_is_described_as_it_is(name: str) -> None:
+    sizes, head, (num_norms, kind), moves = CASES[name]
+    entry = models.describe(name)
+    assert entry.sizes == sizes or (sizes.endswith(("(", "picture", "index")) and entry.sizes.startswith(sizes))
+    assert (entry.head, entry.moves) == (head, moves)
+    assert len(entry.last_norms) == num_norms
+    assert {found for _, found in entry.last_norms} == ({kind} if kind else set())
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "test_vit", "convnext_atto", "levit_128s", "tf_efficientnet_lite0", "cait_xxs24_224"]
+)
+def test_a_network_without_values_is_the_network(name: str) -> None:
+    entry = models.describe(name)
+    model = models.build(name, models.published_classes(name))
+    assert entry.num_parameters == sum(p.numel() for p in model.parameters())
+    assert entry.gmacs == models.gmacs(model, entry.test_size)
+    assert tuple(norm for norm, _ in entry.last_norms) == models.last_norms(model, entry.train_size)
+    assert entry.moves == models.make_plan(model, "auto", entry.train_size).moves
+
+
+def test_the_largest_network_costs_nothing() -> None:
+    entry = models.describe("IGAM_Resnext101_32x48d")
+    assert entry.num_parameters == 828_411_176
+    assert entry.gmacs == pytest.approx(153.3, abs=0.1)
+    assert {"IGAM_Resnext101_32x48d", "resnext101_32x48d_wsl"} <= set(entry.aliases)
+    assert entry.weights[:2] == ("url download.pytorch.org", "fixres:FixResNeXt101_32x48d")
+
+
+def test_a_network_without_logits_cannot_be_trained() -> None:
+    entry = models.describe("gemma4_vit_167m_enc")
+    assert (entry.head, entry.moves, entry.gmacs) == ((), "", None)
+    assert entry.sizes.startswith("none (the output is not one row of logits")
+    assert entry.reason.startswith("it cannot be trained")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("resnet18", ["resnet18"]),
+        ("RESNET18", ["resnet18"]),
+        ("resnet18_c", ["resnet18_cifar"]),
+        ("?esnet1[05]2_cifar", ["resnet152_cifar"]),
+        ("resnet5*_CIFAR", ["resnet50_cifar"]),
+        ("pnasnet", ["pnasnet5large_fixres"]),
+        ("ResNet50", ["resnet50.tv_in1k"]),
+        ("EfficientNet-B0-AdvProp", ["tf_efficientnet_b0.ap_in1k"]),
+        ("resnet18.a1_in1k", ["resnet18.a1_in1k"]),
+        ("resnet18.tv*", ["resnet18.tv_in1k"]),
+    ],
+)
+def test_patterns_find(pattern: str, found: list[str]) -> None:
+    assert models.search(pattern) == found
+
+
+def test_names_are_sorted_by_their_numbers() -> None:
+    assert models.search("resnet*_cifar") == [f"resnet{depth}_cifar" for depth in (18, 34, 50, 101, 152)]
+
+
+@pytest.mark.parametrize("pattern", ["resnett18", "zzz*", "", "[", "IGAM_Resnext101_32x49d"])
+def test_what_matches_nothing_is_the_users_mistake(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="no architecture matches"):
+        models.search(pattern)
+    assert main(["models", pattern]) == 2
+    output = capsys.readouterr()
+    assert "no architecture matches" in output.err
+    assert not output.out
+
+
+def test_a_near_miss_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'pnasnet5large'"):
+        models.search("pnasnet5larje")
+
+
+def test_no_pattern_lists_the_other_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{len(models.architecture_names()):,} architectures")
+    rows = [line.split(maxsplit=2) for line in lines]
+    for alias in (*models.ALIASES, "EfficientNet-B7-NoisyStudent"):
+        (system,) = [row[2] for row in rows if row[:2] == [alias, models.canonical(alias)]]
+        assert system
+
+
+def test_one_match_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "resnet18_cif"]) == 0
+    output = capsys.readouterr().out
+    for line in ("parameters     11,173,962", "sizes          any", "weights        none published"):
+        assert line in output
+
+
+def test_another_systems_name_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "ResNet50"]) == 0
+    output = capsys.readouterr()
+    assert output.err == "ResNet50 is resnet50.tv_in1k\n"
+    assert "fixres:FixResNet50" in output.out
+
+
+def test_several_matches_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "resnet18_cifar", "test_vit"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["architecture", "parameters"]
+    assert [row.split()[0] for row in rows] == ["resnet18_cifar", "test_vit"]
+    assert rows[1].index("0.37 M") + len("0.37 M") == header.index("parameters") + len("parameters")
+
+
+def test_many_matches_are_names_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "efficientnet*"]) == 0
+    *columns, last = capsys.readouterr().out.splitlines()
+    names = " ".join(columns).split()
+    assert sorted(names) == sorted(models.search("efficientnet*"))
+    assert last == f"{len(names)} match; narrow the pattern, or --full"
+
+
+def test_json_is_a_list_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "test_vit", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["name"], entry["head"], entry["last_norms"]) == ("test_vit", ["head"], [["norm", "LayerNorm"]])
+    assert entry["num_parameters"] == models.describe("test_vit").num_parameters
+
+
+def test_help_does_without_torch() -> None:
+    code = "import sys; from fixres.cli import main; main(['models', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+class Picky(nn.Module):
+    """A network that takes the sizes it is told to."""
+
+    def __init__(self, takes: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+        self.takes = takes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.takes(images.shape[-1]):
+            raise ValueError("not this one\nsecond line")
+        return self.fc(images.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("takes", "size", "rule"),
+    [
+        (lambda size: True, 224, "any"),
+        (lambda size: size >= 75, 299, "any from 75"),
+        (lambda size: size % 2 == 0, 224, "multiples of 2"),
+        (lambda size: size % 32 == 0 and size >= 96, 224, "multiples of 32 from 96"),
+        (lambda size: size % 16 in (0, 1, 2, 11), 331, "multiples of 16, and 331"),
+        (lambda size: size == 224, 224, "224 only (not this one)"),
+        (lambda size: 209 <= size <= 224, 224, "209 to 224 (not this one)"),
+        (lambda size: 224 <= size < 400, 224, "224 to 399 (not this one)"),
+        (lambda size: size != 224, 224, "none (not this one)"),
+    ],
+)
+def test_the_rule_about_sizes(takes: Callable[[int], bool], size: int, rule: str) -> None:
+    assert models.size_rule(Picky(takes), size) == rule
