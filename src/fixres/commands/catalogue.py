@@ -58,8 +58,9 @@ _PAGE = """\
 
 One network, mostly a small one, of every family: {count} of the {total:,} that timm {version} and fixres have. Each was
 built on the CPU with random weights and 10 classes, and computed the logits of two pictures at its train size and,
-where it takes a larger one, of one picture there. Parameters are counted with the classes of the published weights, 1,000 for most; GMACs are billions of
-multiply-adds for one picture at the train size. `fixres models NAME` says the same, and more, of any other.
+where it takes a larger one, of one picture there. Parameters are counted with the classes of the published weights,
+1,000 for most; GMACs are billions of multiply-adds for one picture at the train size. `fixres models NAME` says the
+same, and more, of any other.
 
 *Sizes* are those it takes. *Last norms* are those on whose output no other norm depends; *moves* is what a fix with
 `moves: auto` adapts: the head and, where the last norms keep running statistics, these too.
