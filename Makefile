@@ -12,7 +12,7 @@ demo: $(STAMP)  ## The main job on real photographs: trains, measures, fixes, re
 	$(BIN)/fixres demo
 
 test: $(STAMP)  ## Everything that needs no browser and no long training: under 10 minutes on two cores.
-	$(BIN)/python -m pytest -m "not system"
+	$(BIN)/python -m pytest -m "not system" -n auto --maxprocesses 4
 
 test-system: $(STAMP)  ## The demo itself and a browser: under 60 minutes.
 	$(BIN)/python -m pytest -m system

@@ -13,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
+from fixres import download
 from fixres.errors import UserError
 from fixres.models.names import canonical
 from fixres.resolution import Preprocess, Resize
@@ -32,6 +33,9 @@ def fetch_pretrained(name: str) -> dict[str, Tensor]:
         tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
         others = f"\n  there are: {', '.join(tags[:6])}" if tags else "\n  use none, or a weights file"
         raise UserError(f"there are no published weights for '{name}'{others}")
+    if cfg.url and not cfg.hf_hub_id:
+        # Ours goes on after an interruption and checks; timm then finds the file where PyTorch would have put it.
+        download.fetch(cfg.url)
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline
