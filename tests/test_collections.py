@@ -334,7 +334,7 @@ def test_an_unknown_split_lists_the_allowed(tmp_path: Path) -> None:
         ("", "no data given"),
         ("  ", "no data given"),
         ("fodler:photos", "unknown kind of data 'fodler:' in fodler:photos - did you mean 'folder'?"),
-        ("s3:bucket", "allowed: folder:DIR or a bare path, elpv:, synthetic:"),
+        ("s3:bucket", "allowed: folder:DIR or a bare path, csv:FILE, torchvision:NAME, hf:"),
         ("elpv:val", "has no settings"),
         ("synthetic:clases=3", "has no setting 'clases' - did you mean 'classes'?"),
         ("synthetic:classes=two", "classes must be a positive integer, got 'two'"),

@@ -185,7 +185,8 @@ epochs: 3
 
 def test_one_mistake_is_one_line(recipe_file: Path) -> None:
     assert refusal(recipe_file, "augment: {policy: diedral}\n") == [
-        "my.yaml:1: augment.policy: expected one of 'none', 'flip', 'dihedral', 'jitter', 'v1', 'v2', got 'diedral'"
+        "my.yaml:1: augment.policy: expected one of 'none', 'flip', 'dihedral', 'jitter', 'trivial', "
+        "'randaugment', 'v1', 'v2', got 'diedral'"
         " - did you mean 'dihedral'?"
     ]
 
@@ -379,7 +380,7 @@ def _values_of(kind: Kind) -> st.SearchStrategy[Any]:
         return st.dictionaries(st.text(max_size=9), st.one_of(plain, st.lists(plain, max_size=2)), max_size=3)
     low, high = kind.bounds.get("ge", kind.bounds.get("gt")), kind.bounds.get("le", kind.bounds.get("lt"))
     if kind.type is int:
-        return st.integers(None if low is None else int(low), 10**9)
+        return st.integers(None if low is None else int(low), 10**9 if high is None else int(high))
     if kind.type is float:
         return st.floats(low, high, exclude_min="gt" in kind.bounds, exclude_max="lt" in kind.bounds,
                          allow_nan=False, allow_infinity=False)  # fmt: skip

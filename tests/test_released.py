@@ -13,6 +13,7 @@ import pytest
 import torchvision
 
 from fixres import models
+from fixres.data.prepare import SETS
 from fixres.errors import UserError
 from fixres.released import ADDRESSES, RELEASED, Released, find_released, network_page
 from fixres.resolution import resize_size
@@ -51,7 +52,16 @@ def test_every_row_is_complete(entry: Released) -> None:
 
 def test_no_address_is_listed_without_use() -> None:
     used = {entry.host for entry in RELEASED.values()} | {"huggingface.co", "github.com", "the host you name"}
+    sets = {
+        (urlsplit(file.url).hostname, f"`fixres data download {name}`")
+        for name, info in SETS.items()
+        for file in info.files.values()
+        if file.url
+    }
+    used |= {host for host, _ in sets if host}
     assert [address.host for address in ADDRESSES if address.host not in used] == []
+    commands = {address.host: address.commands for address in ADDRESSES}
+    assert [(host, command) for host, command in sets if command not in commands.get(host or "", "")] == []
     assert len({entry.url for entry in RELEASED.values()}) == len(RELEASED)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fixres.recipes import list_recipes
     from fixres.resolution import Preprocess
     from fixres.run import run_recipe
+    from fixres.transform_sets import get_transforms
 
     __version__: str
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Product": "fixres.product",
     "Recipe": "fixres.config",
     "UserError": "fixres.errors",
+    "get_transforms": "fixres.transform_sets",
     "list_recipes": "fixres.recipes",
     "load": "fixres.product",
     "run_recipe": "fixres.run",
@@ -35,6 +37,7 @@ __all__ = [
     "Recipe",
     "UserError",
     "__version__",
+    "get_transforms",
     "list_recipes",
     "load",
     "run_recipe",

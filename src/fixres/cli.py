@@ -36,8 +36,10 @@ COMMANDS = {
     "report": Command("fixres.commands.using:report", "one HTML page about one or more runs"),
     "models": Command("fixres.commands.catalogue:models", "list architectures: parameters, GMACs, sizes, last norm"),
     "import": Command("fixres.commands.weights:import_", "any checkpoint to a model folder, strictly and safely"),
+    "data": Command("fixres.commands.data:data", "check, describe, draw, split, pack and prepare collections"),
     "fetch": Command("fixres.commands.weights:fetch", "download released weights, with resume and checksum"),
     "recipes": Command("fixres.cli:recipes", "list the shipped recipes, or print one in full"),
+    "bench": Command("fixres.commands.bench:bench", "speed of reading pictures, beside torchvision and timm"),
     "doctor": Command("fixres.commands.using:doctor", "what this machine has, and what it lacks"),
 }
 

@@ -14,6 +14,8 @@ from fixres.config import Recipe, Section, Stage
 
 FIX_LR_RATIO = 1 / 20
 ADAMW_LR = 0.001
+MANY_TIMES = 20
+"""Up to here a whole number of samples was probably meant as a multiple of the split."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,17 @@ TRAIN: dict[str, Any] = {
     "moves": "all",
     "crop": From("augment.crop"),
     "crop_scale": From("augment.crop_scale"),
+    "crop_aspect": From("augment.crop_aspect"),
+    "interpolation": From("augment.interpolation"),
     "augment": From("augment.policy"),
+    "vertical_flip": From("augment.vertical_flip"),
+    "rotation": From("augment.rotation"),
+    "erasing": From("augment.erasing"),
+    "randaugment_ops": From("augment.randaugment_ops"),
+    "randaugment_magnitude": From("augment.randaugment_magnitude"),
+    "sampler": From("data.sampler"),
+    "repeats": 1,
+    "epoch_samples": 1.0,
     "lr": From("optim.lr"),
     "schedule": From("schedule.name"),
     "warmup_epochs": From("schedule.warmup_epochs"),
@@ -52,7 +64,11 @@ FIX: dict[str, Any] = {
     "batch_size": From("train.batch_size"),
     "moves": "auto",
     "crop": "center",
+    "interpolation": "test",
     "augment": "v1",
+    "vertical_flip": 0.0,
+    "rotation": (0.0, 0.0),
+    "erasing": 0.0,
     "lr": From("optim.lr", FIX_LR_RATIO),
     "warmup_epochs": 0.0,
     "mixup": 0.0,
@@ -161,6 +177,11 @@ def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem
     low, high = stage.crop_scale
     if low == 0 or low > high:
         yield Problem(f"{name}.crop_scale", f"[{low:g}, {high:g}] is no range of areas; use 0 < low <= high <= 1")
+    for key, what in (("crop_aspect", "aspects"), ("rotation", "degrees")):
+        low, high = getattr(stage, key)
+        if low > high:
+            yield Problem(f"{name}.{key}", f"[{low:g}, {high:g}] is no range of {what}; the first must not be larger")
+    yield from _sampling_problems(name, stage, recipe)
     if stage.warmup_epochs >= stage.epochs:
         yield Problem(
             f"{name}.warmup_epochs",
@@ -174,6 +195,21 @@ def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem
         yield Problem(
             "schedule.min_lr", f"{recipe.schedule.min_lr:g} is above {name}.lr {stage.lr:g}, so the cosine would rise"
         )
+
+
+def _sampling_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
+    samples = stage.epoch_samples
+    if isinstance(samples, int) and samples < stage.batch_size:
+        hint = f"; a multiple of the split has a point: {samples}.0" if samples <= MANY_TIMES else ""
+        yield Problem(f"{name}.epoch_samples", f"{samples} pictures do not fill one batch of {stage.batch_size}{hint}")
+    if stage.sampler == "balanced" and recipe.data.class_weights == "auto":
+        yield Problem(
+            "data.class_weights",
+            f"auto counts rarity twice: {name}.sampler balanced shows every class equally often already;"
+            " use class_weights none, or sampler shuffle",
+        )
+    if stage.sampler == "compat" and not 0 <= recipe.seed < 2**32:
+        yield Problem("seed", f"sampler compat needs a seed that numpy takes, 0 to 2^32 - 1, not {recipe.seed}")
 
 
 def _whole_problems(recipe: Recipe) -> Iterable[Problem]:

@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
 Moves = Literal["auto", "head", "head+stats", "all"]
-Augmentation = Literal["none", "flip", "dihedral", "jitter", "v1", "v2"]
+Augmentation = Literal["none", "flip", "dihedral", "jitter", "trivial", "randaugment", "v1", "v2"]
+Crop = Literal["random", "resize", "pad", "center"]
+Sampler = Literal["shuffle", "balanced", "compat"]
 
 
 class Section(BaseModel):
@@ -31,6 +34,10 @@ class Data(Section):
     """Collection: a folder, or SCHEME:BODY (folder:, elpv:, synthetic:)."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Loader processes; 0 reads in the training process; auto: one per core, at most 8."""
+    decode: Literal["fast", "full"] = "fast"
+    """Training JPEGs: fast, no larger than the random crop needs; full, as in testing, where it is always full."""
+    hold_gib: Annotated[float, Field(ge=0)] = 1.0
+    """A training split that fits (square pictures or crop center, at most flips) is kept decoded; 0: never."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an unreadable picture does; skipped ones are counted and listed, never replaced."""
     exif: Literal["apply", "ignore"] = "apply"
@@ -43,6 +50,10 @@ class Data(Section):
     """Seed of every split that is carved."""
     license: str = ""
     """Licence of the pictures, written into the product's README."""
+    sampler: Sampler = "shuffle"
+    """shuffle: a permutation; balanced: every class equally often; compat: as FixRes' repeated-augmentation sampler."""
+    class_weights: str = "none"
+    """Loss weights: none; auto (inverse class frequency); a JSON {class: weight} or a CSV class,weight. Mean made 1."""
 
 
 class Model(Section):
@@ -111,11 +122,25 @@ class Augment(Section):
     """Augmentation of training stages; a fix stage uses the test-time preprocessing unless told otherwise."""
 
     policy: Augmentation = "flip"
-    """none | flip | dihedral (flips and quarter turns) | jitter (flip + colour 0.3) | v1 (= none) | v2 (FixRes)."""
-    crop: Literal["random", "pad", "center"] = "random"
-    """random: RandomResizedCrop; pad: resize, pad by 1/8, crop; center: the test-time crop."""
+    """none (= v1), flip, dihedral (+ quarter turns), jitter (flip + colour 0.3), trivial, randaugment (+ flip), v2."""
+    crop: Crop = "random"
+    """random: RandomResizedCrop; resize: as in testing, any place; pad: resize, pad by 1/8, any place; center."""
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
     """Area range of the random crop."""
+    crop_aspect: tuple[Above0, Above0] = (3 / 4, 4 / 3)
+    """Range of width / height of the random crop."""
+    interpolation: Literal["test", "bilinear", "bicubic"] = "test"
+    """Interpolation of training pictures; test: as evaluation.interpolation."""
+    vertical_flip: Fraction = 0.0
+    """Probability of turning a picture upside down."""
+    rotation: tuple[float, float] = (0.0, 0.0)
+    """Range of degrees a picture is turned counter-clockwise by; corners become black. ResNeXt-PyTorch: 0 270."""
+    erasing: Fraction = 0.0
+    """Probability of covering a random rectangle (2 to 33 % of the area) with the mean colour."""
+    randaugment_ops: Positive = 2
+    """Operations that randaugment applies to a picture."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Strength of randaugment."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Mass moved from the label to all classes."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
@@ -132,17 +157,37 @@ class Stage(Section):
     size: Positive | Literal["auto"]
     """Side in pixels of the square the network sees; auto: a fix stage chooses it on the selecting split."""
     epochs: Positive
-    """Passes over the training split."""
+    """Passes over the training split, or rounds of epoch_samples."""
     batch_size: Positive
     """Global batch."""
     moves: Moves
     """Tensors the stage may change: all, head, head+stats; auto: head+stats, or head without BatchNorm."""
-    crop: Literal["random", "pad", "center"]
+    crop: Crop
     """How training pictures are cropped; center is the test-time crop."""
     crop_scale: tuple[Fraction, Fraction]
     """Area range of the random crop."""
+    crop_aspect: tuple[Above0, Above0] = (3 / 4, 4 / 3)
+    """Range of width / height of the random crop."""
+    interpolation: Literal["test", "bilinear", "bicubic"] = "test"
+    """Interpolation of training pictures; test: as evaluation.interpolation."""
     augment: Augmentation
     """Augmentation policy."""
+    vertical_flip: Fraction = 0.0
+    """Probability of turning a picture upside down."""
+    rotation: tuple[float, float] = (0.0, 0.0)
+    """Range of degrees of a random rotation."""
+    erasing: Fraction = 0.0
+    """Probability of covering a random rectangle with the mean colour."""
+    randaugment_ops: Positive = 2
+    """Operations that randaugment applies to a picture."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Strength of randaugment."""
+    sampler: Sampler = "shuffle"
+    """Which pictures an epoch shows, and in which order."""
+    repeats: Positive = 1
+    """Repeated augmentation: times a drawn picture is shown in a row, augmented differently each time."""
+    epoch_samples: Positive | Above0 = 1.0
+    """Samples in an epoch: a multiple of the split, with a point (1.0: as many as it has, 2.0), or a number (5000)."""
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"]

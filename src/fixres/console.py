@@ -14,6 +14,9 @@ from rich.table import Table
 from fixres.resolution import Preprocess
 from fixres.study import Study
 
+_LONG_WAIT = 0.2
+"""Share of the training time spent waiting for pictures above which advice is printed."""
+
 
 class Console:
     """A listener of run events that prints them."""
@@ -133,9 +136,14 @@ class Console:
             f"  {event['stage']} epoch {event['epoch']:g}  {speed}"
             f"{event['split']} top-1 {result['top1']:.2f} % at {result['size']} px ({event['weights']})"
         )
-        wait = train.get("data_wait_ratio", 0.0)
-        if wait > 0.2 and event["epoch"] == 1:
-            self.say(f"  {100 * wait:.0f} % of the time went to waiting for pictures: raise --data.workers")
+
+    def _on_stage_done(self, event: Mapping[str, Any]) -> None:
+        wait = event.get("data_wait_ratio", 0.0)
+        if wait > _LONG_WAIT:
+            self.say(
+                f"  {100 * wait:.0f} % of stage {event['stage']} went to waiting for pictures: raise --data.workers; "
+                "at the number of cores, store them smaller, or on a faster disk"
+            )
 
     def _on_kept(self, event: Mapping[str, Any]) -> None:
         self.say(f"  kept epoch {event['epoch']:g} ({event['why']}: {event['top1']:.2f} %)")

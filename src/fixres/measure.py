@@ -53,10 +53,15 @@ def open_for(product: Product, request: Request) -> Collection:
         exif=product.preprocess.exif,
         alpha=product.preprocess.alpha,
     )
+    classes = product.classes if product.has_names else None
     saved = own_split(product, request.data)
-    if product.has_names:
-        return open_collection(data, saved, product.classes)
-    collection = open_collection(data, saved)
+    is_own = _is_own(product, request.data)
+    # Pictures the product was not made from are measured as they lie there: nothing of them need be set aside.
+    collection = open_collection(data, saved, classes, for_training=is_own)
+    if request.split and request.split not in collection.splits and {"train", "all"} & set(collection.splits):
+        collection = open_collection(data, saved, classes)
+    if classes is not None:
+        return collection
     if len(collection.classes) != len(product.classes):
         raise UserError(
             f"{product.source} has {len(product.classes)} outputs without names, {collection.uri} has "
@@ -71,8 +76,12 @@ def own_split(product: Product, uri: str | None) -> Path | None:
     if product.home is None:
         return None
     saved = product.home / "split.json"
-    is_own = uri is None or absolute_uri(uri) == product.details.get("data", {}).get("uri")
-    return saved if is_own and saved.exists() else None
+    return saved if _is_own(product, uri) and saved.exists() else None
+
+
+def _is_own(product: Product, uri: str | None) -> bool:
+    """Return whether `uri` is the collection the product was made from."""
+    return uri is None or absolute_uri(uri) == product.details.get("data", {}).get("uri")
 
 
 def measure_product(

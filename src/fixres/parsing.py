@@ -252,13 +252,13 @@ def _recipe_option(key: str) -> _Option | None:
 
 
 def _options(cls: type[Any]) -> dict[str, _Option]:
-    """Return the options of a dataclass by field name, words (positional fields) left out."""
+    """Return the options of a dataclass by the name they are given by, words (positional fields) left out."""
     options = {}
     for entry, hint in _fields(cls):
         if not _is_word(hint):
             kind = kind_of(hint)
             kind = kind.alternatives[0] if len(kind.alternatives) == 1 else kind
-            options[entry.name] = _Option(kind, hint, entry.default, is_switch=kind.type is bool)
+            options[_option_name(entry, hint)] = _Option(kind, hint, entry.default, is_switch=kind.type is bool)
     return options
 
 
@@ -269,6 +269,12 @@ def _fields(cls: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 
 def _is_word(hint: Any) -> bool:
     return any("Positional" in str(mark) for mark in getattr(hint, "__metadata__", ()))
+
+
+def _option_name(entry: dataclasses.Field[Any], hint: Any) -> str:
+    """Return how an option is spelt: as its field, or by `tyro.conf.arg(name=...)` where Python keeps the word."""
+    names = [mark.name for mark in getattr(hint, "__metadata__", ()) if getattr(mark, "name", None)]
+    return names[0] if names else entry.name
 
 
 def _missing(cls: type[Any], scan: _Scan) -> Iterator[str]:
@@ -282,8 +288,8 @@ def _missing(cls: type[Any], scan: _Scan) -> Iterator[str]:
             metavars = [mark.metavar for mark in hint.__metadata__ if getattr(mark, "metavar", None)]
             if num_words > len(scan.words):
                 yield f"{(metavars or [entry.name.upper()])[0]} is missing"
-        elif entry.name not in scan.options:
-            yield f"{_dashed(entry.name)} is missing"
+        elif (name := _option_name(entry, hint)) not in scan.options:
+            yield f"{_dashed(name)} is missing"
 
 
 def _refusals(options: Mapping[str, _Option], given: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -127,6 +127,9 @@ def _source(stage: str, key: str) -> str:
 _SPECIAL = {
     ("train", "warmup_epochs"): "`schedule.warmup_epochs`; unless that is given, at most half of the stage",
     ("fix", "enabled"): "`true` when any key of `fix` is given",
+    # The point tells a multiple of the split from a number of pictures.
+    ("train", "epoch_samples"): "`1.0`",
+    ("fix", "epoch_samples"): "`1.0`",
 }
 
 

@@ -270,6 +270,13 @@ def _fold(name: str) -> str:
 _BY_NAME = "any command given `fixres:NAME`"
 _NO_FETCHING = "`FIXRES_OFFLINE=1` or `HF_HUB_OFFLINE=1`; or name no such source"
 
+_NO_SETS = "`FIXRES_OFFLINE=1` or `HF_HUB_OFFLINE=1`; or do not type it"
+
+
+def _download(*names: str) -> str:
+    return " or ".join(f"`fixres data download {name}`" for name in names)
+
+
 ADDRESSES: tuple[Address, ...] = (
     Address(
         "dl.fbaipublicfiles.com",
@@ -302,6 +309,23 @@ ADDRESSES: tuple[Address, ...] = (
         "`model.weights: none`, or a file",
     ),
     Address(
+        "data.caltech.edu",
+        _download("caltech101", "caltech256", "cub-200-2011"),
+        "Caltech-101 and -256, birds of CUB",
+        _NO_SETS,
+    ),
+    Address("www.cs.toronto.edu", _download("cifar10", "cifar100"), "CIFAR", _NO_SETS),
+    Address("ossci-datasets.s3.amazonaws.com", _download("mnist"), "MNIST", _NO_SETS),
+    Address("fashion-mnist.s3.eu-central-1.amazonaws.com", _download("fashion-mnist"), "Fashion-MNIST", _NO_SETS),
+    Address(
+        "www.robots.ox.ac.uk",
+        _download("flowers102", "oxford-pets", "fgvc-aircraft"),
+        "Oxford's flowers, pets and aircraft",
+        _NO_SETS,
+    ),
+    Address("data.vision.ee.ethz.ch", _download("food101"), "Food-101", _NO_SETS),
+    Address("cs231n.stanford.edu", _download("tiny-imagenet-200"), "Tiny-ImageNet", _NO_SETS),
+    Address(
         "the host you name",
         "any command given `url:https://...`",
         "a weights file of your own choice",
@@ -322,7 +346,8 @@ keep large files with delivery networks of theirs. What fixres itself fetches ne
 
 What has been fetched lies in `$TORCH_HOME/hub/checkpoints`, by default `~/.cache/torch/hub/checkpoints`, where PyTorch
 itself looks, so that nothing is fetched twice; models of the hub lie in `$HF_HOME/hub`, by default
-`~/.cache/huggingface/hub`. Without a network, put the file there by hand: the error message names the place.
+`~/.cache/huggingface/hub`; data sets lie where `--out` says ([data.md](data.md)). Without a network, put the file
+there by hand: the error message names the place.
 
 | host | contacted by | for | to switch it off |
 | --- | --- | --- | --- |

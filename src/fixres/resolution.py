@@ -69,8 +69,8 @@ def mean_crop_side(crop_scale: tuple[float, float]) -> float:
 def apparent_ratio(train: Preprocess, crop: str, crop_scale: tuple[float, float], test: Preprocess) -> float:
     """Return how large objects look at test time relative to training (1: the same; below 1: smaller).
 
-    A random crop of side sigma shows objects 1 / sigma larger, hence F; `pad` resizes the shorter side to the size
-    itself and `center` is the test-time crop, so sigma is 1 for both.
+    A random crop of side sigma shows objects 1 / sigma larger, hence F. The other crops keep the scale of a resize, so
+    sigma is 1: `pad` resizes the shorter side to the size itself, `resize` and `center` as in testing.
     """
     if crop == "random":
         return mean_crop_side(crop_scale) * test.resize_size / train.size

@@ -147,9 +147,14 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     path, mark, which = weights.partition("#")
     if path not in ("none", "pretrained") and Path(path).exists():
         weights = f"{Path(path).absolute()}{mark}{which}"
+    class_weights = recipe.data.class_weights
+    if class_weights not in ("none", "auto"):
+        class_weights = str(Path(class_weights).absolute())
     return recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"uri": absolute_uri(recipe.data.uri)}),
+            "data": recipe.data.model_copy(
+                update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
+            ),
             "model": recipe.model.model_copy(update={"weights": weights}),
         }
     )
@@ -260,6 +265,11 @@ def _log_plan(shop: Workshop, run: StageRun) -> None:
         preprocess=shop.preprocess.at(run.size).describe(),
         crop=run.stage.crop,
     )
+    if run.class_weights is not None:
+        pairs = sorted(zip(run.class_weights, shop.collection.classes, strict=True))
+        (low, light), (high, heavy) = pairs[0], pairs[-1]
+        text = f"class weights from {low:.3g} ({light}) to {high:.3g} ({heavy}), mean 1 over the pictures"
+        shop.log.event("note", text=text)
 
 
 def _plan_fields(run: StageRun) -> dict[str, Any]:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fixres import checkpoint, models
 from fixres.checkpoint import TrainState
 from fixres.config import Recipe, Stage
+from fixres.data.class_weights import class_weights
 from fixres.data.collections import Collection
-from fixres.data.loader import resolve_workers, train_batches
+from fixres.data.loader import resolve_workers, steps_per_epoch, train_batches
 from fixres.errors import UserError
 from fixres.evaluate import Evaluation, Reading, evaluate
 from fixres.fix import apply_plan, set_train_mode, verify_plan
+from fixres.loss import training_loss
 from fixres.metrics import without_confusion
 from fixres.optim import OPTIMIZER_FILE, Mixer, WeightAverage, load_named_state, make_optimizer
 from fixres.resolution import Plan, Preprocess
@@ -87,6 +88,7 @@ class StageRun:
     plan: Plan
     total_steps: int
     steps_per_epoch: int
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def warmup_steps(self) -> int:
@@ -100,22 +102,17 @@ def describe_stage(recipe: Recipe, collection: Collection, model: nn.Module, ind
     Raises:
         UserError: a batch larger than the training split, a size the network cannot take, or moves it cannot do.
     """
-    stages = recipe.run_stages
-    stage = stages[index]
-    num_images = len(collection.split("train"))
-    steps_per_epoch = num_images // stage.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(
-            f"batch_size {stage.batch_size} is larger than the {num_images} training pictures\n"
-            f"  give at most {num_images}: --{'fix' if stage is recipe.fix else 'train'}.batch_size {num_images}"
-        )
+    stage = recipe.run_stages[index]
+    split = collection.split("train")
+    num_steps = steps_per_epoch(split, stage, index)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
     plan = models.make_plan(models.at_size(model, size), stage.moves, size)
     if plan.live_norms and stage.batch_size == 1:
         raise UserError(
             f"batch_size 1 leaves {plan.live_norms[0]} without statistics\n  give at least 2, or moves: head"
         )
-    return StageRun(index, name, stage, size, plan, stage.epochs * steps_per_epoch, steps_per_epoch)
+    weights = class_weights(recipe.data.class_weights, split)
+    return StageRun(index, name, stage, size, plan, stage.epochs * num_steps, num_steps, weights)
 
 
 def is_fix(recipe: Recipe, index: int) -> bool:
@@ -156,7 +153,14 @@ def run_stage(shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict
             finish_epoch(shop, run, state, watch)
             window.restart()
     _take_best(shop, run, state)
-    shop.log.event("stage_done", stage=run.name, stage_index=run.index, size=run.size, seconds=round(watch.seconds, 3))
+    shop.log.event(
+        "stage_done",
+        stage=run.name,
+        stage_index=run.index,
+        size=run.size,
+        seconds=round(watch.seconds, 3),
+        data_wait_ratio=window.wait_ratio(),
+    )
     unmoved = verify_plan(before, state.shipped.state_dict(), run.plan)
     if unmoved:
         shop.log.event("note", text=f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}")
@@ -208,12 +212,10 @@ def update(
         )
     images = normalise(runtime.images(batch[0][:count]), shop.preprocess.mean, shop.preprocess.std)
     targets = batch[1][:count].to(runtime.device)
-    smoothing = run.stage.label_smoothing
     if mixer is not None:
         images, targets = mixer(images, targets, state.step)
-        smoothing = 0.0
     with runtime.autocast():
-        loss = F.cross_entropy(wrapped(images), targets, label_smoothing=smoothing)
+        loss = training_loss(wrapped(images), targets, run.stage.label_smoothing, run.class_weights)
     value = loss.item()
     if not torch.isfinite(loss):
         raise UserError(
@@ -301,6 +303,9 @@ def _batches(shop: Workshop, run: StageRun, first_step: int) -> Iterator[tuple[T
         workers=resolve_workers(data.workers),
         first_step=first_step,
         on_bad_image=data.on_bad_image,
+        decode=data.decode,
+        hold_gib=data.hold_gib,
+        pin_memory=shop.runtime.device.type == "cuda",
         bad=bad,
     )
     for batch in loader:
@@ -337,11 +342,12 @@ def _where(run: StageRun, state: TrainState) -> dict[str, Any]:
 
 
 class Window:
-    """Loss, speed and waiting time since the last log line."""
+    """Loss, speed and waiting time since the last log line, and the waiting time of the whole stage."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         self.is_first = True
+        self.stage_seconds = self.stage_waiting = 0.0
         self.restart()
 
     def restart(self) -> None:
@@ -362,6 +368,10 @@ class Window:
             self.waiting += time.perf_counter() - start
         return batch
 
+    def wait_ratio(self) -> float:
+        """Return the share of the stage's training time, what was drained, that went to waiting for pictures."""
+        return round(self.stage_waiting / max(1e-9, self.stage_seconds), 4)
+
     def add(self, loss: float) -> None:
         """Record the loss of one step."""
         self.losses.append(loss)
@@ -379,5 +389,7 @@ class Window:
             "seconds": round(seconds, 3),
             "data_wait_ratio": round(self.waiting / max(1e-9, seconds), 4),
         }
+        self.stage_seconds += seconds
+        self.stage_waiting += self.waiting
         self.restart()
         return fields

@@ -6,21 +6,44 @@ The test-time crop is one Pillow call that crops and resizes together, within on
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import cache
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop, v2
+from torchvision.transforms import v2
 
 from fixres.config import Stage
 from fixres.resolution import Preprocess, Triple
 
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _QUARTER_TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
-_RATIO = (3 / 4, 4 / 3)
 _LONGEST_STRIP = 100
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
+
+class Undecoded(Protocol):
+    """A picture that decodes no more than a random crop asks for."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+    def pixels(self, size: tuple[int, int], resample: Image.Resampling, box: Box) -> npt.NDArray[np.uint8]:
+        """Return the part of the picture in `box` at `size` (width, height), uint8 `[height, width, 3]`."""
+
+
 _JITTER = {"jitter": 0.3, "v2": 0.05}
 
 
@@ -29,28 +52,66 @@ def evaluation_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
     return _tensor(_test_view(image, preprocess))
 
 
-def train_crop(image: Image.Image, stage: Stage, preprocess: Preprocess) -> Tensor:
+def train_crop(image: Image.Image | Undecoded, stage: Stage, preprocess: Preprocess) -> Tensor:
     """Return one augmented training view of an RGB picture, uint8 `[3, S, S]` with S = preprocess.size.
 
-    All chance comes from torch's default CPU generator. The order is resize, flip, colour, shifted crop.
+    All chance comes from torch's default CPU generator. The order is crop, trivial or randaugment, rotation, flips,
+    colour, erasing; only the shifted crop of v2 comes after the colour, as published.
     """
+    if stage.interpolation != "test":
+        preprocess = replace(preprocess, interpolation=stage.interpolation)
     resample = _RESAMPLE[preprocess.interpolation]
-    if stage.crop == "center":
-        if stage.augment == "v2" and preprocess.resize in ("shorter", "height"):
-            return _tensor(_shifted_crop(_augment(_resize(image, preprocess), stage.augment), preprocess.size))
-        view = _test_view(image, preprocess)
-    elif stage.crop == "random":
-        view = _random_resized_crop(image, preprocess.size, stage.crop_scale, resample)
+    if not isinstance(image, Image.Image):
+        return _crop_undecoded(image, stage, preprocess)
+    if stage.crop == "random":
+        view = _augment(_random_resized_crop(image, preprocess.size, stage, resample), stage)
+        return _erased(_tensor(view), stage, preprocess)
+    if stage.crop == "center" and stage.augment == "v2" and preprocess.resize in ("shorter", "height"):
+        view = _shifted_crop(_augment(_resize(image, preprocess), stage), preprocess.size)
+    elif stage.crop == "center":
+        view = _augment(_test_view(image, preprocess), stage)
+    elif stage.crop == "resize":
+        view = _augment(_random_place(_resize(image, preprocess), preprocess.size), stage)
     else:
-        view = _padded_crop(image, preprocess.size, resample)
-    return _tensor(_augment(view, stage.augment))
+        view = _augment(_padded_crop(image, preprocess.size, resample), stage)
+    return _erased(_tensor(view), stage, preprocess)
+
+
+def _crop_undecoded(image: Undecoded, stage: Stage, preprocess: Preprocess) -> Tensor:
+    if stage.crop != "random":
+        raise TypeError(f"crop {stage.crop} needs a decoded picture")
+    size = preprocess.size
+    box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
+    pixels = image.pixels((size, size), _RESAMPLE[preprocess.interpolation], box)
+    if is_plain(stage):
+        # The way through a Pillow picture costs as much as the resize.
+        if stage.augment == "flip" and _draw(2):
+            pixels = pixels[:, ::-1].copy()
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    return _erased(_tensor(_augment(Image.fromarray(pixels), stage)), stage, preprocess)
+
+
+def is_plain(stage: Stage) -> bool:
+    """Return whether pictures are augmented by nothing beyond the crop and a flip."""
+    plain = stage.augment in ("none", "v1", "flip")
+    return plain and not (stage.vertical_flip or stage.erasing or any(stage.rotation))
+
+
+def _erased(pixels: Tensor, stage: Stage, preprocess: Preprocess) -> Tensor:
+    return _erasing(stage.erasing, preprocess.mean)(pixels) if stage.erasing else pixels
 
 
 def normalise(images: Tensor, mean: Triple, std: Triple) -> Tensor:
     """Return float32 `[B, 3, S, S]` with (x / 255 - mean) / std per channel, on the images' device and layout."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(3, 1, 1)
-    return images.to(torch.float32).mul_(scale).sub_(shift)
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return images.to(torch.float32).mul_(scale.view(3, 1, 1)).sub_(shift.view(3, 1, 1))
+    # By rows, because three channels at a time leave a processor's vector units empty: half the time, the same bits.
+    num, _, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).reshape(num * height, width * 3).to(torch.float32)
+    rows.mul_(scale.repeat(width)).sub_(shift.repeat(width))
+    return rows.view(num, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _tensor(image: Image.Image) -> Tensor:
@@ -120,11 +181,48 @@ def _letterbox(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     return square
 
 
-def _random_resized_crop(
-    image: Image.Image, size: int, scale: tuple[float, float], resample: Image.Resampling
-) -> Image.Image:
-    top, left, height, width = RandomResizedCrop.get_params(image, scale, _RATIO)
-    return image.resize((size, size), resample, box=(left, top, left + width, top + height))
+def _random_resized_crop(image: Image.Image, size: int, stage: Stage, resample: Image.Resampling) -> Image.Image:
+    box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
+    return image.resize((size, size), resample, box=box)
+
+
+def random_box(width: int, height: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Box:
+    """Return left, top, right, bottom of a random crop in pixels.
+
+    The draws are those of torchvision's `RandomResizedCrop.get_params`, one by one, at a third of its time; like it,
+    ten misses give the largest centre crop within the aspects.
+    """
+    low, high = _log_aspects(aspect)
+    for _ in range(10):
+        area = width * height * torch.empty(1).uniform_(*scale).item()
+        drawn = torch.empty(1).uniform_(low, high).exp_().item()
+        w, h = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
+        if 0 < w <= width and 0 < h <= height:
+            top = _draw(height - h + 1)
+            left = _draw(width - w + 1)
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < min(aspect):
+        h = round(width / min(aspect))
+    elif width / height > max(aspect):
+        w = round(height * max(aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+@cache
+def _log_aspects(aspect: tuple[float, float]) -> tuple[float, float]:
+    low, high = torch.log(torch.tensor(aspect)).tolist()
+    return low, high
+
+
+def _random_place(image: Image.Image, size: int) -> Image.Image:
+    """Cut out a square anywhere; a side that is too short is centred on black, as in the centre crop."""
+    left, top = (
+        _draw(length - size + 1) if length >= size else _center_offset(length, size)
+        for length in (image.width, image.height)
+    )
+    return image.crop((left, top, left + size, top + size))
 
 
 def _padded_crop(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
@@ -139,17 +237,45 @@ def _padded_crop(image: Image.Image, size: int, resample: Image.Resampling) -> I
     return resized.crop((left, top, left + size, top + size))
 
 
-def _augment(image: Image.Image, policy: str) -> Image.Image:
-    if policy in ("none", "v1"):
-        return image
-    if _draw(2):
+def _augment(image: Image.Image, stage: Stage) -> Image.Image:
+    policy = stage.augment
+    if policy == "trivial":
+        image = _trivial()(image)
+    elif policy == "randaugment":
+        image = _randaugment(stage.randaugment_ops, stage.randaugment_magnitude)(image)
+    if stage.rotation != (0, 0):
+        image = _rotation(stage.rotation)(image)
+    if policy not in ("none", "v1") and _draw(2):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if stage.vertical_flip and torch.rand(()).item() < stage.vertical_flip:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     if policy == "dihedral":
         if _draw(2):
             image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         turn = _QUARTER_TURNS[_draw(4)]
         image = image if turn is None else image.transpose(turn)
     return _jitter(_JITTER[policy])(image) if policy in _JITTER else image
+
+
+@cache
+def _trivial() -> v2.TrivialAugmentWide:
+    return v2.TrivialAugmentWide()
+
+
+@cache
+def _randaugment(num_ops: int, magnitude: int) -> v2.RandAugment:
+    return v2.RandAugment(num_ops, magnitude)
+
+
+@cache
+def _rotation(degrees: tuple[float, float]) -> v2.RandomRotation:
+    return v2.RandomRotation(degrees)
+
+
+@cache
+def _erasing(probability: float, mean: Triple) -> v2.RandomErasing:
+    """Return the operation on uint8 pixels; the mean colour is what 0 is on normalised ones, to half a level."""
+    return v2.RandomErasing(probability, value=tuple(round(255 * channel) for channel in mean))
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,12 +15,45 @@ from fixres.data.elpv import open_elpv
 from fixres.data.folder import open_folder
 from fixres.data.splits import THIRDS, Names, Split, carve
 from fixres.data.synthetic import open_synthetic
+from fixres.data.tables import TABLES, open_table, sorted_names
+from fixres.data.uri import GRAMMARS, parse_address
 from fixres.errors import UserError, did_you_mean
 
-__all__ = ["Collection", "Names", "Split", "absolute_uri", "open_collection"]
+__all__ = ["Collection", "Names", "Split", "absolute_uri", "open_collection", "open_splits"]
 
-_Opener = Callable[[Data, str], tuple[str, dict[str, Split], list[str]]]
-_SCHEMES: dict[str, _Opener] = {"folder": open_folder, "elpv": open_elpv, "synthetic": open_synthetic}
+_Opened = tuple[str, dict[str, Split], list[str]]
+_Opener = Callable[[Data, str], _Opened]
+
+
+def _open_torchvision(data: Data, body: str) -> _Opened:
+    from fixres.data.torchvision_sets import open_torchvision
+
+    return open_torchvision(data, body)
+
+
+def _open_hub(data: Data, body: str) -> _Opened:
+    from fixres.data.hub import open_hub
+
+    return open_hub(data, body)
+
+
+def _open_shards(data: Data, body: str) -> _Opened:
+    from fixres.data.shards import open_shards
+
+    return open_shards(data, body)
+
+
+_SCHEMES: dict[str, _Opener] = {
+    "folder": open_folder,
+    "csv": open_table,
+    "torchvision": _open_torchvision,
+    "hf": _open_hub,
+    "wds": _open_shards,
+    "elpv": open_elpv,
+    "synthetic": open_synthetic,
+}
+_ALLOWED = "folder:DIR or a bare path, csv:FILE, torchvision:NAME, hf:NAME, wds:PATTERN, elpv:, synthetic:classes=4"
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,31 +81,43 @@ class Collection:
         return self.splits[name]
 
 
-def open_collection(data: Data, split_file: Path | None = None, classes: Sequence[str] | None = None) -> Collection:
+def open_collection(
+    data: Data,
+    split_file: Path | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    for_training: bool = True,
+) -> Collection:
     """Open the collection `data.uri` names.
 
-    `split_file` is where a carved split is saved and, from then on, read back. `classes` (a checkpoint's) replaces the
-    collection's own class list; splits are mapped onto it by name. Without it there must be a training split.
+    Args:
+        data: which collection, and how its pictures are read.
+        split_file: where a carved split is saved and, from then on, read back.
+        classes: a checkpoint's, in place of the collection's own; splits are mapped onto it by name. Without it a
+            collection to train on must have a training split.
+        for_training: carve the splits that training lacks. Otherwise everything is as it lies there: one folder of
+            classes is the split `all`, and there need be no training split.
 
     Raises:
         UserError: unknown scheme, missing or empty folder, classes that do not fit.
     """
-    uri, splits, notes = _open(data)
-    if classes is None and not {"train", "all"} & set(splits):
+    uri, splits, notes = open_splits(data)
+    if for_training and classes is None and not {"train", "all"} & set(splits):
         raise UserError(
-            f"{uri} holds {' and '.join(splits)}, but no train\n  training needs a folder named train with one "
-            "sub-folder per class"
+            f"{uri} holds {' and '.join(splits)}, but no train\n  training needs a split named train; in a folder that "
+            "is a folder train with one sub-folder per class"
         )
-    names = tuple(classes) if classes is not None else (splits.get("train") or splits["all"]).classes
+    names = tuple(classes) if classes is not None else _own_classes(splits)
     if len(names) < 2:
-        raise UserError(
-            f"{uri} holds only one class ({', '.join(names)})\n  a classifier needs at least two class folders"
-        )
+        raise UserError(f"{uri} holds only one class ({', '.join(names)})\n  a classifier needs at least two")
     _check_classes(uri, splits, names, from_checkpoint=classes is not None)
     if classes is None and (order := _surprising_order(names)):
         notes.append(order)
     splits = {name: _relabel(split, names) for name, split in splits.items()}
-    splits, select, report, carved = _roles(splits, data, split_file)
+    if for_training:
+        splits, select, report, carved = _roles(splits, data, split_file)
+    else:
+        select, report, carved = _select_of(splits), _report_of(splits), []
     for name, split in splits.items():
         missing = [cls for cls, count in zip(names, split.counts().tolist(), strict=True) if count == 0]
         if missing:
@@ -79,34 +125,64 @@ def open_collection(data: Data, split_file: Path | None = None, classes: Sequenc
     return Collection(uri, names, splits, select, report, tuple(notes + carved))
 
 
+def _own_classes(splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """Return the class list of the training split; without one, all names of all splits in their order."""
+    for name in ("train", "all"):
+        if name in splits:
+            return splits[name].classes
+    lists = [split.classes for split in splits.values()]
+    together = {name for each in lists for name in each}
+    longest = max(lists, key=len)
+    if len(longest) == len(together):
+        return longest
+    as_text = all(list(each) == sorted(each) for each in lists)
+    return tuple(sorted(together)) if as_text else sorted_names(together)
+
+
 def absolute_uri(uri: str) -> str:
-    """Return a folder's URI with its path made absolute; any other URI as it is."""
-    scheme, _, body = uri.partition(":")
-    path = body if scheme == "folder" and body else uri
-    if path == uri and not (uri and Path(uri).expanduser().is_dir()):
+    """Return the URI with its paths made absolute, as a recipe stores it.
+
+    Raises:
+        UserError: it does not follow the grammar of its scheme.
+    """
+    scheme, body = _take_apart(uri.strip())
+    if scheme in GRAMMARS:
+        return str(parse_address(scheme, body))
+    if scheme != "folder" or not body or (uri == body and not Path(uri).expanduser().is_dir()):
         return uri
-    return f"folder:{Path(path).expanduser().absolute()}"
+    return f"folder:{Path(body).expanduser().absolute()}"
 
 
-def _open(data: Data) -> tuple[str, dict[str, Split], list[str]]:
+def open_splits(data: Data) -> tuple[str, dict[str, Split], list[str]]:
+    """Return the URI, the splits as they lie there, each under its own class list, and notes.
+
+    Raises:
+        UserError: unknown scheme, or nothing that can be opened there.
+    """
     uri = data.uri.strip()
     if not uri:
         raise UserError("no data given\n  --data.uri folder:DIR (or elpv:, or synthetic:classes=4,images=64)")
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)", uri)
-    if match is None or Path(uri).expanduser().is_dir():
-        return open_folder(data, uri)
-    scheme, body = match[1], uri[match.end() :]
-    if scheme.lower() not in _SCHEMES:
+    scheme, body = _take_apart(uri)
+    if scheme not in _SCHEMES:
         raise UserError(
-            f"unknown kind of data '{scheme}:' in {uri}{did_you_mean(scheme, _SCHEMES)}\n"
-            "  allowed: folder:DIR or a bare path, elpv:, synthetic:classes=4,images=64"
+            f"unknown kind of data '{scheme}:' in {uri}{did_you_mean(scheme, _SCHEMES)}\n  allowed: {_ALLOWED}"
         )
-    return _SCHEMES[scheme.lower()](data, body)
+    return _SCHEMES[scheme](data, body)
+
+
+def _take_apart(uri: str) -> tuple[str, str]:
+    """Return the scheme and what follows it; a bare path is a folder, or a table by its ending."""
+    match = _URI.match(uri)
+    if match is not None and not Path(uri).expanduser().is_dir():
+        return match[1].lower(), uri[match.end() :]
+    is_table = Path(uri).suffix.lower() in TABLES and Path(uri).expanduser().is_file()
+    return ("csv", quote(uri)) if is_table else ("folder", uri)
 
 
 def _check_classes(uri: str, splits: Mapping[str, Split], names: tuple[str, ...], *, from_checkpoint: bool) -> None:
+    known = set(names)
     for name, split in splits.items():
-        unknown = [cls for cls in split.classes if cls not in names]
+        unknown = [cls for cls in split.classes if cls not in known]
         if not unknown:
             continue
         where = uri if name == "all" else f"{name} of {uri}"
@@ -114,11 +190,11 @@ def _check_classes(uri: str, splits: Mapping[str, Split], names: tuple[str, ...]
         if from_checkpoint:
             raise UserError(
                 f"{where} holds classes the checkpoint does not know: {_some(unknown)}{hint}\n"
-                f"  it knows {_some(names)}; rename or remove the folders"
+                f"  it knows {_some(names)}; rename or remove the others"
             )
         raise UserError(
             f"{where} holds classes that train does not have: {_some(unknown)}{hint}\n"
-            f"  train has {_some(names)}; rename the folders, or add these classes to train"
+            f"  train has {_some(names)}; rename them, or add these classes to train"
         )
 
 
@@ -150,9 +226,9 @@ def _roles(
         shares = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
         by = "class" if alone.subgroups is None else "class and subgroup"
         return parts, "val", "test", [f"no splits of its own: carved, stratified by {by}, into {shares} pictures"]
-    if {"val", "test"} <= set(splits):
-        return splits, "val", "test", []
-    report = "test" if "test" in splits else "val"
+    if "holdout" in splits or {"val", "test"} <= set(splits):
+        return splits, _select_of(splits), _report_of(splits), []
+    report = _report_of(splits)
     carved = "val" if report == "test" else "holdout"
     if "train" not in splits or data.holdout == 0:
         return splits, report, report, [f"no split of its own to select on: selected on the reported set, {report}"]
@@ -160,3 +236,13 @@ def _roles(
     parts = carve(splits["train"], fractions, data.split_seed, split_file)
     note = f"{len(parts[carved])} of {len(splits['train'])} training pictures carved out as '{carved}' to select on"
     return {**parts, report: splits[report]}, carved, report, [note]
+
+
+def _select_of(splits: Mapping[str, Split]) -> str:
+    """Return the split to choose on among those that are there, the reported one where there is no other."""
+    others = [name for name in ("val", "holdout") if name in splits and name != _report_of(splits)]
+    return others[0] if others else _report_of(splits)
+
+
+def _report_of(splits: Mapping[str, Split]) -> str:
+    return next(name for name in ("test", "val", "holdout", "all", "train") if name in splits)

@@ -37,6 +37,7 @@ MAX_PIXELS = 178_956_970
 DECODER = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 
 _JPEG_START = b"\xff\xd8\xff"
+_START_OF_SCAN = 0xDA
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,10 +71,9 @@ def decode(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white")
     """
     if not data:
         raise BadImage(name, "the file is empty")
-    if data.startswith(_JPEG_START):
-        image = _decode_jpeg(data, name, exif)
-        if image is not None:
-            return image
+    image = _decode_jpeg(data, name, exif)
+    if image is not None:
+        return image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -90,32 +90,63 @@ def decode(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white")
         raise BadImage(name, "the file is truncated" if truncated else f"damaged picture ({reason})") from None
 
 
-def _decode_jpeg(data: bytes, name: str, exif: Exif) -> Image.Image | None:
-    """Return the picture, or None where Pillow has to decide."""
+def jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
+    """Return width and height of a JPEG as stored, or None where simplejpeg cannot decode it, which asks Pillow.
+
+    Raises:
+        BadImage: more pixels than allowed. Every decode with simplejpeg comes after this check: it has no limit.
+    """
+    if not data.startswith(_JPEG_START):
+        return None
     try:
         height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-        _check_pixels(name, width, height)
-        if colourspace not in ("YCbCr", "Gray"):
-            return None
+    except ValueError:
+        return None
+    _check_pixels(name, width, height)
+    return (width, height) if colourspace in ("YCbCr", "Gray") else None
+
+
+def orientation_of(data: bytes) -> int:
+    """Return the EXIF orientation of a JPEG, 1 to 8; 1 where there is none."""
+    # Opening the file again for its tags costs as much as a small decode, so only where there can be any.
+    head = data[: _head_length(data)]
+    if b"Exif\0\0" not in head and b"tiff:Orientation" not in head:
+        return 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as tagged:
+                return _orientation(tagged)
+    except Exception:  # noqa: BLE001 - the pixels can be decoded; tags that cannot be read turn nothing
+        return 1
+
+
+def turn(image: Image.Image, orientation: int) -> Image.Image:
+    """Return the picture upright."""
+    transpose = _TURNS.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _decode_jpeg(data: bytes, name: str, exif: Exif) -> Image.Image | None:
+    """Return the picture, or None where Pillow has to decide."""
+    if jpeg_size(data, name) is None:
+        return None
+    try:
         pixels = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         return None
     image = Image.fromarray(pixels)
-    # Opening the file again for its tags costs as much as a small decode, so only where there can be any.
-    if exif == "apply" and (b"Exif\0\0" in data or b"tiff:Orientation" in data):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            orientation = _orientation_of_bytes(data)
-        return _turn(image, orientation)
-    return image
+    return turn(image, orientation_of(data)) if exif == "apply" else image
 
 
-def _orientation_of_bytes(data: bytes) -> int:
-    try:
-        with Image.open(io.BytesIO(data)) as tagged:
-            return _orientation(tagged)
-    except Exception:  # noqa: BLE001 - the pixels are already decoded; tags that cannot be read turn nothing
-        return 1
+def _head_length(data: bytes) -> int:
+    """Return where the segments end and the picture begins; all of the data where the segments make no sense."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and len(data) >= place + 4:
+        if data[place + 1] == _START_OF_SCAN:
+            return place
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return len(data)
 
 
 def _decode_pillow(data: bytes, name: str, exif: Exif, alpha: Alpha) -> Image.Image:
@@ -123,7 +154,7 @@ def _decode_pillow(data: bytes, name: str, exif: Exif, alpha: Alpha) -> Image.Im
         _check_pixels(name, *opened.size)
         opened.load()
         orientation = _orientation(opened) if exif == "apply" else 1
-        return _turn(_to_rgb(opened, name, alpha), orientation)
+        return turn(_to_rgb(opened, name, alpha), orientation)
 
 
 def _check_pixels(name: str, width: int, height: int) -> None:
@@ -136,12 +167,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - damaged tags do not make the picture unreadable
         return 1
-    return value if isinstance(value, int) else 1
-
-
-def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image, name: str, alpha: Alpha) -> Image.Image:

@@ -28,11 +28,14 @@ class Files:
 
     def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
         """Return the RGB picture at `path`; raises BadImage."""
+        return decode(self.read_bytes(path), path, exif, alpha)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return the file at `path` as it is; raises BadImage."""
         try:
-            data = (self.root / path).read_bytes()
+            return (self.root / path).read_bytes()
         except OSError as error:
             raise BadImage(path, f"cannot be read ({error.strerror})") from None
-        return decode(data, path, exif, alpha)
 
 
 @dataclass
@@ -74,6 +77,39 @@ def open_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
         notes += _scan_notes(scan, name)
         splits[name] = _split(name, scan, root, data)
     return f"folder:{root}", splits, notes
+
+
+def inspect_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[str], list[str]]:
+    """Return the URI, the splits, notes, and what `open_folder` would refuse the folder for.
+
+    A second folder for the same split keeps its own name.
+
+    Raises:
+        UserError: no such folder, or no class folder with pictures in it.
+    """
+    root = Path(body).expanduser().absolute()
+    _check_folder(root, body)
+    faults: list[str] = []
+    try:
+        folders = _split_folders(root)
+    except UserError as error:
+        faults.append(str(error))
+        names = sorted(_entry_names(root, folders=True))
+        folders = {name: name for name in names if name.lower() in _SPLITS and _entry_names(root / name, folders=True)}
+    notes: list[str] = []
+    splits: dict[str, Split] = {}
+    for name, folder in (folders or {"all": "."}).items():
+        scan = _scan(root, folder)
+        try:
+            _check_scan(scan, name, root / folder)
+        except UserError as error:
+            faults.append(str(error).partition("\n")[0])
+        notes += _scan_notes(scan, name)
+        if any(scan.classes.values()):
+            splits[name] = _split(name, scan, root, data)
+    if not splits:
+        raise UserError("\n".join(faults))
+    return f"folder:{root}", splits, notes, faults
 
 
 def _check_folder(root: Path, given: str) -> None:

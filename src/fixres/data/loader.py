@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,13 +22,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from fixres.config import Stage
 from fixres.data.decode import BadImage
+from fixres.data.memory import Held, can_hold, held_view
+from fixres.data.scaled import Encoded, ScaledJpeg, open_for_crop
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
-from fixres.sampling import epoch_order, sample_seed
+from fixres.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, sample_seed
 from fixres.transforms import evaluation_crop, train_crop
 
 OnBadImage = Literal["error", "skip"]
+Decode = Literal["fast", "full"]
+
+_HOLD_AT_ONCE = 256
+"""Pictures a worker sends back at a time while a split is read into memory."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,19 @@ def steps_per_epoch(split: Split, stage: Stage, stage_index: int = 0) -> int:
     """Return the number of full batches in an epoch.
 
     Raises:
-        UserError: the batch is larger than the split.
+        UserError: the batch is larger than the epoch.
     """
-    if stage.batch_size > len(split):
+    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
+    if stage.batch_size > num_samples:
         section = "train" if stage_index == 0 else "fix"
+        epoch = f"the split '{split.name}' ({len(split)} pictures)"
+        if stage.epoch_samples != 1.0:
+            epoch = f"an epoch of {num_samples} samples ({section}.epoch_samples {stage.epoch_samples:g})"
         raise UserError(
-            f"{section}.batch_size {stage.batch_size} is larger than the split '{split.name}' ({len(split)} pictures)\n"
-            f"  --{section}.batch_size {len(split)} is the largest that works"
+            f"{section}.batch_size {stage.batch_size} is larger than {epoch}\n"
+            f"  --{section}.batch_size {num_samples} is the largest that works"
         )
-    return len(split) // stage.batch_size
+    return num_samples // stage.batch_size
 
 
 def train_batches(
@@ -85,23 +93,30 @@ def train_batches(
     bad: list[str],
     first_step: int = 0,
     on_bad_image: OnBadImage = "error",
+    decode: Decode = "fast",
+    hold_gib: float = 1.0,
     pin_memory: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yield the batches of a whole stage, all epochs, from step `first_step` on; the last part of an epoch is dropped.
 
     With `on_bad_image="skip"` a picture that cannot be read is left out of its batch and its path is appended to
-    `bad` once.
+    `bad` once. `decode` and `hold_gib` are the recipe's: how JPEGs of a random crop are decoded, and up to which size a
+    split is held in memory.
 
     Raises:
         UserError: the batch is larger than the split; from the iterator, a picture cannot be read, or none of a batch.
     """
     steps = steps_per_epoch(split, stage, stage_index)
-    dataset = _TrainingSteps(split, stage, preprocess, (seed, stage_index), steps)
-    made = _run(dataset, range(first_step, steps * stage.epochs), workers, pin_memory)
+    dataset = _TrainingSteps(split, stage, preprocess, (seed, stage_index), steps, decode)
+    wanted = range(first_step, steps * stage.epochs)
+    if wanted and can_hold(len(split), stage, preprocess, hold_gib):
+        made = _run_held(dataset, wanted, workers, pin_memory)
+    else:
+        made = _run(dataset, wanted, workers, pin_memory)
     return _train_batches(made, on_bad_image, bad)
 
 
-def _train_batches(made: Generator[_Made], on_bad_image: OnBadImage, bad: list[str]) -> Iterator[Batch]:
+def _train_batches(made: Generator[_Made], on_bad_image: OnBadImage, bad: list[str]) -> Generator[Batch]:
     # Closed at once: workers that wait for the garbage collector, behind a traceback, take seconds to end.
     with closing(made):
         for item in made:
@@ -123,7 +138,7 @@ def evaluation_batches(
     bad: list[str],
     on_bad_image: OnBadImage = "error",
     pin_memory: bool = False,
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
+) -> Generator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
     """Yield (pictures per preprocessing uint8 `[B, 3, S, S]`, labels, indices) in the order of the split, unpadded.
 
     Every picture is read and decoded once, whatever the number of sizes.
@@ -143,70 +158,101 @@ class _TrainingSteps(Dataset[_Made]):
     """Item `step` is the batch of that step of the stage."""
 
     def __init__(
-        self, split: Split, stage: Stage, preprocess: Preprocess, coordinates: tuple[int, int], steps: int
+        self,
+        split: Split,
+        stage: Stage,
+        preprocess: Preprocess,
+        coordinates: tuple[int, int],
+        steps: int,
+        decode: Decode,
     ) -> None:
         self.split, self.stage, self.preprocess = split, stage, preprocess
         self.coordinates, self.steps = coordinates, steps
+        is_fast = decode == "fast" and stage.crop == "random"
+        self.encoded = split.source if is_fast and isinstance(split.source, Encoded) else None
+        self._drawn: tuple[int, Indices, Indices] | None = None
 
     def __getitem__(self, step: int) -> _Made:
-        epoch, place = divmod(step, self.steps)
-        batch_size = self.stage.batch_size
-        order = _cached_order(len(self.split), *self.coordinates, epoch)
-        indices = order[place * batch_size : (place + 1) * batch_size]
+        epoch, indices, copies = self.chosen(step)
         generator = torch.default_generator
         state = generator.get_state()
 
-        def view(picture: Image.Image, index: int) -> tuple[Tensor]:
-            generator.manual_seed(sample_seed(*self.coordinates, epoch, index, 0))
+        def views(place: int) -> tuple[Tensor]:
+            index = int(indices[place])
+            picture = self._open(index)
+            generator.manual_seed(sample_seed(*self.coordinates, epoch, index, int(copies[place])))
             return (train_crop(picture, self.stage, self.preprocess),)
 
         try:
-            return _make(self.split, indices, self.preprocess, (self.preprocess.size,), view)
+            return _make(self.split, indices, (self.preprocess.size,), views)
         finally:
             generator.set_state(state)
+
+    def chosen(self, step: int) -> tuple[int, Indices, Indices]:
+        """Return the epoch of a step, the pictures of its batch and the copy number of each."""
+        epoch, batch = divmod(step, self.steps)
+        span = slice(batch * self.stage.batch_size, (batch + 1) * self.stage.batch_size)
+        indices, copies = self._epoch(epoch)
+        return epoch, indices[span], copies[span]
+
+    def _open(self, index: int) -> Image.Image | ScaledJpeg:
+        split, exif, alpha = self.split, self.preprocess.exif, self.preprocess.alpha
+        if self.encoded is not None:
+            path = split.paths[index]
+            return open_for_crop(self.encoded.read_bytes(path), path, exif, alpha)
+        return split.read(index, exif, alpha)
+
+    def _epoch(self, epoch: int) -> tuple[Indices, Indices]:
+        """Return the pictures of an epoch in their order, and the copy number of each."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            stage, (seed, stage_index) = self.stage, self.coordinates
+            num_samples = num_epoch_samples(len(self.split), stage.epoch_samples)
+            order = epoch_indices(
+                self.split.labels, num_samples, stage.sampler, stage.repeats, seed=seed, stage=stage_index, epoch=epoch
+            )
+            self._drawn = epoch, order, copy_numbers(order)
+        return self._drawn[1:]
 
 
 class _EvaluationSteps(Dataset[_Made]):
     """Item `step` is that batch of the split, seen through every preprocessing."""
 
-    def __init__(self, split: Split, preprocesses: tuple[Preprocess, ...], batch_size: int) -> None:
+    def __init__(
+        self, split: Split, preprocesses: tuple[Preprocess, ...], batch_size: int, squares_only: bool = False
+    ) -> None:
         self.split, self.preprocesses, self.batch_size = split, preprocesses, batch_size
+        self.squares_only = squares_only
 
     def __getitem__(self, step: int) -> _Made:
         start = step * self.batch_size
         indices = np.arange(start, min(start + self.batch_size, len(self.split)), dtype=np.int64)
 
-        def views(picture: Image.Image, index: int) -> tuple[Tensor, ...]:
+        def views(place: int) -> tuple[Tensor, ...]:
+            first = self.preprocesses[0]
+            picture = self.split.read(start + place, first.exif, first.alpha)
+            if self.squares_only and picture.width != picture.height:
+                raise BadImage(self.split.paths[start + place], "not square")
             return tuple(evaluation_crop(picture, preprocess) for preprocess in self.preprocesses)
 
-        sizes = tuple(preprocess.size for preprocess in self.preprocesses)
-        return _make(self.split, indices, self.preprocesses[0], sizes, views)
+        return _make(self.split, indices, tuple(preprocess.size for preprocess in self.preprocesses), views)
 
 
-@lru_cache(maxsize=2)
-def _cached_order(num_images: int, seed: int, stage_index: int, epoch: int) -> npt.NDArray[np.int64]:
-    return epoch_order(num_images, seed, stage_index, epoch)
+def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callable[[int], tuple[Tensor, ...]]) -> _Made:
+    """Put the views of some pictures into one tensor per size, in the layout they have in memory.
 
-
-def _make(
-    split: Split,
-    indices: npt.NDArray[np.int64],
-    preprocess: Preprocess,
-    sizes: tuple[int, ...],
-    views: Callable[[Image.Image, int], tuple[Tensor, ...]],
-) -> _Made:
-    """Read the pictures and put their views into one tensor per size, in the layout they have in memory."""
+    `views` is given a place in `indices`, where a picture may occur more than once; it may raise BadImage.
+    """
     # Copied by numpy: torch would split copies this small over threads, which costs more than the copy.
     batches = [np.empty((len(indices), size, size, 3), dtype=np.uint8) for size in sizes]
     kept: list[int] = []
     bad: list[BadImage] = []
-    for index in indices.tolist():
+    for place, index in enumerate(indices.tolist()):
         try:
-            picture = split.read(index, preprocess.exif, preprocess.alpha)
+            seen = views(place)
         except BadImage as error:
             bad.append(error)
             continue
-        for batch, view in zip(batches, views(picture, index), strict=True):
+        for batch, view in zip(batches, seen, strict=True):
             batch[len(kept)] = view.permute(1, 2, 0).numpy()
         kept.append(index)
     return _Made(
@@ -242,6 +288,35 @@ def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) 
         )
         made = iter(loader)
     yield from made
+
+
+def _run_held(dataset: _TrainingSteps, steps: range, workers: int, pin_memory: bool) -> Generator[_Made]:
+    """Read the split into memory and cut the batches from there; where it cannot be held, run as ever."""
+    held = _hold(dataset, workers)
+    if held is None:
+        yield from _run(dataset, steps, workers, pin_memory)
+        return
+    for step in steps:
+        epoch, indices, copies = dataset.chosen(step)
+        images = held.batch(dataset.stage, (*dataset.coordinates, epoch), indices, copies)
+        labels = torch.from_numpy(dataset.split.labels[indices])
+        yield _Made((images.pin_memory() if pin_memory else images,), labels, torch.from_numpy(indices), [])
+
+
+def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
+    """Return the decoded split, or None when a picture is not square where it has to be, or cannot be read.
+
+    What to do about one that cannot be read is then decided when its batch comes.
+    """
+    split, view = dataset.split, held_view(dataset.stage, dataset.preprocess)
+    chunks = _EvaluationSteps(split, (view,), _HOLD_AT_ONCE, squares_only=dataset.stage.crop == "pad")
+    pixels = np.empty((len(split), view.size, view.size, 3), dtype=np.uint8)
+    with closing(_run(chunks, range(-(-len(split) // _HOLD_AT_ONCE)), workers, False)) as made:
+        for item in made:
+            if item.bad:
+                return None
+            pixels[item.indices.numpy()] = item.views[0].permute(0, 2, 3, 1).numpy()
+    return Held(pixels)
 
 
 def _start_worker(_: int) -> None:

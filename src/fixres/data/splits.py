@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -22,6 +22,20 @@ from fixres.sampling import stratified_split
 THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
 """How a collection without splits of its own is divided."""
 
+SPLIT_NAMES = {
+    "train": "train",
+    "holdout": "holdout",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+"""What people write in tables and shard names, and the split that is meant."""
+
+
+_PIECE = 1 << 17
+
 
 class Source(Protocol):
     """Reads a picture by its path inside the collection."""
@@ -36,9 +50,40 @@ class Names(Sequence[str]):
     __slots__ = ("_blob", "_ends")
 
     def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._blob = b"".join(encoded)
-        self._ends = np.fromiter(accumulate(map(len, encoded), initial=0), dtype=np.int64, count=len(encoded) + 1)
+        # Filled as the names come: a list of ten million strings would be larger than anything else here.
+        blob, ends = bytearray(), array("q", [0])
+        for name in names:
+            blob += name.encode("utf-8", "surrogateescape")
+            ends.append(len(blob))
+        self._blob: bytes | bytearray = blob
+        self._ends = np.frombuffer(ends, dtype=np.int64)
+
+    @classmethod
+    def from_blob(cls, blob: bytes | bytearray, ends: npt.NDArray[np.int64]) -> Names:
+        """Return names that lie one behind the other in `blob`; name i fills `ends[i]` to `ends[i + 1]`, UTF-8."""
+        names = cls.__new__(cls)
+        names._blob, names._ends = blob, ends
+        return names
+
+    def to_blob(self) -> tuple[bytes | bytearray, npt.NDArray[np.int64]]:
+        """Return what `from_blob` takes."""
+        return self._blob, self._ends
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Names:
+        """Return the names at `indices`."""
+        pieces = [slice(first, first + _PIECE) for first in range(0, len(indices), _PIECE)]
+        ends = np.zeros(len(indices) + 1, dtype=np.int64)
+        for piece in pieces:
+            ends[1:][piece] = self._ends[indices[piece] + 1] - self._ends[indices[piece]]
+        np.cumsum(ends, out=ends)
+        blob = bytearray(int(ends[-1]))
+        source, target = np.frombuffer(self._blob, dtype=np.uint8), np.frombuffer(blob, dtype=np.uint8)
+        # In pieces: the places of all bytes at once would take eight times the memory of the bytes.
+        for piece in pieces:
+            starts, own = self._ends[indices[piece]], ends[piece.start : piece.stop + 1]
+            shift = np.repeat(starts - own[:-1], np.diff(own))
+            target[own[0] : own[-1]] = source[np.arange(own[0], own[-1]) + shift]
+        return Names.from_blob(blob, ends)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -49,7 +94,7 @@ class Names(Sequence[str]):
     def __getitem__(self, index: slice) -> Names: ...
     def __getitem__(self, index: int | slice) -> str | Names:
         if isinstance(index, slice):
-            return Names([self[i] for i in range(*index.indices(len(self)))])
+            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
@@ -61,7 +106,7 @@ class Names(Sequence[str]):
         return self._blob == other._blob and np.array_equal(self._ends, other._ends)
 
     def __hash__(self) -> int:
-        return hash(self._blob)
+        return hash(bytes(self._blob))
 
     def __repr__(self) -> str:
         return f"Names({len(self)})"
@@ -104,13 +149,12 @@ class Split:
 
     def take(self, name: str, indices: npt.NDArray[np.int64]) -> Split:
         """Return the pictures at `indices` as a split of its own."""
-        chosen = indices.tolist()
         return replace(
             self,
             name=name,
             labels=self.labels[indices],
-            paths=Names(self.paths[i] for i in chosen),
-            subgroups=None if self.subgroups is None else Names(self.subgroups[i] for i in chosen),
+            paths=self.paths.take(indices),
+            subgroups=None if self.subgroups is None else self.subgroups.take(indices),
         )
 
 
@@ -126,8 +170,7 @@ def carve(split: Split, fractions: Mapping[str, float], seed: int, split_file: P
     if split_file is not None and split_file.exists():
         parts = _load(split, tuple(fractions), split_file)
     else:
-        strata = list(zip(split.labels.tolist(), split.subgroups or split.labels.tolist(), strict=True))
-        parts = stratified_split(strata, fractions, seed)
+        parts = stratified_split(_strata(split), fractions, seed)
         empty = [name for name, indices in parts.items() if not len(indices)]
         if empty:
             raise UserError(
@@ -138,6 +181,15 @@ def carve(split: Split, fractions: Mapping[str, float], seed: int, split_file: P
         if split_file is not None:
             _save(split, parts, seed, split_file)
     return {name: split.take(name, indices) for name, indices in parts.items()}
+
+
+def _strata(split: Split) -> npt.NDArray[np.int64]:
+    """Return a number per class and subgroup, `[N]`."""
+    if split.subgroups is None:
+        return split.labels
+    places: dict[str, int] = {}
+    kinds = np.array([places.setdefault(kind, len(places)) for kind in split.subgroups], dtype=np.int64)
+    return split.labels * len(places) + kinds
 
 
 def _save(split: Split, parts: Mapping[str, npt.NDArray[np.int64]], seed: int, split_file: Path) -> None:

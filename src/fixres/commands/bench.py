@@ -1,0 +1,127 @@
+"""`fixres bench`: speed against what people use today, side by side on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from fixres.errors import UserError, did_you_mean
+from fixres.parsing import parse_flags
+
+if TYPE_CHECKING:
+    from fixres.console import Console
+
+_DEFAULT_IMAGES = 300
+
+
+@dataclass(frozen=True)
+class LoaderFlags:
+    """Flags of `fixres bench loader`."""
+
+    data: str | None = None
+    """Data URI; left out: generated JPEGs of about 500 x 375."""
+    size: Annotated[int, Field(ge=1)] = 128
+    """Side in pixels of the square the network sees."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Pictures to read in a pass; all of --data, or 300 generated ones."""
+    workers: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    """Numbers of loader processes to measure; 0: in the main process, on one thread."""
+    vs: tuple[Literal["torchvision", "timm", "none"], ...] = ("torchvision",)
+    """What to run beside."""
+    eval: bool = False
+    """Measure the test-time path in place of the training one."""
+    repeat: Annotated[int, Field(ge=1)] = 5
+    """Measured passes of every side."""
+    batch_size: Annotated[int, Field(ge=1)] = 50
+    """Pictures per batch."""
+    decode: Literal["fast", "full"] = "fast"
+    """data.decode of the training path."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+
+
+def bench(words: Sequence[str]) -> int:
+    """`fixres bench loader [...]`."""
+    if words and words[0] == "loader":
+        return _loader(words[1:])
+    if set(words[:1]) & {"-h", "--help"}:
+        return _loader(["--help"])
+    given = f"'{words[0]}' cannot be measured{did_you_mean(words[0], ['loader'])}" if words else "nothing to measure"
+    raise UserError(f"{given}\n  fixres bench loader [--data URI] [--vs torchvision] [--eval] [--json FILE]")
+
+
+def _loader(words: Sequence[str]) -> int:
+    flags = parse_flags(words, LoaderFlags, "fixres bench loader", "Pictures read per second, side by side.")
+    from fixres.bench import LoaderBench, bench_loader, make_photographs
+    from fixres.console import Console
+    from fixres.runlog import write_text
+
+    if flags.json is not None and flags.json.is_dir():
+        raise UserError(f"{flags.json} is a folder; give the name of a file")
+    console = Console()
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = flags.data
+        if data is None:
+            num = flags.images or _DEFAULT_IMAGES
+            console.say(f"making {num} pictures")
+            make_photographs(Path(folder), num)
+            data = f"folder:{folder}"
+        settings = LoaderBench(
+            data=data,
+            size=flags.size,
+            workers=flags.workers,
+            vs=flags.vs,
+            evaluation=flags.eval,
+            repeats=flags.repeat,
+            batch_size=flags.batch_size,
+            decode=flags.decode,
+            images=flags.images or 0,
+        )
+        try:
+            answer = bench_loader(settings, progress)
+        finally:
+            console.close()
+    if flags.data is None:
+        answer["data"] = "generated"
+    _print(console, answer)
+    if flags.json is not None:
+        text = json.dumps(answer, indent=2) + "\n"
+        if str(flags.json) == "-":
+            sys.stdout.write(text)
+        else:
+            write_text(flags.json, text)
+    return 0
+
+
+def _print(console: Console, answer: Mapping[str, Any]) -> None:
+    rows = []
+    for row in answer["results"]:
+        for name, side in row["sides"].items():
+            words = [name, str(row["workers"]), f"{side['images_per_second']:.0f}"]
+            words.append(f"{side['lowest']:.0f} to {side['highest']:.0f}")
+            has_ratio = name != "ours"
+            words.append(f"{side['ratio']:.2f}" if has_ratio else "")
+            words.append(f"{side['ratio_lowest']:.2f} to {side['ratio_highest']:.2f}" if has_ratio else "")
+            rows.append(words)
+    title = f"{answer['path']}, {answer['n']} pictures at {answer['size']} px, median of {answer['repeats']} passes"
+    console.table(title, ["", "workers", "img/s", "range", "ours / it", "range"], rows)
+    if "raw_decode_full" in answer:
+        half = answer["raw_decode_half"]
+        console.say(f"decoding alone: {answer['raw_decode_full']:.0f} a second in full, {half:.0f} at half the sides")
+    if "within_one_level" in answer:
+        console.say(f"{100 * answer['within_one_level']:.3f} % of the values within 1 level of torchvision's")
+    for row in answer["results"]:
+        if row["sides"]["ours"]["worker_mb"]:
+            memory = ", ".join(f"{name} {side['worker_mb']:.0f} MB" for name, side in row["sides"].items())
+            console.say(f"memory of each of {row['workers']} workers (PSS): {memory}")

@@ -1,0 +1,225 @@
+"""Archives of unknown authors, member by member: nothing is unpacked by its own name, nothing leaves a folder.
+
+A tar (plain, gzip, bzip2, xz), a zip and an unpacked folder read the same, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from fixres.errors import UserError
+
+MAX_MEMBER_BYTES = 2**28
+"""No picture, table or batch of a known data set is larger than 256 MB; an archive that says so is not believed."""
+
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
+_HEAD_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside an archive. It must be read before the next member is asked for."""
+
+    archive: str
+    name: str
+    """Its path inside, with '/', checked: relative, and never upwards."""
+    size: int
+    open: Callable[[], IO[bytes]]
+
+    def read(self) -> bytes:
+        """Return its content.
+
+        Raises:
+            UserError: damaged, cut short, or larger than any file of a known set.
+        """
+        if self.size > MAX_MEMBER_BYTES:
+            raise UserError(
+                f"{self.archive} holds {self.name[:100]} of {self.size} bytes; at most {MAX_MEMBER_BYTES} are read\n"
+                "  this is not an archive of the data set"
+            )
+        with _damage(self.archive), self.open() as file:
+            content = file.read(self.size + 1)
+        if len(content) != self.size:
+            raise _damaged(self.archive, f"{self.name[:100]} has {len(content)} of {self.size} bytes")
+        return content
+
+
+def members(path: Path) -> Iterator[Member]:
+    """Yield the files in the archive or folder at `path`. Folders, and what macOS adds, are passed over.
+
+    Raises:
+        UserError: no archive, damaged, cut short; or it holds a link, a device, or a name that leads out of it.
+    """
+    if path.is_dir():
+        yield from _folder_members(path)
+        return
+    with _damage(str(path)):
+        file = path.open("rb")
+    with file:
+        yield from members_of(file, str(path))
+
+
+def members_of(file: IO[bytes], archive: str) -> Iterator[Member]:
+    """Yield the files in an archive that lies inside another one; `archive` is what errors call it."""
+    with _damage(archive):
+        head = file.read(_HEAD_BYTES)
+        file.seek(0)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        yield from _zip_members(file, archive)
+        return
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{archive} is a web page, not an archive\n  fetch it again; the link may want a login")
+    yield from _tar_members(file, archive)
+
+
+def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return the text of the members called `names`, wherever in the archive they lie, by that name.
+
+    Raises:
+        UserError: one of them is missing, or is no text.
+    """
+    found: dict[str, str] = {}
+    for member in members(path):
+        name = next((name for name in names if f"/{member.name}".endswith(f"/{name}")), None)
+        if name is None or name in found:
+            continue
+        found[name] = decode_text(member.read(), f"{member.name} in {path}")
+        if len(found) == len(names):
+            return found
+    missing = ", ".join(name for name in names if name not in found)
+    raise UserError(f"{path} does not hold {missing}\n  it is not the archive of this data set, or was cut short")
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """Return UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is no text ({error.reason} at byte {error.start})\n  fetch it again") from None
+
+
+def _folder_members(root: Path) -> Iterator[Member]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not _is_clutter(name))
+        for name in sorted(files):
+            path = Path(folder) / name
+            if _is_clutter(name):
+                continue
+            inside = path.relative_to(root).as_posix()
+            with _damage(str(root)):
+                # Links are the user's own here: a folder of links to a shared disk is common.
+                status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"{path} is no plain file\n  remove it, or unpack the archive again")
+
+            def open_file(path: Path = path) -> IO[bytes]:
+                return path.open("rb")
+
+            yield Member(str(root), inside, status.st_size, open_file)
+
+
+def _tar_members(file: IO[bytes], archive: str) -> Iterator[Member]:
+    with _damage(archive):
+        tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 - closed below, with errors turned
+    with tar:
+        while True:
+            with _damage(archive):
+                entry = tar.next()
+            if entry is None:
+                _require_end(tar, archive)
+                return
+            name = _safe_name(entry.name, archive)
+            if entry.isdir() or _is_clutter(PurePosixPath(name).name):
+                continue
+            if not entry.isreg():
+                raise _refused(archive, name, "a link" if entry.issym() or entry.islnk() else "a device")
+
+            def open_entry(entry: tarfile.TarInfo = entry) -> IO[bytes]:
+                return tar.extractfile(entry) or io.BytesIO()
+
+            yield Member(archive, name, entry.size, open_entry)
+
+
+def _require_end(tar: tarfile.TarFile, archive: str) -> None:
+    """Refuse a tar that ends in something else than zeros or nothing: Python's reader takes rubbish for the end."""
+    with _damage(archive):
+        if tar.fileobj is not None:
+            tar.fileobj.seek(tar.offset)
+            block = tar.fileobj.read(tarfile.BLOCKSIZE)
+            if block.strip(b"\0") or len(block) not in (0, tarfile.BLOCKSIZE):
+                raise ValueError(f"no header at byte {tar.offset}")
+
+
+def _zip_members(file: IO[bytes], archive: str) -> Iterator[Member]:
+    with _damage(archive):
+        packed = zipfile.ZipFile(file)
+    with packed:
+        for entry in packed.infolist():
+            name = _safe_name(entry.filename, archive)
+            if entry.is_dir() or _is_clutter(PurePosixPath(name).name) or name.startswith("__MACOSX/"):
+                continue
+            mode = entry.external_attr >> 16
+            if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                raise _refused(archive, name, "a link" if stat.S_ISLNK(mode) else "a device")
+
+            def open_entry(entry: zipfile.ZipInfo = entry) -> IO[bytes]:
+                return packed.open(entry)
+
+            yield Member(archive, name, entry.file_size, open_entry)
+
+
+def _safe_name(name: str, archive: str) -> str:
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or (parts and parts[0].endswith(":")):
+        raise _refused(archive, name, "a name that leads out of it")
+    return str(PurePosixPath(*parts))
+
+
+def _is_clutter(name: str) -> bool:
+    return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "__MACOSX", ".git")
+
+
+def _refused(archive: str, name: str, what: str) -> UserError:
+    return UserError(
+        f"{archive} holds {what}: {name[:100]!r}; refused\n  no archive of a known data set does; fetch it again"
+    )
+
+
+def _damaged(archive: str, reason: object) -> UserError:
+    return UserError(f"{archive} is damaged or cut short ({reason})\n  fetch it again; it has not been changed")
+
+
+@contextmanager
+def _damage(archive: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{archive} cannot be read ({error.strerror})") from error
+    except _DAMAGE as error:
+        text = str(error).strip().splitlines()
+        raise _damaged(archive, text[0][:160] if text else type(error).__name__) from error

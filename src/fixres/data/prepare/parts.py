@@ -1,0 +1,175 @@
+"""What a data set is made of: its files, its pictures, and how one is turned into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fixres.data.archives import Member, members
+from fixres.errors import UserError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is (None: not known).
+
+Pictures while writing; bytes while checking and fetching."""
+
+NONE_STATED = "none stated"
+RESEARCH = "non-commercial research and education only"
+CALTECH = "https://data.caltech.edu/records/"
+
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a data set is distributed as."""
+
+    names: tuple[str, ...]
+    """What it may be called; the first is its published name. A folder of that name counts as unpacked."""
+    md5: str = ""
+    """Published checksum of the first name; empty where none was."""
+    url: str = ""
+    """Where it is had without an account; empty where there is no such place."""
+    megabytes: int = 0
+    is_picture_archive: bool = True
+    """Whether what it holds is written out, so that the disk must have room for it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose. All but `allow_partial` change what is written."""
+
+    allow_partial: bool = False
+    split_inside: bool | None = None
+    seed: int = 0
+    keep_background: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to write: its place in the folder collection, and its bytes."""
+
+    split: str
+    """Empty for a set without splits of its own."""
+    label: str
+    name: str
+    size: int
+    read: Callable[[], bytes]
+
+
+@dataclass
+class Job:
+    """One preparation, as a reader sees it."""
+
+    info: DataSet
+    found: Mapping[str, Path]
+    options: Options
+    notes: list[str] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+    """What the reader wants to be remembered in fixres-data.json."""
+    tables: dict[str, str] = field(default_factory=dict)
+    """Small text files to be written beside the pictures."""
+
+    def missing(self, names: list[str], where: str) -> None:
+        """Note, or refuse, that listed pictures are not there.
+
+        Raises:
+            UserError: there are some, and the set need not be partial.
+        """
+        if not names:
+            return
+        text = f"{len(names)} listed picture{'s are' if len(names) > 1 else ' is'} not in {where}: {names[0]}"
+        text += ", ..." if len(names) > 1 else ""
+        if not self.options.allow_partial:
+            raise UserError(f"{text}\n  fetch it again, or write what there is with --allow-partial")
+        self.notes.append(text)
+
+
+Reader = Callable[[Job], Iterator[Picture]]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set by name: where it comes from, what it holds, how it is read."""
+
+    name: str
+    title: str
+    read: Reader
+    files: Mapping[str, SourceFile]
+    """By a key that the reader knows."""
+    layouts: tuple[tuple[str, ...], ...]
+    """Keys that make a whole set, the best first."""
+    counts: Mapping[str, int]
+    """Published number of pictures per split; the split '' where the set has none."""
+    num_classes: int
+    license: str
+    """As its authors state it; says so where they state none."""
+    page: str
+    aliases: tuple[str, ...] = ()
+    partial_layouts: tuple[tuple[str, ...], ...] = ()
+    """Keys that make a part of it, accepted with `--allow-partial`."""
+    background: tuple[str, int] = ("", 0)
+    """The class of clutter that is dropped by default, and its pictures."""
+    how_to_get: str = ""
+    """What to do where it cannot be fetched."""
+
+    @property
+    def can_download(self) -> bool:
+        """Whether `download` can fetch it."""
+        return any(file.url for file in self.files.values())
+
+    def expected(self, options: Options) -> dict[str, int]:
+        """Return the published number of pictures per split, the background included where it is kept."""
+        extra = self.background[1] if options.keep_background else 0
+        return {split: count + extra for split, count in self.counts.items()}
+
+    def expected_classes(self, options: Options) -> int:
+        """Return the published number of classes, the background included where it is kept."""
+        return self.num_classes + bool(self.background[0] and options.keep_background)
+
+
+def from_member(split: str, label: str, member: Member, name: str = "") -> Picture:
+    """Return the picture a member of an archive is, byte for byte."""
+    return Picture(split, folder_name(label), name or member.name.rsplit("/", 1)[-1], member.size, member.read)
+
+
+def folder_name(label: str) -> str:
+    """Return a class name as a folder may be called: 'Ram C/V' becomes 'Ram C-V'."""
+    return label.strip().replace("/", "-").replace("\\", "-")
+
+
+def below(name: str, *roots: str) -> str:
+    """Return `name` without the top folder, when that is one of `roots`: unpacked folders have lost it."""
+    top, _, rest = name.partition("/")
+    return rest if rest and top in roots else name
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file name is a picture's."""
+    return name.lower().endswith(PICTURES)
+
+
+def pick(job: Job, key: str, wanted: dict[str, tuple[str, str]], roots: tuple[str, ...]) -> Iterator[Picture]:
+    """Yield the pictures of archive `key` that `wanted` lists: path below `roots` -> split and label.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    rest = dict(wanted)
+    for member in members(job.found[key]):
+        name = below(member.name, *roots)
+        place = rest.pop(name, None)
+        if place is not None:
+            yield from_member(*place, member)
+    job.missing(sorted(rest), str(job.found[key]))
+
+
+def read_ready(job: Job, splits: Mapping[str, str]) -> Iterator[Picture]:
+    """Yield the pictures of folders of classes that are already divided; `splits` is key -> split."""
+    for key, split in splits.items():
+        for member in members(job.found[key]):
+            label, _, name = member.name.partition("/")
+            if name and "/" not in name and is_picture(name):
+                yield from_member(split, label, member)
