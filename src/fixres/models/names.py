@@ -12,7 +12,7 @@ from fixres.errors import UserError, did_you_mean
 from fixres.models import extra
 
 ALIASES = {
-    **{f"ResNet{depth}": f"resnet{depth}.tv_in1k" for depth in (18, 34, 50, 101, 152)},
+    "ResNet50": "resnet50.tv_in1k",
     "resnetxt50_32x4d": "resnext50_32x4d.tv_in1k",
     "resnetxt101_32x8d": "resnext101_32x8d.tv_in1k",
     "resnetxt101_64x4d": "resnext101_64x4d.tv_in1k",
