@@ -17,6 +17,7 @@ dependencies = [
     "huggingface_hub",
     "filelock",
     "pydantic",
+    "pydantic_core",
     "yaml",
     "numpy",
     "PIL",

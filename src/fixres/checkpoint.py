@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -129,8 +130,22 @@ def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     One metadata key only: with more, safetensors writes them in random order. Contiguous, because the channels-last
     layout is refused.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_with(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        copied = tensor.detach().cpu().contiguous()
+        # Networks that use one tensor under two names keep both, which the format does not do for shared memory.
+        place = copied.untyped_storage().data_ptr()
+        tensors[name] = copied.clone() if place in seen else copied
+        seen.add(place)
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_with(path, write)
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fixres.errors import EXIT_USER_ERROR, UserError, did_you_mean
+from fixres.errors import EXIT_USER_ERROR, UserError, did_you_mean, printable
 
 EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(words)
         sys.stdout.flush()
     except UserError as error:
-        print(f"fixres: {error}", file=sys.stderr)
+        print(f"fixres: {printable(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("fixres: interrupted", file=sys.stderr)

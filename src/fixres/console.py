@@ -11,6 +11,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fixres.errors import printable
 from fixres.resolution import Preprocess
 from fixres.study import Study
 
@@ -41,7 +42,7 @@ class Console:
         """Print a line, unless quiet."""
         if not self.quiet:
             self._stop()
-            self.rich.print(text, markup=False)
+            self.rich.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, quiet or not."""

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 
+from fixres.errors import printable
 from fixres.predict import Prediction
 
 
@@ -14,7 +15,10 @@ def _as_table(predictions: Sequence[Prediction]) -> str:
     lines = []
     for p in predictions:
         lines.append(p.path + (f"  cannot be read: {p.error}" if p.error else ""))
-        lines += [f"  {name:<72} ({100 * share:5.2f} %)" for name, (_, share) in zip(p.said, p.top, strict=True)]
+        lines += [
+            f"  {printable(name).replace(chr(10), ' '):<72} ({100 * share:5.2f} %)"
+            for name, (_, share) in zip(p.said, p.top, strict=True)
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -12,13 +12,20 @@ import torch
 from torch import Tensor
 
 from fixres import download, legacy, models
-from fixres.checkpoint import write_weights
+from fixres.checkpoint import read_weights, write_weights
 from fixres.errors import UserError
 from fixres.legacy import Found
 from fixres.optim import OPTIMIZER_FILE
 from fixres.product import Product, Sheet, load, save_product
 from fixres.product.foreign import Wanted, load_file, with_feeding
-from fixres.product.sources import is_elsewhere, load_published, load_released, which
+from fixres.product.sources import (
+    is_elsewhere,
+    load_published,
+    load_released,
+    require_classifier,
+    require_weights,
+    which,
+)
 from fixres.released import Released, find_released
 
 
@@ -43,6 +50,8 @@ class ImportRequest:
     feeding: Mapping[str, Any] | None = None
     """Fields of Preprocess to change."""
     train_size: int | None = None
+    grid_size: int | None = None
+    """Size in pixels the position grid of the file is for, where that is not the model's own."""
 
 
 def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
@@ -51,13 +60,11 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
     Raises:
         UserError: the folder is in use, or anything about the weights is not as it should be; nothing is written then.
     """
-    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
-        raise UserError(f"{request.out} exists and is not empty\n  give a new folder: --out DIR")
+    _require_new(request.out)
     released = _released(request.source)
     torch.manual_seed(request.seed)
     product, found = _load(request, released)
-    product = with_feeding(product, **(request.feeding or {}))
-    product = replace(product, train_size=request.train_size or product.train_size)
+    product = _fed(product, request)
     if request.classes is not None:
         product = _named(product, request.classes)
     named_state = _optimizer_state(request, product, found)
@@ -73,10 +80,11 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
         data={**product.details.get("data", {}), "weights": _origin(request), "weights_license": licence},
         model_args=product.model_args,
         seed=request.seed,
+        before_size=product.details.get("before_fix_size"),
         has_names=product.has_names,
         descriptions=product.descriptions,
     )
-    save_product(request.out, product.model, sheet)
+    save_product(request.out, product.model, sheet, _before_fix(product))
     if named_state is not None:
         write_weights(request.out / OPTIMIZER_FILE, named_state)
     notes = list(product.notes)
@@ -89,6 +97,37 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
     return product, notes
 
 
+def _require_new(out: Path) -> None:
+    try:
+        is_used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}\n  give another folder: --out DIR") from error
+    if is_used:
+        raise UserError(f"{out} exists and is not empty\n  give a new folder: --out DIR")
+
+
+def _fed(product: Product, request: ImportRequest) -> Product:
+    """Return the product fed as asked for, after checking that the network runs at both of its sizes.
+
+    What was measured under other conditions is left out, and so is what a fix moved at another size.
+    """
+    fed = with_feeding(product, **(request.feeding or {}))
+    fed = replace(fed, train_size=request.train_size or fed.train_size)
+    models.at_size(fed.model, fed.preprocess.size)
+    models.at_size(fed.model, fed.train_size)
+    if fed.preprocess == product.preprocess or not fed.details:
+        return fed
+    kept = {key: value for key, value in fed.details.items() if key not in ("results", "evaluation")}
+    return replace(fed, details=kept, notes=(*fed.notes, "left out the measurements: they are of another feeding"))
+
+
+def _before_fix(product: Product) -> dict[str, Tensor] | None:
+    """Return what a fix moved, as it was before, when the source is a folder that holds it."""
+    name = product.details.get("before_fix")
+    folder = Path(product.source)
+    return read_weights(folder / name) if name and (folder / name).is_file() else None
+
+
 def _released(source: str) -> Released | None:
     return find_released(source.removeprefix("fixres:")) if source.startswith("fixres:") else None
 
@@ -97,12 +136,17 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
     """Load the weights; foreign files come with what they were found to be."""
     path = Path(request.source)
     if released is not None:
+        require_weights(released)
+        if not released.num_classes and request.new_head is None:
+            require_classifier(released)
         path, _ = download.fetch_released(released.name)
         if not (request.new_head or request.model or request.trust):
             return load_released(path, released, which(request.weights)), None
     elif request.source.startswith("url:"):
         url, sha256 = download.parse_url(request.source.removeprefix("url:"))
         path = download.fetch(url, sha256=sha256)
+    elif request.source.startswith(("https:", "http:")):
+        raise UserError(f"{request.source} is an address; to fetch weights from it\n  url:{request.source}")
     elif request.source.startswith("timm:") and request.new_head and request.weights == "fixed":
         name = models.canonical(request.source.removeprefix("timm:"))
         return replace(load_published(name, request.new_head), notes=(_new_head_note(request.new_head),)), None
@@ -118,6 +162,7 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         which(request.weights),
         new_head=request.new_head,
         trust=request.trust,
+        model_args={"img_size": request.grid_size} if request.grid_size else {},
         train_size=released.train_size if released is not None else None,
     )
     product, found = load_file(path, wanted, request.source)
@@ -173,12 +218,15 @@ def _read_names(path: Path) -> tuple[str, ...]:
         content = json.loads(text)
         if isinstance(content, list) and all(isinstance(name, str) for name in content):
             return tuple(content)
-        return tuple(str(content[str(index)]) for index in range(len(content)))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        names = tuple(content[str(index)] for index in range(len(content)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"cannot read class names from {path} ({error})\n"
             '  one name per line, a JSON list, a JSON object {"0": NAME, "1": NAME, ...}, or the word imagenet'
         ) from error
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f'{path}: every class needs one name, {{"0": NAME, "1": NAME, ...}}')
+    return names
 
 
 def _optimizer_state(request: ImportRequest, product: Product, found: Found | None) -> dict[str, Tensor] | None:

@@ -23,7 +23,7 @@ from fixres.recipes import flatten, to_yaml
 from fixres.recipes.yamltext import parse
 from fixres.runlog import Listener, RunLog, environment, read_events, write_text, write_with
 from fixres.runtime import Runtime
-from fixres.start import Start, starting_network
+from fixres.start import Start, starting_network, weights_and_kind
 from fixres.train import StageRun, Stopwatch, Workshop, describe_stage, run_stage
 
 MAY_DIFFER = (
@@ -144,18 +144,20 @@ def compare_recipes(saved: str, now: str) -> dict[str, str]:
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
     weights = recipe.model.weights
-    path, mark, which = weights.partition("#")
+    path, which = weights_and_kind(weights)
     if path not in ("none", "pretrained") and Path(path).exists():
-        weights = f"{Path(path).absolute()}{mark}{which}"
+        weights = str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
     class_weights = recipe.data.class_weights
     if class_weights not in ("none", "auto"):
         class_weights = str(Path(class_weights).absolute())
+    state = str(Path(recipe.optim.state).absolute()) if recipe.optim.state else ""
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(
                 update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
             ),
             "model": recipe.model.model_copy(update={"weights": weights}),
+            "optim": recipe.optim.model_copy(update={"state": state}),
         }
     )
 

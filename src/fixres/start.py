@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -14,10 +15,10 @@ from fixres.data.collections import Collection
 from fixres.download import fetch_released
 from fixres.errors import UserError
 from fixres.product import Product, load
-from fixres.product.foreign import Wanted, load_file
+from fixres.product.foreign import NoClassifierError, Wanted, load_file
 from fixres.product.sources import WEIGHTS, released_without_head
+from fixres.product.sources import which as which_weights
 from fixres.recipes import read_document, validate
-from fixres.released import Released
 from fixres.resolution import Preprocess
 
 
@@ -56,12 +57,12 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
     elif settings.weights == "pretrained":
         model = models.build(settings.name, num_classes, model_args)
         models.load_body(model, models.fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
-    elif (headless := released_without_head(settings.weights)) is not None:
-        model, model_args = _load_headless(settings, headless, num_classes)
     else:
-        product = _load_product(settings)
+        product, is_new = _load_product(settings, num_classes)
         model, model_args = product.model, product.model_args
-        if product.classes == collection.classes:
+        if is_new:
+            pass
+        elif product.classes == collection.classes:
             note = ""
         elif not product.has_names and len(product.classes) == num_classes:
             note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
@@ -70,38 +71,56 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
     return Start(model, _preprocess(recipe, model, product), note, dict(model_args))
 
 
-def _load_product(settings: Model) -> Product:
-    """Load model.weights: anything `load` takes; #before_fix, #raw or #ema after it asks for these weights."""
-    source, _, which = settings.weights.rpartition("#")
-    if not source or which.startswith("sha256="):
-        source, which = settings.weights, "fixed"
-    if which not in WEIGHTS:
-        raise UserError(f"model.weights {settings.weights}: after # may stand {', '.join(WEIGHTS)}")
-    product = load(source, which, settings.name)
+def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:
+    """Load model.weights: anything `load` takes; #before_fix, #raw or #ema after it asks for these weights.
+
+    Returns the product and whether its head is new: weights without a classifier, such as MoCo's, get a random one.
+    """
+    source, which = weights_and_kind(settings.weights)
+    if released_without_head(source) is not None:
+        path, _ = fetch_released(source.partition(":")[2])
+        return load_file(path, _wanted(settings, which, num_classes), source)[0], True
+    try:
+        product = load(source, which, _model_name(source, settings.name))
+    except NoClassifierError:
+        if not Path(source).is_file():
+            raise
+        return load_file(Path(source), _wanted(settings, which, num_classes), settings.weights)[0], True
     if not models.same_architecture(product.architecture, settings.name):
         raise UserError(
             f"{source} holds '{product.architecture}', not '{settings.name}'\n  --model.name {product.architecture}"
         )
     model_args = {**product.model_args, **settings.kwargs}
     if model_args == product.model_args:
-        return product
+        return product, False
     bound = models.bound_size(product.model)
     size = {} if bound is None else {"img_size": bound}
     model = models.build(product.architecture, len(product.classes), {**model_args, **size})
     models.load_strict(model, product.model.state_dict(), source)
-    return replace(product, model=model, model_args=model_args)
+    return replace(product, model=model, model_args=model_args), False
 
 
-def _load_headless(settings: Model, released: Released, num_classes: int) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Load a released network that was trained without classes, for instance MoCo's, with a random head."""
-    if not models.same_architecture(released.architecture, settings.name):
-        raise UserError(
-            f"{settings.weights} holds '{released.architecture}', not '{settings.name}'\n"
-            f"  --model.name {released.architecture}"
-        )
-    path, _ = fetch_released(released.name)
-    wanted = Wanted(settings.name, new_head=num_classes, model_args=settings.kwargs)
-    return load_file(path, wanted, settings.weights)[0].model, settings.kwargs
+def _model_name(source: str, name: str) -> str | None:
+    """Return the name for bare weights; what knows its own network is compared with the recipe afterwards."""
+    return name if Path(source).is_file() or source.startswith("url:") else None
+
+
+def _wanted(settings: Model, which: str, num_classes: int) -> Wanted:
+    return Wanted(settings.name, which_weights(which), new_head=num_classes, model_args=settings.kwargs)
+
+
+def weights_and_kind(text: str) -> tuple[str, str]:
+    """Split `SOURCE#raw` and the like into the source and which of its weights are meant, `fixed` where none is named.
+
+    Raises:
+        UserError: something else stands after #.
+    """
+    source, mark, which = text.rpartition("#")
+    if not mark or "=" in which or Path(text).exists():
+        return text, "fixed"
+    if which not in WEIGHTS:
+        raise UserError(f"model.weights {text}: after # may stand {', '.join(WEIGHTS)}")
+    return source, which
 
 
 def _preprocess(recipe: Recipe, model: nn.Module, product: Product | None) -> Preprocess:
@@ -142,6 +161,8 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
     if p.resize in ("squash", "pad"):
         evaluation.pop("crop_ratio")
     own_fix = raw.get("fix") or {}
+    # What a training's momentum started from does not belong to a fix of its result.
+    raw["optim"] = {key: value for key, value in (raw.get("optim") or {}).items() if key != "state"}
     train = raw.get("train") or (raw.get("stages") or [{}])[0]
     return validate(
         {

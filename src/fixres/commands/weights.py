@@ -30,8 +30,8 @@ class ImportFlags:
     """New model folder."""
     model: str | None = None
     """Architecture of a bare weights file, by timm name or alias: `fixres models`."""
-    weights: Literal["raw", "ema", "fixed", "before_fix"] = "fixed"
-    """Which weights of a training checkpoint; left out: raw, or ema when there is nothing else."""
+    weights: str = "fixed"
+    """raw or ema of a training checkpoint (left out: raw, or ema when there is nothing else); FILE for timm:NAME."""
     new_head: Annotated[int, Field(ge=1)] | None = None
     """Replace the classifier by a random one with this many classes."""
     classes: str | None = None
@@ -42,6 +42,8 @@ class ImportFlags:
     """Run the code inside a pickle. Only for a file whose author you trust: it can do anything you can."""
     train_size: Annotated[int, Field(ge=1)] | None = None
     """Size in pixels the weights were trained at; left out, the model's."""
+    grid_size: Annotated[int, Field(ge=1)] | None = None
+    """Size in pixels the position grid of a transformer's file is for, where that is not the model's own."""
     size: Annotated[int, Field(ge=1)] | None = None
     """Size in pixels to test at. This and the next five, left out: as the model's published weights are fed."""
     crop_ratio: PositiveUnit | None = None
@@ -83,6 +85,7 @@ def import_(words: Sequence[str]) -> int:
         license=flags.license,
         feeding={name: getattr(flags, name) for name in names},
         train_size=flags.train_size,
+        grid_size=flags.grid_size,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -96,6 +99,8 @@ def import_(words: Sequence[str]) -> int:
         console.say(note)
     console.say(f"network: {product.architecture}, {len(product.classes):,} classes, {product.weights} weights")
     console.preprocessing(product.preprocess, str(flags.out))
+    p = product.preprocess
+    console.say(f"mean {', '.join(map(str, p.mean))}; std {', '.join(map(str, p.std))}")
     sys.stdout.write(f"{flags.out}\n")
     return 0
 

@@ -31,7 +31,8 @@ def fit(
         UserError: the names are those of a known family, but not of this network.
     """
     if "_conv_stem.weight" in state:
-        if not hasattr(model, "conv_stem") or not hasattr(model, "blocks"):
+        if not models.architecture(model).startswith("tf_efficientnet_"):
+            # timm's own efficientnet_b0 takes the same tensors, but pads and normalises differently.
             raise UserError(
                 f"{source} holds an EfficientNet under efficientnet_pytorch's names, not "
                 f"'{models.architecture(model)}'\n  --model tf_efficientnet_b0, or the variant it is"

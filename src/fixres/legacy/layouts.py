@@ -160,6 +160,8 @@ def _flat(value: Any, where: str, reading: _Reading) -> dict[str, Tensor]:
     if isinstance(value, nn.Module):
         value = value.state_dict()
         safety.check_tensors(value, str(reading.path))
+    # The counter of an average is a number in some programs' files and a tensor in others'.
+    value = {k: v for k, v in value.items() if not (k == "n_averaged" and isinstance(v, int))}
     strange = [f"{k} ({_kind(v)})" for k, v in value.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if strange or not value:
         listed = ", ".join(strange[:6]) or "nothing"

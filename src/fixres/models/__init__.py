@@ -1,10 +1,19 @@
 """timm behind one door: build a network, find its head and last norms, give it another size, count its work."""
 
-from fixres.models.build import architecture, build, default_size, in_channels, initialise, load_strict, reset_head
+from fixres.models.build import (
+    architecture,
+    build,
+    default_size,
+    in_channels,
+    initialise,
+    load_strict,
+    require_fit,
+    reset_head,
+)
 from fixres.models.extra import OWN_ARCHITECTURES
 from fixres.models.listing import Alias, Architecture, aliases, describe, published_weights, search, size_rule
-from fixres.models.names import ALIASES, architecture_names, bare, canonical, same_architecture
-from fixres.models.plan import NORM_TYPES, head_names, last_norms, load_body, make_plan
+from fixres.models.names import ALIASES, architecture_names, bare, canonical, means, same_architecture
+from fixres.models.plan import NORM_TYPES, class_tensors, head_names, last_norms, load_body, make_plan
 from fixres.models.published import (
     PACKAGED_WEIGHTS,
     fetch_hub_folder,
@@ -45,6 +54,7 @@ __all__ = [
     "bound_size",
     "build",
     "canonical",
+    "class_tensors",
     "default_size",
     "describe",
     "evaluation_mode",
@@ -62,6 +72,7 @@ __all__ = [
     "load_body",
     "load_strict",
     "make_plan",
+    "means",
     "probe",
     "published_classes",
     "published_config",
@@ -69,6 +80,7 @@ __all__ = [
     "published_tag",
     "published_weights",
     "refusal",
+    "require_fit",
     "reset_head",
     "same_architecture",
     "search",

@@ -11,6 +11,28 @@ from torch import Tensor, nn
 from fixres.errors import UserError
 from fixres.models.names import canonical
 
+_NOT_OF_THE_NETWORK = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "device",
+        "dtype",
+        "exportable",
+        "features_only",
+        "no_jit",
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_filter_fn",
+        "pretrained_strict",
+        "scriptable",
+    }
+)
+"""What timm.create_model also takes: files to read, addresses, ways of building."""
+_AS_PUBLISHED = {"fbnetc_100": {"bn_eps": 1e-3}}
+"""What timm passes only together with published weights, and which decides what every weight means."""
+
 
 def build(
     name: str,
@@ -34,9 +56,15 @@ def build(
         UserError: unknown name, or arguments the architecture does not take.
     """
     name = canonical(name)
+    arguments = {**_AS_PUBLISHED.get(name.split(".")[0], {}), **(kwargs or {})}
+    refused = sorted(_NOT_OF_THE_NETWORK & arguments.keys())
+    if refused:
+        raise UserError(f"model.kwargs: {', '.join(refused)} says how timm builds a network, not which\n  leave it out")
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **(kwargs or {}))
-    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
+    except UserError:
+        raise
+    except Exception as error:  # networks raise whatever their arguments make them trip over
         raise UserError(f"model.kwargs {dict(kwargs or {})} do not suit '{name}': {error}") from error
     initialise(model, init)
     if zero_init_last is not None:
@@ -96,11 +124,25 @@ def default_size(model: nn.Module) -> int:
     return int((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1])
 
 
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "fraction" if tensor.is_floating_point() else "integer"
+
+
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy `state` into the network: every tensor, the same names, the same shapes.
 
     Raises:
         UserError: lists what is missing, unexpected or of another shape; nothing has been loaded then.
+    """
+    require_fit(model, state, source)
+    model.load_state_dict(state, strict=not any(k not in state for k in model.state_dict()))
+
+
+def require_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Check that `state` holds every tensor of the network and no other; the network may be on the meta device.
+
+    Raises:
+        UserError: lists what is missing, unexpected, of another shape or of another kind of number.
     """
     own = model.state_dict()
     # BatchNorm's counter is absent from files older than PyTorch 0.4 and means nothing to the output.
@@ -111,11 +153,17 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
-    if missing or unexpected or shapes:
+    kinds = [
+        f"{k}: {str(state[k].dtype).removeprefix('torch.')} in the file, {str(own[k].dtype).removeprefix('torch.')} in "
+        "the network"
+        for k in own
+        if k in state and _kind(state[k]) != _kind(own[k]) and not k.endswith("num_batches_tracked")
+    ]
+    if missing or unexpected or shapes or kinds:
         lines = [f"{source} does not fit '{architecture(model)}'"]
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("another shape", shapes)):
+        problems = {"missing": missing, "unexpected": unexpected, "another shape": shapes, "another kind": kinds}
+        for what, names in problems.items():
             if names:
                 more = f", and {len(names) - 6} more" if len(names) > 6 else ""
                 lines.append(f"  {what} ({len(names)}): {', '.join(names[:6])}{more}")
         raise UserError("\n".join(lines))
-    model.load_state_dict(state, strict=not any(k not in state for k in own))

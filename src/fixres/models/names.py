@@ -54,7 +54,7 @@ def canonical(name: str) -> str:
         UserError: the name is none of these.
     """
     if name.split(".")[0] in architecture_names():
-        return name
+        return _with_known_tag(name)
     former = getattr(_registry, "_deprecated_models", {}).get(name)
     if former:
         return str(former)
@@ -73,6 +73,20 @@ def canonical(name: str) -> str:
     )
 
 
+def _with_known_tag(name: str) -> str:
+    architecture, _, tag = name.partition(".")
+    if name == architecture:
+        return name
+    try:
+        timm.models.get_pretrained_cfg(name)
+    except RuntimeError:
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+        there_are = f"there are: {', '.join(tags[:12])}" if tags else "there are none"
+        hint = did_you_mean(tag, tags)
+        raise UserError(f"'{architecture}' has no weights tagged '{tag}'{hint}\n  {there_are}") from None
+    return name
+
+
 def bare(name: str) -> str:
     """Return the architecture alone, without a tag."""
     return canonical(name).split(".")[0]
@@ -81,6 +95,14 @@ def bare(name: str) -> str:
 def same_architecture(first: str, second: str) -> bool:
     """Return whether two names mean the same network, whatever their weights."""
     return bare(first) == bare(second)
+
+
+def means(text: str, architecture: str) -> bool:
+    """Return whether another project's spelling may mean an architecture: true unless it clearly names another."""
+    try:
+        return bare(text) == architecture or _fold(bare(text)) in _fold(architecture)
+    except UserError:
+        return True
 
 
 def _fold(name: str) -> str:

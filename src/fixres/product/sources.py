@@ -35,6 +35,15 @@ def load(source: str | Path, weights: str = "fixed", model_name: str | None = No
     """
     text = str(source)
     scheme, _, rest = text.partition(":")
+    if scheme in ("http", "https"):
+        raise UserError(f"{text} is an address; to fetch weights from it\n  url:{text} --model NAME")
+    product = _load(text, scheme, rest, weights, model_name)
+    if model_name is not None and not models.same_architecture(product.architecture, model_name):
+        raise UserError(f"{text} holds '{product.architecture}', not '{model_name}'\n  leave --model out")
+    return product
+
+
+def _load(text: str, scheme: str, rest: str, weights: str, model_name: str | None) -> Product:
     if scheme == "timm":
         return _from_timm(rest, weights)
     if scheme in ("hf-hub", "hf_hub"):
@@ -42,11 +51,11 @@ def load(source: str | Path, weights: str = "fixed", model_name: str | None = No
     if scheme == "fixres":
         return _from_released(rest, weights)
     if scheme == "package":
-        return _from_package(text)
+        return _from_package(text, weights)
     if scheme == "url":
         path = fetch(text, model_name)
         return load_file(path, Wanted(_model_for(text, model_name), which(weights)), text)[0]
-    path = Path(source)
+    path = Path(text)
     if path.is_file() and path.name != "config.json":
         return load_file(path, Wanted(_model_for(text, model_name), which(weights)), str(path.absolute()))[0]
     return _from_folder(path.parent if path.is_file() else path, weights)
@@ -161,9 +170,19 @@ def _from_released(name: str, weights: str) -> Product:
     return load_released(fetch(f"fixres:{name}"), find_released(name), which(weights))
 
 
-def _require_network(released: Released) -> None:
+def require_weights(released: Released) -> None:
+    """Raise UserError for a release that is not weights."""
     if released.content != "weights":
         raise UserError(f"fixres:{released.name} is a file of {released.content}, no network\n  {_networks()}")
+
+
+def _require_network(released: Released) -> None:
+    require_weights(released)
+    require_classifier(released)
+
+
+def require_classifier(released: Released) -> None:
+    """Raise UserError for released weights that come without a classifier."""
     if released.num_classes == 0:
         raise UserError(
             f"fixres:{released.name} has no classifier\n"
@@ -200,10 +219,13 @@ def _networks() -> str:
     return "networks: " + ", ".join(name for name, r in RELEASED.items() if r.content == "weights" and r.num_classes)
 
 
-def _from_package(text: str) -> Product:
+def _from_package(text: str, weights: str) -> Product:
     name = models.PACKAGED_WEIGHTS.get(text)
     if name is None:
         raise UserError(f"unknown weights '{text}'\n  allowed: {', '.join(models.PACKAGED_WEIGHTS)}")
+    if weights != "fixed":
+        which(weights)
+        raise UserError(f"{text} holds one set of weights\n  leave --weights out")
     path = Path(legacy.packaged_lite0_file())
     return load_file(path, Wanted(name, imagenet=True), text)[0]
 

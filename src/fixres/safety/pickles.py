@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -37,6 +37,7 @@ _MAKERS = frozenset(
         "torch.serialization._get_layout",
     }
 )
+_COLLECTIONS = frozenset({"builtins.set", "collections.Counter", "collections.OrderedDict"})
 _ELEMENT_SIZES = {
     **dict.fromkeys(("Byte", "Char", "Bool", "Untyped", "QInt8", "QUInt8", "QUInt4x2", "QUInt2x4"), 1),
     **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
@@ -168,6 +169,8 @@ class _Machine:
         elif name == "torch._tensor._rebuild_from_type_v2":
             function, _, inner, *_ = arguments
             self.call(function, inner)
+        elif name in _COLLECTIONS:
+            _check_collection(name, arguments)
         elif name not in _MAKERS or not _harmless(name, arguments):
             self.found.needs.setdefault(name)
         return _Made(name)
@@ -219,6 +222,13 @@ def _harmless(name: str, arguments: Any) -> bool:
             isinstance(a, str | bytes) or (isinstance(a, _Made) and a.maker == "_codecs.encode") for a in arguments
         )
     return True
+
+
+def _check_collection(name: str, arguments: Any) -> None:
+    for items in arguments if isinstance(arguments, tuple) else ():
+        if isinstance(items, list | tuple):
+            are_pairs = name == "collections.OrderedDict"
+            _check_keys(item[0] if are_pairs and isinstance(item, list | tuple) and item else item for item in items)
 
 
 def _check_tensor(arguments: Any) -> None:
@@ -295,12 +305,37 @@ def _extend(machine: _Machine, items: list[Any]) -> None:
         machine.stack[-1].extend(items)
 
 
-def _drop_marked(machine: _Machine) -> None:
+def _check_keys(keys: Iterable[Any]) -> None:
+    """Refuse nested tuples as keys: one that holds another twice, many times over, is hashed for ever."""
+    for key in keys:
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise RefusedError("it holds a dictionary or set whose keys are no words or numbers")
+
+
+def _set_items(machine: _Machine, _: Any) -> None:
+    _check_keys(machine.pop_to_mark()[::2])
+
+
+def _set_item(machine: _Machine, _: Any) -> None:
+    _check_keys(machine.stack[-2:-1])
+    del machine.stack[-2:]
+
+
+def _add_items(machine: _Machine, _: Any) -> None:
+    _check_keys(machine.pop_to_mark())
+
+
+def _pop_mark(machine: _Machine, _: Any) -> None:
     machine.pop_to_mark()
 
 
-def _replace_marked(machine: _Machine) -> None:
-    machine.pop_to_mark()
+def _dict(machine: _Machine, _: Any) -> None:
+    _set_items(machine, None)
+    machine.stack.append(_OTHER)
+
+
+def _frozenset(machine: _Machine, _: Any) -> None:
+    _add_items(machine, None)
     machine.stack.append(_OTHER)
 
 
@@ -326,12 +361,15 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": _tuple(3),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
     "LIST": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
-    **dict.fromkeys(("DICT", "FROZENSET"), lambda machine, _: _replace_marked(machine)),
+    "DICT": _dict,
+    "FROZENSET": _frozenset,
     "POP": _drop(1),
-    "SETITEM": _drop(2),
+    "SETITEM": _set_item,
+    "SETITEMS": _set_items,
+    "ADDITEMS": _add_items,
     "APPEND": lambda machine, _: _extend(machine, [machine.stack.pop()]),
     "APPENDS": lambda machine, _: _extend(machine, machine.pop_to_mark()),
-    **dict.fromkeys(("SETITEMS", "ADDITEMS", "POP_MARK"), lambda machine, _: _drop_marked(machine)),
+    "POP_MARK": _pop_mark,
     "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
