@@ -186,7 +186,10 @@ def test_pictures_of_every_kind_train(fixres: Run, photos: Path, tmp_path: Path)
         ),
         (("train", "--data.uri", "synthetic:", "--train.sise", "32"), "train.size"),
         (("train", "missing.yaml"), "missing.yaml"),
-        (("train", "--data.uri", "synthetic:images=16", *FAST, "--train.batch_size", "99"), "--train.batch_size 16 is the largest that works"),
+        (
+            ("train", "--data.uri", "synthetic:images=16", *FAST, "--train.batch_size", "99"),
+            "--train.batch_size 16 is the largest that works",
+        ),
         (
             ("train", "--data.uri", "synthetic:", *FAST, "--model.name", "test_vit", "--train.size", "50"),
             "cannot take 50 px\n  it takes 32",

@@ -31,7 +31,7 @@ class Data(Section):
     """Where the pictures are and how they are read."""
 
     uri: str = ""
-    """Collection: a folder, or SCHEME:BODY (folder:, elpv:, synthetic:)."""
+    """Collection: a folder, or SCHEME:BODY (folder: csv: torchvision: hf: wds: elpv: synthetic:)."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Loader processes; 0 reads in the training process; auto: one per core, at most 8."""
     decode: Literal["fast", "full"] = "fast"

@@ -29,7 +29,7 @@ class EvalFlags:
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     data: str | None = None
     """Data URI; the product's own when left out."""
-    split: Literal["train", "holdout", "val", "test"] | None = None
+    split: Literal["train", "holdout", "val", "test", "all"] | None = None
     """Split to measure; the collection's reported one when left out."""
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes in pixels; the product's test size when left out."""
