@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 import fixres
 from fixres import transforms
+from fixres.cli import main
 from fixres.config import Stage
 from fixres.errors import UserError
 from fixres.recipes import load
@@ -334,3 +335,11 @@ def test_a_stage_takes_the_options_from_augment_and_a_fix_only_where_it_augments
 def test_options_out_of_range_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(None, overrides)
+
+
+@pytest.mark.parametrize("crop", ["random", "resize", "pad", "center"])
+def test_every_crop_trains_through_the_command_line(crop: str, tmp_path: Path, capsys: Any) -> None:
+    argv = ["train", "--data.uri", "synthetic:classes=2,images=16,size=48", "--model.name", "test_resnet"]
+    argv += ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--train.crop", crop]
+    assert main([*argv, "--data.workers", "0", "--out", str(tmp_path / "r")]) == 0
+    assert "train on " in capsys.readouterr().err

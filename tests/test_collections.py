@@ -211,9 +211,10 @@ def test_classes_are_walked_to_any_depth_and_links_are_followed(tmp_path: Path) 
     (tmp_path / "data" / "apple" / "broken.png").symlink_to(tmp_path / "nowhere.png")
     collection = opened(tmp_path / "data")
     found = sorted(path for split in collection.splits.values() for path in split.paths)
-    assert len(found) == 24
+    assert len(found) == 25
     assert "apple/2019/may/000.png" in found
-    assert "1 file(s) in the class folders are no pictures, ignored: apple/broken.png" in collection.notes
+    # A link to nothing is a picture that is missing, and reading it will say so.
+    assert "apple/broken.png" in found
 
 
 def test_order_does_not_depend_on_the_order_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,3 +475,11 @@ def test_names_hold_what_a_disk_can_hold_and_end_where_they_end() -> None:
     assert names[0] == "caf\udce9.jpg"
     with pytest.raises(IndexError):
         names[1]
+
+
+def test_a_link_to_nothing_is_a_missing_picture_not_clutter(photos: Path) -> None:
+    (photos / "train" / "red" / "lost.jpg").symlink_to("/nowhere/lost.jpg")
+    split = open_collection(Data(uri=f"folder:{photos}", holdout=0)).split("train")
+    place = list(split.paths).index("train/red/lost.jpg")
+    with pytest.raises(BadImage, match=r"lost\.jpg"):
+        split.read(place)

@@ -147,7 +147,8 @@ def test_a_bad_picture_stops_with_one_clear_message(damaged: Split, workers: int
             run()
         assert str(caught.value) == (
             "train/b/000.png: not a picture in any format that can be read\n"
-            "  remove it, or leave such pictures out: --data.on_bad_image skip"
+            "  remove it, or leave such pictures out: "
+            "--data.on_bad_image skip in training, --on-bad-image skip in eval"
         )
 
 

@@ -472,3 +472,17 @@ def test_shards_of_a_server_without_pieces_are_fetched(server: Any, tmp_path: Pa
     assert values(opened(uri).split("test")) == list(range(40, 60))
     assert len(server.answers) == num + 1
     assert "cannot be read: HTTP 404" in told(f"wds:{base}/train-0009.tar")
+
+
+def test_a_shard_that_is_gone_or_packed_is_never_passed_over(photos: Path, tmp_path: Path) -> None:
+    collection = open_collection(Data(uri=f"folder:{photos}"))
+    pack(collection, tmp_path / "w", images_per_shard=5)
+    open_collection(Data(uri=f"wds:{tmp_path / 'w'}"))
+    shard = sorted((tmp_path / "w").glob("*.tar"))[-1]
+    content = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(UserError, match=rf"the index lists {shard.name}, which is gone"):
+        open_collection(Data(uri=f"wds:{tmp_path / 'w'}"))
+    (tmp_path / "w" / f"{shard.name}.gz").write_bytes(content)
+    with pytest.raises(UserError, match="is packed"):
+        open_collection(Data(uri=f"wds:{tmp_path / 'w'}"))

@@ -118,7 +118,8 @@ class Console:
         self.say(event["text"])
 
     def _on_plan(self, event: Mapping[str, Any]) -> None:
-        crops = {"random": "random crops", "pad": "padded random crops", "center": "the test-time crop"}
+        crops = {"random": "random crops", "resize": "resized random crops", "pad": "padded random crops"}
+        crops["center"] = "the test-time crop"
         self.say(f"stage {event['stage']}: {event['text']}")
         self.say(f"  train on {crops[event['crop']]} at {event['size']} px, {event['total_steps']:,} steps")
         self.say(f"  test at {event['preprocess']}")

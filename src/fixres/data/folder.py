@@ -185,7 +185,8 @@ def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], above:
                 continue
             if entry.is_dir():
                 _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
-            elif os.path.splitext(name)[1].lower() in EXTENSIONS and entry.is_file():  # noqa: PTH122
+            elif os.path.splitext(name)[1].lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):  # noqa: PTH122
+                # A link to nothing counts: its picture is missing, which reading it will say.
                 found.append(prefix + name)
             else:
                 ignored.append(prefix + name)

@@ -267,7 +267,9 @@ def _report_bad(item: _Made, on_bad_image: OnBadImage, bad: list[str]) -> None:
     for error in item.bad:
         if on_bad_image == "error":
             raise BadImage(
-                error.name, f"{error.reason}\n  remove it, or leave such pictures out: --data.on_bad_image skip"
+                error.name,
+                f"{error.reason}\n  remove it, or leave such pictures out: "
+                "--data.on_bad_image skip in training, --on-bad-image skip in eval",
             )
         if error.name not in bad:
             bad.append(error.name)

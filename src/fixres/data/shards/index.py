@@ -64,7 +64,10 @@ def name_hash(path: str) -> int:
 
 
 def up_to_date_index(
-    shards: Sequence[Shard], open_shard: Callable[[Shard], IO[bytes]], places: Sequence[Path]
+    shards: Sequence[Shard],
+    open_shard: Callable[[Shard], IO[bytes]],
+    places: Sequence[Path],
+    is_gone: Callable[[str], bool] = lambda name: False,
 ) -> tuple[Index, Path | None]:
     """Return the index of `shards`, read from the first of `places` that has it, made where it is missing or stale.
 
@@ -72,7 +75,7 @@ def up_to_date_index(
     nothing had to be.
 
     Raises:
-        UserError: a shard is no plain tar file, is cut, or holds samples that are none.
+        UserError: a shard is no plain tar file, is cut, or holds samples that are none, or one of the index `is_gone`.
     """
     known: Index | None = None
     for place in places:
@@ -80,6 +83,12 @@ def up_to_date_index(
     old = {shard: number for number, shard in enumerate(known.shards)} if known else {}
     if known is not None and tuple(shards) == known.shards:
         return known, None
+    gone = sorted(shard.name for shard in old if is_gone(shard.name))
+    if gone:
+        raise UserError(
+            f"the index lists {', '.join(gone[:6])}, which {'is' if len(gone) == 1 else 'are'} gone\n"
+            f"  bring back what is missing, or delete the index to go without it: {places[0]}"
+        )
     has_all = all(shard in old for shard in shards)
     parts = [_part(known, old[shard]) if known and shard in old else scan(shard, open_shard) for shard in shards]
     index = _join(parts)

@@ -38,7 +38,11 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
     address = parse_address("wds", body)
     found, root = _rooted(find_shards(address))
     shards = _web_shards(root, found) if is_web(root) else [_shard(root, name) for name, _ in found]
-    index, saved = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root))
+
+    def is_gone(name: str) -> bool:
+        return not is_web(root) and not (Path(root) / name).exists()
+
+    index, saved = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_gone)
     if not len(index.paths):
         raise UserError(
             f"{address}: the shards are empty\n  every sample is a picture and a file .cls of the same name"

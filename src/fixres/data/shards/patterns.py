@@ -98,7 +98,10 @@ def _matching(pattern: str) -> list[str]:
                 raise UserError(f"{path}: the web has no lists of files\n  write numbers in braces: {{0000..0012}}.tar")
             found.append(path)
         elif Path(path).is_dir():
-            found += sorted([*glob.glob(f"{glob.escape(path)}/*.tar"), *glob.glob(f"{glob.escape(path)}/*/*.tar")])
+            # Packed ones too, to be refused: a shard that is passed over would be missed by nobody.
+            endings = ("tar", *(f"tar{suffix}" for suffix in _PACKED), "tgz")
+            inside = [f"{glob.escape(path)}/{deep}*.{ending}" for deep in ("", "*/") for ending in endings]
+            found += sorted(name for pattern in inside for name in glob.glob(pattern))
         elif glob.has_magic(path) and not Path(path).exists():
             found += sorted(glob.glob(path, recursive=True))
         elif not Path(path).is_file():
