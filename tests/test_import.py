@@ -383,7 +383,8 @@ def test_optimizer_state_that_does_not_belong_is_refused(
     out = tmp_path / "imported"
     assert main(["import", str(optimizer_file), "--model", "resnet18", "--out", str(out), "--optimizer"]) == 0
     argv = ["train", "--data.uri", str(photos), "--model.name", "resnet34", "--optim.state", str(out)]
-    assert main([*argv, "--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8"]) == 2
+    argv += ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--out", str(tmp_path / "r")]
+    assert main(argv) == 2
     assert "has no state for layer1.2" in capsys.readouterr().err
 
 
