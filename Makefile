@@ -12,7 +12,7 @@ demo: $(STAMP)  ## The main job on real photographs: trains, measures, fixes, re
 	$(BIN)/fixres demo
 
 test: $(STAMP)  ## Everything that needs no browser and no long training: under 10 minutes on two cores.
-	$(BIN)/python -m pytest -m "not system" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not system" -n auto --maxprocesses 4 --dist worksteal
 
 test-system: $(STAMP)  ## The demo itself and a browser: under 60 minutes.
 	$(BIN)/python -m pytest -m system
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "fixres needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef UV
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
 else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
 endif

@@ -196,11 +196,28 @@ def test_extensions_hidden_files_and_others(tmp_path: Path) -> None:
     (tmp_path / "loose.jpg").write_bytes(b"")
     collection = opened(tmp_path)
     assert sum(len(split) for split in collection.splits.values()) == 22
-    assert collection.notes[0] == "2 file(s) in the class folders are no pictures, ignored: apple/Thumbs.db"
-    assert collection.notes[1] == "1 picture(s) outside the class folders, ignored"
+    assert collection.notes[0] == "2 files ignored, no picture by its name: apple/Thumbs.db, apple/notes.txt"
+    assert collection.notes[1] == "1 file ignored, outside the class folders: loose.jpg"
     for split in collection.splits.values():
         for k in range(len(split)):
             split.read(k)
+
+
+def test_pictures_of_phones_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    fill(tmp_path, {"apple": 6, "pear": 6})
+    for k in range(5):
+        (tmp_path / "pear" / f"IMG_{k}.HEIC").write_bytes(b"")
+    (tmp_path / "apple" / "web.avif").write_bytes(b"")
+    notes = opened(tmp_path).notes
+    assert "1 file ignored, AVIF, convert to JPEG first, for example with ImageMagick: " in notes[0]
+    assert notes[1] == (
+        "5 files ignored, HEIC, convert to JPEG first, for example with ImageMagick: magick mogrify -format jpg *.heic"
+        ": pear/IMG_0.HEIC, pear/IMG_1.HEIC, pear/IMG_2.HEIC, ..."
+    )
+    (tmp_path / "plum").mkdir()
+    (tmp_path / "plum" / "a.heif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"folder plum of .*, but 1 file in HEIF: convert to JPEG first.*\*\.heif"):
+        opened(tmp_path)
 
 
 def test_classes_are_walked_to_any_depth_and_links_are_followed(tmp_path: Path) -> None:
@@ -254,7 +271,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     ("counts", "told"),
     [
         ({}, "no pictures in"),
-        ({".": 3}, "the 3 pictures of"),
+        ({".": 3}, "3 pictures in the folder"),
         ({"apple": 3, "pear": 0}, "no pictures in the class folder pear of"),
         ({"train/apple": 3, "train/pear": 0, "train/plum": 0}, "no pictures in the class folders pear, plum of"),
         ({"apple": 3}, "holds only one class (apple)"),

@@ -160,7 +160,7 @@ def test_unreadable_pictures_can_be_left_out_and_are_counted(
         "train", "--data.uri", photos, *FAST, "--data.on_bad_image", "skip", "--data.holdout", "0", "--out", "run"
     )
     assert code == 0, err
-    assert "1 pictures left out because they cannot be read" in err
+    assert "1 picture left out because they cannot be read" in err
     assert any(e["event"] == "bad_images" and "03.jpg" in e["paths"][0] for e in read_events(tmp_path / "run"))
 
 

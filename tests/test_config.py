@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.completion import complete, problems
+from fixres.combinations import problems
+from fixres.completion import OPTIMIZERS, complete
 from fixres.config import Recipe, Section, Stage
 from fixres.errors import UserError
+from fixres.parsing import parse_recipe
 from fixres.recipes import find_recipe, list_recipes, load, summary, to_yaml, validate
 from fixres.recipes.wording import Kind, kind_of_field
 from fixres.recipes.yamltext import dump, parse
@@ -101,6 +103,59 @@ def test_adamw_does_not_get_the_learning_rate_of_sgd() -> None:
     assert load(None, {"optim.name": "adamw", "optim.lr": 0.01}).train.lr == 0.01
 
 
+@pytest.mark.parametrize("name", ["lamb", "lion", "muon"])
+def test_an_optimizer_brings_its_own_defaults(name: str) -> None:
+    recipe = load(None, {"optim.name": name, "fix.epochs": 1})
+    assert {key: getattr(recipe.optim, key) for key in OPTIMIZERS[name]} == OPTIMIZERS[name]
+    assert recipe.train.lr == recipe.fix.lr == OPTIMIZERS[name]["lr"]
+    assert load(None, {"optim.name": name, "optim.eps": 0.5, "optim.lr": 3}).optim.eps == 0.5
+    assert load(None, {"optim.name": "nesterov", "fix.epochs": 1}).fix.lr == 0.0025
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lr"),
+    [
+        ({"optim.base_lr": 0.1}, 0.2),
+        ({"optim.base_lr": 0.1, "optim.name": "adamw"}, 0.2),
+        ({"optim.base_lr": 0.02, "optim.lr_rule": "fixres"}, 0.16),
+        ({"train.base_lr": 0.1, "optim.lr": 7}, 0.2),
+        ({"train.base_lr": 0.1, "optim.lr_rule": "fixres"}, 0.8),
+        ({"train.lr": 0.3, "optim.base_lr": 0.1}, 0.3),
+        ({"train.lr": 0.2, "train.base_lr": 0.1, "train.lr_rule": "linear256"}, 0.2),
+    ],
+)
+def test_the_learning_rate_follows_the_batch_and_says_so(overrides: dict[str, Any], lr: float, tmp_path: Path) -> None:
+    recipe = load(None, {"train.batch_size": 512, **overrides})
+    assert recipe.train.lr == lr
+    is_by_rule = recipe.train.lr_rule != "none"
+    assert is_by_rule == (recipe.train.base_lr > 0) == ("train.lr" not in overrides or "train.base_lr" in overrides)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert load(tmp_path / "recipe.yaml") == recipe
+
+
+def test_a_fix_scales_by_its_own_batch() -> None:
+    recipe = load(None, {"optim.base_lr": 0.1, "train.batch_size": 512, "fix.batch_size": 128})
+    assert (recipe.fix.base_lr, recipe.fix.lr) == (0.005, 0.0025)
+    assert (recipe.optim.lr, recipe.optim.lr_rule) == (0.2, "linear256")
+    recipe = load(None, {"optim.base_lr": 0.1, "optim.name": "adamw", "fix.batch_size": 128})
+    assert (recipe.fix.base_lr, recipe.fix.lr) == (0.1, 0.05)
+
+
+def test_a_curve_of_points_needs_no_warm_up() -> None:
+    recipe = load(None, {"schedule.name": "points", "schedule.points": [[0, 0.1], [5, 1], [30, 0]]})
+    assert recipe.train.warmup_epochs == 0
+    assert recipe.train.lr_points == ((0, 0.1), (5, 1), (30, 0))
+
+
+def test_points_and_patterns_can_be_typed_as_flags() -> None:
+    words = "--data.uri a --train.epochs 8 --schedule.name points --train.lr_points 0,0.1 2,1 8,0"
+    words += " --optim.no_decay *.bias,norm --train.freeze conv1"
+    recipe = parse_recipe(words.split())[0]
+    assert recipe.train.lr_points == ((0, 0.1), (2, 1), (8, 0))
+    assert (recipe.optim.no_decay, recipe.train.freeze) == (("*.bias", "norm"), ("conv1",))
+    assert parse_recipe(["--data.uri", "a", "--optim.no_decay", "none"])[0].optim.no_decay == "none"
+
+
 def test_stages_take_the_place_of_train_and_fix(recipe_file: Path) -> None:
     recipe_file.write_text("stages:\n  - {size: 96, epochs: 5}\n  - {size: 128}\n  - {size: 160, moves: head}\n")
     recipe = load(recipe_file)
@@ -164,7 +219,8 @@ epochs: 3
         "  my.yaml:4: unknown key 'train.epoch' - did you mean 'train.epochs'?",
         "  my.yaml:5: train.lr: expected a number > 0, got true",
         "  my.yaml:6: train.crop_scale: expected 2 numbers from 0 to 1, got [0.1]",
-        "  my.yaml:7: train.moves: expected one of 'auto', 'head', 'head+stats', 'all', got 'heads'"
+        "  my.yaml:7: train.moves: expected one of 'auto', 'head', 'head+stats', 'head+norm', "
+        "'last-stage', 'stats', 'all', got 'heads'"
         " - did you mean 'head'?",
         "  my.yaml:8: train.epochs: expected an integer >= 1, got 3.0",
         "  my.yaml:9: ema.enabled: expected true or false, got 'off' (a text)",
@@ -198,7 +254,7 @@ def test_one_mistake_is_one_line(recipe_file: Path) -> None:
         ("train: {momentum: 0.9}", "unknown key 'train.momentum' - did you mean 'optim.momentum'?"),
         ("train.lr: 0.1", "unknown key 'train.lr'; in a file write train: {lr: ...}"),
         ("ema: {zzz: 1}", "unknown key 'ema.zzz' (allowed here: enabled, decay, rule, ramp_steps)"),
-        ("stages:\n  - {size: 3}\n  - {sizes: 4}", "unknown key 'stages.1.sizes' - did you mean 'stages.1.size'?"),
+        ("stages:\n  - {size: 3}\n  - {sise: 4}", "unknown key 'stages.1.sise' - did you mean 'stages.1.size'?"),
     ],
 )
 def test_unknown_keys_get_the_nearest_known_one(recipe_file: Path, text: str, message: str) -> None:
@@ -287,6 +343,53 @@ def test_an_unknown_name_gets_the_nearest_shipped_one(tmp_path: Path, monkeypatc
         ({"schedule.min_lr": 0.1}, "--schedule.min_lr: 0.1 is above train.lr 0.05, so the cosine would rise"),
         ({"model.std": [0.2, 0.0, 0.2]}, "--model.std: pixels are divided by it"),
         ({"model.mean": [123.7, 116.3, 103.5]}, "--model.mean: pixels are in [0, 1] here"),
+        (
+            {"optim.base_lr": 1, "optim.lr": 1},
+            "--optim.lr: lr 1 and base_lr 1 are both given and differ: linear256 makes"
+            " 1 x 64 / 256 = 0.25; leave one of them out",
+        ),
+        (
+            {"train.base_lr": 1, "train.lr": 1, "train.lr_rule": "fixres", "train.batch_size": 128},
+            "--train.lr: lr 1 and",
+        ),
+        ({"optim.lr_rule": "fixres"}, "--optim.lr_rule: fixres multiplies base_lr, which is not given"),
+        ({"train.base_lr": 1, "train.lr_rule": "none"}, "--train.lr_rule: none does not use base_lr 1"),
+        ({"schedule.name": "points"}, "train.lr_points: schedule points needs [epoch, factor] pairs"),
+        (
+            {"schedule.name": "points", "train.lr_points": [[3, 1], [2, 0]]},
+            "--train.lr_points: the epochs of the points",
+        ),
+        ({"schedule.name": "points", "train.lr_points": [[0, 1], [31, 0]]}, "--train.lr_points: the last point is at"),
+        ({"schedule.name": "points", "train.lr_points": [[0, 0]]}, "--train.lr_points: every factor is 0"),
+        (
+            {"schedule.name": "points", "train.lr_points": [[0, 1]], "train.warmup_epochs": 1},
+            "--train.warmup_epochs: schedule points holds its own warm-up",
+        ),
+        ({"schedule.cycles": 3}, "--schedule.cycles: has no effect: train.schedule is cosine, and only restarts"),
+        ({"loss.gamma": 3}, "--loss.gamma: has no effect: train.loss is ce, and only focal takes it"),
+        ({"loss.threshold": 0.2}, "--loss.threshold: has no effect: train.loss is ce, and only bce takes it"),
+        ({"train.size_epochs": [0, 3]}, "--train.size_epochs: has no effect without train.sizes"),
+        ({"train.sizes": [64, 96], "train.size_multiple": 8}, "--train.size_multiple: has no effect"),
+        (
+            {"train.sizes": [1, 2, 3], "train.size_schedule": "progressive"},
+            "--train.sizes: progressive goes from a first",
+        ),
+        ({"train.sizes": [64, 96], "train.size_epochs": [1, 3]}, "--train.size_epochs: step needs one epoch for each"),
+        ({"train.sizes": [64, 96, 128], "train.size_epochs": [0, 5, 5]}, "--train.size_epochs: the epochs must rise"),
+        ({"train.sizes": [64, 96], "train.size_epochs": [0, 30]}, "--train.size_epochs: epoch 30 never comes"),
+        ({"train.sizes": [64, 96], "train.epochs": 1}, "--train.sizes: 2 sizes do not fit into 1 epochs"),
+        (
+            {"train.sizes": [64, 96], "train.size_schedule": "random", "train.size_weights": [1]},
+            "--train.size_weights: random needs one weight for each of 2 sizes",
+        ),
+        ({"train.sizes": [64, 96], "train.batch_sizes": [8]}, "--train.batch_sizes: give one for each of 2 sizes"),
+        (
+            {"train.sizes": [64, 96], "train.batch_sizes": [8, 7], "train.mixup": 1},
+            "--train.batch_sizes: mixup and cutmix pair pictures and need even batches",
+        ),
+        ({"fix.sizes": [64, 96]}, "--fix.sizes: a stage with sizes needs a number of pixels as fix.size, not auto"),
+        ({"fix.freeze": ["conv1"], "fix.moves": "head"}, "--fix.freeze: is for moves all"),
+        ({"train.patience": 3, "evaluation.keep": "last"}, "--train.patience: stops at the best result"),
         ({"train.moves": "head"}, "--train.moves: 'head' would leave most of a random network as it is"),
         ({"stages": [], "stages.0.lr": 0.1}, "--stages.0.lr: this recipe has no 'stages'; use train.* and fix.*"),
     ],
@@ -306,6 +409,9 @@ def test_impossible_combinations_are_refused(overrides: dict[str, Any], message:
         {"evaluation.resize": "squash"},
         {"train.moves": "head", "model.weights": "pretrained"},
         {"schedule.min_lr": 0.001, "schedule.name": "cosine", "train.epochs": 1},
+        {"schedule.name": "restarts", "schedule.cycles": 2, "fix.schedule": "cosine"},
+        {"train.sizes": [64, 96], "train.size_schedule": "random", "train.size_weights": [0, 1]},
+        {"loss.name": "bce", "train.mixup": 0.2, "loss.threshold": 0.2},
     ],
 )
 def test_unusual_but_possible_combinations_are_not_refused(overrides: dict[str, Any]) -> None:
@@ -330,6 +436,13 @@ def test_data_is_needed_only_to_run() -> None:
         load(None, require_data=True)
 
 
+def test_the_batch_of_training_may_change_where_the_fix_has_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text("data: {uri: x}\ntrain: {batch_size: 512}\nfix: {size: 64, batch_size: 256}\n")
+    recipe = load(path, {"train.batch_size": 128})
+    assert (recipe.train.batch_size, recipe.fix.batch_size) == (128, 256)
+
+
 def test_a_default_overridden_in_vain_is_refused(recipe_file: Path) -> None:
     recipe_file.write_text(to_yaml(load(None, {"fix.epochs": 1})))
     with pytest.raises(
@@ -337,6 +450,11 @@ def test_a_default_overridden_in_vain_is_refused(recipe_file: Path) -> None:
     ):
         load(recipe_file, {"optim.lr": 0.3})
     assert load(recipe_file, {"optim.momentum": 0.5}).optim.momentum == 0.5
+    with pytest.raises(UserError, match=r"--optim\.base_lr: has no effect: train\.lr and fix\.lr are set in"):
+        load(recipe_file, {"optim.base_lr": 0.3})
+    recipe_file.write_text("train: {base_lr: 0.1}\n")
+    with pytest.raises(UserError, match=r"--optim\.lr: has no effect: train\.base_lr is set in"):
+        load(recipe_file, {"optim.lr": 0.3})
     recipe_file.write_text("train: {lr: 0.3}\nfix: {epochs: 1}\n")
     assert load(recipe_file, {"optim.lr": 0.2}).fix.lr == 0.01
     recipe_file.write_text("train: {crop: pad}\n")

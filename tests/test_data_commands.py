@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixres import preview as preview_module
 from fixres.cli import main
 from fixres.config import Recipe
 from fixres.data.collections import open_collection
@@ -158,7 +159,7 @@ def test_a_table_is_checked_like_a_folder(fixres: Run, photos: Path, tmp_path: P
     assert code == 2
     kinds = {entry["kind"]: entry for entry in json.loads(Path("found.json").read_text())["findings"]}
     assert kinds["unreadable"]["items"][0]["pictures"][0]["path"] == "train/red/gone.jpg"
-    assert kinds["classes differ"]["items"][0]["detail"].startswith("val: green, 1 pictures")
+    assert kinds["classes differ"]["items"][0]["detail"].startswith("val: green, 1 picture")
     assert {"leak", "conflicting labels"} <= set(kinds)
     assert "1 unreadable" in err
     assert fixres("data", "stats", uri, "--workers", 0)[0] == 0
@@ -246,19 +247,39 @@ def test_the_sheet_shows_the_very_pixels_of_training(
         assert (cells[-1] == test).all()
 
 
-def test_an_unreadable_picture_gives_its_place_to_another(make_recipe: Callable[..., Recipe], photos: Path) -> None:
-    recipe = make_recipe(data={"uri": str(photos)}, train={"batch_size": 4})
-    for path in (photos / "train" / "red").iterdir():
-        if path.name != "05.jpg":
-            path.write_bytes(b"nothing")
-    sheet = preview(recipe, count=6, views=1)
-    assert any("cannot be read; others took their places" in note for note in sheet.notes)
+@pytest.mark.parametrize("crop", ["random", "center"])
+def test_an_unreadable_picture_keeps_its_place_and_says_why(
+    make_recipe: Callable[..., Recipe], photos: Path, monkeypatch: pytest.MonkeyPatch, crop: str
+) -> None:
+    augment = {"policy": "flip", "crop": crop}
+    recipe = make_recipe(data={"uri": str(photos)}, train={"batch_size": 4, "size": 48}, augment=augment)
+    drawn: list[Any] = []
+    plain = preview_module._sheet
+    monkeypatch.setattr(preview_module, "_sheet", lambda rows, cell: drawn.append(rows) or plain(rows, cell))
+    whole = preview(recipe, sizes=(32, 48), count=6, views=1)
+    rows = drawn.pop()
+    captions = [caption for caption, _ in rows]
+    tests = [note for note in whole.notes if note.startswith("test: ")]
+    assert [note.split(",")[0] for note in tests] == ["test: 32 px", "test: 48 px"]
+    victim = captions[2].split("   ")[-1]
+    (photos / victim).write_bytes(b"nothing")
+    sheet = preview(recipe, sizes=(32, 48), count=6, views=1)
+    broken = drawn.pop()
+    assert [caption.split("   ")[-1] for caption, _ in broken] == [caption.split("   ")[-1] for caption in captions]
+    assert "unreadable" in broken[2][0]
+    assert [cell.image for cell in broken[2][1]] == [None] * 4
+    assert broken[2][1][0].reason == "not a picture in any format that can be read"
+    for k in (0, 1, 3, 4, 5):
+        same = [one.image == other.image for one, other in zip(rows[k][1], broken[k][1], strict=True)]
+        # A split with a bad picture is not held in memory, where flips are drawn in another way.
+        assert all(same) or (crop == "center" and same == [True, False, True, True])
+    assert "1 of the 6 pictures drawn cannot be read: fixres data check names all" in sheet.notes
 
 
 def test_no_readable_picture_is_an_error(make_recipe: Callable[..., Recipe], photos: Path) -> None:
     for path in (photos / "train").rglob("*.jpg"):
         path.write_bytes(b"nothing")
-    with pytest.raises(UserError, match="none of its pictures"):
+    with pytest.raises(UserError, match="none of the 2 pictures drawn"):
         preview(make_recipe(data={"uri": str(photos)}, train={"batch_size": 4}), count=2, views=1)
 
 

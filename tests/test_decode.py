@@ -7,6 +7,7 @@ import pickle
 import struct
 import warnings
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,28 @@ def test_jpeg_is_identical_to_pillow(mode: str, options: dict[str, Any], size: t
     data = encode(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode), "JPEG", **options)
     with Image.open(io.BytesIO(data)) as reference:
         assert np.array_equal(np.asarray(decode(data, "a")), np.asarray(reference.convert("RGB")))
+
+
+def test_a_jpeg_is_a_picture_of_its_own() -> None:
+    """It is made without a copy of the pixels; nothing that is done with it may show that."""
+    data = encode(flag(), "JPEG")
+    first, second = decode(data, "a"), decode(data, "a")
+    assert first == second == pickle.loads(pickle.dumps(first)) == first.copy()
+    assert first.convert("RGBA").getextrema()[3] == (255, 255)
+    first.paste((1, 2, 3), (0, 0, WIDTH, HEIGHT))
+    assert first.getcolors() == [(WIDTH * HEIGHT, (1, 2, 3))]
+    assert near(halves(second)[0], TOP)
+
+
+def test_a_pillow_that_cannot_share_memory_gives_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(flag(), "JPEG")
+    expected, frombuffer = decode(data, "a"), Image.frombuffer
+
+    def without_setmode(*args: Any) -> Any:
+        return SimpleNamespace(im=object(), convert=frombuffer(*args).convert)
+
+    monkeypatch.setattr(Image, "frombuffer", without_setmode)
+    assert decode(data, "a") == expected
 
 
 def test_cmyk_jpeg_keeps_its_colours() -> None:

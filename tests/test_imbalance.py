@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres import train
 from fixres.config import Data, Recipe, Stage
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Split, open_collection
@@ -26,6 +26,9 @@ from fixres.recipes import load
 from fixres.resolution import Preprocess
 from fixres.run import run_recipe
 from fixres.sampling import balanced_order, rank_shard
+
+# `fixres.train` is the verb.
+train = import_module("fixres.train")
 
 ALL = open_collection(Data(uri="synthetic:classes=3,images=24,size=24")).split("train")
 

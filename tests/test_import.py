@@ -254,6 +254,7 @@ def test_lukemelas_efficientnets(alias: str, size: int, form: str, tmp_path: Pat
     assert fixres.load(folder).preprocess.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.system
 def test_networks_of_the_transfer_table(tmp_path: Path) -> None:
     torch.manual_seed(0)
     inception = scramble(InceptionResNetV2(num_classes=4), 5).eval()

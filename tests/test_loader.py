@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,9 +19,17 @@ from PIL import Image
 from fixres import transforms
 from fixres.config import Data, Stage
 from fixres.data import loader
-from fixres.data.collections import Split, open_collection
+from fixres.data.collections import Split, open_collection, open_splits
 from fixres.data.decode import Alpha, Exif
-from fixres.data.loader import Batch, evaluation_batches, resolve_workers, steps_per_epoch, train_batches
+from fixres.data.leftout import bad_image_limit
+from fixres.data.loader import (
+    Batch,
+    evaluation_batches,
+    resolve_workers,
+    stage_timeline,
+    steps_per_epoch,
+    train_batches,
+)
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
 
@@ -128,10 +135,10 @@ def test_augmentation_does_not_depend_on_what_was_drawn_before() -> None:
     assert same(first, trained())
 
 
-@pytest.mark.parametrize(("stage_index", "section"), [(0, "train"), (1, "fix")])
-def test_a_batch_larger_than_the_split_names_the_largest_that_works(stage_index: int, section: str) -> None:
+@pytest.mark.parametrize("section", ["train", "stages.1"])
+def test_a_batch_larger_than_the_split_names_the_largest_that_works(section: str) -> None:
     with pytest.raises(UserError) as caught:
-        train_batches(SPLIT, stage(batch_size=23), Preprocess(16), seed=0, stage_index=stage_index, workers=0, bad=[])
+        stage_timeline(SPLIT, stage(batch_size=23), 16, seed=0, stage_index=0, key=section)
     assert f"{section}.batch_size 23 is larger than the split 'train' (22 pictures)" in str(caught.value)
     assert f"--{section}.batch_size 22 is the largest that works" in str(caught.value)
     assert steps_per_epoch(SPLIT, stage(batch_size=22)) == 1
@@ -168,15 +175,65 @@ def test_a_skipped_picture_is_left_out_and_listed_once(damaged: Split, workers: 
     assert bad == ["train/b/000.png"]
 
 
-def test_a_batch_without_any_readable_picture(damaged: Split) -> None:
-    only = damaged.take("train", np.array([2]))
-    with pytest.raises(
-        UserError, match=r"none of the 1 pictures of a batch can be read, the first is train/b/000\.png"
-    ):
-        trained(only, stage=stage(batch_size=1), on_bad_image="skip")
+def ruined(root: Path, num: int, num_bad: int) -> Split:
+    """Return `num` training pictures of which the last `num_bad` are text files."""
+    (root / "train" / "a").mkdir(parents=True)
+    (root / "train" / "b").mkdir()
+    for k in range(num):
+        path = root / "train" / "ab"[k % 2] / f"{k:03}.png"
+        if k < num - num_bad:
+            Image.new("RGB", (20, 20), (k % 256, 100, 0)).save(path)
+        else:
+            path.write_text("words")
+    return open_splits(Data(uri=str(root)))[1]["train"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_of_copies_of_one_bad_picture_is_empty(damaged: Split, workers: int) -> None:
     bad: list[str] = []
-    assert not list(evaluation_batches(only, [Preprocess(16)], batch_size=1, workers=0, on_bad_image="skip", bad=bad))
+    repeated = stage(batch_size=3, repeats=3, epoch_samples=3.0, epochs=1)
+    batches = trained(damaged, stage=repeated, workers=workers, on_bad_image="skip", bad=bad)
+    assert sorted(len(batch.labels) for batch in batches) == [0, *[3] * 11]
+    (empty,) = (batch for batch in batches if not len(batch.labels))
+    assert (tuple(empty.images.shape), empty.images.dtype) == ((0, 3, 16, 16), torch.uint8)
+    assert (empty.labels.dtype, empty.indices.dtype) == (torch.int64, torch.int64)
     assert bad == ["train/b/000.png"]
+
+
+@pytest.mark.parametrize("num_bad", [10, 11])
+def test_ten_bad_pictures_may_be_left_out_of_any_split_and_not_more(tmp_path: Path, num_bad: int) -> None:
+    split = ruined(tmp_path, 40, num_bad)
+    bad: list[str] = []
+    run = stage(batch_size=4, epochs=1)
+    if num_bad == 10:
+        batches = trained(split, stage=run, on_bad_image="skip", bad=bad)
+        assert sum(len(batch.labels) for batch in batches) == 30
+        assert len(bad) == 10
+        return
+    with pytest.raises(UserError) as caught:
+        trained(split, stage=run, on_bad_image="skip", bad=bad)
+    told = str(caught.value)
+    assert "11 pictures of 'train' cannot be read, and 10 of its 40 may be left out" in told
+    assert all(name in told for name in bad[:5])
+    assert "--data.max_bad_images 0.55" in told
+    assert len(trained(split, stage=run, on_bad_image="skip", max_bad_images=0.55)) == 10
+
+
+def test_a_split_of_bad_pictures_alone_is_never_trained_on(tmp_path: Path) -> None:
+    split = ruined(tmp_path, 4, 4)
+    with pytest.raises(UserError, match="none of the 4 pictures of 'train' can be read"):
+        trained(split, stage=stage(batch_size=2, epochs=1), on_bad_image="skip", max_bad_images=1.0)
+    bad: list[str] = []
+    assert not list(evaluation_batches(split, [Preprocess(16)], batch_size=1, workers=0, on_bad_image="skip", bad=bad))
+    assert len(bad) == 4
+
+
+@pytest.mark.parametrize(
+    ("num", "share", "limit"),
+    [(5_000, 0.01, 50), (1_000, 0.01, 10), (999, 0.01, 10), (50, 0.0, 10), (50, 1.0, 49), (8, 0.01, 7), (1, 1.0, 0)],
+)
+def test_the_limit_is_a_share_of_the_split(num: int, share: float, limit: int) -> None:
+    assert bad_image_limit(num, share) == limit
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sk
 from torch import Tensor
 from torchmetrics.functional.classification import (
@@ -13,7 +14,15 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from fixres.metrics import Tally, label_ranks, paired_difference, wilson_interval
+from fixres.metrics import (
+    EpochSpeed,
+    Tally,
+    class_table,
+    confusion_matrix,
+    label_ranks,
+    paired_difference,
+    wilson_interval,
+)
 
 
 def draw(seed: int, num_images: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -120,3 +129,98 @@ def test_no_change_is_not_distinguishable() -> None:
     assert found.difference == 0
     assert found.p_value == 1
     assert not found.is_distinguishable
+
+
+def test_fps_is_the_mean_rate_without_the_first_five_steps() -> None:
+    speed = EpochSpeed()
+    for seconds in (100.0, 100.0, 100.0, 100.0, 100.0, 1.0, 0.5):
+        speed.add(seconds, 10)
+    # The mean of the rates 10 and 20, not 20 images in 1.5 seconds.
+    assert speed.fps() == 15.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps"), [([], 0.0), ([2.0], 5.0), ([2.0, 1.0], 10.0), ([9.0, 1.0, 1.0, 1.0, 0.5], 12.5), ([0.0], 0.0)]
+)
+def test_fps_of_a_short_epoch_leaves_out_only_its_first_step(seconds: list[float], fps: float) -> None:
+    speed = EpochSpeed()
+    for value in seconds:
+        speed.add(value, 10)
+    assert speed.fps() == fps
+
+
+DEGENERATE = {
+    "one class present": (torch.eye(3, dtype=torch.float64)[[0, 0, 1, 2]], torch.zeros(4, dtype=torch.int64)),
+    "one class predicted": (torch.tensor([[2.0, 1, 0]] * 5, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])),
+    "all wrong": (torch.eye(6, dtype=torch.float64) * 3, torch.tensor([1, 2, 3, 4, 5, 0])),
+    "all right": (torch.eye(6, dtype=torch.float64) * 3, torch.arange(6)),
+    "one picture": (torch.tensor([[0.5, 0.25]], dtype=torch.float64), torch.tensor([1])),
+    "certain": (torch.eye(2, dtype=torch.float64)[[0, 1, 1]] * 1000, torch.tensor([0, 1, 0])),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_inputs_agree_with_torchmetrics_and_scikit_learn(case: str) -> None:
+    logits, labels = DEGENERATE[case]
+    tally = Tally(logits.shape[1])
+    predicted = tally.add(logits, labels)[0]
+    found = tally.result()
+    kind = {"num_classes": logits.shape[1]}
+    assert found["top1"] == pytest.approx(100 * sk.accuracy_score(labels, predicted), abs=1e-6)
+    if found["top5"] is not None:
+        # Both oracles break ties among the first five in their own way, so they are given a nudge towards ours.
+        nudged = logits - 1e-9 * torch.arange(logits.shape[1])
+        top5 = multiclass_accuracy(nudged, labels, average="micro", top_k=5, **kind).item()
+        assert found["top5"] == pytest.approx(100 * top5, abs=1e-5)
+        scores, classes = nudged.numpy(), range(logits.shape[1])
+        assert found["top5"] == pytest.approx(100 * sk.top_k_accuracy_score(labels, scores, k=5, labels=classes))
+    assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-9)
+    ece = multiclass_calibration_error(logits.softmax(1), labels, n_bins=15, **kind).item()
+    assert found["ece"] == pytest.approx(ece, abs=1e-6)
+    assert found["macro_f1"] == pytest.approx(
+        100 * sk.f1_score(labels, predicted, average="macro", zero_division=0), abs=1e-6
+    )
+    recalls = sk.recall_score(labels, predicted, average=None, labels=labels.unique(), zero_division=0)
+    assert found["balanced_accuracy"] == pytest.approx(100 * recalls.mean(), abs=1e-6)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40))
+def test_ties_are_counted_as_the_lowest_class_would_win(seed: int, num_images: int) -> None:
+    # Logits of three values only: nearly every picture is tied somewhere.
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(3, (num_images, 8), generator=generator).double()
+    labels = torch.randint(8, (num_images,), generator=generator)
+    tally = Tally(8)
+    predicted = tally.add(logits, labels)[0]
+    order = np.argsort(-logits.numpy(), axis=1, kind="stable")
+    assert predicted.tolist() == order[:, 0].tolist()
+    assert tally.result()["top1"] == pytest.approx(100 * sk.accuracy_score(labels, order[:, 0]), abs=1e-9)
+    in_five = [label in row[:5] for label, row in zip(labels.tolist(), order.tolist(), strict=True)]
+    assert tally.result()["top5"] == pytest.approx(100 * np.mean(in_five), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(2, 12))
+def test_the_class_table_is_that_of_scikit_learn(seed: int, num_images: int, num_classes: int) -> None:
+    chance = np.random.default_rng(seed)
+    labels, predictions = chance.integers(0, num_classes, (2, num_images))
+    table = class_table(labels, predictions, [f"class {i}" for i in range(num_classes)])
+    expected = sk.precision_recall_fscore_support(labels, predictions, labels=range(num_classes), zero_division=np.nan)
+    for row, precision, recall, f1, support in zip(table, *expected, strict=True):
+        assert row["num_images"] == support
+        for name, value in (("precision", precision), ("recall", recall)):
+            assert row[name] is None if np.isnan(value) else row[name] == pytest.approx(100 * value, abs=1e-6)
+        if row["f1"] is not None:
+            assert row["f1"] == pytest.approx(100 * f1, abs=1e-6)
+    matrix = confusion_matrix(labels, predictions, num_classes)
+    assert matrix.tolist() == sk.confusion_matrix(labels, predictions, labels=range(num_classes)).tolist()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 200))
+def test_mcnemars_test_is_the_binomial_one(seed: int, num_images: int) -> None:
+    before, after = np.random.default_rng(seed).random((2, num_images)) < 0.7
+    found = paired_difference(before, after)
+    changed = found.num_better + found.num_worse
+    expected = stats.binomtest(found.num_better, changed).pvalue if changed else 1.0
+    assert found.p_value == pytest.approx(expected, rel=1e-9)
+    assert found.difference == pytest.approx(100 * (after.mean() - before.mean()))

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from fixres import legacy, models
-from fixres.checkpoint import read_weights
+from fixres.checkpoint import changed_tensors, copy_state, read_weights
 from fixres.errors import UserError
+from fixres.fix import apply_plan, set_train_mode
 
 CASES = {
     # name: (size, head, last norms)
@@ -58,7 +59,7 @@ def test_auto_moves_statistics_only_where_there_are_any(name: str, size: int, ex
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("convnext_atto", 64), ("vgg11", 64)])
 def test_head_and_statistics_is_refused_without_statistics(name: str, size: int) -> None:
-    with pytest.raises(UserError, match=r"use moves: head, or moves: all"):
+    with pytest.raises(UserError, match=r"use moves: head"):
         models.make_plan(models.build(name, 3), "head+stats", size)
 
 
@@ -222,3 +223,49 @@ def test_a_wrong_map_fails_and_never_half_loads(
         state["_fc.weight"] = state["_fc.weight"].T
     with pytest.raises(UserError):
         legacy.from_lukemelas(state, model, "package")
+
+
+# --- freezing by name
+
+
+def test_a_frozen_part_stays_statistics_and_all() -> None:
+    torch.manual_seed(0)
+    model = models.build("test_resnet", 3, {"drop_path_rate": 0.5}, init="torch")
+    plan = models.make_plan(model, "all", 32, freeze=["conv1", "bn1", "layer1", "*.downsample.*", "fc.bias"])
+    assert {name.partition(".")[0] for name in plan.frozen} >= {"conv1", "bn1", "layer1"}
+    assert "fc" not in plan.frozen
+    assert plan.num_trained < plan.num_parameters
+    assert "; frozen: " in plan.describe()
+    apply_plan(model, plan)
+    set_train_mode(model, plan)
+    assert not any(module.training for module in model.get_submodule("layer1").modules())
+    assert model.get_submodule("layer2.0.bn1").training
+    before = copy_state(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    changed = changed_tensors(before, dict(model.state_dict()))
+    assert changed <= plan.tensors
+    assert not any(name.startswith(("conv1", "bn1", "layer1")) or "downsample" in name for name in changed)
+    assert "fc.bias" not in changed
+    assert {"fc.weight", "layer2.0.bn1.running_mean", "layer4.0.conv1.weight"} <= changed
+
+
+def test_a_norm_of_which_a_part_is_frozen_goes_on() -> None:
+    model = models.build("test_resnet", 3)
+    plan = models.make_plan(model, "all", 32, freeze=["*.bias"])
+    everything = models.make_plan(model, "all", 32)
+    assert plan.live_norms == everything.live_norms
+    assert not plan.frozen
+    assert {name for name in everything.trained if name not in plan.trained} == {
+        name for name, _ in model.named_parameters() if name.endswith(".bias")
+    }
+
+
+def test_freezing_in_vain_or_everything_is_refused() -> None:
+    model = models.build("test_resnet", 3)
+    with pytest.raises(UserError, match="'layer9' matches no parameter of the network") as caught:
+        models.make_plan(model, "all", 32, freeze=["conv1", "layer9"])
+    assert "their names begin with conv1" in str(caught.value)
+    with pytest.raises(UserError, match="leaves nothing of 'test_resnet' to train"):
+        models.make_plan(model, "all", 32, freeze=["*"])

@@ -132,7 +132,10 @@ def test_all_unknown_flags_come_at_once() -> None:
         ("--data.uri a --resume=maybe", "--resume: expected true or false, got 'maybe'"),
         ("--data.uri a --train.size 12.5", "--train.size: expected an integer >= 1 or 'auto', got '12.5'"),
         ("--data.uri a --ema.enabled maybe", "--ema.enabled: expected true or false, got 'maybe'"),
-        ("--data.uri a --optim.name adam", "--optim.name: expected one of 'sgd', 'adamw', got 'adam' - did you mean"),
+        (
+            "--data.uri a --optim.name adam",
+            "--optim.name: expected one of 'sgd', 'nesterov', 'adamw', 'lamb', 'lion', 'muon', got 'adam' - did you",
+        ),
         ("--data.uri a --evaluation.sizes 96,x", '--evaluation.sizes: expected a list of integers >= 1, got [96, "x"]'),
         ("--data.uri a --model.mean 1,2", "--model.mean: expected 3 numbers or 'model', got '1,2'"),
         ("--data.uri a --model.kwargs.a {b", "--model.kwargs.a: '{b' is not a YAML value"),
@@ -164,7 +167,10 @@ def words_for(kind: Kind) -> list[str]:
     if last.choices:
         return [last.choices[-1]]
     if last.elements is not None:
-        return ["1"] * (last.elements[1] or 3)
+        element, number = last.elements
+        if element.alternatives[-1].choices:
+            return list(element.alternatives[-1].choices[: number or 2])
+        return ["1"] * (number or 3) * (1 if element.elements is None else element.elements[1] or 1)
     return {int: ["7"], float: ["0.25"], bool: ["True"], str: ["some words"]}[last.type]
 
 

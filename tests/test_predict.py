@@ -64,7 +64,9 @@ def test_one_bad_picture_does_not_stop_the_others(predictor: Predictor, tmp_path
     assert [bool(p.error) for p in found] == [False, False, True, False, True, False]
     assert found[2].as_dict()["error"]
     alone = next(iter(predictor([tmp_path / "5.jpg"])))
-    assert found[5].top == alone.top
+    assert [name for name, _ in found[5].top] == [name for name, _ in alone.top]
+    # On some processors the last bits of a logit depend on its place in the batch.
+    assert [p for _, p in found[5].top] == pytest.approx([p for _, p in alone.top], rel=1e-5)
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(3, np.uint8)])

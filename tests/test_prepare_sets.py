@@ -207,7 +207,7 @@ def test_mini_imagenet_with_shared_classes_stays_as_it_is(shrink: Callable[..., 
     report = run("mini-imagenet", files, tmp_path)
     assert "val/n01440764/n0144076400000001.jpg" in by_path(tmp_path / "out")
     assert not (tmp_path / "out/splits.csv").exists()
-    assert any("1 pictures that no table lists" in note for note in report.notes)
+    assert any("1 picture that no table lists left out" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_clutter_is_dropped_or_kept(name: str, shrink: Callable[..., None], tmp_
     background = (SETS[name].background[0], 2)
     shrink(name, files, counts, num_classes, background=background)
     report = run(name, files, tmp_path)
-    assert any(f"the 2 pictures of {background[0]} are left out" in note for note in report.notes)
+    assert any(f"2 pictures of {background[0]} left out" in note for note in report.notes)
     assert not any(background[0] in path for path in by_path(tmp_path / "out"))
     kept = prepare(name, tmp_path / "from", tmp_path / "kept", keep_background=True)
     assert (kept.counts, kept.num_classes, kept.is_complete) == ({"": 12}, 3, True)

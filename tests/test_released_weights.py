@@ -85,6 +85,7 @@ def test_torch_hub_gives_the_network(network: nn.Module) -> None:
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.system
 def test_a_fix_of_released_weights_starts_from_them_and_says_their_licence(photos: Path, tmp_path: Path) -> None:
     recipe = fix_recipe(fixres.load("fixres:FixResNet50_v2"), str(photos), {"size": 64, "epochs": 1}, 0)
     assert (recipe.model.name, recipe.model.weights) == ("resnet50", "fixres:FixResNet50_v2")

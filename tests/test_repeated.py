@@ -91,6 +91,32 @@ def test_compat_follows_the_description_for_any_seed_size_and_epoch(
         assert {len(shard) for shard in shards} == {-(-num * repeats // world)}
 
 
+@given(
+    st.integers(1, 30),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 4),
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.integers(1, 64),
+)
+def test_compat_pads_with_the_head_of_the_list_as_far_as_there_is_one(
+    num: int, seed: int, repeats: int, factor: float, world: int
+) -> None:
+    factor = min(factor, repeats)
+    num_listed = int(factor * num)
+    if not num_listed:
+        return
+    listed = compat_list(num, num_listed, repeats, seed, 0).tolist()
+    total = -(-num * repeats // world) * world
+    # What the description says, word for word: one head, cut where the list ends.
+    padded = listed + listed[: total - num_listed]
+    order = compat_order(num, seed, repeats=repeats, len_factor=factor, world=world).tolist()
+    assert order[: len(padded)] == padded
+    # Where one head is too short (few pictures, many processes), the list goes round again and shards stay equal.
+    assert order == [listed[place % num_listed] for place in range(total)]
+    if total <= 2 * num_listed:
+        assert order == padded
+
+
 def test_compat_refuses_a_list_longer_than_what_is_taken() -> None:
     with pytest.raises(ValueError, match="at most the repeats, 1, got 2"):
         compat_order(10, 0, repeats=1, len_factor=2.0)

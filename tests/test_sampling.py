@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.sampling import epoch_order, sample_seed, stratified_split, uniforms
+from fixres.sampling import _GAMMA, _MASK, _hash, _keys, _mix, epoch_order, sample_seed, stratified_split, uniforms
 
 SPLIT = {"train": 0.6, "val": 0.2, "test": 0.2}
 coordinate = st.integers(min_value=-(2**31), max_value=2**40)
@@ -99,6 +100,24 @@ def test_split_depends_on_the_index_and_not_on_names_or_order_of_strata() -> Non
 def test_split_refuses_fractions_that_do_not_make_a_whole(fractions: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="sum to 1"):
         stratified_split(["a", "b"], fractions, 0)
+
+
+def test_keys_do_not_depend_on_the_pieces_they_are_made_in() -> None:
+    num, base = 70_000, _hash(3, 1, 4)
+    keys = _keys(num, base)
+    for place in (0, 1, 65_535, 65_536, 65_537, num - 1):
+        assert int(keys[place]) == _mix((base + (place + 1) * _GAMMA) & _MASK)
+    assert len(np.unique(keys)) == num
+
+
+def test_drawing_an_epoch_takes_little_more_memory_than_the_epoch() -> None:
+    num = 1_000_000
+    tracemalloc.start()
+    epoch_order(num, 0, 0, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The keys and the order, 8 bytes each, and 2 MB for what is made in pieces.
+    assert peak < 16 * num + 2_000_000
 
 
 def test_uniforms_are_uniform_and_belong_to_their_coordinates() -> None:

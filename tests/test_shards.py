@@ -150,15 +150,34 @@ def test_the_index_is_made_once_and_again_for_what_changed(tmp_path: Path, monke
     assert scanned == []
     shard(tmp_path / "val-0001.tar", samples(range(100, 130)))
     changed = opened(f"wds:{tmp_path}")
+    assert changed.notes[0] == (
+        "the index did not match val-0001.tar (another size, time or ETag), which is indexed again; "
+        "pictures: 30 where 10 were"
+    )
     assert scanned == ["val-0001.tar"]
     assert values(changed.split("val")) == [*range(20, 30), *range(100, 130)]
     assert values(changed.split("test")) == list(range(40, 60))
+    assert not opened(f"wds:{tmp_path}").notes, "said once"
+    os.utime(tmp_path / "test-0000.tar", (1, 1))
+    assert opened(f"wds:{tmp_path}").notes[0].endswith("pictures: as before, 10")
     scanned.clear()
     content = (tmp_path / INDEX_NAME).read_bytes()
     for damaged in (content[: len(content) // 2], b"", bytes(len(content))):
         (tmp_path / INDEX_NAME).write_bytes(damaged)
         assert values(opened(f"wds:{tmp_path}").split("val")) == [*range(20, 30), *range(100, 130)]
     assert len(scanned) == 18
+
+
+@pytest.mark.parametrize("change", ["fewer", "classes"])
+def test_a_run_whose_shards_were_replaced_is_refused(tmp_path: Path, change: str) -> None:
+    shard(tmp_path / "a-0000.tar", samples(range(0, 20)))
+    shard(tmp_path / "a-0001.tar", samples(range(20, 40)))
+    data = Data(uri=f"wds:{tmp_path}")
+    open_collection(data, tmp_path / "split.json")
+    changed = [(name, "2" if change == "classes" and name.endswith("cls") else c) for name, c in samples(range(20, 40))]
+    shard(tmp_path / "a-0001.tar", changed if change == "classes" else changed[:20])
+    with pytest.raises(UserError, match=r"split\.json was made for other pictures \(40 then"):
+        open_collection(data, tmp_path / "split.json")
 
 
 def test_a_folder_that_cannot_be_written_keeps_its_index_in_the_cache(
@@ -325,7 +344,6 @@ def test_processes_share_no_file_position(tmp_path: Path) -> None:
 
 
 def test_packing_keeps_pictures_labels_and_order(photos: Path, tmp_path: Path) -> None:
-    (photos / "train" / "red" / "01.jpg").write_bytes(b"no picture")
     collection = opened(str(photos))
     progress: list[tuple[int, int]] = []
     shards = pack(collection, tmp_path / "out", images_per_shard=5, progress=lambda *done: progress.append(done))
@@ -349,6 +367,25 @@ def test_packing_keeps_pictures_labels_and_order(photos: Path, tmp_path: Path) -
     assert {p.name: p.read_bytes() for p in (tmp_path / "second").glob("*.tar")} == first
     with pytest.raises(UserError, match="is there already"):
         pack(collection, tmp_path / "out")
+
+
+@pytest.mark.parametrize("max_side", [None, 32])
+def test_packing_refuses_or_leaves_out_what_cannot_be_read(photos: Path, tmp_path: Path, max_side: int | None) -> None:
+    (photos / "train" / "red" / "01.jpg").write_bytes(b"no picture")
+    cut = photos / "val" / "blue" / "02.jpg"
+    cut.write_bytes(cut.read_bytes()[:400])
+    collection = opened(str(photos), holdout=0)
+    with pytest.raises(BadImage, match=r"(?s)01\.jpg: not a picture.*--on-bad-image skip"):
+        pack(collection, tmp_path / "out", max_side=max_side)
+    assert not (tmp_path / "out").exists()
+    bad: list[str] = []
+    pack(collection, tmp_path / "out", images_per_shard=5, max_side=max_side, on_bad_image="skip", bad=bad)
+    assert bad == ["train/red/01.jpg", "val/blue/02.jpg"]
+    back = opened(f"wds:{tmp_path}/out", holdout=0)
+    for name, split in collection.splits.items():
+        kept = [k for k in range(len(split)) if split.paths[k] not in bad]
+        assert back.split(name).labels.tolist() == split.labels[kept].tolist()
+        assert len(values(back.split(name))) == len(kept)
 
 
 def test_packing_smaller_touches_only_what_is_larger(tmp_path: Path, photos: Path) -> None:

@@ -16,6 +16,7 @@ from fixres.config import Data
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
 from fixres.errors import UserError
+from fixres.inspection import check, statistics
 
 datasets = pytest.importorskip("datasets")
 
@@ -96,6 +97,37 @@ def test_pictures_go_through_our_decoder(tmp_path: Path) -> None:
         split.read(1)
     with pytest.raises(BadImage, match=r"^test/00000002: the row holds no picture"):
         split.read(2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_set_of_the_hub_is_checked_like_a_folder(tmp_path: Path, workers: int) -> None:
+    cells = [{"bytes": png(k), "path": f"{k}.png"} for k in range(20)]
+    for broken in (4, 7):
+        cells[broken] = [{"bytes": b"words", "path": None}, None][broken // 7]  # type: ignore[call-overload]
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    train = datasets.Dataset.from_dict({"image": cells, "label": [k % 2 for k in range(20)]}, features)
+    test = datasets.Dataset.from_dict({"image": [*cells[5:6], *cells[8:9]], "label": [1, 1]}, features)
+    datasets.DatasetDict(train=train, test=test, unsupervised=test).save_to_disk(tmp_path / "saved")
+    data = Data(uri=f"hf:{tmp_path}/saved")
+    report = check(data, workers)
+    assert report.num_images == {"train": 20, "test": 2}
+    named = {kind: [tuple(p.path for p in item.pictures) for item in items] for kind, items in report.findings.items()}
+    assert named["not a picture"] == [("train/00000004",)]
+    assert named["unreadable"] == [("train/00000007",)]
+    assert named["leak"] == [("test/00000000", "train/00000005"), ("test/00000001", "train/00000008")]
+    assert [item.detail for item in report.findings["conflicting labels"]] == ["a, b"]
+    assert report.findings["passed over"][0].detail.startswith("not a split, ignored: unsupervised")
+    assert report.measures["formats"] == {"PNG": 20}
+    found = statistics(data, workers)
+    assert (found.counts["train"], found.unreadable) == ({"a": 9, "b": 9}, {"train": 2, "test": 0})
+
+
+def test_a_parquet_folder_of_the_hub_is_checked(tmp_path: Path) -> None:
+    report = check(Data(uri=f"hf:{table(tmp_path)}"), 0)
+    assert report.num_images == {"train": 20, "val": 20, "test": 20}
+    assert report.count("error") == 0
+    with pytest.raises(UserError, match="cannot be opened"):
+        check(Data(uri=f"hf:{tmp_path / 'none'}"), 0)
 
 
 def test_an_image_folder_of_the_hub(tmp_path: Path) -> None:

@@ -127,12 +127,26 @@ GOOD = "x.png,a,train\ny.png,b,train\n"
         (HEAD + GOOD + "z\0.png,a,train\n", "line 4: column 'path' holds a NUL byte"),
         (HEAD + GOOD + "z.png,a,trian\n", "line 4: 'trian' is no split - did you mean 'train'?"),
         (HEAD + GOOD + "\nx.png,b,val\n", "lines 2 and 5 list the same picture, x.png"),
+        (HEAD + GOOD + "./x.png,b,val\n", "lines 2 and 4 list the same picture, x.png and ./x.png"),
+        (HEAD + "p//./q.png,a,train\nROOT/p/q.png,b,val\n", "lines 2 and 3 list the same picture, p//./q.png and /"),
+        ("path;label\nx.png;a\n", "has semicolons between its columns, where a .csv file has commas\n  save it again"),
+        (
+            "path\tlabel\nx.png\ta\n",
+            "has tabs between its columns, where a .csv file has commas\n  rename it to end in .tsv",
+        ),
+        (
+            "x.png,a\ny.png,b\n",
+            "has no column names: its first line is a picture already, x.png,a\n"
+            "  write a line of names above it: path,label",
+        ),
+        ("X.JPG,train,train\n", "write a line of names above it: path,label,..."),
         (HEAD + GOOD + "z.png,c,val\n", "val of csv:"),
         (HEAD + GOOD + "z.png,caf\udce9,val\n", "line 4 is not UTF-8"),
         (HEAD.encode("utf-16").decode("utf-8", "surrogateescape"), "is UTF-16"),
     ],
 )
 def test_a_faulty_table_names_the_line(tmp_path: Path, content: str, message: str) -> None:
+    content = content.replace("ROOT", str(tmp_path))
     (tmp_path / "t.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert message in told(f"csv:{tmp_path}/t.csv")
 

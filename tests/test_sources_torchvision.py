@@ -19,6 +19,7 @@ from fixres.config import Data
 from fixres.data.collections import Collection, open_collection
 from fixres.data.torchvision_sets import SETS
 from fixres.errors import UserError
+from fixres.inspection import check, statistics
 
 
 def opened(uri: str, **settings: Any) -> Collection:
@@ -288,6 +289,47 @@ def test_files_go_through_our_decoder(tmp_path: Path) -> None:
     food(tmp_path)
     split = opened(f"torchvision:Food101?root={tmp_path}").split("test")
     assert (split.read(0).size, split.read(0, exif="ignore").size) == ((12, 20), (20, 12))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_set_of_arrays_is_checked_like_a_folder(tmp_path: Path, workers: int) -> None:
+    cifar(tmp_path, 10)
+    batches = tmp_path / "cifar-10-batches-py"
+    (batches / "test_batch").write_bytes((batches / "data_batch_1").read_bytes())
+    data = Data(uri=f"torchvision:cifar10?root={tmp_path}")
+    report = check(data, workers)
+    assert report.num_images == {"train": 100, "test": 20}
+    assert report.uri == f"torchvision:CIFAR10?root={tmp_path}"
+    assert {kind: len(items) for kind, items in report.of("error").items()} == {"leak": 20}
+    leaks = {tuple(place.path for place in item.pictures) for item in report.findings["leak"]}
+    assert leaks == {(f"test/{k:08}", f"train/{k:08}") for k in range(20)}
+    assert report.measures["formats"] == {"no file": 120}
+    found = statistics(data, workers)
+    assert sum(found.counts["train"].values()) == 100
+    assert found.quantiles["width"] == (32,) * 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_set_of_files_is_checked_like_a_folder(tmp_path: Path, workers: int) -> None:
+    pets(tmp_path)
+    images = tmp_path / "oxford-iiit-pet" / "images"
+    (images / "beagle_7.jpg").write_bytes(b"words")
+    (images / "beagle_1.jpg").unlink()
+    report = check(Data(uri=f"torchvision:OxfordPets?root={tmp_path}"), workers)
+    assert report.num_images == {"train": 24, "test": 12}
+    named = {kind: [item.pictures[0].path for item in items] for kind, items in report.of("error").items()}
+    assert named["not a picture"] == ["oxford-iiit-pet/images/beagle_7.jpg"]
+    assert named["unreadable"] == ["oxford-iiit-pet/images/beagle_1.jpg"]
+    caltech101(tmp_path)
+    carved = check(Data(uri=f"torchvision:Caltech101?root={tmp_path}"), workers)
+    assert carved.num_images == {"train": 12, "val": 4, "test": 4}
+    assert carved.remarks[0].startswith("no splits of its own")
+
+
+def test_a_missing_set_cannot_be_checked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not in"):
+        check(Data(uri=f"torchvision:CIFAR10?root={tmp_path}"), 0)
 
 
 def test_missing_files_say_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixres import models, train
+from fixres import models
 from fixres.checkpoint import changed_tensors, copy_state, read_checkpoint
 from fixres.config import Recipe
 from fixres.errors import UserError
-from fixres.fix import apply_plan, set_train_mode, verify_plan
+from fixres.fix import set_train_mode, verify_plan
 from fixres.recipes import validate
 from fixres.run import run_recipe
 from fixres.runlog import read_events
+
+# `fixres.train` is the verb.
+train = import_module("fixres.train")
 
 Make = Callable[..., Recipe]
 
@@ -26,9 +30,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def untimed(event: Mapping[str, Any]) -> dict[str, Any]:
-    times = ("seconds", "images_per_second", "solver_seconds", "data_wait_ratio")
+    times = ("seconds", "images_per_second", "solver_seconds", "data_wait_ratio", "fps")
     cut = {key: value for key, value in event.items() if key not in times}
-    for name in ("results", "rows"):
+    for name in ("results", "raw_results", "rows"):
         if name in cut:
             cut[name] = [untimed(result) for result in cut[name]]
     return cut
@@ -139,47 +143,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
 
     monkeypatch.setattr(train, "update", watched)
     monkeypatch.setattr(train, "training_loss", poisoned)
-    with pytest.raises(UserError, match=r"loss is nan at step 1 .*\n  lower the learning rate: --train.lr 0.005"):
+    with pytest.raises(
+        UserError, match=r"loss is nan at step 1 .*\n  start again .* lower learning rate: --train.lr 0.005 "
+    ):
         run_recipe(make_recipe(), tmp_path / "r")
     parameters = {name for name, _ in models.build("test_resnet", 3).named_parameters()}
     assert changed_tensors(states[0], states[1]) & parameters
     assert not changed_tensors(states[2], states[3]) & parameters
     assert json.loads((tmp_path / "r" / "status.json").read_text()) == {"state": "failed", "exit_code": 2, "step": 0}
-
-
-MOVES = [
-    ("test_resnet", "head", 64),
-    ("test_resnet", "head+stats", 64),
-    ("test_resnet", "all", 64),
-    ("test_efficientnet", "head+stats", 64),
-    ("mobilenetv3_small_050", "head+stats", 64),
-    ("repvgg_a0", "head+stats", 64),
-    ("densenet121", "head+stats", 64),
-    ("inception_v3", "head+stats", 96),
-    ("levit_128s", "head", 224),
-    ("test_vit", "head", 160),
-    ("test_convnext", "head", 64),
-    ("vgg11", "head", 64),
-]
-
-
-@pytest.mark.parametrize(("name", "moves", "size"), MOVES)
-def test_exactly_the_planned_tensors_change(name: str, moves: str, size: int) -> None:
-    torch.manual_seed(0)
-    # timm starts residual branches at zero, which leaves their gradients zero for a step.
-    model = models.build(name, 3, {"drop_rate": 0.1}, init="torch" if moves == "all" else "timm")
-    plan = models.make_plan(model, moves, size)
-    apply_plan(model, plan)
-    before = copy_state(model)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    set_train_mode(model, plan)
-    output = model(torch.randn(2, 3, size, size))
-    output = sum(output) if isinstance(output, tuple) else output
-    torch.nn.functional.cross_entropy(output, torch.tensor([0, 1])).backward()
-    optimizer.step()
-    unmoved = verify_plan(before, model.state_dict(), plan)
-    assert not unmoved
-    assert changed_tensors(before, dict(model.state_dict())) == plan.tensors
 
 
 def test_a_stray_change_is_caught() -> None:

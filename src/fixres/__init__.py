@@ -1,11 +1,17 @@
-"""Train image classifiers small, measure accuracy against size, fix the train-test resolution discrepancy, ship."""
+"""Train image classifiers small, measure accuracy against size, fix the train-test resolution discrepancy, ship.
+
+Eight verbs do what the commands do: `load`, `train`, `fix`, `evaluate`, `predict`, `advise`, `extract`, `export`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fixres.api import advise, evaluate, export, extract, fix, predict, train
     from fixres.config import Recipe
     from fixres.errors import UserError
     from fixres.predict import Predictor
@@ -24,10 +30,17 @@ _HOMES = {
     "Product": "fixres.product",
     "Recipe": "fixres.config",
     "UserError": "fixres.errors",
+    "advise": "fixres.api",
+    "evaluate": "fixres.api",
+    "export": "fixres.api",
+    "extract": "fixres.api",
+    "fix": "fixres.api",
     "get_transforms": "fixres.transform_sets",
     "list_recipes": "fixres.recipes",
     "load": "fixres.product",
+    "predict": "fixres.api",
     "run_recipe": "fixres.run",
+    "train": "fixres.api",
 }
 
 __all__ = [
@@ -37,11 +50,32 @@ __all__ = [
     "Recipe",
     "UserError",
     "__version__",
+    "advise",
+    "evaluate",
+    "export",
+    "extract",
+    "fix",
     "get_transforms",
     "list_recipes",
     "load",
+    "predict",
     "run_recipe",
+    "train",
 ]
+
+
+class _Package(ModuleType):
+    """Keeps `fixres.train` the verb when the module `fixres.train` is imported, which Python would put in its place.
+
+    The modules behind the verbs are reached with `from fixres.train import ...`.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
@@ -53,7 +87,9 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:  # a checkout that was never installed, as torch.hub makes
             return "0+checkout"
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'fixres' has no attribute '{name}'")
 
 

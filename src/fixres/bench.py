@@ -216,7 +216,7 @@ def _ours(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess
     return run
 
 
-class _Pictures(Dataset[tuple[Any, int]]):
+class Pictures(Dataset[tuple[Any, int]]):
     """What `torchvision.datasets.ImageFolder` does, for any split."""
 
     def __init__(self, split: Split, transform: Callable[[Image.Image], Any] | None = None) -> None:
@@ -240,7 +240,7 @@ def _torchvision(bench: LoaderBench, split: Split, stage: Stage, preprocess: Pre
     else:
         crop = [v1.RandomResizedCrop(bench.size, stage.crop_scale), v1.RandomHorizontalFlip()]
     chain = v1.Compose([*crop, v1.ToTensor(), v1.Normalize(preprocess.mean, preprocess.std)])
-    dataset = _Pictures(split, chain)
+    dataset = Pictures(split, chain)
 
     def run(workers: int) -> Iterator[int]:
         loader = DataLoader(dataset, bench.batch_size, shuffle=not bench.evaluation, num_workers=workers)
@@ -252,7 +252,7 @@ def _torchvision(bench: LoaderBench, split: Split, stage: Stage, preprocess: Pre
 def _timm(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
     def run(workers: int) -> Iterator[int]:
         loader = create_loader(
-            _Pictures(split),
+            Pictures(split),
             input_size=(3, bench.size, bench.size),
             batch_size=bench.batch_size,
             is_training=not bench.evaluation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fixres.errors import UserError
 from fixres.optim import WeightAverage
 from fixres.runlog import write_with
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -28,6 +29,8 @@ class TrainState:
     optimizer: Any
     average: WeightAverage | None = None
     scaler: Any = None
+    teacher: Any = None
+    """What the stage learns from beside the labels; not saved, since it does not change."""
     stage_index: int = 0
     step: int = 0
     """Optimizer updates done in this stage."""
@@ -35,6 +38,8 @@ class TrainState:
     """Best top-1 in percent on the selecting split, of the weights that would ship."""
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    micro_batch: int = 0
+    """Pictures per forward pass of a process; 0 before it is decided."""
 
     @property
     def shipped(self) -> nn.Module:
@@ -48,9 +53,19 @@ class TrainState:
 
 
 def save_state(
-    state: TrainState, folder: Path, *, recipe: str, classes: tuple[str, ...], metrics_bytes: int, extra: dict[str, Any]
+    state: TrainState,
+    folder: Path,
+    *,
+    recipe: str,
+    classes: tuple[str, ...],
+    metrics_bytes: int,
+    extra: dict[str, Any],
+    keep_newest: int = 0,
 ) -> None:
-    """Write RUN/checkpoints/last.pt atomically; `extra` is what the run wants to find again beside the state."""
+    """Write RUN/checkpoints/last.pt atomically; `extra` is what the run wants to find again beside the state.
+
+    With `keep_newest` the file is also kept as step-STAGE-STEP.pt, and of these no more than that many.
+    """
     content = {
         "format": FORMAT,
         "stage_index": state.stage_index,
@@ -62,24 +77,51 @@ def save_state(
         "average": state.average.module.state_dict() if state.average is not None else None,
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict() if state.scaler is not None else None,
-        "rng": torch.get_rng_state(),
-        "device_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
+        "micro_batch": state.micro_batch,
         "recipe": recipe,
         "classes": list(classes),
         "metrics_bytes": metrics_bytes,
         **extra,
     }
-    write_with(folder / "checkpoints" / "last.pt", lambda path: torch.save(content, path))
+    last = folder / "checkpoints" / "last.pt"
+    write_with(last, lambda path: torch.save(content, path))
+    if keep_newest:
+        write_with(last.with_name(f"step-{state.stage_index + 1}-{state.step}.pt"), lambda path: _same_file(last, path))
+        kept = sorted(last.parent.glob("step-*-*.pt"), key=lambda path: [int(n) for n in path.stem.split("-")[1:]])
+        for path in kept[:-keep_newest]:
+            path.unlink(missing_ok=True)
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Make `target` the file `source` is now, without a second copy where the disk can do so."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
     """Return the content of RUN/checkpoints/last.pt, or None when there is none.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or another version of fixres wrote it.
     """
     path = folder / "checkpoints" / "last.pt"
-    return read_checkpoint(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = read_checkpoint(path)
+    except UserError as error:
+        older = sorted(path.parent.glob("step-*.pt"))
+        use = f"copy {older[-1]} over it, or " if older else ""
+        raise UserError(f"{error}\n  {use}start again in another folder with --out") from error
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} was written by another version of fixres, whose runs this one cannot resume\n"
+            f"  its weights can be used: --model.weights {path}#raw; or start again in another folder with --out"
+        )
+    return content
 
 
 def restore_state(state: TrainState, content: dict[str, Any]) -> None:
@@ -93,9 +135,7 @@ def restore_state(state: TrainState, content: dict[str, Any]) -> None:
     state.step = content["step"]
     state.best_top1, state.best_step = content["best_top1"], content["best_step"]
     state.best_weights = content["best_weights"]
-    torch.set_rng_state(content["rng"])
-    if content["device_rng"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["device_rng"])
+    state.micro_batch = content["micro_batch"]
 
 
 def read_checkpoint(path: Path, trust: bool = False) -> Any:

@@ -8,13 +8,18 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fixres.errors import EXIT_USER_ERROR, UserError, did_you_mean, printable
+from fixres.cluster import adopt_slurm
+from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, did_you_mean, printable, started_rank
 
 EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
+_FIRST_WORD_SECONDS = 3.0
+_PARALLEL = ("train", "fix", "eval", "extract", "study")
+"""Commands that run on several processes."""
 
 
 class Command(NamedTuple):
@@ -27,32 +32,51 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("fixres.commands.training:demo", "the whole method on real photographs, in minutes"),
     "train": Command("fixres.commands.training:train", "train a recipe: small first, then the fix"),
-    "fix": Command("fixres.commands.training:fix", "adapt the end of a trained network to a larger size"),
-    "eval": Command("fixres.commands.using:eval", "accuracy of a checkpoint at any sizes"),
-    "predict": Command("fixres.commands.using:predict", "classify pictures"),
-    "study": Command(
-        "fixres.commands.training:study", "one recipe over several seeds: mean, spread, paired difference"
+    "fix": Command("fixres.commands.fixing:fix", "adapt the end of a trained network to a larger size"),
+    "eval": Command("fixres.commands.evaluating:eval", "accuracy of a checkpoint at any sizes"),
+    "advise": Command("fixres.commands.advice:advise", "which size to test and to fix at, and why"),
+    "predict": Command("fixres.commands.predicting:predict", "classify pictures"),
+    "extract": Command(
+        "fixres.commands.extracting:extract", "embeddings and probabilities of every picture as NumPy files"
     ),
-    "report": Command("fixres.commands.using:report", "one HTML page about one or more runs"),
+    "score": Command("fixres.commands.extracting:score", "accuracy from such files, without PyTorch"),
+    "study": Command(
+        "fixres.commands.studying:study", "one recipe over several seeds: mean, spread, paired difference"
+    ),
+    "slurm": Command(
+        "fixres.commands.slurm:slurm", "a recipe as a job for a cluster, which goes on after its time limit"
+    ),
+    "export": Command("fixres.commands.exporting:export", "one file for other programs: ONNX, torch.export, OpenVINO"),
+    "serve": Command("fixres.commands.serving:serve", "predictions over HTTP, and a page to see the effect of size"),
+    "report": Command("fixres.commands.reporting:report", "one HTML page about one or more runs"),
     "models": Command("fixres.commands.catalogue:models", "list architectures: parameters, GMACs, sizes, last norm"),
     "import": Command("fixres.commands.weights:import_", "any checkpoint to a model folder, strictly and safely"),
+    "average": Command("fixres.commands.weights:average", "one network with the mean of several's weights"),
     "data": Command("fixres.commands.data:data", "check, describe, draw, split, pack and prepare collections"),
     "fetch": Command("fixres.commands.weights:fetch", "download released weights, with resume and checksum"),
-    "recipes": Command("fixres.cli:recipes", "list the shipped recipes, or print one in full"),
-    "bench": Command("fixres.commands.bench:bench", "speed of reading pictures, beside torchvision and timm"),
+    "recipes": Command("fixres.cli:recipes", "the shipped recipes by system and table, or one of them"),
+    "plan": Command("fixres.commands.planning:plan", "what recipes cost, before they run: steps, GMACs, memory, hours"),
+    "tables": Command(
+        "fixres.commands.planning:tables", "the published tables, ours beside theirs, from finished runs"
+    ),
+    "bench": Command(
+        "fixres.commands.bench:bench", "speed of reading, training and evaluating, beside torchvision and timm"
+    ),
     "doctor": Command("fixres.commands.using:doctor", "what this machine has, and what it lacks"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 2 the user's mistake, 130 interrupted."""
+    """Run one command and return the exit code: 0 done, 2 the user's mistake, 75 stopped and saved, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
     except UserError as error:
-        print(f"fixres: {printable(str(error))}", file=sys.stderr)
+        _complain(error)
         return EXIT_USER_ERROR
+    except Stopped:
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("fixres: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -64,6 +88,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     else:
         return code
+
+
+def _complain(error: UserError) -> None:
+    """Print a message for people; of several processes the first has the word, since most mistakes are everyone's."""
+    rank = started_rank()
+    if rank:
+        # When the first process ends, what started them ends the others before they repeat it.
+        time.sleep(_FIRST_WORD_SECONDS)
+    who = f"fixres (process {rank})" if rank else "fixres"
+    print(f"{who}: {printable(str(error))}", file=sys.stderr)
 
 
 def help_text() -> str:
@@ -84,18 +118,18 @@ def help_text() -> str:
 
 
 def recipes(words: Sequence[str]) -> int:
-    """List the shipped recipes; print one in full; or copy one with --out."""
+    """List the shipped recipes; print one; or copy one with --out."""
     from fixres.parsing import parse_flags
-    from fixres.reference import RecipesFlags, copy_recipe, full_recipe, recipe_list
+    from fixres.reference import RecipesFlags, copy_recipe, printed_recipe, recipe_list
 
-    flags = parse_flags(words, RecipesFlags, "fixres recipes", "List the shipped recipes, or print one in full.")
+    flags = parse_flags(words, RecipesFlags, "fixres recipes", "List the shipped recipes, or print one.")
     if flags.out is not None:
         copy_recipe(flags.name, flags.out)
         print(f"written: {flags.out}", file=sys.stderr)
-    elif flags.name:
-        print(full_recipe(flags.name), end="")
+    elif listed := recipe_list(flags.name):
+        print(listed, end="")
     else:
-        print(recipe_list(), end="")
+        print(printed_recipe(flags.name, full=flags.full), end="")
     return 0
 
 
@@ -114,6 +148,11 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"\n  commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command '{name}'{hint}")
+    if name in _PARALLEL:
+        # Before the command's module imports PyTorch and Accelerate, which look for the rank.
+        adopt_slurm()
+    elif "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"'{name}' runs on one process\n  these run on several: {', '.join(_PARALLEL)}")
     module, _, function = COMMANDS[name].target.partition(":")
     run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
     return run(rest) or 0

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from fixres import models
+from fixres.activations import write_activations
 from fixres.checkpoint import changed_tensors, copy_state
 from fixres.errors import UserError
 from fixres.evaluate import Evaluation, conditions
@@ -21,7 +22,7 @@ from fixres.product import Sheet, save_product
 from fixres.product.sources import license_of
 from fixres.resolution import candidate_sizes, choose_size, matching_size
 from fixres.runlog import write_text
-from fixres.train import StageRun, Workshop, is_fix
+from fixres.workshop import StageRun, Workshop, is_fix
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts."""
@@ -108,6 +109,17 @@ def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
         moved = tensors_before(carried.before, model)
         sizes = sweep_sizes(model, shop.recipe.evaluation.sizes, carried.train_size, run.size)
         log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "fixed")
+        if shop.runtime.processes.is_main:
+            views = [shop.preprocess.at(size) for size in sizes if size != carried.train_size]
+            write_activations(
+                shop.folder,
+                carried.before,
+                model,
+                shop.collection.split(shop.collection.select),
+                [shop.preprocess.at(carried.train_size), *views],
+                shop.recipe.run_stages[0] if shop.recipe.stages else shop.recipe.train,
+                (shop.runtime, shop.reading),
+            )
         outcome, final = _compare(shop, run, carried)
     else:
         outcome, final = _report(shop, run, model)
@@ -133,7 +145,8 @@ def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
         seed=shop.recipe.seed,
         before_size=models.bound_size(carried.before) if carried.before is not None else None,
     )
-    save_product(shop.folder / "model", model, sheet, moved)
+    if shop.runtime.processes.is_main:
+        save_product(shop.folder / "model", model, sheet, moved)
     shop.log.event("done", seconds=round(shop.watch.seconds, 3))
     shop.log.status("done", 0)
     return outcome
@@ -152,6 +165,7 @@ def _report(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[Outcome, E
         log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "before")
     found = shop.measure(model, shop.collection.report, [run.size])
     rows = [{"label": "trained", **result} for result in found.results]
+    _write_pictures(shop, ["trained"], [found])
     return _record(shop, run.size, rows, None, found.num_images), found
 
 
@@ -166,7 +180,7 @@ def _compare(shop: Workshop, run: StageRun, carried: Carried) -> tuple[Outcome, 
     at_train = sizes.index(carried.train_size)
     paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
     labels = [row["label"] for row in rows]
-    _write_pictures(shop, labels, earlier, fixed)
+    _write_pictures(shop, labels, [earlier, fixed])
     return _record(shop, run.size, rows, paired, fixed.num_images), fixed
 
 
@@ -176,19 +190,32 @@ def _label(size: int, train_size: int) -> str:
     return "larger size only" if size > train_size else "smaller size only"
 
 
-def _write_pictures(shop: Workshop, labels: list[str], earlier: Evaluation, fixed: Evaluation) -> None:
-    """Write which class every row of the comparison predicts for every picture, and the loss it pays."""
+def _write_pictures(shop: Workshop, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
+    """Write for every picture what each row of the comparison predicts, how surely, and the loss it pays."""
+    if not shop.runtime.processes.is_main:
+        return
     split = shop.collection.split(shop.collection.report)
     classes = shop.collection.classes
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", *labels, *(f"{label} loss" for label in labels)])
-    predictions = np.concatenate([earlier.predictions, fixed.predictions])
-    losses = np.concatenate([earlier.losses, fixed.losses])
-    for column, index in enumerate(fixed.indices):
+    writer.writerow(
+        [
+            "path",
+            "label",
+            *labels,
+            *(f"{label} loss" for label in labels),
+            *(f"{label} probability" for label in labels),
+        ]
+    )
+    predictions, losses, probabilities = (
+        np.concatenate([getattr(found, name) for found in evaluations])
+        for name in ("predictions", "losses", "probabilities")
+    )
+    for column, index in enumerate(evaluations[0].indices):
         predicted = [classes[int(k)] for k in predictions[:, column]]
-        paid = [f"{loss:.6f}" for loss in losses[:, column]]
-        writer.writerow([split.paths[int(index)], classes[int(fixed.labels[column])], *predicted, *paid])
+        paid = [f"{value:.6f}" for value in (*losses[:, column], *probabilities[:, column])]
+        label = classes[int(evaluations[0].labels[column])]
+        writer.writerow([split.paths[int(index)], label, *predicted, *paid])
     write_text(shop.folder / PICTURES, buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Filling in what a recipe file leaves out, and the combinations that cannot work.
+"""Filling in what a recipe file leaves out.
 
 A stage takes what it does not say itself from the sections `optim`, `schedule`, `ema` and `augment`. `TRAIN` and `FIX`
 say from where; everything else here follows from these two tables.
@@ -6,16 +6,24 @@ say from where; everything else here follows from these two tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from fixres.config import Recipe, Section, Stage
 
 FIX_LR_RATIO = 1 / 20
-ADAMW_LR = 0.001
-MANY_TIMES = 20
-"""Up to here a whole number of samples was probably meant as a multiple of the split."""
+OPTIMIZERS: dict[str, dict[str, float]] = {
+    "sgd": {},
+    "nesterov": {},
+    "adamw": {"lr": 0.001},
+    "lamb": {"lr": 0.005, "eps": 1e-6},
+    "lion": {"lr": 0.0001, "beta2": 0.99},
+    "muon": {"lr": 0.001, "momentum": 0.95, "beta2": 0.95, "eps": 1e-7},
+}
+"""Defaults of `optim` that go with an optimizer."""
+LR_RULES = {"linear256": 256, "fixres": 64}
+"""The batch at which the learning rate is base_lr. Goyal et al. 2017; FixRes: 8 x base_lr x batch / 512."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,15 @@ TRAIN: dict[str, Any] = {
     "size": 224,
     "epochs": 30,
     "batch_size": 64,
+    "sizes": (),
+    "size_schedule": "step",
+    "size_epochs": (),
+    "size_multiple": 32,
+    "size_weights": (),
+    "batch_rule": "constant",
+    "batch_sizes": (),
+    "batch_lr": "linear",
+    "patience": 0,
     "moves": "all",
     "crop": From("augment.crop"),
     "crop_scale": From("augment.crop_scale"),
@@ -46,14 +63,33 @@ TRAIN: dict[str, Any] = {
     "repeats": 1,
     "epoch_samples": 1.0,
     "lr": From("optim.lr"),
+    "base_lr": From("optim.base_lr"),
+    "lr_rule": From("optim.lr_rule"),
     "schedule": From("schedule.name"),
     "warmup_epochs": From("schedule.warmup_epochs"),
+    "warmup_shape": From("schedule.warmup_shape"),
+    "min_lr": From("schedule.min_lr"),
+    "cycles": From("schedule.cycles"),
+    "cycle_decay": From("schedule.cycle_decay"),
+    "decay_epochs": From("schedule.decay_epochs"),
+    "decay_factor": From("schedule.decay_factor"),
+    "lr_points": From("schedule.points"),
+    "lr_update": From("schedule.update"),
     "weight_decay": From("optim.weight_decay"),
+    "freeze": (),
+    "loss": From("loss.name"),
+    "loss_gamma": From("loss.gamma"),
+    "loss_threshold": From("loss.threshold"),
     "label_smoothing": From("augment.label_smoothing"),
+    "teacher": From("distill.teacher"),
+    "distill_alpha": From("distill.alpha"),
+    "distill_temperature": From("distill.temperature"),
     "mixup": From("augment.mixup"),
     "cutmix": From("augment.cutmix"),
     "ema": From("ema.enabled"),
     "solver": "sgd",
+    "views": 2,
+    "cache_gib": 2.0,
     "start_from": "ema",
 }
 
@@ -70,21 +106,23 @@ FIX: dict[str, Any] = {
     "rotation": (0.0, 0.0),
     "erasing": 0.0,
     "lr": From("optim.lr", FIX_LR_RATIO),
+    "base_lr": From("optim.base_lr", FIX_LR_RATIO),
     "warmup_epochs": 0.0,
+    "teacher": "",
     "mixup": 0.0,
     "cutmix": 0.0,
     "ema": False,
 }
 
 
-class Problem(NamedTuple):
-    """A combination of settings that cannot work: the key to change, and why."""
-
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.text}"
+CACHED_MOVES = ("auto", "head", "head+stats", "stats")
+"""What the cached solver can move."""
+CACHED_KEYS = {"enabled", "size", "moves", "label_smoothing", "solver", "views", "cache_gib", "start_from"}
+"""What the cached solver reads of a stage. A fix that says more, such as its epochs, is solved by sgd."""
+CACHED_NEEDS: dict[str, Any] = {"loss": "ce", "teacher": "", "sizes": ()}
+"""What a stage must not say otherwise for the cached solver: it would solve another problem."""
+_WITHOUT_FLIP = ("none", "v1", "trivial")
+"""Training policies without a mirror image, which a fix must then not show either."""
 
 
 def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,18 +133,50 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     filled = {key: value for key, value in raw.items() if value is not None or key not in Recipe.model_fields}
     optim = filled.get("optim")
-    if isinstance(optim, Mapping) and optim.get("name") == "adamw":
-        filled["optim"] = {"lr": ADAMW_LR, **optim}
+    if isinstance(optim, Mapping):
+        filled["optim"] = {**_optimizer_defaults(optim), **optim}
     stages = filled.get("stages")
     if isinstance(stages, list) and stages:
         filled["stages"] = _complete_list(stages, filled)
         filled["train"], filled["fix"] = filled["stages"][0], filled["stages"][-1]
-        return filled
-    train = _complete_stage(filled.get("train", {}), TRAIN, filled, {})
-    fix = filled.get("fix", {})
-    if isinstance(fix, Mapping):
-        fix = _complete_stage({"enabled": bool(fix), **fix}, FIX, filled, train)
-    return {**filled, "train": train, "fix": fix}
+    else:
+        filled["train"] = _complete_stage(filled.get("train", {}), TRAIN, filled, {})
+        filled["fix"] = fix = filled.get("fix", {})
+        if isinstance(fix, Mapping):
+            filled["fix"] = _complete_stage({"enabled": bool(fix), **fix}, FIX, filled, filled["train"])
+    if isinstance(optim, Mapping) and _is_number(optim.get("base_lr")):
+        filled["optim"] = {**filled["optim"], **_lr_by_rule(optim, filled["train"])}
+    return filled
+
+
+def _optimizer_defaults(optim: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the defaults of the optimizer that is named, without its lr where base_lr is given."""
+    name = optim.get("name")
+    defaults = OPTIMIZERS.get(name, {}) if isinstance(name, str) else {}
+    return {key: value for key, value in defaults.items() if key != "lr" or not optim.get("base_lr")}
+
+
+def learning_rate_of(base_lr: float, rule: str, batch_size: int) -> float:
+    """Return the learning rate of a batch by `rule`, to ten digits so that 0.1 x 512 / 256 is written 0.2."""
+    return float(f"{base_lr * batch_size / LR_RULES[rule]:.10g}")
+
+
+def _lr_by_rule(settings: Mapping[str, Any], first: Any) -> dict[str, Any]:
+    """Return lr and lr_rule of `optim`, a mapping with a base_lr, at the batch of the first stage."""
+    rule = settings.get("lr_rule", "linear256")
+    batch = first.get("batch_size") if isinstance(first, Mapping) else None
+    found = {"lr_rule": rule, **settings}
+    if settings["base_lr"] > 0 and _is_rule(rule) and isinstance(batch, int):
+        found = {"lr": learning_rate_of(settings["base_lr"], rule, batch), **found}
+    return {key: found[key] for key in ("lr", "lr_rule") if key in found}
+
+
+def _is_rule(rule: Any) -> bool:
+    return isinstance(rule, str) and rule in LR_RULES
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def stage_defaults(index: int, stage: Any) -> dict[str, Any]:
@@ -127,40 +197,6 @@ def source_key(key: str, stage: Mapping[str, Any] | None = None) -> str:
     return key
 
 
-def problems(recipe: Recipe, require_data: bool = False) -> list[Problem]:
-    """Return every impossible combination in `recipe`, in the order of its keys; empty when it can run.
-
-    `require_data` makes an empty `data.uri` one of them.
-    """
-    found: list[Problem] = []
-    if require_data and not recipe.data.uri:
-        found.append(
-            Problem("data.uri", "no data; give a folder of pictures: --data.uri DIR, or data: {uri: DIR} in the recipe")
-        )
-    if recipe.model.std != "model" and min(recipe.model.std) <= 0:
-        found.append(Problem("model.std", "pixels are divided by it, so every value must be above 0"))
-    for key, statistic in (("model.mean", recipe.model.mean), ("model.std", recipe.model.std)):
-        if statistic != "model" and max(statistic) > 1:
-            found.append(Problem(key, "pixels are in [0, 1] here; divide values meant for 0 to 255 by 255"))
-    stages = list(named_stages(recipe))
-    if not any(stage.enabled for _, stage in stages):
-        found.append(Problem(f"{stages[0][0]}.enabled", "no stage is enabled, so there is nothing to run"))
-    first = next(((name, stage) for name, stage in stages if stage.enabled), None)
-    if first is not None and first[1].moves != "all" and recipe.model.weights == "none":
-        found.append(
-            Problem(
-                f"{first[0]}.moves",
-                f"'{first[1].moves}' would leave most of a random network as it is;"
-                " give model.weights (for example pretrained) or moves all",
-            )
-        )
-    for name, stage in stages:
-        if stage.enabled:
-            found.extend(_stage_problems(name, stage, recipe))
-    found.extend(_whole_problems(recipe))
-    return found
-
-
 def named_stages(recipe: Recipe) -> Iterator[tuple[str, Stage]]:
     """Yield every stage of `recipe`, enabled or not, under the name its keys have: `train`, `fix` or `stages.N`."""
     if recipe.stages:
@@ -168,60 +204,6 @@ def named_stages(recipe: Recipe) -> Iterator[tuple[str, Stage]]:
     else:
         yield "train", recipe.train
         yield "fix", recipe.fix
-
-
-def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
-    is_fix = name == "fix" or (name not in ("train", "stages.0") and stage.moves != "all")
-    if stage.size == "auto" and not is_fix:
-        yield Problem(f"{name}.size", "auto is for a fix stage; give a number of pixels")
-    low, high = stage.crop_scale
-    if low == 0 or low > high:
-        yield Problem(f"{name}.crop_scale", f"[{low:g}, {high:g}] is no range of areas; use 0 < low <= high <= 1")
-    for key, what in (("crop_aspect", "aspects"), ("rotation", "degrees")):
-        low, high = getattr(stage, key)
-        if low > high:
-            yield Problem(f"{name}.{key}", f"[{low:g}, {high:g}] is no range of {what}; the first must not be larger")
-    yield from _sampling_problems(name, stage, recipe)
-    if stage.warmup_epochs >= stage.epochs:
-        yield Problem(
-            f"{name}.warmup_epochs",
-            f"a warm-up of {stage.warmup_epochs:g} epochs leaves nothing of the stage's {stage.epochs};"
-            f" use less than {name}.epochs",
-        )
-    if stage.batch_size % 2 and (stage.mixup > 0 or stage.cutmix > 0):
-        mixing = "mixup" if stage.mixup > 0 else "cutmix"
-        yield Problem(f"{name}.batch_size", f"{mixing} pairs pictures and needs an even batch, not {stage.batch_size}")
-    if stage.schedule == "cosine" and recipe.schedule.min_lr > stage.lr:
-        yield Problem(
-            "schedule.min_lr", f"{recipe.schedule.min_lr:g} is above {name}.lr {stage.lr:g}, so the cosine would rise"
-        )
-
-
-def _sampling_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
-    samples = stage.epoch_samples
-    if isinstance(samples, int) and samples < stage.batch_size:
-        hint = f"; a multiple of the split has a point: {samples}.0" if samples <= MANY_TIMES else ""
-        yield Problem(f"{name}.epoch_samples", f"{samples} pictures do not fill one batch of {stage.batch_size}{hint}")
-    if stage.sampler == "balanced" and recipe.data.class_weights == "auto":
-        yield Problem(
-            "data.class_weights",
-            f"auto counts rarity twice: {name}.sampler balanced shows every class equally often already;"
-            " use class_weights none, or sampler shuffle",
-        )
-    if stage.sampler == "compat" and not 0 <= recipe.seed < 2**32:
-        yield Problem("seed", f"sampler compat needs a seed that numpy takes, 0 to 2^32 - 1, not {recipe.seed}")
-
-
-def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
-    if recipe.runtime.device == "cpu" and recipe.runtime.precision == "fp16":
-        yield Problem("runtime.precision", "fp16 does not train on a CPU; use auto, fp32 or bf16")
-    default = type(recipe.evaluation).model_fields["crop_ratio"].default
-    if recipe.evaluation.resize in ("squash", "pad") and recipe.evaluation.crop_ratio != default:
-        yield Problem(
-            "evaluation.crop_ratio",
-            f"{recipe.evaluation.crop_ratio:g} has no effect: resize {recipe.evaluation.resize} does not crop;"
-            " leave it out, or use resize shorter",
-        )
 
 
 def _complete_list(stages: list[Any], raw: Mapping[str, Any]) -> list[Any]:
@@ -237,12 +219,48 @@ def _complete_stage(stage: Any, table: Mapping[str, Any], raw: Mapping[str, Any]
         return stage
     filled = {name: _default(default, raw, train) for name, default in table.items()}
     filled.update(stage)
+    if table is FIX:
+        filled = {**filled, **_solver_defaults(stage, filled, raw)}
     if "warmup_epochs" not in stage and not _is_given(raw, "schedule.warmup_epochs"):
         # One epoch is a sensible warm-up only for stages that are longer than two.
         epochs = filled["epochs"]
-        if isinstance(epochs, int):
+        if filled["schedule"] == "points":
+            filled["warmup_epochs"] = 0.0
+        elif isinstance(epochs, int):
             filled["warmup_epochs"] = min(filled["warmup_epochs"], epochs / 2)
-    return filled
+    return {**filled, **_complete_lr(stage, filled, raw)}
+
+
+def _complete_lr(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return lr, base_lr and lr_rule of a stage, where they do not follow from the tables alone.
+
+    What the stage says itself wins over `optim`. Where one place gives both lr and base_lr, both are kept, and
+    `problems` compares them: a completed recipe has both, and has to be read back.
+    """
+    if "lr" in stage and "base_lr" not in stage:
+        return {"base_lr": 0.0, "lr_rule": stage.get("lr_rule", "none")}
+    base, rule, batch = filled["base_lr"], filled["lr_rule"], filled["batch_size"]
+    if not _is_number(base) or base <= 0 or not isinstance(batch, int):
+        return {}
+    if "lr_rule" not in stage and not _is_given(raw, "optim.lr_rule"):
+        rule = "linear256"
+    gives_both = "lr" in stage if "base_lr" in stage else _is_given(raw, "optim.lr")
+    if gives_both or not _is_rule(rule):
+        return {"lr_rule": rule}
+    return {"lr_rule": rule, "lr": learning_rate_of(base, rule, batch)}
+
+
+def _solver_defaults(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return solver and views of a fix where it does not say them itself."""
+    found: dict[str, Any] = {}
+    if "solver" not in stage:
+        is_cached = filled["moves"] == "stats" or (filled["moves"] in CACHED_MOVES and not set(stage) - CACHED_KEYS)
+        # Whether the network's head suits the cached solver is known once there is a network.
+        found["solver"] = "auto" if is_cached else "sgd"
+    if "views" not in stage:
+        policy = raw["augment"]["policy"] if _is_given(raw, "augment.policy") else _section_default("augment", "policy")
+        found["views"] = 1 if policy in _WITHOUT_FLIP else FIX["views"]
+    return found
 
 
 def _default(default: Any, raw: Mapping[str, Any], train: Any) -> Any:
@@ -253,7 +271,8 @@ def _default(default: Any, raw: Mapping[str, Any], train: Any) -> Any:
         return train.get(name, TRAIN[name]) if isinstance(train, Mapping) else TRAIN[name]
     value = raw[section][name] if _is_given(raw, default.key) else _section_default(section, name)
     optim = raw.get("optim")
-    if isinstance(optim, Mapping) and optim.get("name") == "adamw":
+    name = optim.get("name", "sgd") if isinstance(optim, Mapping) else "sgd"
+    if name not in ("sgd", "nesterov"):
         # The ratio is that of SGD in FixRes; the steps of Adam do not shrink with the gradients of a trained network.
         return value
     if default.ratio != 1 and isinstance(value, int | float):

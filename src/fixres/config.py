@@ -9,22 +9,55 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Above0 = Annotated[float, Field(gt=0)]
-Triple = tuple[float, float, float]
-Moves = Literal["auto", "head", "head+stats", "all"]
-Augmentation = Literal["none", "flip", "dihedral", "jitter", "trivial", "randaugment", "v1", "v2"]
-Crop = Literal["random", "resize", "pad", "center"]
-Sampler = Literal["shuffle", "balanced", "compat"]
+from fixres.stage import (
+    Above0,
+    Augmentation,
+    Crop,
+    Factor,
+    Fraction,
+    LossName,
+    LrRule,
+    Moves,
+    NonNegative,
+    Points,
+    Positive,
+    Sampler,
+    Section,
+    Shape,
+    Share,
+    Stage,
+    Triple,
+    WarmupShape,
+)
 
+Tracker = Literal[
+    "tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "none"
+]
 
-class Section(BaseModel):
-    """Base of every part of the recipe: immutable, and no key may be unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+__all__ = [
+    "Augment",
+    "Augmentation",
+    "Crop",
+    "Data",
+    "Distill",
+    "Ema",
+    "Evaluation",
+    "Loss",
+    "LossName",
+    "Model",
+    "Moves",
+    "Optim",
+    "Output",
+    "Recipe",
+    "Runtime",
+    "Sampler",
+    "Schedule",
+    "Section",
+    "Stage",
+    "Triple",
+]
 
 
 class Data(Section):
@@ -32,7 +65,7 @@ class Data(Section):
 
     uri: str = ""
     """Collection: a folder, or SCHEME:BODY (folder: csv: torchvision: hf: wds: elpv: synthetic:)."""
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     """Loader processes; 0 reads in the training process; auto: one per core, at most 8."""
     decode: Literal["fast", "full"] = "fast"
     """Training JPEGs: fast, no larger than the random crop needs; full, as in testing, where it is always full."""
@@ -40,6 +73,8 @@ class Data(Section):
     """A training split that fits (square pictures or crop center, at most flips) is kept decoded; 0: never."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an unreadable picture does; skipped ones are counted and listed, never replaced."""
+    max_bad_images: Fraction = 0.01
+    """Share of a training split that on_bad_image skip may leave out, at least 10 pictures; more stop the run."""
     exif: Literal["apply", "ignore"] = "apply"
     """Whether the EXIF orientation turns the picture."""
     alpha: Literal["white", "ignore"] = "white"
@@ -78,17 +113,29 @@ class Model(Section):
 
 
 class Optim(Section):
-    """The optimizer of every stage."""
+    """The optimizer of every stage. Defaults are those of sgd; the others bring their own: docs/training.md."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "nesterov", "adamw", "lamb", "lion", "muon"] = "sgd"
     """Optimizer."""
-    lr: Annotated[float, Field(gt=0)] = 0.05
-    """Peak learning rate of training stages (adamw: default 0.001). A fix takes 1/20 of it, with adamw all of it."""
+    lr: Above0 = 0.05
+    """Peak learning rate of training stages. A fix takes 1/20 of it, but all of it unless the optimizer is SGD."""
+    base_lr: NonNegative = 0.0
+    """In place of lr: learning rate for the batch that lr_rule names; 0: not given."""
+    lr_rule: LrRule = "none"
+    """linear256 (default with base_lr): lr = base_lr x batch_size / 256; fixres: base_lr x batch_size / 64."""
     momentum: Fraction = 0.9
-    """Momentum (sgd) or beta1 (adamw)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight decay, on weights of two or more dimensions only."""
-    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Momentum (sgd, nesterov, muon) or beta1 (adamw, lamb, lion)."""
+    beta2: Share = 0.999
+    """Second beta of adamw, lamb, lion and of what muon does to vectors."""
+    eps: Above0 = 1e-8
+    """Added to the denominator (adamw, lamb, muon)."""
+    weight_decay: NonNegative = 1e-4
+    """Weight decay."""
+    no_decay: Literal["vectors", "none"] | tuple[str, ...] = "vectors"
+    """Without weight decay: vectors (biases, norms, what timm exempts), none, or these modules and name patterns."""
+    layer_decay: Factor = 1.0
+    """Factor on the learning rate from each layer group to the one before it, the head being the last; 1: off."""
+    clip_norm: NonNegative = 0.0
     """Gradient norm limit; 0: none."""
     state: str = ""
     """Momentum by parameter name for the first stage: the folder `fixres import --optimizer` wrote."""
@@ -97,12 +144,48 @@ class Optim(Section):
 class Schedule(Section):
     """Learning rate over steps."""
 
-    name: Literal["cosine", "constant"] = "cosine"
-    """Shape after the warm-up."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    """Linear warm-up at the start of a training stage, in epochs."""
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    """Where the cosine ends."""
+    name: Shape = "cosine"
+    """Shape after the warm-up: cosine, restarts, step, points or constant."""
+    warmup_epochs: NonNegative = 1.0
+    """Warm-up at the start of a training stage, in epochs."""
+    warmup_shape: WarmupShape = "linear"
+    """linear: lr x (step + 1) / steps of the warm-up; quadratic: lr x (step / steps) ^ 2, as SimpleClassification."""
+    min_lr: NonNegative = 0.0
+    """Where cosine and restarts end, and below which step does not fall."""
+    cycles: Positive = 4
+    """Cosines of equal length that restarts runs, one after the other."""
+    cycle_decay: Factor = 1.0
+    """Factor on the peak of each cycle after the first."""
+    decay_epochs: Above0 = 30.0
+    """Epochs between the decays of step."""
+    decay_factor: Factor = 0.1
+    """Factor of each decay of step."""
+    points: Points = ()
+    """[epoch, factor on lr] pairs that points joins by straight lines; the warm-up is part of them."""
+    update: Literal["step", "epoch"] = "step"
+    """How often the rate changes after the warm-up: at every step, or at the start of each epoch."""
+
+
+class Loss(Section):
+    """What a training step minimises. Measured losses are always cross-entropy."""
+
+    name: LossName = "ce"
+    """ce (cross-entropy), bce (binary cross-entropy of every class) or focal."""
+    gamma: NonNegative = 2.0
+    """Exponent of focal: how much less a picture counts that is classified right already; 0: ce."""
+    threshold: Share = 0.0
+    """bce: targets above it count as 1, all others as 0; 0: targets as they are."""
+
+
+class Distill(Section):
+    """Learning from a teacher in training stages; a fix has none unless it names its own."""
+
+    teacher: str = ""
+    """Network to learn from: a checkpoint as in model.weights; empty: none."""
+    alpha: Fraction = 0.5
+    """Share of the teacher's loss; the rest is the loss on the labels."""
+    temperature: Above0 = 1.0
+    """Logits of both networks are divided by it before they are compared."""
 
 
 class Ema(Section):
@@ -110,7 +193,7 @@ class Ema(Section):
 
     enabled: bool = False
     """Keep an average, evaluate it and ship it."""
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    decay: Share = 0.9998
     """Fraction of the average that is kept at each step."""
     rule: Literal["constant", "timm", "ramp"] = "ramp"
     """How the decay grows: not at all, timm's warm-up, or decay x (1 - exp(-step / ramp_steps))."""
@@ -141,73 +224,12 @@ class Augment(Section):
     """Operations that randaugment applies to a picture."""
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     """Strength of randaugment."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Share = 0.0
     """Mass moved from the label to all classes."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Beta parameter of mixup; 0: off."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     """Beta parameter of cutmix; 0: off."""
-
-
-class Stage(Section):
-    """One training stage. Training and fixing are the same type with different values."""
-
-    enabled: bool
-    """Whether the stage runs. Naming any fix key on the command line or in the file enables the fix stage."""
-    size: Positive | Literal["auto"]
-    """Side in pixels of the square the network sees; auto: a fix stage chooses it on the selecting split."""
-    epochs: Positive
-    """Passes over the training split, or rounds of epoch_samples."""
-    batch_size: Positive
-    """Global batch."""
-    moves: Moves
-    """Tensors the stage may change: all, head, head+stats; auto: head+stats, or head without BatchNorm."""
-    crop: Crop
-    """How training pictures are cropped; center is the test-time crop."""
-    crop_scale: tuple[Fraction, Fraction]
-    """Area range of the random crop."""
-    crop_aspect: tuple[Above0, Above0] = (3 / 4, 4 / 3)
-    """Range of width / height of the random crop."""
-    interpolation: Literal["test", "bilinear", "bicubic"] = "test"
-    """Interpolation of training pictures; test: as evaluation.interpolation."""
-    augment: Augmentation
-    """Augmentation policy."""
-    vertical_flip: Fraction = 0.0
-    """Probability of turning a picture upside down."""
-    rotation: tuple[float, float] = (0.0, 0.0)
-    """Range of degrees of a random rotation."""
-    erasing: Fraction = 0.0
-    """Probability of covering a random rectangle with the mean colour."""
-    randaugment_ops: Positive = 2
-    """Operations that randaugment applies to a picture."""
-    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    """Strength of randaugment."""
-    sampler: Sampler = "shuffle"
-    """Which pictures an epoch shows, and in which order."""
-    repeats: Positive = 1
-    """Repeated augmentation: times a drawn picture is shown in a row, augmented differently each time."""
-    epoch_samples: Positive | Above0 = 1.0
-    """Samples in an epoch: a multiple of the split, with a point (1.0: as many as it has, 2.0), or a number (5000)."""
-    lr: Annotated[float, Field(gt=0)]
-    """Peak learning rate."""
-    schedule: Literal["cosine", "constant"]
-    """Shape of the learning rate after the warm-up."""
-    warmup_epochs: Annotated[float, Field(ge=0)]
-    """Linear warm-up in epochs."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    """Weight decay."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    """Mass moved from the label to all classes."""
-    mixup: Annotated[float, Field(ge=0)]
-    """Beta parameter of mixup; 0: off."""
-    cutmix: Annotated[float, Field(ge=0)]
-    """Beta parameter of cutmix; 0: off."""
-    ema: bool
-    """Keep an average of the weights and ship it."""
-    solver: Literal["sgd"]
-    """How the stage is solved."""
-    start_from: Literal["ema", "raw"]
-    """Weights taken over from the stage before; ema: its average, when it kept one."""
 
 
 class Runtime(Section):
@@ -221,10 +243,16 @@ class Runtime(Section):
     """Memory layout NHWC."""
     compile: bool = False
     """torch.compile the training step's network."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0: as many as PyTorch chooses. Part of what makes a result repeat bit for bit."""
     deterministic: bool = False
     """Only deterministic kernels; an operation that has none is an error."""
+    micro_batch: Positive | Literal["auto"] = "auto"
+    """Pictures per forward pass of a process, gradients added up; auto: its whole share, halved when memory ends."""
+    sync_bn: bool = False
+    """BatchNorm statistics over all processes in training; accelerators only."""
+    wait_seconds: Above0 = 1800.0
+    """Seconds the processes wait for a late one before the run stops and names it."""
 
 
 class Evaluation(Section):
@@ -255,12 +283,18 @@ class Output(Section):
 
     dir: str = ""
     """Run folder; empty: runs/NAME-MODEL-SIZE."""
-    tracker: Literal["tensorboard", "none"] = "tensorboard"
-    """Scalars for a viewer, beside metrics.jsonl."""
+    tracker: Tracker | tuple[Tracker, ...] = "tensorboard"
+    """Where numbers are shown beside metrics.jsonl: one or several; those of Accelerate need their package."""
     log_every_steps: Positive = 10
     """Steps between log lines."""
     save_every_epochs: Positive = 1
     """Epochs between checkpoints."""
+    save_every_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints within an epoch; 0: none."""
+    save_every_minutes: Annotated[float, Field(ge=0)] = 15.0
+    """Minutes between checkpoints within an epoch; 0: none."""
+    keep_newest: Annotated[int, Field(ge=0)] = 0
+    """Newest checkpoints kept as checkpoints/step-*.pt beside last.pt."""
 
 
 class Recipe(Section):
@@ -278,6 +312,8 @@ class Recipe(Section):
     """Any number of stages in place of train and fix."""
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
+    loss: Loss = Loss()
+    distill: Distill = Distill()
     ema: Ema = Ema()
     augment: Augment = Augment()
     runtime: Runtime = Runtime()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fixres.errors import printable
+from fixres.errors import counted, printable
 from fixres.resolution import Preprocess
-from fixres.study import Study
+
+if TYPE_CHECKING:
+    from fixres.study import Study
 
 _LONG_WAIT = 0.2
 """Share of the training time spent waiting for pictures above which advice is printed."""
@@ -102,7 +104,9 @@ class Console:
         # Epochs print their own line; this is for epochs and measurements so long that a log would look dead.
         if time.monotonic() - self._told > 30:
             self._told = time.monotonic()
-            self.say(f"  {event['what']}: {event['done']}/{event['total']}")
+            # What comes in through a pipe has no known end.
+            total = "" if event["total"] is None else f"/{event['total']}"
+            self.say(f"  {event['what']}: {event['done']}{total}")
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{name} {count:,}" for name, count in event["num_images"].items())
@@ -121,7 +125,10 @@ class Console:
         crops = {"random": "random crops", "resize": "resized random crops", "pad": "padded random crops"}
         crops["center"] = "the test-time crop"
         self.say(f"stage {event['stage']}: {event['text']}")
-        self.say(f"  train on {crops[event['crop']]} at {event['size']} px, {event['total_steps']:,} steps")
+        if event.get("solver") == "cached":
+            self.say(f"  solved on cached features at {event['size']} px")
+        else:
+            self.say(f"  train on {crops[event['crop']]} at {event['size']} px, {event['total_steps']:,} steps")
         self.say(f"  test at {event['preprocess']}")
 
     def _on_train(self, event: Mapping[str, Any]) -> None:
@@ -129,6 +136,16 @@ class Console:
         self._told = time.monotonic()
         if self.verbose:
             self.say(f"  step {event['step']} loss {event['loss']:.4f} lr {event['lr']:.2e}")
+
+    def _on_epoch(self, event: Mapping[str, Any]) -> None:
+        wait = event.get("data_wait_ratio", 0.0)
+        self.say(
+            f"  {event['stage']} epoch {event['epoch']:g}  FPS {event['fps']:.1f} img/s  "
+            f"{event['seconds']:.1f} s, {100 * wait:.0f} % of it waiting for pictures"
+        )
+
+    def _on_warning(self, event: Mapping[str, Any]) -> None:
+        self.warn(event["text"])
 
     def _on_eval(self, event: Mapping[str, Any]) -> None:
         result = event["results"][0]
@@ -153,8 +170,15 @@ class Console:
     def _on_note(self, event: Mapping[str, Any]) -> None:
         self.say(f"note: {event['text']}")
 
+    def _on_cell(self, event: Mapping[str, Any]) -> None:
+        self.say(
+            f"cell {event['done']} of {event['total']}: trained at {event['train_size']} px, {event['arm']} at "
+            f"{event['test_size']} px, seed {event['seed']}: top-1 {event['top1']:.2f} %, {event['seconds']:.1f} s"
+        )
+
     def _on_bad_images(self, event: Mapping[str, Any]) -> None:
-        self.warn(f"{event['num_bad_images']} pictures left out because they cannot be read, last {event['paths'][-1]}")
+        num = counted(event["num_bad_images"], "picture")
+        self.warn(f"{num} left out because they cannot be read, last {event['paths'][-1]}")
 
     def _on_chosen(self, event: Mapping[str, Any]) -> None:
         self.say(f"test size {event['size']} px: {event['why']} (on {event['split']}, n = {event['num_images']:,})")

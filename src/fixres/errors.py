@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75
 
 
 class UserError(Exception):
     """A mistake of the user's. The command line prints the message alone and exits with 2."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and is saved
+    """A signal stopped the work at a place it can go on from. The command line exits with 75."""
+
+
+def started_rank() -> int:
+    """Return the rank torchrun or `fixres slurm` gave this process, 0 for a lone one; needs no process group."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def printable(text: str) -> str:
@@ -27,3 +38,8 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
 def require_extra(package: str, extra: str) -> UserError:
     """Return the error for a missing optional `package`, naming the pip line that installs `extra`."""
     return UserError(f"this needs the package '{package}', which is not installed\n  pip install 'fixres[{extra}]'")
+
+
+def counted(num: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `counted(1, "picture")` is "1 picture", of 1200 it is "1,200 pictures"."""
+    return f"{num:,} {noun if num == 1 else plural or noun + 's'}"

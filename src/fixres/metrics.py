@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 NUM_BINS = 15
+LOSS_UNIT = 2.0**-32
+CONFIDENCE_UNIT = 2.0**-36
+"""Losses and confidences are added up as whole multiples of these: integers have one sum in any order."""
 NEAR_TIE = 1e-4
 MAX_CONFUSION_CLASSES = 1000
 
@@ -24,6 +27,12 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     return before.sum(1)
 
 
+def bin_places(confidence: Tensor) -> Tensor:
+    """Return int64 `[N]`: the calibration bin, 0 to 14, of every confidence in [0, 1]."""
+    edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64)
+    return (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, NUM_BINS - 1)
+
+
 @dataclass
 class Tally:
     """Sums over every image seen once. Two tallies add up to the tally of both sets of images."""
@@ -33,17 +42,18 @@ class Tally:
     num_correct: int = 0
     num_correct5: int = 0
     num_near_ties: int = 0
-    loss_sum: float = 0.0
+    loss_sum: int = 0
+    """In units of 2^-32 nats."""
     hits: Tensor = field(init=False)
     """int64 `[3, C]`: true positives, predicted, actual."""
     bins: Tensor = field(init=False)
-    """float64 `[3, 15]`: images, confidence and hits per confidence bin."""
+    """int64 `[3, 15]`: images, confidence (in units of 2^-36) and hits per confidence bin."""
     confusion: Tensor | None = field(init=False)
     """int64 `[C, C]`, rows are labels; None above 1,000 classes."""
 
     def __post_init__(self) -> None:
         self.hits = torch.zeros(3, self.num_classes, dtype=torch.int64)
-        self.bins = torch.zeros(3, NUM_BINS, dtype=torch.float64)
+        self.bins = torch.zeros(3, NUM_BINS, dtype=torch.int64)
         small = self.num_classes <= MAX_CONFUSION_CLASSES
         self.confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64) if small else None
 
@@ -61,18 +71,27 @@ class Tally:
         self.num_correct += int(hit.sum())
         self.num_correct5 += int((rank < 5).sum())
         losses = -log_probability.gather(1, labels[:, None]).squeeze(1)
-        self.loss_sum += math.fsum(losses.tolist())
+        self.loss_sum += sum(map(round, (losses / LOSS_UNIT).tolist()))
         self.num_near_ties += _near_ties(logits)
         for row, classes in enumerate((labels[hit], predicted, labels)):
             self.hits[row] += torch.bincount(classes, minlength=self.num_classes)
-        edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64)
-        bin_index = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, NUM_BINS - 1)
-        for row, values in enumerate((torch.ones_like(confidence), confidence, hit.double())):
+        bin_index = bin_places(confidence)
+        units = (confidence / CONFIDENCE_UNIT).round().long()
+        for row, values in enumerate((torch.ones_like(units), units, hit.long())):
             self.bins[row].index_add_(0, bin_index, values)
         if self.confusion is not None:
-            flat = torch.bincount(labels * self.num_classes + predicted, minlength=self.num_classes**2)
-            self.confusion += flat.view(self.num_classes, self.num_classes)
+            flat = labels * self.num_classes + predicted
+            self.confusion.view(-1).index_add_(0, flat, torch.ones_like(flat))
         return predicted, confidence, losses
+
+    def __add__(self, other: Tally) -> Tally:
+        """Return the tally of both sets of images; the order of adding changes no bit."""
+        total = Tally(self.num_classes)
+        for name in ("num_images", "num_correct", "num_correct5", "num_near_ties", "loss_sum", "hits", "bins"):
+            setattr(total, name, getattr(self, name) + getattr(other, name))
+        if self.confusion is not None and other.confusion is not None:
+            total.confusion = self.confusion + other.confusion
+        return total
 
     def result(self) -> dict[str, Any]:
         """Return the fields of `eval --json`: accuracies in percent, loss in nats, ECE in [0, 1]."""
@@ -81,18 +100,53 @@ class Tally:
         seen = actual > 0
         f1 = 2 * true / (predicted + actual).clamp(min=1)
         counted = (predicted + actual) > 0
-        _, confidence, hits = self.bins
+        _, confidence, hits = self.bins.double()
         return {
             "top1": 100 * self.num_correct / n,
             "top1_ci95": wilson_interval(self.num_correct, self.num_images),
             "top5": 100 * self.num_correct5 / n if self.num_classes > 5 else None,
-            "loss": self.loss_sum / n,
-            "ece": float((confidence - hits).abs().sum() / n),
+            "loss": self.loss_sum * LOSS_UNIT / n,
+            "ece": float((confidence * CONFIDENCE_UNIT - hits).abs().sum() / n),
             "balanced_accuracy": float(100 * (true[seen] / actual[seen]).mean()) if seen.any() else 0.0,
             "macro_f1": float(100 * f1[counted].mean()) if counted.any() else 0.0,
             "num_near_ties": self.num_near_ties,
             "confusion": self.confusion.tolist() if self.confusion is not None and self.num_classes <= 100 else None,
         }
+
+
+def class_table(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row per class: pictures, recall, precision and F1 in percent; None where there is nothing to divide.
+
+    Args:
+        labels: int64 `[N]`.
+        predictions: int64 `[N]`.
+        names: of the classes, in the order of their labels.
+    """
+    actual, predicted, true = (
+        np.bincount(chosen, minlength=len(names)) for chosen in (labels, predictions, labels[labels == predictions])
+    )
+
+    def percent(part: int, whole: int) -> float | None:
+        return 100 * part / whole if whole else None
+
+    return [
+        {
+            "name": name,
+            "num_images": a,
+            "num_predicted": p,
+            "num_correct": t,
+            "recall": percent(t, a),
+            "precision": percent(t, p),
+            "f1": percent(2 * t, a + p),
+        }
+        for name, a, p, t in zip(names, actual.tolist(), predicted.tolist(), true.tolist(), strict=True)
+    ]
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return int64 `[C, C]`: pictures of every label (row) and prediction (column)."""
+    flat = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes)
 
 
 def without_confusion(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,3 +213,26 @@ def paired_difference(before: np.ndarray, after: np.ndarray) -> PairedDifference
         num_worse=worse,
         num_images=n,
     )
+
+
+class EpochSpeed:
+    """Images per second of an epoch as the FixRes port for Ascend counts them.
+
+    The mean over steps of batch size / wall time of the step, data loading included; the first five steps, in which
+    caches and workers warm up, are left out. An epoch of five steps or fewer leaves out its first.
+    """
+
+    NUM_WARMUP = 5
+
+    def __init__(self) -> None:
+        self._rates: list[float] = []
+
+    def add(self, seconds: float, num_images: int) -> None:
+        """Record one step: its wall time, from the end of the step before, and the images of all processes."""
+        self._rates.append(num_images / seconds if seconds > 0 else 0.0)
+
+    def fps(self) -> float:
+        """Return images per second; of the only step where there is no other, 0 where there is none."""
+        num_left_out = self.NUM_WARMUP if len(self._rates) > self.NUM_WARMUP else min(1, len(self._rates) - 1)
+        counted = [rate for rate in self._rates[max(0, num_left_out) :] if rate > 0]
+        return math.fsum(counted) / len(counted) if counted else 0.0

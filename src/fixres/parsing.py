@@ -12,15 +12,15 @@ import dataclasses
 import io
 import itertools
 import re
-import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fixres.config import Recipe
 from fixres.errors import UserError, did_you_mean
+from fixres.flaghelp import RECIPE_HELP, print_help, print_recipe_help
 from fixres.recipes import load
 from fixres.recipes.wording import Kind, expected, find_field, keys_of, kind_of, kind_of_field, section_of, suggest_key
 from fixres.recipes.yamltext import parse_value
@@ -29,10 +29,6 @@ T = TypeVar("T")
 
 _TRUE = ("true", "yes", "on")
 _FALSE = ("false", "no", "off")
-_RECIPE_HELP = """Train a recipe: small first, then the fix at a larger size.
-
-Every key of the recipe is a flag and shows the value it has in RECIPE. Lists are separated by commas or spaces;
-anything the network takes is --model.kwargs.NAME VALUE."""
 _HELP = ("-h", "--help")
 _KWARGS = "model.kwargs."
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
@@ -46,8 +42,12 @@ class TrainOptions:
     """Run folder; takes the place of output.dir."""
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""
+    extend: bool = False
+    """With --resume: allow more epochs than the run was started with."""
     dry_run: bool = False
     """Print the plan, the cost and the first batch, then stop."""
+    seeds: str = ""
+    """Run several: 3, that many from `seed` on, or 0,1,5; into OUT/seed-0 and so on, and report mean and spread."""
     quiet: bool = False
     """Print results only."""
     verbose: bool = False
@@ -60,6 +60,21 @@ class TrainFlags(TrainOptions):
 
     recipe: str = ""
     """The recipe as it was named: a shipped name, a YAML file, or empty for the defaults."""
+
+
+Options = TypeVar("Options", bound=TrainOptions)
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Options]):
+    """A command line about a recipe: the checked recipe, the other options, and the recipe as it was written."""
+
+    recipe: Recipe
+    options: Options
+    name: str
+    overrides: dict[str, Any]
+    words: dict[str, list[str]]
+    """The words of each override."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,15 @@ def parse_recipe(argv: Sequence[str], prog: str = "fixres train") -> tuple[Recip
     `--help` prints every key with the value it has in RECIPE and raises SystemExit(0). Raises UserError otherwise:
     unknown flags first, all at once; then whatever is wrong with the file and the values, all at once.
     """
-    flags = _options(TrainOptions)
+    asked = parse_recipe_with(argv, TrainOptions, prog)
+    return asked.recipe, TrainFlags(recipe=asked.name, **vars(asked.options)), asked.overrides
+
+
+def parse_recipe_with(
+    argv: Sequence[str], cls: type[Options], prog: str, description: str = RECIPE_HELP
+) -> Asked[Options]:
+    """Return what `argv` asks for, as `parse_recipe`, with the fields of `cls` as the options beside the recipe's."""
+    flags = _options(cls)
 
     def find(key: str) -> _Option | None:
         return flags.get(key) or _recipe_option(key)
@@ -95,7 +118,7 @@ def parse_recipe(argv: Sequence[str], prog: str = "fixres train") -> tuple[Recip
     scan = _scan([word for word in argv if word not in _HELP], find)
     name = scan.words.pop(0) if scan.words else ""
     if set(_HELP) & set(argv):
-        _print_recipe_help(prog, load(name or None))
+        print_recipe_help(prog, load(name or None), cls, description)
     scan.mistakes.extend(_unexpected(word) for word in scan.words)
     scan.mistakes.extend(_unknown_flag(key, flags, with_recipe=True) for key in scan.options if find(key) is None)
     scan.mistakes.extend(_refusals(flags, scan.options))
@@ -114,7 +137,8 @@ def parse_recipe(argv: Sequence[str], prog: str = "fixres train") -> tuple[Recip
         raise UserError(
             f"which recipe?\n  {prog} RECIPE          ('fixres recipes' lists them)\n  {prog} --data.uri DIR"
         )
-    return load(name or None, overrides, require_data=True), TrainFlags(recipe=name, **values), overrides
+    recipe = load(name or None, overrides, require_data=True)
+    return Asked(recipe, cls(**values), name, overrides, {key: scan.options[key] for key in overrides})
 
 
 def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str = "") -> T:
@@ -127,7 +151,7 @@ def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str =
     import tyro
 
     if set(_HELP) & set(argv):
-        _print_help(cls, prog, description)
+        print_help(cls, prog, description)
     options = _options(cls)
     scan = _scan(argv, options.get)
     args = list(scan.words)
@@ -161,12 +185,15 @@ def read_value(kind: Kind, words: Sequence[str]) -> Any:
     """
     text = words[0]
     for member in kind.alternatives:
-        if text in member.choices:
+        if text in member.choices and len(words) == 1:
             return text
         if member.elements is not None:
             element, number = member.elements
-            values = [read_value(element, [part]) for part in _split(words)]
-            if len(kind.alternatives) == 1 or len(values) == number:
+            length = element.elements[1] or 1 if element.elements else 1
+            parts = _split(words)
+            groups = [parts[start : start + length] for start in range(0, len(parts), length)]
+            values = [read_value(element, group) for group in groups]
+            if len(kind.alternatives) == 1 or number in (None, len(values)):
                 return values
         elif member.type is bool and text.lower() in (*_TRUE, *_FALSE):
             return text.lower() in _TRUE
@@ -343,44 +370,3 @@ def _unboxed(text: str) -> str:
     lines = [line.strip("│ ").rstrip() for line in text.splitlines() if line.startswith("│")]
     message = itertools.takewhile(lambda line: not line.startswith("─"), lines)
     return " ".join(line for line in message if line) or text.strip()
-
-
-def _print_recipe_help(prog: str, recipe: Recipe) -> NoReturn:
-    """Print every flag and every key of `recipe` with its value, then raise SystemExit(0)."""
-    import tyro
-
-    word = tyro.conf.arg(metavar="[RECIPE]", help="A shipped recipe or a YAML file; none: the defaults.")
-    fields: list[tuple[str, Any, Any]] = [
-        ("recipe", Annotated[str, tyro.conf.Positional, word], field(default="")),
-        ("flags", Annotated[TrainOptions, tyro.conf.arg(name="")], field(default=TrainOptions())),
-    ]
-    for name, entry in Recipe.model_fields.items():
-        if name not in (("train", "fix") if recipe.stages else ("stages",)):
-            hint: Any = Annotated[
-                (entry.annotation, tyro.conf.FlagConversionOff, tyro.conf.arg(help=entry.description))
-            ]
-            fields.append((name, hint, field(default=getattr(recipe, name))))
-    spelling = {"{True,False}": "{true,false}", "--dry_run": "--dry-run"}
-    _print_help(dataclasses.make_dataclass("Command", fields), prog, _RECIPE_HELP, spelling)
-
-
-def _print_help(cls: type[Any], prog: str, description: str, spelling: Mapping[str, str] | None = None) -> NoReturn:
-    """Print tyro's help in the words that this module accepts, then raise SystemExit(0)."""
-    import tyro
-
-    captured = io.StringIO()
-    with contextlib.redirect_stdout(captured), contextlib.suppress(SystemExit):
-        tyro.cli(
-            cls,
-            args=["--help"],
-            prog=prog,
-            description=description,
-            config=(tyro.conf.FlagCreatePairsOff,),
-            use_underscores=bool(spelling),
-        )
-    text = re.sub(r"\{None\}\|(\S+)", r"\1       ", captured.getvalue())
-    text = re.sub(r"\s*\(default:\s+(?:''|None)\)", "", text)
-    for given, ours in (spelling or {}).items():
-        text = text.replace(given, ours)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
-    raise SystemExit(0)

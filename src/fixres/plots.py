@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Colours are CSS variables, so one drawing serves light, dark and print.
+"""The charts of a report.
 
 python -m fixres.plots --readme docs/idea.svg      draws the picture of the README
 """
@@ -6,48 +6,29 @@ python -m fixres.plots --readme docs/idea.svg      draws the picture of the READ
 from __future__ import annotations
 
 import argparse
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from fixres.drawing import POINT, ROLES, Chart, ink
 from fixres.scene import write_scene
 
 Result = Mapping[str, Any]
 
-# matplotlib knows colours, not CSS variables: each role is drawn in a colour nobody uses and renamed in the SVG.
-# The second value is what a viewer without the page's style sheet shows.
-ROLES = {
-    "ink": ("#010101", "#1f2528"),
-    "muted": ("#010102", "#6a7175"),
-    "rule": ("#010103", "#dddad2"),
-    "paper": ("#010104", "#fdfcf9"),
-    "before": ("#010105", "#b55a1e"),
-    "after": ("#010106", "#0e6f68"),
-    "run1": ("#010107", "#0e6f68"),
-    "run2": ("#010108", "#b55a1e"),
-    "run3": ("#010109", "#5b5aa8"),
-    "run4": ("#01010a", "#a23b62"),
-    "run5": ("#01010b", "#4d7c1f"),
-    "run6": ("#01010c", "#8a6d00"),
-}
 RUN_ROLES = tuple(role for role in ROLES if role.startswith("run"))
-POINT = 72.0
 NARROW = (400, 330)
 WIDE = (920, 400)
 SMALL = (300, 230)
 MAX_CURVES_WITH_BANDS = 2
+MAX_NAMED_CLASSES = 12
 
 
 @dataclass(frozen=True)
@@ -72,9 +53,21 @@ class Series:
     has_markers: bool = False
 
 
+@dataclass(frozen=True)
+class Bin:
+    """Pictures of which the network is about equally sure; everything but their number in percent."""
+
+    low: float
+    high: float
+    num_images: int
+    confidence: float
+    right: float
+    ci95: tuple[float, float]
+
+
 def accuracy_against_size(
     curves: Sequence[Curve], marks: Mapping[str, int], title: str, shape: tuple[int, int] = WIDE
-) -> str:
+) -> Chart:
     """Return an SVG of top-1 accuracy [percent] against size [pixels] with 95 % intervals.
 
     `marks` are named sizes (train size, test size), drawn as vertical lines. `shape` is (width, height) in CSS pixels.
@@ -93,13 +86,16 @@ def accuracy_against_size(
         _percent_axis(axes)
         _name_curves(axes, curves, lines)
 
-    return _svg(draw, shape, title)
+    return Chart(draw, shape, title)
 
 
 def accuracy_against_cost(
     curves: Sequence[Curve], marks: Mapping[str, int], title: str, shape: tuple[int, int] = NARROW
-) -> str:
-    """Return an SVG of top-1 accuracy [percent] against GMACs per picture; `marks` are the sizes named in it."""
+) -> Chart:
+    """Return an SVG of top-1 accuracy [percent] against GMACs per picture, with the front that nothing beats.
+
+    `marks` are the sizes named in it.
+    """
 
     def draw(axes: Axes) -> None:
         highest: dict[int, Result] = {}
@@ -114,27 +110,87 @@ def accuracy_against_cost(
             rises = any(highest[s]["top1"] > highest[size]["top1"] for s in highest if s > size)
             offset, anchor = ((-6, 4), "right") if rises else ((0, 9), "center")
             if size == min(highest):
-                offset, anchor = (8, -4), "left"
+                offset, anchor = (6, -14), "left"
+            elif size == max(highest):
+                # Above the last point stands the name of its curve.
+                offset, anchor = (9, -4), "left"
             axes.annotate(
                 f"{size} px",
                 (highest[size]["gmacs"], highest[size]["top1"]),
                 xytext=offset,
                 textcoords="offset points",
                 ha=anchor,
-                color=_ink("muted"),
+                color=ink("muted"),
             )
+        front = pareto_front([result for curve in curves for result in curve.results if result.get("gmacs")])
+        if len(front) > 1:
+            x, y = [point["gmacs"] for point in front], [point["top1"] for point in front]
+            axes.step(x, y, where="post", color=ink("muted"), linewidth=6, alpha=0.25, zorder=0)
         axes.margins(x=0.1, y=0.16)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("GMACs per picture")
         _percent_axis(axes)
         _name_curves(axes, curves, lines)
 
-    return _svg(draw, shape, title)
+    return Chart(draw, shape, title)
+
+
+def pareto_front(results: Sequence[Result]) -> list[Result]:
+    """Return the results that none beats: every other is dearer in GMACs, or less accurate; the cheapest first."""
+    front: list[Result] = []
+    for result in sorted(results, key=lambda result: (result["gmacs"], -result["top1"])):
+        if not front or result["top1"] > front[-1]["top1"]:
+            front.append(result)
+    return front
+
+
+def reliability(sets: Sequence[tuple[str, str, Sequence[Bin]]], title: str, shape: tuple[int, int] = NARROW) -> Chart:
+    """Return an SVG of how often a network is right [percent] against how sure it is [percent].
+
+    `sets` are (label, role, bins). Bars are 95 % intervals; the grey columns are the share of pictures in each bin of
+    the last set.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=ink("muted"), linewidth=0.9, dashes=(2, 3), zorder=0)
+        num = sum(one.num_images for one in sets[-1][2])
+        for one in sets[-1][2]:
+            share = 100 * one.num_images / num
+            axes.add_patch(Rectangle((one.low, 0), one.high - one.low, share, color=ink("rule"), alpha=0.7, zorder=0))
+        for label, role, bins in sets:
+            x, y = [one.confidence for one in bins], [one.right for one in bins]
+            axes.vlines(x, *zip(*(one.ci95 for one in bins), strict=True), color=ink(role), linewidth=1, alpha=0.5)
+            axes.plot(x, y, color=ink(role), linewidth=1.8, marker="o", markersize=4.5, label=label)
+        axes.set(xlim=(min(one.low for _, _, bins in sets for one in bins), 100.5), ylim=(0, 101))
+        axes.set(xlabel="how sure the network is, %", ylabel="how often it is right, %")
+        _legend(axes, {str(line.get_label()): line for line in axes.get_lines()[1:]}, "best")
+
+    return Chart(draw, shape, title)
+
+
+def quantity_against_size(
+    curves: Sequence[Curve], key: str, marks: Mapping[str, int], title: str, shape: tuple[int, int] = NARROW
+) -> Chart:
+    """Return an SVG of any measured quantity, `key` of the curves' results, against size [pixels]."""
+
+    def draw(axes: Axes) -> None:
+        for curve in curves:
+            x, y = zip(*((result["size"], result[key]) for result in curve.results), strict=True)
+            dashes = (0, (4, 2)) if curve.is_dashed else "solid"
+            axes.plot(x, y, color=ink(curve.role), linewidth=2.0, linestyle=dashes, marker="o", label=curve.label)
+        _size_axis(axes, sorted({r["size"] for c in curves for r in c.results} | set(marks.values())), shape[0])
+        _marks(axes, marks)
+        axes.set_xlabel("size in pixels")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _legend(axes, {str(line.get_label()): line for line in axes.get_lines()[: len(curves)]}, "best")
+
+    return Chart(draw, shape, title)
 
 
 def history(
     series: Sequence[Series], title: str, boundaries: Mapping[str, float], shape: tuple[int, int] = SMALL
-) -> str:
+) -> Chart:
     """Return an SVG of training quantities against epochs; `boundaries` names the epoch at which each stage starts."""
 
     def draw(axes: Axes) -> None:
@@ -143,7 +199,7 @@ def history(
             (drawn,) = axes.plot(
                 line.x,
                 line.y,
-                color=_ink(line.role),
+                color=ink(line.role),
                 linewidth=0.9 if line.is_faint else 1.8,
                 alpha=0.4 if line.is_faint else 1.0,
                 marker="o" if line.has_markers or len(line.x) == 1 else None,
@@ -154,7 +210,7 @@ def history(
                 named.setdefault(line.label, drawn)
         for name, start in boundaries.items():
             if start > 0:
-                axes.axvline(start, color=_ink("muted"), linewidth=0.8, dashes=(3, 3))
+                axes.axvline(start, color=ink("muted"), linewidth=0.8, dashes=(3, 3))
             axes.annotate(
                 name,
                 (start, 1.0),
@@ -162,7 +218,7 @@ def history(
                 xytext=(3, 3),
                 textcoords="offset points",
                 fontsize=10,
-                color=_ink("muted"),
+                color=ink("muted"),
             )
         axes.set_xlim(left=-0.02 * max(line.x[-1] for line in series))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -174,28 +230,49 @@ def history(
             earliest = min(series, key=lambda one: one.x[0]).y[0]
             _legend(axes, named, "upper right" if earliest > sum(values) / len(values) else "lower right")
 
-    return _svg(draw, shape, title)
+    return Chart(draw, shape, title)
 
 
-def confusion_heatmap(confusion: Sequence[Sequence[int]], title: str, shape: tuple[int, int] = (430, 420)) -> str:
-    """Return an SVG of a confusion matrix [C, C], each row divided by its sum; row: true class, column: predicted."""
+def confusion_heatmap(
+    confusion: Sequence[Sequence[int]], title: str, names: Sequence[str] = (), shape: tuple[int, int] = (430, 420)
+) -> Chart:
+    """Return an SVG of a confusion matrix [C, C], each row divided by its sum; row: true class, column: predicted.
+
+    Few classes are named, and their pictures counted in the cells.
+    """
+    num_classes = len(confusion)
+    is_named = num_classes <= MAX_NAMED_CLASSES and len(names) >= num_classes
 
     def draw(axes: Axes) -> None:
-        num_classes = len(confusion)
+        cells: dict[tuple[str, float], list[Outline]] = {}
         for row, counts in enumerate(confusion):
             for column, number in enumerate(counts):
+                share = number / max(1, sum(counts))
                 if number:
-                    share = number / sum(counts)
-                    role = "after" if row == column else "before"
-                    axes.add_patch(Rectangle((column, row), 1, 1, color=_ink(role), alpha=0.25 + 0.75 * share, lw=0))
+                    shade = ("after" if row == column else "before", round(share, 1))
+                    cells.setdefault(shade, []).append(_square(column, row))
+                if is_named:
+                    colour = ink("paper" if share > 0.55 else "ink")
+                    axes.text(column + 0.5, row + 0.5, str(number), ha="center", va="center", color=colour)
+        # One path for all cells of a shade: a path for each would make a page of 100 classes megabytes long.
+        for (role, share), squares in cells.items():
+            path = Outline.make_compound_path(*squares)
+            axes.add_patch(PathPatch(path, color=ink(role), alpha=0.25 + 0.75 * share, lw=0, zorder=0.5))
         axes.set(xlim=(0, num_classes), ylim=(num_classes, 0), aspect="equal")
         axes.grid(visible=False)
-        axes.set(xlabel="predicted class, counted from 0", ylabel="true class, counted from 0")
-        shown = range(0, num_classes, max(1, num_classes // 8))
+        counted = "" if is_named else ", counted from 0"
+        axes.set(xlabel=f"predicted class{counted}", ylabel=f"true class{counted}")
+        shown = range(0, num_classes, 1 if is_named else max(1, num_classes // 8))
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks([number + 0.5 for number in shown], [str(number) for number in shown])
+            axis.set_ticks([n + 0.5 for n in shown], [names[n] if is_named else str(n) for n in shown])
+        if is_named and num_classes > 3:
+            axes.tick_params(axis="x", rotation=45)
 
-    return _svg(draw, shape, title)
+    return Chart(draw, shape, title)
+
+
+def _square(left: float, top: float) -> Outline:
+    return Outline([(left, top), (left + 1, top), (left + 1, top + 1), (left, top + 1), (left, top)], closed=True)
 
 
 def _intervals(axes: Axes, curve: Curve) -> None:
@@ -205,22 +282,22 @@ def _intervals(axes: Axes, curve: Curve) -> None:
     sizes = [result["size"] for result in known]
     low, high = zip(*(result["top1_ci95"] for result in known), strict=True)
     if len(known) > 1:
-        axes.fill_between(sizes, low, high, color=_ink(curve.role), alpha=0.13, linewidth=0)
+        axes.fill_between(sizes, low, high, color=ink(curve.role), alpha=0.13, linewidth=0)
     else:
-        axes.vlines(sizes, low, high, color=_ink(curve.role), linewidth=1.5, alpha=0.6)
+        axes.vlines(sizes, low, high, color=ink(curve.role), linewidth=1.5, alpha=0.6)
 
 
 def _line(axes: Axes, curve: Curve, x: Sequence[float]) -> Line2D:
     (line,) = axes.plot(
         x,
         [result["top1"] for result in curve.results],
-        color=_ink(curve.role),
+        color=ink(curve.role),
         linewidth=2.0,
         linestyle=(0, (4, 2)) if curve.is_dashed else "solid",
         marker="o",
         markersize=5.5,
-        markerfacecolor=_ink("paper") if curve.is_dashed else _ink(curve.role),
-        markeredgecolor=_ink(curve.role),
+        markerfacecolor=ink("paper") if curve.is_dashed else ink(curve.role),
+        markeredgecolor=ink(curve.role),
         markeredgewidth=1.5,
     )
     return line
@@ -244,7 +321,7 @@ def _marks(axes: Axes, marks: Mapping[str, int]) -> None:
         by_size.setdefault(size, []).append(name)
     sizes = sorted(by_size)
     for position, size in enumerate(sizes):
-        axes.axvline(size, color=_ink("muted"), linewidth=0.9, dashes=(2, 3), zorder=0)
+        axes.axvline(size, color=ink("muted"), linewidth=0.9, dashes=(2, 3), zorder=0)
         is_first_of_two = len(sizes) > 1 and position == 0
         axes.annotate(
             f"{' and '.join(by_size[size])} {size}",
@@ -254,7 +331,7 @@ def _marks(axes: Axes, marks: Mapping[str, int]) -> None:
             textcoords="offset points",
             ha="right" if is_first_of_two else "left",
             fontsize=11,
-            color=_ink("muted"),
+            color=ink("muted"),
         )
 
 
@@ -289,7 +366,7 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], lines: Sequence[Line2D]) -
             ha="right",
             va="bottom" if is_upper else "top",
             fontsize=12,
-            color=_ink(curve.role),
+            color=ink(curve.role),
         )
 
 
@@ -298,50 +375,12 @@ def _legend(axes: Axes, lines: Mapping[str, Line2D], place: Any) -> None:
         list(lines.values()),
         list(lines),
         loc=place,
-        labelcolor=_ink("ink"),
+        labelcolor=ink("ink"),
         handlelength=2.0,
         borderaxespad=0.3,
         framealpha=0.85,
     )
-    legend.get_frame().set(facecolor=_ink("paper"), edgecolor="none")
-
-
-def _ink(role: str) -> str:
-    return ROLES[role][0]
-
-
-def _svg(draw: Callable[[Axes], None], shape: tuple[int, int], title: str) -> str:
-    # Run and class names may hold a dollar sign: they are text, never mathematics.
-    with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": f"{title} {shape}", "font.size": 11, "text.parse_math": False}
-    ):
-        figure = Figure(figsize=(shape[0] / POINT, shape[1] / POINT), layout="constrained")
-        axes = figure.subplots()
-        figure.patch.set_visible(False)
-        axes.patch.set_visible(False)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(_ink("rule"))
-        axes.grid(axis="y", color=_ink("rule"), linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=_ink("muted"), labelsize=11, length=0, pad=6)
-        draw(axes)
-        for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set_color(_ink("muted"))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _as_part_of_a_page(buffer.getvalue(), shape, title)
-
-
-def _as_part_of_a_page(svg: str, shape: tuple[int, int], title: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    head = f'<svg class="chart" viewBox="0 0 {shape[0]} {shape[1]}" role="img" aria-label="{escape(title)}">'
-    svg = head + svg[svg.index(">") + 1 :].strip()
-    # The page's own fonts are used: their widths differ from matplotlib's, which alignment by anchor allows for.
-    svg = re.sub(r"font: (?:(\d{3}|bold) )?([\d.]+px)[^;\"]*", r"font-size: \2", svg)
-    for role, (drawn, fallback) in ROLES.items():
-        svg = svg.replace(drawn, f"var(--{role}, {fallback})")
-    return svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
+    legend.get_frame().set(facecolor=ink("paper"), edgecolor="none")
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ the same recipe. All views have the same number of screen pixels per network pix
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ _SMALLEST_CELL = 96
 _MAX_PIXELS = 100_000_000
 _PAPER = "white"
 _INK = "black"
+_WRONG = "firebrick"
+_LETTER = 7
+"""Pixels of a letter, about."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class _Reading:
             bad=[],
             first_step=step,
             on_bad_image="skip",
+            max_bad_images=1.0,
             decode=self.decode,
             hold_gib=self.hold_gib,
         )
@@ -73,10 +79,12 @@ class _Reading:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A view and what stands above its column; None where an epoch does not show the picture."""
+    """A view and what stands above its column; None where an epoch does not show the picture, or it has no view."""
 
     title: str
     image: Image.Image | None
+    reason: str = ""
+    """Why there is no view, written in its place."""
 
 
 def preview(recipe: Recipe, sizes: Sequence[int] = (), count: int = 8, views: int = 4) -> Preview:
@@ -97,31 +105,35 @@ def preview(recipe: Recipe, sizes: Sequence[int] = (), count: int = 8, views: in
     largest = max(train.size, *tests)
     zoom = max(1, -(-_SMALLEST_CELL // largest))
     _refuse_large(largest * zoom, (1 + min(views, stage.epochs) + len(tests), count))
-    chosen, num_bad = _choose(split, count, recipe.seed)
+    chosen, bad = _choose(split, count, recipe.seed)
     reading = _Reading(recipe.seed, index, min(views, stage.epochs), recipe.data.decode, recipe.data.hold_gib)
-    seen = _training_views(split, stage, train, reading, chosen)
+    seen = _training_views(split, stage, train, reading, [picture for picture in chosen if picture not in bad])
+    titles = ["picture", *(f"train {train.size} px, epoch {epoch + 1}" for epoch in range(reading.epochs))]
+    titles += [f"test {size} px" for size in tests]
     rows = []
     for picture in chosen:
+        name = split.classes[split.labels[picture]]
+        if picture in bad:
+            reason = bad[picture].reason.partition("\n")[0]
+            cells = [_Cell(title, None, "" if place else reason) for place, title in enumerate(titles)]
+            rows.append((f"{name}   unreadable   {split.paths[picture]}", cells))
+            continue
         image = split.read(picture, preprocess.exif, preprocess.alpha)
         # The picture itself as high as the largest view, and no wider.
         shown = image.copy()
         shown.thumbnail((largest * zoom, largest * zoom))
-        cells = [_Cell("picture", shown)]
-        for epoch in range(reading.epochs):
-            view = seen.get((epoch, picture))
-            cells.append(_Cell(f"train {train.size} px, epoch {epoch + 1}", view and _zoomed(view, zoom)))
-        for size in tests:
-            view = _picture(evaluation_crop(image, preprocess.at(size)))
-            cells.append(_Cell(f"test {size} px", _zoomed(view, zoom)))
-        name = split.classes[split.labels[picture]]
+        drawn = [seen.get((epoch, picture)) for epoch in range(reading.epochs)]
+        drawn += [_picture(evaluation_crop(image, preprocess.at(size))) for size in tests]
+        images = [shown, *(view and _zoomed(view, zoom) for view in drawn)]
+        cells = [_Cell(title, each) for title, each in zip(titles, images, strict=True)]
         rows.append((f"{name}   {image.width} x {image.height}   {split.paths[picture]}", cells))
     notes = [
         f"training: {stage.crop} crop at {train.size} px, augment {stage.augment}",
-        f"test: {preprocess.at(tests[-1]).describe()}",
+        *(f"test: {preprocess.at(size).describe()}" for size in tests),
         *collection.notes,
     ]
-    if num_bad:
-        notes.append(f"{num_bad} of the pictures drawn cannot be read; others took their places: fixres data check")
+    if bad:
+        notes.append(f"{len(bad)} of the {len(chosen)} pictures drawn cannot be read: fixres data check names all")
     return Preview(_sheet(rows, largest * zoom), tuple(notes))
 
 
@@ -146,26 +158,25 @@ def _preprocess(recipe: Recipe, collection: Collection) -> Preprocess:
     return starting_network(recipe.model_copy(update={"model": model}), collection).preprocess
 
 
-def _choose(split: Split, count: int, seed: int) -> tuple[list[int], int]:
-    """Return up to `count` readable pictures, the classes in turn, and the number of unreadable ones met."""
+def _choose(split: Split, count: int, seed: int) -> tuple[list[int], dict[int, BadImage]]:
+    """Return up to `count` pictures, the classes in turn, and those of them that cannot be read."""
     order = np.argsort(uniforms(len(split), seed, len(split)), kind="stable")
     by_class = [order[split.labels[order] == label].tolist() for label in range(len(split.classes))]
-    chosen: list[int] = []
-    num_bad = 0
-    while len(chosen) < count and any(by_class):
-        for pictures in by_class:
-            while pictures and len(chosen) < count:
-                picture = pictures.pop(0)
-                try:
-                    split.read(picture)
-                except BadImage:
-                    num_bad += 1
-                    continue
-                chosen.append(picture)
-                break
-    if not chosen:
-        raise BadImage(split.name, "none of its pictures can be read\n  fixres data check names them")
-    return chosen, num_bad
+    turns = itertools.zip_longest(*by_class)
+    chosen = [picture for turn in turns for picture in turn if picture is not None][:count]
+    bad: dict[int, BadImage] = {}
+    for picture in chosen:
+        try:
+            split.read(picture)
+        except BadImage as error:
+            bad[picture] = error
+    if len(bad) == len(chosen):
+        raise BadImage(
+            split.name,
+            f"none of the {len(chosen)} pictures drawn can be read, the first is {bad[chosen[0]]}\n"
+            "  fixres data check names all; --count draws more",
+        )
+    return chosen, bad
 
 
 def _training_views(
@@ -179,7 +190,7 @@ def _training_views(
     found: dict[tuple[int, int], Image.Image] = {}
     if can_hold(len(split), stage, preprocess, reading.hold_gib):
         # All of it is decoded before the first batch, so everything is taken from one pass.
-        steps = steps_per_epoch(split, stage, reading.stage_index)
+        steps = steps_per_epoch(split, stage, "train" if reading.stage_index == 0 else "fix")
         with closing(reading.batches(split, stage, preprocess, 0)) as batches:
             for step, batch in zip(range(reading.epochs * steps), batches, strict=False):
                 for place, picture in enumerate(batch.indices.tolist()):
@@ -247,6 +258,9 @@ def _sheet(rows: Sequence[tuple[str, Sequence[_Cell]]], cell: int) -> Image.Imag
                 draw.text((left, 2), each.title, fill=_INK, font=font)
             if each.image is not None:
                 sheet.paste(each.image, (left, top + _LINE))
+            elif each.reason:
+                text = textwrap.fill(_printable(each.reason), max(8, column // _LETTER))
+                draw.multiline_text((left, top + _LINE), text, fill=_WRONG, font=font)
             left += column + _GAP
     return sheet
 

@@ -13,6 +13,7 @@ from fixres.completion import FIX, TRAIN, From
 from fixres.config import Recipe, Stage
 from fixres.errors import UserError
 from fixres.recipes import find_recipe, list_recipes, load, summary, to_yaml
+from fixres.recipes.record import recipe_table
 from fixres.recipes.wording import expected, kind_of_field, section_of
 
 _INTRODUCTION = """\
@@ -30,7 +31,7 @@ model: {name: resnet18}
 Every key is also a flag, which wins over the file: `fixres train my.yaml --train.size 128 --ema.enabled true`. Hyphens
 and underscores are equal, lists are separated by commas or spaces, truth values are typed out. The completed recipe is
 saved as `recipe.yaml` in the run folder, and `fixres train RUN/recipe.yaml` repeats the run. `fixres recipes` lists the
-shipped recipes, `fixres recipes NAME` prints one with every default filled in.
+shipped recipes, `fixres recipes NAME` prints one as it is written, `--full` with every default filled in.
 
 Numbers may be written `1e-3`. Unknown keys, wrong types and combinations that cannot work are refused, all at once.
 """
@@ -50,23 +51,25 @@ class RecipesFlags:
     """The flags of `fixres recipes`."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = ""
-    """A shipped recipe or a YAML file, to be printed with all defaults filled in; none: list the shipped ones."""
+    """A shipped recipe or a YAML file, to be printed; a folder of recipes, or none: list those."""
+    full: bool = False
+    """Print it with every default filled in, without its comments."""
     out: Path | None = None
     """Copy the recipe there, as it is written, to change it."""
 
 
-def recipe_list() -> str:
-    """Return the shipped recipes, one a line: name and what it is for."""
-    shipped = list_recipes()
-    width = max(map(len, shipped), default=0)
-    lines = [f"{name:<{width}}  {summary(path)}".rstrip() for name, path in shipped.items()]
-    return "\n".join(lines) + "\n"
+def recipe_list(folder: str = "") -> str:
+    """Return the shipped recipes, or those of a folder, by system and table, one a line; empty: there are none."""
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    shipped = {name: path for name, path in list_recipes().items() if name.startswith(prefix)}
+    return recipe_table(shipped) if shipped else ""
 
 
-def full_recipe(name: str) -> str:
-    """Return the recipe `name` as YAML with every default filled in."""
+def printed_recipe(name: str, *, full: bool) -> str:
+    """Return the recipe `name` as it is written, or as YAML with every default filled in."""
     path = find_recipe(name)
-    return to_yaml(load(name), header=summary(path))
+    recipe = load(name)
+    return to_yaml(recipe, header=summary(path)) if full else path.read_text(encoding="utf-8")
 
 
 def copy_recipe(name: str, out: Path) -> None:
@@ -126,6 +129,8 @@ def _source(stage: str, key: str) -> str:
 
 _SPECIAL = {
     ("train", "warmup_epochs"): "`schedule.warmup_epochs`; unless that is given, at most half of the stage",
+    ("train", "lr"): "`optim.lr`, or `base_lr` by `lr_rule`",
+    ("fix", "lr"): "`optim.lr` / 20, or `base_lr` by `lr_rule`",
     ("fix", "enabled"): "`true` when any key of `fix` is given",
     # The point tells a multiple of the split from a number of pictures.
     ("train", "epoch_samples"): "`1.0`",

@@ -222,7 +222,8 @@ def _pnasnet() -> Released:
     return Released(
         name="pnasnet5large_cadene",
         url="http://data.lip6.fr/cadene/pretrainedmodels/pnasnet5large-bf079911.pth",
-        architecture="pnasnet5large",
+        # Its authors' network, whose padding timm's port changed.
+        architecture="pnasnet5large_fixres",
         license="BSD-3-Clause (code); weights ported from TensorFlow's models, Apache-2.0",
         train_size=331,
         test_size=331,
@@ -340,9 +341,10 @@ _PAGE_HEAD = """\
 <!-- Generated; a test keeps it equal to the code. To make it again:
 python -c "from fixres.released import network_page; print(network_page(), end='')" > docs/network.md -->
 
-Nothing is contacted unless a command names something that has to be fetched. fixres has no telemetry, looks for no
-updates, and sends nothing but the request for a file. A host may pass the request on: huggingface.co and github.com
-keep large files with delivery networks of theirs. What fixres itself fetches never goes on from https to http.
+Nothing is contacted unless a command names something that has to be fetched. fixres has no telemetry and switches off
+that of OpenVINO, looks for no updates, and sends nothing but the request for a file. A host may pass the request on:
+huggingface.co and github.com keep large files with delivery networks of theirs. What fixres itself fetches never goes
+on from https to http.
 
 What has been fetched lies in `$TORCH_HOME/hub/checkpoints`, by default `~/.cache/torch/hub/checkpoints`, where PyTorch
 itself looks, so that nothing is fetched twice; models of the hub lie in `$HF_HOME/hub`, by default

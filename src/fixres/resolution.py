@@ -7,11 +7,14 @@ Train small, then adapt the end of the network at a larger test size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
+
+from fixres.errors import UserError
 
 Triple = tuple[float, float, float]
 Resize = Literal["shorter", "height", "squash", "pad"]
@@ -77,6 +80,94 @@ def apparent_ratio(train: Preprocess, crop: str, crop_scale: tuple[float, float]
     return test.resize_size / (train.size if crop == "pad" else train.resize_size)
 
 
+def simulated_crop_side(
+    aspect: float,
+    crop_scale: tuple[float, float],
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    num: int = 100_000,
+    seed: int = 0,
+) -> float:
+    """Return the mean side of the random crop that is really drawn, the root of its share of the picture's area.
+
+    Below `mean_crop_side`: large crops of an unsuitable shape do not fit and are drawn again, ten times, before the
+    largest centre crop is taken. `aspect` is the picture's width / height.
+    """
+    return float(_drawn_sides(aspect, crop_scale, crop_aspect, num, seed).mean())
+
+
+def simulated_crop_share(
+    aspect: float,
+    crop_scale: tuple[float, float],
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    num: int = 100_000,
+    seed: int = 0,
+) -> float:
+    """Return the mean share of the picture's area that the random crop, as it is really drawn, shows."""
+    return float(np.square(_drawn_sides(aspect, crop_scale, crop_aspect, num, seed)).mean())
+
+
+def _drawn_sides(
+    aspect: float, crop_scale: tuple[float, float], crop_aspect: tuple[float, float], num: int, seed: int
+) -> np.ndarray:
+    """Return the roots of the area shares of `num` random crops, float64 `[num]`."""
+    generator = np.random.default_rng(seed)
+    low, high = (math.log(bound) for bound in crop_aspect)
+    # A crop with area share s and shape r is sqrt(s r / aspect) wide and sqrt(s aspect / r) high, of the picture's 1.
+    sides = np.full(
+        num, math.sqrt(min(aspect, crop_aspect[1]) / aspect) * math.sqrt(aspect / max(aspect, crop_aspect[0]))
+    )
+    todo = np.arange(num)
+    for _ in range(10):
+        share = generator.uniform(*crop_scale, len(todo))
+        shape = np.exp(generator.uniform(low, high, len(todo)))
+        fits = (share * shape <= aspect) & (share * aspect <= shape)
+        sides[todo[fits]] = np.sqrt(share[fits])
+        todo = todo[~fits]
+    return sides
+
+
+def seen_share(preprocess: Preprocess, aspect: float) -> float:
+    """Return the share of a picture's area that the test-time crop shows; `aspect` is its width / height."""
+    if preprocess.resize in ("squash", "pad"):
+        return 1.0
+    crop = preprocess.size / preprocess.resize_size
+    if preprocess.resize == "height":
+        return crop * min(1.0, crop / aspect)
+    return crop * crop * min(aspect, 1 / aspect)
+
+
+def simulated_ratio(
+    train: Preprocess,
+    crop_scale: tuple[float, float],
+    crop_aspect: tuple[float, float],
+    test: Preprocess,
+    aspects: Sequence[float],
+) -> float:
+    """Return `apparent_ratio` of random crops as they are really drawn from pictures of these widths / heights.
+
+    The crop is square once resized, so objects grow by train size / (sigma sqrt(W H)) in training, and by resize size /
+    the side that is resized in testing, which for a picture that is not square is less than sqrt(W H).
+    """
+    rounded, counts = np.unique(np.round(np.log(np.asarray(aspects, dtype=np.float64)), 2), return_counts=True)
+    total = 0.0
+    for log, count in zip(rounded.tolist(), counts.tolist(), strict=True):
+        aspect = math.exp(log)
+        side = {"height": 1 / math.sqrt(aspect), "shorter": math.sqrt(min(aspect, 1 / aspect))}.get(test.resize, 1.0)
+        total += count * simulated_crop_side(aspect, crop_scale, crop_aspect, num=20_000) / side
+    size = test.resize_size if test.resize in ("shorter", "height") else test.size
+    return total / len(aspects) * size / train.size
+
+
+def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> tuple[int, ...]:
+    """Return the places that nothing both cheaper and at least as accurate beats, cheapest first."""
+    order = sorted(range(len(cost)), key=lambda i: (cost[i], -accuracy[i]))
+    front: list[int] = []
+    for i in order:
+        if not front or accuracy[i] > accuracy[front[-1]]:
+            front.append(i)
+    return tuple(front)
+
+
 def matching_size(train: Preprocess, crop: str, crop_scale: tuple[float, float], multiple: int = 32) -> int:
     """Return the test size, a multiple of `multiple`, at which objects look most nearly as large as in training.
 
@@ -110,6 +201,15 @@ class Plan:
     """Buffers of the live norms: running mean, running variance and the count of batches."""
     num_trained: int
     num_parameters: int
+    whole: tuple[str, ...] = ()
+    """Modules that train as a whole, their dropout and stochastic depth included."""
+    frozen: tuple[str, ...] = ()
+    """Modules all of whose parameters are frozen by name: they stay in evaluation mode, statistics and dropout too."""
+
+    @property
+    def is_trunk_frozen(self) -> bool:
+        """Whether everything in front of the last norms stays as it is, so that their input does too."""
+        return self.moves not in ("all", "last-stage")
 
     @property
     def tensors(self) -> frozenset[str]:
@@ -120,6 +220,8 @@ class Plan:
         """Return the line printed before the stage starts."""
         tensors = "1 tensor" if len(self.trained) == 1 else f"{len(self.trained)} tensors"
         text = f"moves {self.moves}: trains {tensors}, {_count(self.num_trained)} of {_count(self.num_parameters)}"
+        if self.frozen:
+            text += f"; frozen: {', '.join(self.frozen) if len(self.frozen) <= 4 else f'{len(self.frozen)} modules'}"
         if not self.live_norms:
             return text + "; no live statistics"
         if len(self.live_norms) > 4:
@@ -132,6 +234,24 @@ def _count(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return str(number)
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
+    """Return the parameter names that a pattern selects: a module's own name, or a pattern such as `*.bias`.
+
+    Raises:
+        UserError: a pattern selects none.
+    """
+    known = list(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {n for n in known if n == pattern or n.startswith(f"{pattern}.") or fnmatchcase(n, pattern)}
+        if not matched:
+            tops = list(dict.fromkeys(name.partition(".")[0] for name in known))
+            shown = ", ".join(tops[:12]) + (", ..." if len(tops) > 12 else "")
+            raise UserError(f"'{pattern}' matches no parameter of the network\n  their names begin with {shown}")
+        found |= matched
+    return frozenset(found)
 
 
 def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0) -> tuple[int, str]:

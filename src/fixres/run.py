@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
@@ -15,24 +16,25 @@ from torch import nn
 
 from fixres import checkpoint, models
 from fixres.comparison import Carried, Outcome, decide_size, finish
-from fixres.config import Recipe
+from fixres.config import Recipe, Stage
 from fixres.data.collections import Collection, absolute_uri, open_collection
-from fixres.errors import UserError
+from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.metrics import PairedDifference
 from fixres.recipes import flatten, to_yaml
-from fixres.recipes.yamltext import parse
-from fixres.runlog import Listener, RunLog, environment, read_events, write_text, write_with
+from fixres.resuming import find_start, require_same_pictures, with_warmups_of
+from fixres.runlog import Listener, MuteLog, RunLog, environment, read_events, write_text, write_with
 from fixres.runtime import Runtime
+from fixres.solver.stage import CACHE, solve_stage
 from fixres.start import Start, starting_network, weights_and_kind
-from fixres.train import StageRun, Stopwatch, Workshop, describe_stage, run_stage
+from fixres.teaching import find_teacher
+from fixres.tracking import require_trackers
+from fixres.train import run_stage
+from fixres.workshop import StageRun, Stopwatch, Workshop, describe_stage
 
-MAY_DIFFER = (
-    "runtime.",
-    "output.",
-    "data.workers",
-    *(f"evaluation.{name}" for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep")),
+_DETERMINISTIC = (
+    "runtime.deterministic: operations without a deterministic kernel are errors; on a CPU steps took about as long "
+    "(ResNet-18 1.14x, EfficientNet-Lite0 1.07x, both within the noise, n = 7), on GPUs not measured: needs a GPU"
 )
-"""Settings a resumed run may change: none of them decides what a training step sees."""
 
 
 def run_recipe(
@@ -40,6 +42,7 @@ def run_recipe(
     folder: Path,
     *,
     resume: bool = False,
+    extend: bool = False,
     listeners: Sequence[Listener] = (),
     split_from: Path | None = None,
 ) -> Outcome:
@@ -49,74 +52,77 @@ def run_recipe(
         recipe: what to do.
         folder: run folder; must not hold a run unless `resume`.
         resume: go on from the last checkpoint, if there is one.
+        extend: with `resume`, the recipe may ask for more epochs than before.
         listeners: told about every event and about progress.
         split_from: a split.json to keep to, so that a fix never trains on pictures it will report on.
 
     Raises:
         UserError: anything wrong with the recipe, the pictures, the weights or the folder.
+        Stopped: SIGTERM, SIGINT or SIGUSR1 came; `resume` goes on from the checkpoint written last.
     """
     recipe = with_absolute_paths(recipe)
+    if extend and (folder / "recipe.yaml").exists():
+        recipe = with_warmups_of(recipe, (folder / "recipe.yaml").read_text(encoding="utf-8"))
     text = to_yaml(recipe)
     was_there = folder.exists()
-    saved, how = find_start(folder, text, resume)
-    if saved is not None and (finished := finished_outcome(folder)) is not None:
+    # Every process looks at the folder before any of them writes to it.
+    saved, how = find_start(folder, text, resume, extend)
+    if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
         return finished
+    require_trackers(_trackers(recipe))
     runtime = Runtime(recipe.runtime)
+    processes = runtime.processes
+    processes.gather(None)
     try:
-        if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
-            write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
-        collection, start = _open(recipe, folder)
+        with processes.main_first():
+            if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
+                write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
+            collection, start = _open(recipe, folder, processes.shard.world)
+        if saved is not None:
+            require_same_pictures(collection, saved["splits"])
     except UserError:
         # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
-        if not was_there:
+        if not was_there and processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    log = RunLog(folder, recipe.output.tracker, tuple(listeners))
+    log = RunLog(folder, recipe.output.tracker, tuple(listeners)) if processes.is_main else MuteLog(folder)
     watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
     shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
     try:
-        log.truncate(saved["metrics_bytes"] if saved else 0)
-        _announce(shop, how, start.note)
-        return _run_stages(shop, start.model, saved)
+        with runtime.stop:
+            log.truncate(saved["metrics_bytes"] if saved else 0)
+            _announce(shop, how, start.note)
+            return _run_stages(shop, start.model, saved)
+    except RuntimeError as error:
+        explained = processes.explain(error)
+        _write_end(log, explained)
+        if explained is error:
+            raise
+        raise explained from error
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        code = 130 if stopped else 2 if isinstance(error, UserError) else 1
-        log.status("stopped" if stopped else "failed", code)
+        _write_end(log, error)
         raise
     finally:
         log.close()
 
 
-def find_start(folder: Path, recipe_text: str, resume: bool) -> tuple[dict[str, Any] | None, str]:
-    """Return the saved state to go on from, if any, and how the run starts, in words. The order counts.
+def _trackers(recipe: Recipe) -> tuple[str, ...]:
+    given = recipe.output.tracker
+    return tuple(name for name in ((given,) if isinstance(given, str) else given) if name != "none")
 
-    1. Not resuming, and the folder holds a run: refused.
-    2. Not resuming: from the beginning.
-    3. Resuming without a checkpoint: from the beginning, and it says so.
-    4. Resuming: from the checkpoint, if the recipe is the same.
 
-    Raises:
-        UserError: case 1, or case 4 with another recipe or an unreadable checkpoint.
-    """
-    if folder.is_file():
-        raise UserError(f"{folder} is a file; give a folder with --out")
-    holds_run = any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints", "recipe.yaml"))
-    if not resume and holds_run:
-        raise UserError(f"{folder} already holds a run\n  go on with --resume, or give another folder with --out")
-    if not resume:
-        return None, "start: from the beginning"
-    saved = checkpoint.read_state(folder)
-    if saved is None:
-        return None, f"start: {folder} holds no checkpoint, so from the beginning"
-    changed = compare_recipes(saved["recipe"], recipe_text)
-    fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
-    if fatal:
-        raise UserError(
-            f"{folder} was started with another recipe\n  " + "\n  ".join(fatal[:12]) + "\n  go on with the saved one, "
-            f"fixres train {folder / 'recipe.yaml'} --out {folder} --resume, or give another folder with --out"
-        )
-    how = f"start: from the checkpoint at step {saved['step']} of stage {saved['stage_index'] + 1}"
-    return saved, "; now ".join([how, *changed.values()])
+def _write_end(log: RunLog, error: BaseException) -> None:
+    """Write how the run ended; a disk without room for that must not hide why it ended."""
+    with contextlib.suppress(UserError):
+        log.status("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", _exit_code(error))
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, Stopped):
+        return EXIT_STOPPED
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return EXIT_USER_ERROR if isinstance(error, UserError) else 1
 
 
 def finished_outcome(folder: Path) -> Outcome | None:
@@ -134,19 +140,9 @@ def finished_outcome(folder: Path) -> Outcome | None:
     return Outcome(folder, event["rows"][-1]["size"], event["split"], event["num_images"], event["rows"], paired)
 
 
-def compare_recipes(saved: str, now: str) -> dict[str, str]:
-    """Return {key: "key: old -> new"} for every setting in which two recipe texts differ."""
-    old, new = (flatten(parse(text, "recipe.yaml").values) for text in (saved, now))
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys}
-
-
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
-    weights = recipe.model.weights
-    path, which = weights_and_kind(weights)
-    if path not in ("none", "pretrained") and Path(path).exists():
-        weights = str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
+    weights = _absolute_weights(recipe.model.weights)
     class_weights = recipe.data.class_weights
     if class_weights not in ("none", "auto"):
         class_weights = str(Path(class_weights).absolute())
@@ -157,12 +153,26 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
                 update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
             ),
             "model": recipe.model.model_copy(update={"weights": weights}),
+            "train": _absolute_teacher(recipe.train),
+            "fix": _absolute_teacher(recipe.fix),
+            "stages": tuple(map(_absolute_teacher, recipe.stages)),
             "optim": recipe.optim.model_copy(update={"state": state}),
         }
     )
 
 
-def _open(recipe: Recipe, folder: Path) -> tuple[Collection, Start]:
+def _absolute_weights(source: str) -> str:
+    path, which = weights_and_kind(source)
+    if path in ("", "none", "pretrained") or not Path(path).exists():
+        return source
+    return str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
+
+
+def _absolute_teacher(stage: Stage) -> Stage:
+    return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
+
+
+def _open(recipe: Recipe, folder: Path, world: int) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     collection = open_collection(recipe.data, split_file=folder / "split.json")
     torch.manual_seed(recipe.seed)
@@ -170,41 +180,20 @@ def _open(recipe: Recipe, folder: Path) -> tuple[Collection, Start]:
     for index, stage in enumerate(recipe.run_stages):
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
-        describe_stage(recipe, collection, start.model, index, size)
+        describe_stage(recipe, collection, start.model, index, size, world)
+        find_teacher(stage, size, collection, start.preprocess)
     for size in recipe.evaluation.sizes:
         models.at_size(start.model, size)
     return collection, start
 
 
-def dry_run(recipe: Recipe) -> list[str]:
-    """Return what a run would do: data, plan, steps, cost and the shape of the first batch; nothing is written."""
-    collection = open_collection(recipe.data)
-    torch.manual_seed(recipe.seed)
-    model = starting_network(recipe, collection).model
-    counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())
-    lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes)]
-    for index, stage in enumerate(recipe.run_stages):
-        size = recipe.train.size if stage.size == "auto" else stage.size
-        assert isinstance(size, int), "training stages have a size"
-        run = describe_stage(recipe, collection, model, index, size)
-        forward = models.gmacs(models.at_size(model, size), size)
-        # A backward pass costs about two forward ones.
-        total = (3 if run.plan.moves == "all" else 1) * forward * run.total_steps * stage.batch_size / 1000
-        when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
-        lines += [
-            f"stage {run.name}: {run.plan.describe()}",
-            f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]{when}, "
-            f"about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
-        ]
-    return lines
-
-
 def _announce(shop: Workshop, how: str, note: str) -> None:
     """Write what is about to run before anything runs; how it starts comes first."""
     shop.log.event("begin", text=how)
-    write_text(shop.folder / "recipe.yaml", shop.recipe_text)
-    about = {**environment(), "device": shop.runtime.describe(), "seed": shop.recipe.seed}
-    write_text(shop.folder / "environment.json", json.dumps(about, indent=2) + "\n")
+    if shop.runtime.processes.is_main:
+        write_text(shop.folder / "recipe.yaml", shop.recipe_text)
+        about = {**environment(), "device": shop.runtime.describe(), "seed": shop.recipe.seed}
+        write_text(shop.folder / "environment.json", json.dumps(about, indent=2) + "\n")
     collection = shop.collection
     shop.log.event(
         "start",
@@ -218,6 +207,9 @@ def _announce(shop: Workshop, how: str, note: str) -> None:
         report=collection.report,
         notes=[*collection.notes, *([note] if note else [])],
     )
+    if shop.recipe.runtime.deterministic:
+        shop.log.event("note", text=_DETERMINISTIC)
+    shop.log.settings(flatten(shop.recipe.model_dump(mode="json")))
     shop.log.status("running")
 
 
@@ -233,27 +225,43 @@ def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) 
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
         size = resumed["size"] if resumed else decide_size(shop, carried.model, index, carried.train_size)
-        run = describe_stage(recipe, shop.collection, carried.model, index, size)
+        world = shop.runtime.processes.shard.world
+        run = describe_stage(recipe, shop.collection, carried.model, index, size, world)
         carried.before = copy.deepcopy(carried.model) if run.name == "fix" else None
         carried.model = models.at_size(carried.model, size)
         _log_plan(shop, run)
-        fix_started = time.perf_counter()
-        state = run_stage(shop, run, carried.model, resumed)
+        from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
+        seconds = _solve(shop, run, carried, resumed, from_raw)
         if run.name == "fix":
             shop.log.event(
-                "fix", size=size, plan=_plan_fields(run), solver_seconds=round(time.perf_counter() - fix_started, 3)
+                "fix", size=size, plan=_plan_fields(run), solver=run.stage.solver, solver_seconds=round(seconds, 3)
             )
         else:
             carried.train_size = size
-        carried.label = state.shipped_label
-        if index + 1 < len(stages) and stages[index + 1].start_from == "raw":
-            carried.label = "raw"
-        else:
-            carried.model.load_state_dict(state.shipped.state_dict())
         if index + 1 < len(stages):
             _leave(shop, carried, index + 1, size)
     assert run is not None, "a recipe has at least one enabled stage"
-    return finish(shop, run, carried)
+    outcome = finish(shop, run, carried)
+    if shop.runtime.processes.is_main:
+        # Features are for going on after an interruption; the product is written.
+        shutil.rmtree(shop.folder / CACHE, ignore_errors=True)
+    return outcome
+
+
+def _solve(shop: Workshop, run: StageRun, carried: Carried, resumed: dict[str, Any] | None, from_raw: bool) -> float:
+    """Run one stage by its solver, leave what the next starts from in `carried`, and return the seconds it took.
+
+    `from_raw`: the next stage wants the weights without the average.
+    """
+    if run.stage.solver == "cached":
+        carried.label = "raw"
+        return solve_stage(shop, run, carried.model)
+    start = time.perf_counter()
+    state = run_stage(shop, run, carried.model, resumed)
+    carried.label = "raw" if from_raw else state.shipped_label
+    if not from_raw:
+        carried.model.load_state_dict(state.shipped.state_dict())
+    return time.perf_counter() - start
 
 
 def _log_plan(shop: Workshop, run: StageRun) -> None:
@@ -264,9 +272,12 @@ def _log_plan(shop: Workshop, run: StageRun) -> None:
         size=run.size,
         text=run.plan.describe(),
         total_steps=run.total_steps,
+        solver=run.stage.solver,
         preprocess=shop.preprocess.at(run.size).describe(),
         crop=run.stage.crop,
     )
+    if run.note:
+        shop.log.event("note", text=run.note)
     if run.class_weights is not None:
         pairs = sorted(zip(run.class_weights, shop.collection.classes, strict=True))
         (low, light), (high, heavy) = pairs[0], pairs[-1]
@@ -294,7 +305,8 @@ def _leave(shop: Workshop, carried: Carried, index: int, size: int) -> None:
         "size": size,
         "train_size": carried.train_size,
     }
-    write_with(shop.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
+    if shop.runtime.processes.is_main:
+        write_with(shop.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
 
 
 def _resume_carried(shop: Workshop, model: nn.Module, index: int) -> Carried:

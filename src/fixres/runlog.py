@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,49 +17,14 @@ from typing import Any
 import torch
 
 from fixres.errors import UserError
+from fixres.tracking import Pixels, Trackers, require_trackers, scalars_of
+from fixres.writing import cannot_write as _cannot_write
+from fixres.writing import write_text, write_with
+
+__all__ = ["Listener", "MuteLog", "RunLog", "environment", "read_events", "write_text", "write_with"]
 
 Listener = Callable[[dict[str, Any]], None]
 _PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: a reader sees the old content or the new, never a part."""
-    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Let `writer` fill a temporary file in the same folder, flush it to disk, then put it in place.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; the old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror or error}\n  make room, or name another place with --out")
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk; Windows has no such call.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def environment() -> dict[str, Any]:
@@ -107,51 +71,99 @@ def _git_commit() -> str | None:
 
 
 class RunLog:
-    """Appends events to RUN/metrics.jsonl, mirrors their numbers to a tracker and tells listeners."""
+    """Appends events to RUN/metrics.jsonl, mirrors their numbers to trackers and tells listeners."""
 
-    def __init__(self, folder: Path, tracker: str = "tensorboard", listeners: tuple[Listener, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tracker: str | Sequence[str] = "tensorboard",
+        listeners: tuple[Listener, ...] = (),
+        purge_step: int | None = None,
+    ) -> None:
+        """Make the folder. Trackers start with the first event, when it is known where a resumed run goes on.
+
+        Args:
+            folder: the run folder.
+            tracker: names of trackers; `none` is no name.
+            listeners: told about every event, progress and warnings.
+            purge_step: total step from which TensorBoard forgets what was there; None: after what `truncate` keeps.
+
+        Raises:
+            UserError: a tracker is not installed, or the folder cannot be made.
+        """
+        names = [tracker] if isinstance(tracker, str) else list(tracker)
+        self._names = [name for name in dict.fromkeys(names) if name != "none"]
+        require_trackers(self._names)
         self.folder = folder
         self.listeners = listeners
         self.step = 0
         """Last step an event named."""
+        self._purge_step = purge_step
+        self._trackers: Trackers | None = None
+        self._stage_steps: dict[int, int] = {}
+        self._last = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _cannot_write(folder, error) from error
-        self._writer = self._open_tracker() if tracker == "tensorboard" else None
-
-    def _open_tracker(self) -> Any:
-        # Importing it costs a second that a run without a tracker need not pay.
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.folder / "tensorboard"))
 
     @property
     def metrics_file(self) -> Path:
         """RUN/metrics.jsonl."""
         return self.folder / "metrics.jsonl"
 
+    @property
+    def trackers(self) -> Trackers:
+        """The trackers, started when they are first needed."""
+        if self._trackers is None:
+            self._trackers = Trackers(self._names, self.folder, self._purge_step, self._warn)
+        return self._trackers
+
     def truncate(self, num_bytes: int) -> None:
-        """Drop events written after a checkpoint, so that a resumed run does not repeat them."""
+        """Drop events written after a checkpoint, so that a resumed run does not repeat them, and count on from it."""
         if self.metrics_file.exists() and self.metrics_file.stat().st_size > num_bytes:
             os.truncate(self.metrics_file, num_bytes)
+        if not self.size():
+            return
+        for record in read_events(self.folder):
+            self._count(record)
+            self._last = record.get("total_step", self._last)
+        self._purge_step = self._last + 1 if self._purge_step is None else self._purge_step
 
     def size(self) -> int:
         """Return the length of metrics.jsonl in bytes."""
         return self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
 
+    def total_step(self, stage_index: int, step: int) -> int:
+        """Return the step of the whole run that is `step` of a stage, after the steps of the stages before it."""
+        return step + sum(steps for index, steps in self._stage_steps.items() if index < stage_index)
+
     def event(self, event: str, **fields: Any) -> None:
-        """Record one event. Scalars of train and eval events also go to the tracker."""
+        """Record one event; where it names a stage and a step, with the step of the whole run. Trackers follow."""
         record = {"event": event, **fields}
+        self._count(record)
         self.step = fields.get("step", self.step)
+        if "step" in fields and "stage_index" in fields:
+            record.setdefault("total_step", self.total_step(fields["stage_index"], fields["step"]))
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise _cannot_write(self.metrics_file, error) from error
-        self._track(record)
+        if event != "kept":
+            # That one looks back, at the best step.
+            self._last = record.get("total_step", self._last)
+        self.trackers.scalars(scalars_of(record), self._last)
         for listener in self.listeners:
             listener(record)
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Show the settings of the run, by dotted key, where trackers show such."""
+        self.trackers.settings(values)
+
+    def picture(self, tag: str, pixels: Pixels, total_step: int, caption: str = "") -> None:
+        """Show a picture uint8 `[H, W, 3]`, where a tracker shows pictures; metrics.jsonl does not name it."""
+        self.trackers.picture(tag, pixels, total_step, caption)
 
     def progress(self, **fields: Any) -> None:
         """Tell listeners how far the work is; nothing is recorded."""
@@ -159,38 +171,42 @@ class RunLog:
             listener({"event": "progress", **fields})
 
     def status(self, state: str, exit_code: int | None = None) -> None:
-        """Write RUN/status.json with the last step logged."""
-        content = {"state": state, "exit_code": exit_code, "step": self.step}
+        """Write RUN/status.json with the last step of the whole run that was logged."""
+        content = {"state": state, "exit_code": exit_code, "step": self._last}
         write_text(self.folder / "status.json", json.dumps(content) + "\n")
 
-    def _track(self, record: Mapping[str, Any]) -> None:
-        if self._writer is None:
-            return
-        try:
-            for tag, value in _scalars(record):
-                self._writer.add_scalar(tag, value, record.get("total_step", record.get("step", 0)))
-        except Exception as error:  # noqa: BLE001 - a tracker may never stop a run
-            warnings.warn(f"TensorBoard failed and is switched off for this run: {error}", stacklevel=2)
-            self._writer = None
-
     def close(self) -> None:
-        """Flush the tracker."""
-        if self._writer is not None:
-            self._writer.close()
+        """End the trackers."""
+        if self._trackers is not None:
+            self._trackers.close()
+
+    def _count(self, record: Mapping[str, Any]) -> None:
+        if record["event"] == "plan" and "stage_index" in record:
+            self._stage_steps[record["stage_index"]] = record["total_steps"]
+
+    def _warn(self, text: str) -> None:
+        # What a tracker does is no part of the run: a listener is told, metrics.jsonl stays the same.
+        for listener in self.listeners:
+            listener({"event": "warning", "text": text})
+        if not self.listeners:
+            warnings.warn(text, stacklevel=2)
 
 
-def _scalars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
-    stage = record.get("stage", "")
-    if record["event"] == "train":
-        return [(f"{stage}/{key}", record[key]) for key in ("loss", "lr", "images_per_second")]
-    if record["event"] == "eval":
-        return [
-            (f"{stage}/{record['split']}/{key}@{result['size']}", result[key])
-            for result in record["results"]
-            for key in ("top1", "top5", "loss", "ece")
-            if result[key] is not None
-        ]
-    return []
+class MuteLog(RunLog):
+    """The log of a process that is not the main one: it remembers the step and writes nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "none")
+
+    def truncate(self, num_bytes: int) -> None:
+        """Leave the file alone."""
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Remember the step."""
+        self.step = fields.get("step", self.step)
+
+    def status(self, state: str, exit_code: int | None = None) -> None:
+        """Leave the file alone."""
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:

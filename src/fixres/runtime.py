@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from fixres.allocation import keep_freed_memory
 from fixres.config import Runtime as RuntimeSettings
 from fixres.errors import UserError
+from fixres.processes import Processes
+from fixres.signals import StopSignals
+
+_STATISTICS = ("running_mean", "running_var")
 
 _AVAILABLE: dict[str, Callable[[], bool]] = {
     "cuda": torch.cuda.is_available,
@@ -52,14 +59,31 @@ class Runtime:
         # Accelerate keeps one state per process and refuses a second run with another precision or device.
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self.accelerator = Accelerator(
-            cpu=use_cpu, mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
+            cpu=use_cpu,
+            mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision],
+            # Every process keeps its own statistics until they are averaged, instead of the main one's winning.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=timedelta(seconds=settings.wait_seconds)),
+            ],
         )
+        self.processes = Processes(settings.wait_seconds)
+        self.stop = StopSignals()
+        self.micro_batch = settings.micro_batch
+        self.sync_bn = settings.sync_bn
+        if self.sync_bn and self.device.type == "cpu":
+            raise UserError("runtime.sync_bn needs accelerators, PyTorch has it for no CPU\n  leave it out")
 
     @property
     def device(self) -> torch.device:
         """The device networks and batches live on."""
         device: torch.device = self.accelerator.device
         return device
+
+    def keep_memory(self) -> None:
+        """Keep what a batch frees for the next one: for work that ends, and repeats the same allocations until then."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of the run."""
@@ -75,7 +99,10 @@ class Runtime:
         """Wrap a placed network and its optimizer for training, in this order: compile, then data parallel."""
         if self.compile:
             model = torch.compile(model)  # type: ignore[assignment]
-        return self.accelerator.prepare(model, optimizer)  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            # Its replacement is not in Accelerate yet, and would copy the main process's buffers once.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            return self.accelerator.prepare(model, optimizer)  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass, scaled where the precision needs it."""
@@ -86,6 +113,61 @@ class Runtime:
         if norm > 0:
             self.accelerator.clip_grad_norm_(model.parameters(), norm)
 
+    def accumulating(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of one micro-batch: processes exchange gradients in the last one only."""
+        if is_last or self.processes.shard.world == 1:
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(model)  # type: ignore[no-any-return]
+
+    def own_statistics(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return copies of the BatchNorm statistics, which differ between processes during training."""
+        return {k: v.detach().clone() for k, v in model.named_buffers() if k.endswith(_STATISTICS)}
+
+    def average_statistics(self, model: nn.Module) -> None:
+        """Give every process the mean of all processes' BatchNorm statistics, summed in the order of their ranks."""
+        if self.processes.shard.world == 1:
+            return
+        found = self.processes.gather({k: v.cpu() for k, v in self.own_statistics(model).items()})
+        buffers = dict(model.named_buffers())
+        for name in found[0]:
+            mean = torch.stack([one[name] for one in found]).double().mean(0)
+            buffers[name].copy_(mean)
+
+    @contextlib.contextmanager
+    def averaged(self, *models: nn.Module) -> Iterator[None]:
+        """Hold the averaged statistics while entered and the process's own again afterwards.
+
+        When a run measures or saves may then not matter to what it trains.
+        """
+        if self.processes.shard.world == 1:
+            yield
+            return
+        own = [self.own_statistics(model) for model in models]
+        for model in models:
+            self.average_statistics(model)
+        try:
+            yield
+        finally:
+            for model, kept in zip(models, own, strict=True):
+                buffers = dict(model.named_buffers())
+                for name, value in kept.items():
+                    buffers[name].copy_(value)
+
+    def random_state(self) -> dict[str, Any]:
+        """Return the state of this process's random generators, those of its device included."""
+        module = self._device_module()
+        return {"cpu": torch.get_rng_state(), "device": module.get_rng_state() if module is not None else None}
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Go on with the random numbers where `random_state` was taken."""
+        torch.set_rng_state(state["cpu"])
+        module = self._device_module()
+        if module is not None and state["device"] is not None:
+            module.set_rng_state(state["device"])
+
+    def _device_module(self) -> Any:
+        return None if self.device.type == "cpu" else torch.get_device_module(self.device)
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Compute the forward pass in the precision of the run."""
@@ -95,7 +177,9 @@ class Runtime:
     def describe(self) -> str:
         """Return the device, precision and threads in one line."""
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.machine()
-        return f"{self.device.type} ({name}), {self.precision}, {self.threads} threads"
+        world = self.processes.shard.world
+        count = f", {world} processes" if world > 1 else ""
+        return f"{self.device.type} ({name}), {self.precision}, {self.threads} threads{count}"
 
 
 def _precision(wanted: str, on_cpu: bool) -> str:

@@ -21,6 +21,9 @@ _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_DRAWS = 3
+"""Last coordinate of `draws`, so that they have nothing to do with the order of the same epoch."""
+_PIECE = 1 << 16
 
 
 def _mix(value: int) -> int:
@@ -39,8 +42,13 @@ def _hash(*coordinates: int) -> int:
 
 def _keys(num: int, base: int) -> npt.NDArray[np.uint64]:
     """Return `num` distinct 64-bit keys: outputs base + 1 ... base + num of the splitmix64 sequence."""
-    with np.errstate(over="ignore"):
-        return _mix_all(np.uint64(base) + np.arange(1, num + 1, dtype=np.uint64) * np.uint64(_GAMMA))
+    keys = np.arange(1, num + 1, dtype=np.uint64)
+    # In pieces: of ten million keys at once, what lies in between would take four times their memory.
+    for start in range(0, num, _PIECE):
+        piece = slice(start, start + _PIECE)
+        with np.errstate(over="ignore"):
+            keys[piece] = _mix_all(np.uint64(base) + keys[piece] * np.uint64(_GAMMA))
+    return keys
 
 
 def _mix_all(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -56,6 +64,11 @@ def sample_seed(seed: int, stage: int, epoch: int, index: int, copy: int) -> int
     `copy` counts earlier occurrences of the same index in the epoch, so repeated pictures are augmented differently.
     """
     return _hash(seed, stage, epoch, index, copy) >> 1
+
+
+def draws(num: int, *coordinates: int) -> npt.NDArray[np.float64]:
+    """Return `num` numbers in [0, 1), float64, that follow from the coordinates alone."""
+    return (_keys(num, _hash(*coordinates, _DRAWS)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def sample_draws(
@@ -82,7 +95,8 @@ def _permutations(num_items: int, num: int, *coordinates: int) -> Indices:
     """Return `num` places in 0 ... num_items - 1: permutations of all of them one after the other, the last one cut."""
     cycles = -(-num // num_items) if num else 0
     keys = _keys(cycles * num_items, _hash(*coordinates)).reshape(cycles, num_items)
-    return np.argsort(keys, axis=1, kind="stable").astype(np.int64, copy=False).ravel()[:num]
+    # No two keys are equal, so any sort gives the same order; a stable one takes half as much memory again.
+    return np.argsort(keys, axis=1).astype(np.int64, copy=False).ravel()[:num]
 
 
 def epoch_order(num_images: int, seed: int, stage: int, epoch: int) -> Indices:
@@ -182,7 +196,8 @@ def compat_order(
     """Return the whole epoch that FixRes' sampler divides among `world` processes, int64.
 
     The list of int(len_factor * num_images) entries is padded with its own head to ceil(repeats * num_images / world)
-    entries for each process; `rank_shard` gives the list of one. (The reference's training loop stops before the
+    entries for each process; `rank_shard` gives the list of one. Where that is more than its head can be, all of it,
+    the list goes round again, so that every process has its share. (The reference's training loop stops before the
     padding, and so does a recipe with `sampler: compat, repeats: 3, epoch_samples: 2.0`.)
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fixres import models
+from fixres.completion import CACHED_KEYS, CACHED_MOVES
 from fixres.config import Model, Recipe
 from fixres.data.collections import Collection
 from fixres.download import fetch_released
@@ -166,7 +167,11 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
     train = raw.get("train") or (raw.get("stages") or [{}])[0]
     return validate(
         {
-            **{key: value for key, value in raw.items() if key in ("optim", "schedule", "ema", "augment", "runtime")},
+            **{
+                key: value
+                for key, value in raw.items()
+                if key in ("optim", "schedule", "loss", "ema", "augment", "runtime")
+            },
             "seed": seed,
             "data": {**data, "exif": p.exif, "alpha": p.alpha},
             "model": {
@@ -177,7 +182,19 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
                 "std": p.std,
             },
             "train": {**train, "enabled": False, "size": product.train_size},
-            "fix": {**(own_fix if own_fix.get("enabled") else {}), **settings, "enabled": True},
+            "fix": {**_own_fix(own_fix, settings), **settings, "enabled": True},
             "evaluation": evaluation,
         }
     )
+
+
+def _own_fix(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a new fix keeps of the run's own: not its solver, where what is asked for now decides that."""
+    if not own.get("enabled"):
+        return {}
+    if "solver" in settings:
+        return dict(own)
+    moves = settings.get("moves", own.get("moves"))
+    if set(settings) - CACHED_KEYS or moves not in CACHED_MOVES:
+        return {**own, "solver": "sgd"}
+    return {**own, "solver": "cached"} if moves == "stats" else dict(own)

@@ -154,11 +154,11 @@ def _differences(runs: Sequence[Path]) -> tuple[Difference, Difference]:
     if any(list(table) != list(tables[0]) for table in tables):
         raise UserError("these runs report on different pictures and cannot be averaged")
     gains = np.array([list(table.values()) for table in tables])
-    return _difference(gains[..., 0]), _difference(gains[..., 1])
+    return difference(gains[..., 0]), difference(gains[..., 1])
 
 
-def _difference(gains: np.ndarray) -> Difference:
-    """Summarise gains `[seeds, N]`."""
+def difference(gains: np.ndarray) -> Difference:
+    """Summarise gains `[seeds, N]`: mean and interval over pictures, spread over seeds."""
     per_seed = gains.mean(axis=1)
     # A picture's outcomes under several seeds depend on each other, so the picture is the unit of the interval.
     per_picture = gains.mean(axis=0)

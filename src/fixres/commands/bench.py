@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from fixres.commands.answers import refuse_folder, write_answer
 from fixres.errors import UserError, did_you_mean
 from fixres.parsing import parse_flags
 
@@ -47,24 +46,96 @@ class LoaderFlags:
     """Write the result to this file; - for stdout."""
 
 
+@dataclass(frozen=True)
+class TrainFlags:
+    """Flags of `fixres bench train`."""
+
+    model: str = "resnet18"
+    """Architecture."""
+    size: Annotated[int, Field(ge=1)] = 128
+    """Side in pixels of the square the network sees."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Pictures per batch."""
+    vs: tuple[Literal["timm", "torch"], ...] = ("timm", "torch")
+    """What to run beside: the settings of timm's train.py, plain PyTorch with torchvision."""
+    repeat: Annotated[int, Field(ge=1)] = 5
+    """Turns of every side."""
+    steps: Annotated[int, Field(ge=1)] = 8
+    """Measured steps of a turn."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Loader processes of every side; 0: in the main process."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+
+
 def bench(words: Sequence[str]) -> int:
-    """`fixres bench loader [...]`."""
-    if words and words[0] == "loader":
-        return _loader(words[1:])
+    """`fixres bench loader|train|eval [...]`."""
+    from fixres.commands.bench_eval import bench_eval
+
+    parts = {"loader": _loader, "train": _train, "eval": bench_eval}
+    if words and words[0] in parts:
+        return parts[words[0]](words[1:])
     if set(words[:1]) & {"-h", "--help"}:
         return _loader(["--help"])
-    given = f"'{words[0]}' cannot be measured{did_you_mean(words[0], ['loader'])}" if words else "nothing to measure"
-    raise UserError(f"{given}\n  fixres bench loader [--data URI] [--vs torchvision] [--eval] [--json FILE]")
+    given = f"'{words[0]}' cannot be measured{did_you_mean(words[0], parts)}" if words else "nothing to measure"
+    raise UserError(
+        f"{given}\n  fixres bench loader [--data URI] [--vs torchvision] [--eval] [--json FILE]\n"
+        "  fixres bench train [--model NAME] [--size N] [--vs timm,torch] [--json FILE]\n"
+        "  fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino] [--json FILE]"
+    )
+
+
+def _train(words: Sequence[str]) -> int:
+    flags = parse_flags(words, TrainFlags, "fixres bench train", "Pictures trained per second, side by side, on a CPU.")
+    from fixres.bench_train import TrainBench, bench_train
+    from fixres.console import Console
+
+    refuse_folder(flags.json)
+    console = Console()
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    names = ("model", "size", "batch_size", "vs", "steps", "workers")
+    settings = TrainBench(repeats=flags.repeat, **{name: getattr(flags, name) for name in names})
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            answer = bench_train(settings, Path(folder), progress)
+        finally:
+            console.close()
+    rows = []
+    for name, side in answer["sides"].items():
+        words = [name, f"{side['images_per_second']:.1f}", f"{side['lowest']:.1f} to {side['highest']:.1f}"]
+        words += (
+            [f"{side['ratio']:.2f}", f"{side['ratio_lowest']:.2f} to {side['ratio_highest']:.2f}"]
+            if ("ratio" in side)
+            else ["", ""]
+        )
+        rows.append(words)
+    title = f"training {flags.model} at {flags.size} px, batch {flags.batch_size}, {flags.workers} workers, "
+    title += f"{answer['threads']} threads, median of {flags.repeat} turns of {flags.steps} steps"
+    console.table(title, ["", "img/s", "range", "ours / it", "range"], rows)
+    for name, side in answer["sides"].items():
+        if "cpu_ratio" in side:
+            spread = f"{side['cpu_ratio_lowest']:.2f} to {side['cpu_ratio_highest']:.2f}"
+            console.say(
+                f"in processor time, which other work disturbs less: {side['cpu_ratio']:.2f} x {name} ({spread})"
+            )
+    ms = answer["step_milliseconds"]
+    console.say(
+        f"a step of ours takes {ms['step']:.0f} ms: {ms['data']:.1f} for the batch, {ms['model']:.0f} for forward, "
+        f"backward and optimizer, {ms['host']:.1f} for all else ({100 * answer['host_ratio']:.1f} % of the update)"
+    )
+    write_answer(flags.json, answer)
+    return 0
 
 
 def _loader(words: Sequence[str]) -> int:
     flags = parse_flags(words, LoaderFlags, "fixres bench loader", "Pictures read per second, side by side.")
     from fixres.bench import LoaderBench, bench_loader, make_photographs
     from fixres.console import Console
-    from fixres.runlog import write_text
 
-    if flags.json is not None and flags.json.is_dir():
-        raise UserError(f"{flags.json} is a folder; give the name of a file")
+    refuse_folder(flags.json)
     console = Console()
 
     def progress(done: int, total: int) -> None:
@@ -95,12 +166,7 @@ def _loader(words: Sequence[str]) -> int:
     if flags.data is None:
         answer["data"] = "generated"
     _print(console, answer)
-    if flags.json is not None:
-        text = json.dumps(answer, indent=2) + "\n"
-        if str(flags.json) == "-":
-            sys.stdout.write(text)
-        else:
-            write_text(flags.json, text)
+    write_answer(flags.json, answer)
     return 0
 
 

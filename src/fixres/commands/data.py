@@ -12,6 +12,7 @@ import tyro
 from pydantic import Field
 
 from fixres.commands import making
+from fixres.commands.answers import refuse_folder
 from fixres.errors import UserError, did_you_mean
 from fixres.parsing import parse_flags
 
@@ -88,7 +89,7 @@ def check(words: Sequence[str], summary: str) -> int:
     from fixres.data.loader import resolve_workers
     from fixres.inspection import check as look
 
-    _refuse_folder(flags.json)
+    refuse_folder(flags.json)
     console = _console(flags.quiet)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
     try:
@@ -130,7 +131,7 @@ def stats(words: Sequence[str], summary: str) -> int:
     from fixres.data.loader import resolve_workers
     from fixres.inspection import statistics
 
-    _refuse_folder(flags.json)
+    refuse_folder(flags.json)
     console = _console(flags.quiet)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
     try:
@@ -194,11 +195,6 @@ def _bar(console: Console, what: str) -> Callable[[int, int], None]:
         console({"event": "progress", "what": what, "done": done, "total": total})
 
     return progress
-
-
-def _refuse_folder(path: Path | None) -> None:
-    if path is not None and path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file")
 
 
 def _deliver(text: str, json: str, path: Path | None) -> None:

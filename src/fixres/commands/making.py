@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from pydantic import Field
 
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.parsing import parse_flags
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def split(words: Sequence[str], summary: str) -> int:
     table = write_split_table(flags.uri, flags.out, val=flags.val, test=flags.test, seed=flags.seed, group=flags.group)
     console = Console(flags.quiet)
     for name, counts in table.counts.items():
-        groups = f" in {table.groups[name]:,} groups" if table.groups else ""
-        console.say(f"{name}: {sum(counts.values()):,} pictures of {len(counts):,} classes{groups}")
+        groups = f" in {counted(table.groups[name], 'group')}" if table.groups else ""
+        console.say(
+            f"{name}: {counted(sum(counts.values()), 'picture')} of {counted(len(counts), 'class', 'classes')}{groups}"
+        )
     for note in table.notes:
         console.say(f"note: {note}")
     sys.stdout.write(f"{table.uri}\n")
@@ -75,12 +77,14 @@ class PackFlags:
     """Longest side in pixels: larger pictures are made smaller. Left out, files are copied byte for byte."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """JPEG quality of pictures that are made smaller."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an unreadable picture does; skipped ones are counted and listed, never replaced."""
     quiet: bool = False
     """Print the paths only."""
 
 
 def pack(words: Sequence[str], summary: str) -> int:
-    """`fixres data pack URI --out DIR [--images-per-shard 1000] [--max-side N] [--quality 90]`."""
+    """`fixres data pack URI --out DIR [--images-per-shard 1000] [--max-side N] [--on-bad-image skip]`."""
     flags = parse_flags(words, PackFlags, "fixres data pack", summary)
     from fixres.config import Data
     from fixres.console import Console
@@ -93,6 +97,7 @@ def pack(words: Sequence[str], summary: str) -> int:
     for note in collection.notes:
         console.say(note)
     bar = _bar(console)
+    bad: list[str] = []
     try:
         paths = write_shards(
             collection,
@@ -100,10 +105,14 @@ def pack(words: Sequence[str], summary: str) -> int:
             images_per_shard=flags.images_per_shard,
             max_side=flags.max_side,
             quality=flags.quality,
+            on_bad_image=flags.on_bad_image,
+            bad=bad,
             progress=lambda done, total: bar("packing", done, total),
         )
     finally:
         console.close()
+    if bad:
+        console.warn(f"{counted(len(bad), 'picture')} left out because they cannot be read: {', '.join(bad)}")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
     return 0
 
@@ -219,7 +228,7 @@ def _in_words(report: Report) -> list[str]:
     state = "was there already" if report.was_there else "complete" if report.is_complete else "not complete"
     lines = [f"{report.name}: {report.num_classes:,} classes; pictures: {counts} ({state})"]
     if report.num_resumed:
-        lines.append(f"{report.num_resumed:,} pictures were there from an interrupted run")
+        lines.append(f"{counted(report.num_resumed, 'picture')} had been written from an interrupted run")
     lines += [f"{name}: {verdict}" for name, verdict in report.checksums.items()]
     return [*lines, *report.notes, f"licence: {report.license}"]
 

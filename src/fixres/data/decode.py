@@ -13,6 +13,7 @@ JPEG goes through simplejpeg, which is faster and pixel-identical to Pillow at f
 | CMYK, palette, grey          | RGB                                                |
 | more than 178,956,970 pixels | BadImage, decided from the header                  |
 | truncated, not a picture     | BadImage                                           |
+| JPEG with wrong bytes inside | what Pillow makes of it; `decode_with_flaw` tells  |
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import warnings
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
@@ -38,6 +40,9 @@ DECODER = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 
 _JPEG_START = b"\xff\xd8\xff"
 _START_OF_SCAN = 0xDA
+_PIXEL_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
+"""How libjpeg's warnings begin that speak of the pixels; simplejpeg refuses for other reasons too."""
+_PHONE_PICTURES = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,19 +74,28 @@ def decode(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white")
     Raises:
         BadImage: not a picture, damaged, or too large.
     """
+    return decode_with_flaw(data, name, exif, alpha)[0]
+
+
+def decode_with_flaw(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white") -> tuple[Image.Image, str]:
+    """Return what `decode` does, and what libjpeg says of wrong bytes inside a JPEG; nothing of a sound picture.
+
+    Raises:
+        BadImage: not a picture, damaged beyond decoding, or too large.
+    """
     if not data:
         raise BadImage(name, "the file is empty")
-    image = _decode_jpeg(data, name, exif)
+    image, flaw = _decode_jpeg(data, name, exif)
     if image is not None:
-        return image
+        return image, ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode_pillow(data, name, exif, alpha)
+            return _decode_pillow(data, name, exif, alpha), flaw
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise BadImage(name, "not a picture in any format that can be read") from None
+        raise BadImage(name, _what_instead(data)) from None
     except Image.DecompressionBombError:
         raise BadImage(name, f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever a damaged file makes them trip over
@@ -127,16 +141,39 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
     return image if transpose is None else image.transpose(transpose)
 
 
-def _decode_jpeg(data: bytes, name: str, exif: Exif) -> Image.Image | None:
-    """Return the picture, or None where Pillow has to decide."""
+def _what_instead(data: bytes) -> str:
+    """Return what data are that no decoder here takes."""
+    if data[4:8] == b"ftyp" and data[8:12] in _PHONE_PICTURES:
+        return "HEIC is not a picture format that is read here: convert it to JPEG (magick IN.heic OUT.jpg)"
+    return "not a picture in any format that can be read"
+
+
+def _decode_jpeg(data: bytes, name: str, exif: Exif) -> tuple[Image.Image | None, str]:
+    """Return the picture, or None where Pillow has to decide and, where that is for damage to the pixels, which."""
     if jpeg_size(data, name) is None:
-        return None
+        return None, ""
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        return None
-    image = Image.fromarray(pixels)
-    return turn(image, orientation_of(data)) if exif == "apply" else image
+        pixels = simplejpeg.decode_jpeg(data, "RGBA")
+    except ValueError as error:
+        return None, str(error) if str(error).startswith(_PIXEL_DAMAGE) else ""
+    image = _sharing(pixels)
+    return (turn(image, orientation_of(data)) if exif == "apply" else image), ""
+
+
+def _sharing(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return opaque pixels uint8 `[height, width, 4]` as an RGB picture in the same memory.
+
+    Pillow keeps RGB in four bytes a pixel, so it can take over RGBA that is declared to have no alpha. Three bytes a
+    pixel it would spread into a second copy, which costs a sixth of resizing the picture.
+    """
+    height, width, _ = pixels.shape
+    image = Image.frombuffer("RGBA", (width, height), pixels, "raw", "RGBA", 0, 1)
+    try:
+        image.im.setmode("RGB")
+        return image._new(image.im)
+    except (AttributeError, ValueError):
+        # Pillow promises these operations to itself only.
+        return Image.frombuffer("RGBA", (width, height), pixels, "raw", "RGBA", 0, 1).convert("RGB")
 
 
 def _head_length(data: bytes) -> int:

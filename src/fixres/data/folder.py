@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,9 +14,16 @@ from PIL import Image
 from fixres.config import Data
 from fixres.data.decode import Alpha, BadImage, Exif, decode
 from fixres.data.splits import Names, Split
-from fixres.errors import UserError, did_you_mean
+from fixres.errors import UserError, counted, did_you_mean
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
+
+_UNREAD = {".heic": "HEIC", ".heif": "HEIF", ".avif": "AVIF"}
+"""Formats of pictures that are not opened as such; passing them over in silence would lose a whole phone's worth."""
+_CONVERT = "convert to JPEG first, for example with ImageMagick: magick mogrify -format jpg *{ending}"
+_NO_PICTURE = "no picture by its name"
+_LOOSE = "outside the class folders"
+_NAMED = 3
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "dev", "eval", "evaluation", "valset"})
@@ -38,12 +47,31 @@ class Files:
             raise BadImage(path, f"cannot be read ({error.strerror})") from None
 
 
+class Ignored(NamedTuple):
+    """A file that was found and not used: its split, its path below the folder, and why."""
+
+    split: str
+    path: str
+    reason: str
+
+
+@dataclass
+class Found:
+    """What lies in a folder: its splits, notes, what it would be refused for, and what was passed over."""
+
+    uri: str
+    splits: dict[str, Split] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    faults: list[UserError] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+
 @dataclass
 class _Scan:
-    """Pictures of every class below one folder, and what was passed over."""
+    """Pictures of every class below one folder, and what was passed over: in the class folders, and beside them."""
 
     classes: dict[str, list[str]] = field(default_factory=dict)
-    loose: int = 0
+    loose: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
 
@@ -55,32 +83,14 @@ def open_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
     Raises:
         UserError: no such folder, no pictures, an empty class, pictures outside class folders.
     """
-    root = Path(body).expanduser().absolute()
-    _check_folder(root, body)
-    notes: list[str] = []
-    split_folders = _split_folders(root)
-    if split_folders:
-        others = sorted(_entry_names(root, folders=True) - set(split_folders.values()))
-        if others:
-            notes.append(f"not a split, ignored: {', '.join(others)} in {body}")
-    else:
-        misnamed = sorted(name for name in _entry_names(root, folders=True) if name.lower() in _MISNAMED)
-        if misnamed and any(_entry_names(root / name, folders=True) for name in misnamed):
-            raise UserError(
-                f"{body} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
-                "  rename the folders to train, val and test"
-            )
-    splits = {}
-    for name, folder in (split_folders or {"all": "."}).items():
-        scan = _scan(root, folder)
-        _check_scan(scan, name, root / folder)
-        notes += _scan_notes(scan, name)
-        splits[name] = _split(name, scan, root, data)
-    return f"folder:{root}", splits, notes
+    found = inspect_folder(data, body)
+    if found.faults:
+        raise found.faults[0]
+    return found.uri, found.splits, [*found.notes, *in_words(found.ignored)]
 
 
-def inspect_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[str], list[str]]:
-    """Return the URI, the splits, notes, and what `open_folder` would refuse the folder for.
+def inspect_folder(data: Data, body: str) -> Found:
+    """Return everything in the folder, with what `open_folder` would refuse it for as faults.
 
     A second folder for the same split keeps its own name.
 
@@ -89,27 +99,52 @@ def inspect_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[s
     """
     root = Path(body).expanduser().absolute()
     _check_folder(root, body)
-    faults: list[str] = []
+    found = Found(f"folder:{root}")
+    names = _entry_names(root, folders=True)
     try:
         folders = _split_folders(root)
     except UserError as error:
-        faults.append(str(error))
-        names = sorted(_entry_names(root, folders=True))
-        folders = {name: name for name in names if name.lower() in _SPLITS and _entry_names(root / name, folders=True)}
-    notes: list[str] = []
-    splits: dict[str, Split] = {}
+        found.faults.append(error)
+        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _holds_folders(root / name)}
+    if folders:
+        others = sorted(names - set(folders.values()))
+        if others:
+            found.notes.append(f"not a split, ignored: {', '.join(others)} in {body}")
+    else:
+        misnamed = sorted(name for name in names if name.lower() in _MISNAMED)
+        if any(_holds_folders(root / name) for name in misnamed):
+            found.faults.append(
+                UserError(
+                    f"{body} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
+                    "  rename the folders to train, val and test"
+                )
+            )
     for name, folder in (folders or {"all": "."}).items():
         scan = _scan(root, folder)
         try:
             _check_scan(scan, name, root / folder)
         except UserError as error:
-            faults.append(str(error).partition("\n")[0])
-        notes += _scan_notes(scan, name)
+            found.faults.append(error)
+        found.ignored += [Ignored(name, path, _why(path)) for path in sorted(scan.ignored)]
+        found.ignored += [Ignored(name, path, _LOOSE) for path in sorted(scan.loose)]
         if any(scan.classes.values()):
-            splits[name] = _split(name, scan, root, data)
-    if not splits:
-        raise UserError("\n".join(faults))
-    return f"folder:{root}", splits, notes, faults
+            found.splits[name] = _split(name, scan, root, data)
+    if not found.splits:
+        raise found.faults[0]
+    return found
+
+
+def in_words(ignored: Sequence[Ignored]) -> list[str]:
+    """Return a line for every split and reason, with the first files."""
+    by_kind: dict[tuple[str, str], list[str]] = {}
+    for split, path, reason in ignored:
+        by_kind.setdefault((split, reason), []).append(path)
+    lines = []
+    for (split, reason), paths in by_kind.items():
+        where = "" if split == "all" else f" of {split}"
+        num = f"{counted(len(paths), 'file')}{where} ignored, {reason}"
+        lines.append(f"{num}: {', '.join(paths[:_NAMED])}" + (", ..." if len(paths) > _NAMED else ""))
+    return lines
 
 
 def _check_folder(root: Path, given: str) -> None:
@@ -132,6 +167,10 @@ def _entry_names(folder: Path, *, folders: bool) -> set[str]:
         return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() is folders}
 
 
+def _holds_folders(folder: Path) -> bool:
+    return bool(_entry_names(folder, folders=True))
+
+
 def _listing(folder: Path | str) -> os._ScandirIterator[str]:
     try:
         return os.scandir(folder)
@@ -144,7 +183,7 @@ def _split_folders(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in sorted(_entry_names(root, folders=True)):
         split = _SPLITS.get(folder.lower())
-        if split is None or not _entry_names(root / folder, folders=True):
+        if split is None or not _holds_folders(root / folder):
             continue
         if split in found:
             raise UserError(f"{root} holds both {found[split]} and {folder}; only one may be the split '{split}'")
@@ -165,7 +204,7 @@ def _scan(root: Path, folder: str) -> _Scan:
             if entry.is_dir():
                 classes.append(entry.name)
             elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 - a Path per file is slow
-                scan.loose += 1
+                scan.loose.append(prefix + entry.name)
     for name in sorted(classes):
         found: list[str] = []
         _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, ())
@@ -196,30 +235,39 @@ def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
     if not any(scan.classes.values()):
         if scan.loose:
             raise UserError(
-                f"the {scan.loose} pictures of {folder} lie in the folder itself\n"
+                f"{counted(len(scan.loose), 'picture')} in the folder {folder} itself, and none in a class folder\n"
                 "  put the pictures of each class into a sub-folder named after the class"
             )
         raise UserError(
-            f"no pictures in {folder}\n  allowed are sub-folders, one per class, with files ending in "
-            + " ".join(sorted(EXTENSIONS))
+            f"no pictures in {folder}{_unread_in(scan.ignored)}\n  allowed are sub-folders, one per class, with files "
+            f"ending in {' '.join(sorted(EXTENSIONS))}"
         )
     empty = [name for name, paths in scan.classes.items() if not paths]
     if empty and split in ("train", "all"):
+        inside = [path for path in scan.ignored if set(path.split("/")) & set(empty)]
         raise UserError(
-            f"no pictures in the class folder{'s' if len(empty) > 1 else ''} {', '.join(empty)} of {folder}\n"
-            "  add pictures, or remove the folder"
+            f"no pictures in the class folder{'s' if len(empty) > 1 else ''} {', '.join(empty)} of {folder}"
+            f"{_unread_in(inside)}\n  add pictures, or remove the folder"
         )
 
 
-def _scan_notes(scan: _Scan, split: str) -> list[str]:
-    where = "" if split == "all" else f" of {split}"
-    notes = []
-    if scan.ignored:
-        example = sorted(scan.ignored)[0]
-        notes.append(f"{len(scan.ignored)} file(s) in the class folders{where} are no pictures, ignored: {example}")
-    if scan.loose:
-        notes.append(f"{scan.loose} picture(s){where} outside the class folders, ignored")
-    return notes
+def _why(path: str) -> str:
+    """Return why a file of a class folder is not used."""
+    ending = _ending(path)
+    return f"{_UNREAD[ending]}, {_CONVERT.format(ending=ending)}" if ending in _UNREAD else _NO_PICTURE
+
+
+def _unread_in(paths: Sequence[str]) -> str:
+    """Return what to say of files that are pictures for people but not for this program."""
+    unread = [path for path in paths if _ending(path) in _UNREAD]
+    if not unread:
+        return ""
+    ending = _ending(unread[0])
+    return f", but {counted(len(unread), 'file')} in {_UNREAD[ending]}: {_CONVERT.format(ending=ending)}"
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path per file is slow
 
 
 def _split(name: str, scan: _Scan, root: Path, data: Data) -> Split:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -22,17 +23,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from fixres.config import Stage
 from fixres.data.decode import BadImage
+from fixres.data.leftout import require_few_bad
 from fixres.data.memory import Held, can_hold, held_view
 from fixres.data.scaled import Encoded, ScaledJpeg, open_for_crop
 from fixres.data.splits import Split
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
+from fixres.processes import Shard
+from fixres.progression import Timeline, make_timeline
 from fixres.resolution import Preprocess
-from fixres.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, sample_seed
-from fixres.transforms import evaluation_crop, train_crop
+from fixres.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, rank_shard, sample_seed
+from fixres.transforms import train_crop
+from fixres.viewing import crops_of, num_crops
 
 OnBadImage = Literal["error", "skip"]
 Decode = Literal["fast", "full"]
 
+_ALL = Shard()
 _HOLD_AT_ONCE = 256
 """Pictures a worker sends back at a time while a split is read into memory."""
 
@@ -63,23 +69,35 @@ def resolve_workers(workers: int | Literal["auto"]) -> int:
     return min(8, usable)
 
 
-def steps_per_epoch(split: Split, stage: Stage, stage_index: int = 0) -> int:
-    """Return the number of full batches in an epoch.
+def steps_per_epoch(split: Split, stage: Stage, key: str = "train") -> int:
+    """Return the number of full batches in an epoch of the stage that the recipe calls `key`.
 
     Raises:
         UserError: the batch is larger than the epoch.
     """
     num_samples = num_epoch_samples(len(split), stage.epoch_samples)
     if stage.batch_size > num_samples:
-        section = "train" if stage_index == 0 else "fix"
-        epoch = f"the split '{split.name}' ({len(split)} pictures)"
+        epoch = f"the split '{split.name}' ({counted(len(split), 'picture')})"
         if stage.epoch_samples != 1.0:
-            epoch = f"an epoch of {num_samples} samples ({section}.epoch_samples {stage.epoch_samples:g})"
+            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples:g})"
         raise UserError(
-            f"{section}.batch_size {stage.batch_size} is larger than {epoch}\n"
-            f"  --{section}.batch_size {num_samples} is the largest that works"
+            f"{key}.batch_size {stage.batch_size} is larger than {epoch}\n"
+            f"  --{key}.batch_size {num_samples} is the largest that works"
         )
     return num_samples // stage.batch_size
+
+
+def stage_timeline(
+    split: Split, stage: Stage, size: int, *, seed: int, stage_index: int, key: str = "train"
+) -> Timeline:
+    """Return the steps of a stage whose own size is `size`, over `split`.
+
+    Raises:
+        UserError: a batch is larger than the epoch.
+    """
+    steps_per_epoch(split, stage, key)
+    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
+    return make_timeline(stage, size, num_samples, seed=seed, stage_index=stage_index)
 
 
 def train_batches(
@@ -93,39 +111,42 @@ def train_batches(
     bad: list[str],
     first_step: int = 0,
     on_bad_image: OnBadImage = "error",
+    max_bad_images: float = 0.01,
     decode: Decode = "fast",
     hold_gib: float = 1.0,
     pin_memory: bool = False,
+    shard: Shard = _ALL,
 ) -> Generator[Batch]:
     """Yield the batches of a whole stage, all epochs, from step `first_step` on; the last part of an epoch is dropped.
 
-    With `on_bad_image="skip"` a picture that cannot be read is left out of its batch and its path is appended to
-    `bad` once. `decode` and `hold_gib` are the recipe's: how JPEGs of a random crop are decoded, and up to which size a
-    split is held in memory.
+    Of every batch a process takes entries `rank`, `rank + world`, ...: its `shard`. With `on_bad_image="skip"` a
+    picture that cannot be read is left out of its batch and its path is appended to `bad` once; a batch of such
+    pictures alone is empty, `[0, 3, S, S]`. `max_bad_images` is the share of the split that may be left out
+    (`bad_image_limit`). `decode` and `hold_gib` are the recipe's: how JPEGs of a random crop are decoded, and up to
+    which size a split is held in memory.
 
     Raises:
-        UserError: the batch is larger than the split; from the iterator, a picture cannot be read, or none of a batch.
+        UserError: the batch is larger than the split; from the iterator, a picture cannot be read, or too many.
     """
-    steps = steps_per_epoch(split, stage, stage_index)
-    dataset = _TrainingSteps(split, stage, preprocess, (seed, stage_index), steps, decode)
-    wanted = range(first_step, steps * stage.epochs)
-    if wanted and can_hold(len(split), stage, preprocess, hold_gib):
+    timeline = stage_timeline(split, stage, preprocess.size, seed=seed, stage_index=stage_index)
+    dataset = _TrainingSteps(split, stage, preprocess, timeline, decode, shard)
+    wanted = range(first_step, timeline.total_steps)
+    if wanted and not stage.sizes and can_hold(len(split), stage, preprocess, hold_gib):
         made = _run_held(dataset, wanted, workers, pin_memory)
     else:
         made = _run(dataset, wanted, workers, pin_memory)
-    return _train_batches(made, on_bad_image, bad)
+    return _train_batches(made, split, on_bad_image, max_bad_images, bad)
 
 
-def _train_batches(made: Generator[_Made], on_bad_image: OnBadImage, bad: list[str]) -> Generator[Batch]:
+def _train_batches(
+    made: Generator[_Made], split: Split, on_bad_image: OnBadImage, max_bad_images: float, bad: list[str]
+) -> Generator[Batch]:
     # Closed at once: workers that wait for the garbage collector, behind a traceback, take seconds to end.
     with closing(made):
         for item in made:
             _report_bad(item, on_bad_image, bad)
-            if not len(item.indices):
-                raise UserError(
-                    f"none of the {len(item.bad)} pictures of a batch can be read, the first is {item.bad[0]}\n"
-                    "  remove them, or raise the batch size"
-                )
+            if item.bad:
+                require_few_bad(split, max_bad_images, bad, f"\n  the last one: {item.bad[-1]}")
             yield Batch(item.views[0], item.labels, item.indices)
 
 
@@ -138,16 +159,21 @@ def evaluation_batches(
     bad: list[str],
     on_bad_image: OnBadImage = "error",
     pin_memory: bool = False,
+    shard: Shard = _ALL,
 ) -> Generator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
     """Yield (pictures per preprocessing uint8 `[B, 3, S, S]`, labels, indices) in the order of the split, unpadded.
 
-    Every picture is read and decoded once, whatever the number of sizes.
+    A preprocessing that is a `viewing.View` of five crops gives five such tensors, one behind the other.
+
+    A process takes every `world`-th batch, so that the batches are the same for any number of them. Every picture is
+    read and decoded once, whatever the number of sizes.
 
     Raises:
         UserError: a picture cannot be read, unless `on_bad_image` is skip.
     """
     dataset = _EvaluationSteps(split, tuple(preprocesses), batch_size)
-    with closing(_run(dataset, range(-(-len(split) // batch_size)), workers, pin_memory)) as made:
+    steps = range(-(-len(split) // batch_size))[shard.rank :: shard.world]
+    with closing(_run(dataset, steps, workers, pin_memory)) as made:
         for item in made:
             _report_bad(item, on_bad_image, bad)
             if len(item.indices):
@@ -162,38 +188,38 @@ class _TrainingSteps(Dataset[_Made]):
         split: Split,
         stage: Stage,
         preprocess: Preprocess,
-        coordinates: tuple[int, int],
-        steps: int,
+        timeline: Timeline,
         decode: Decode,
+        shard: Shard,
     ) -> None:
         self.split, self.stage, self.preprocess = split, stage, preprocess
-        self.coordinates, self.steps = coordinates, steps
+        self.timeline, self.shard = timeline, shard
         is_fast = decode == "fast" and stage.crop == "random"
         self.encoded = split.source if is_fast and isinstance(split.source, Encoded) else None
         self._drawn: tuple[int, Indices, Indices] | None = None
 
     def __getitem__(self, step: int) -> _Made:
         epoch, indices, copies = self.chosen(step)
+        preprocess = self.preprocess.at(self.timeline.at(step).size)
         generator = torch.default_generator
         state = generator.get_state()
 
         def views(place: int) -> tuple[Tensor]:
             index = int(indices[place])
             picture = self._open(index)
-            generator.manual_seed(sample_seed(*self.coordinates, epoch, index, int(copies[place])))
-            return (train_crop(picture, self.stage, self.preprocess),)
+            generator.manual_seed(sample_seed(*self.timeline.coordinates, epoch, index, int(copies[place])))
+            return (train_crop(picture, self.stage, preprocess),)
 
         try:
-            return _make(self.split, indices, (self.preprocess.size,), views)
+            return _make(self.split, indices, (preprocess.size,), views)
         finally:
             generator.set_state(state)
 
     def chosen(self, step: int) -> tuple[int, Indices, Indices]:
-        """Return the epoch of a step, the pictures of its batch and the copy number of each."""
-        epoch, batch = divmod(step, self.steps)
-        span = slice(batch * self.stage.batch_size, (batch + 1) * self.stage.batch_size)
-        indices, copies = self._epoch(epoch)
-        return epoch, indices[span], copies[span]
+        """Return the epoch of a step, the pictures of this process's part of its batch and the copy number of each."""
+        at = self.timeline.at(step)
+        indices, copies = (part[at.start : at.start + at.batch_size] for part in self._epoch(at.epoch))
+        return at.epoch, rank_shard(indices, *self.shard), rank_shard(copies, *self.shard)
 
     def _open(self, index: int) -> Image.Image | ScaledJpeg:
         split, exif, alpha = self.split, self.preprocess.exif, self.preprocess.alpha
@@ -205,10 +231,15 @@ class _TrainingSteps(Dataset[_Made]):
     def _epoch(self, epoch: int) -> tuple[Indices, Indices]:
         """Return the pictures of an epoch in their order, and the copy number of each."""
         if self._drawn is None or self._drawn[0] != epoch:
-            stage, (seed, stage_index) = self.stage, self.coordinates
-            num_samples = num_epoch_samples(len(self.split), stage.epoch_samples)
+            stage, (seed, stage_index) = self.stage, self.timeline.coordinates
             order = epoch_indices(
-                self.split.labels, num_samples, stage.sampler, stage.repeats, seed=seed, stage=stage_index, epoch=epoch
+                self.split.labels,
+                self.timeline.num_samples,
+                stage.sampler,
+                stage.repeats,
+                seed=seed,
+                stage=stage_index,
+                epoch=epoch,
             )
             self._drawn = epoch, order, copy_numbers(order)
         return self._drawn[1:]
@@ -229,12 +260,12 @@ class _EvaluationSteps(Dataset[_Made]):
 
         def views(place: int) -> tuple[Tensor, ...]:
             first = self.preprocesses[0]
-            picture = self.split.read(start + place, first.exif, first.alpha)
+            picture, path = self.split.read(start + place, first.exif, first.alpha), self.split.paths[start + place]
             if self.squares_only and picture.width != picture.height:
-                raise BadImage(self.split.paths[start + place], "not square")
-            return tuple(evaluation_crop(picture, preprocess) for preprocess in self.preprocesses)
+                raise BadImage(path, "not square")
+            return tuple(crop for p in self.preprocesses for crop in crops_of(picture, p, path))
 
-        return _make(self.split, indices, tuple(preprocess.size for preprocess in self.preprocesses), views)
+        return _make(self.split, indices, tuple(p.size for p in self.preprocesses for _ in range(num_crops(p))), views)
 
 
 def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callable[[int], tuple[Tensor, ...]]) -> _Made:
@@ -283,7 +314,7 @@ def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) 
             batch_size=None,
             sampler=steps,
             num_workers=min(workers, len(steps)),
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             pin_memory=pin_memory,
             # Otherwise the loader draws its base seed from the generator that training shares.
             generator=torch.Generator(),
@@ -300,7 +331,7 @@ def _run_held(dataset: _TrainingSteps, steps: range, workers: int, pin_memory: b
         return
     for step in steps:
         epoch, indices, copies = dataset.chosen(step)
-        images = held.batch(dataset.stage, (*dataset.coordinates, epoch), indices, copies)
+        images = held.batch(dataset.stage, (*dataset.timeline.coordinates, epoch), indices, copies)
         labels = torch.from_numpy(dataset.split.labels[indices])
         yield _Made((images.pin_memory() if pin_memory else images,), labels, torch.from_numpy(indices), [])
 
@@ -321,10 +352,22 @@ def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
     return Held(pixels)
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """Prepare a loader process: one thread, and deaf to the signals that are meant for the main process."""
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole process group; the main process needs its workers to stop safely. SIGTERM stays as it
-    # is: with it the main process ends workers that it abandons, and ignoring it makes its exit wait forever.
+    # Signals reach a whole process group; the main process needs its workers to stop safely.
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_with_parent() -> None:
+    """End the worker at the main process's SIGTERM, with which it ends workers that it abandons, and at no other."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fixres.data.decode import Alpha, Exif
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.runlog import write_text
 from fixres.sampling import stratified_split
 
@@ -174,7 +174,7 @@ def carve(split: Split, fractions: Mapping[str, float], seed: int, split_file: P
         empty = [name for name, indices in parts.items() if not len(indices)]
         if empty:
             raise UserError(
-                f"{len(split)} pictures are too few to carve out {' and '.join(empty)}"
+                f"{counted(len(split), 'picture')} are too few to carve out {' and '.join(empty)}"
                 f" ({', '.join(f'{name} {share:.0%}' for name, share in fractions.items())})\n"
                 "  add pictures, or provide train, val and test folders"
             )

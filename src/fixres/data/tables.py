@@ -10,7 +10,7 @@ import csv
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config import Data
-from fixres.data.folder import Files
+from fixres.data.folder import EXTENSIONS, Files
 from fixres.data.splits import SPLIT_NAMES, Names, Split
 from fixres.data.uri import Address, parse_address
 from fixres.errors import UserError, did_you_mean, require_extra
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _COLUMNS = {"image": "path", "label": "label", "split": "split"}
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -58,11 +59,11 @@ def open_table(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]
     """
     address = parse_address("csv", body)
     columns = _Columns()
-    paths = Names(_fill(columns, address))
+    root = Path(address["root"] or Path(address.body).parent)
+    paths = Names(_fill(columns, address, root))
     if not len(paths):
         raise UserError(f"{address.body} lists no pictures\n  it needs one row per picture below the column names")
-    _refuse_duplicates(paths, columns, address.body)
-    root = Path(address["root"] or Path(address.body).parent)
+    _refuse_duplicates(paths, columns, address.body, root)
     labels, splits = (np.frombuffer(column, dtype=column.typecode) for column in (columns.labels, columns.splits))
     names = list(dict.fromkeys(SPLIT_NAMES.values()))
     found: dict[str, Split] = {}
@@ -125,6 +126,20 @@ def read_table(address: Address, group: str = "") -> Iterator[Row]:
         yield _row(path, line, cells, wanted)
 
 
+def listed_paths(table: Path) -> Iterator[str]:
+    """Yield the pictures in column `path` of a CSV, TSV, JSONL or Parquet file, relative paths from its folder on.
+
+    Raises:
+        UserError: it cannot be read, or has no such column; from the iterator, a line that cannot be used.
+    """
+    kind = table.suffix.lower()
+    wanted = {"image": _COLUMNS["image"]}
+    reader = {".jsonl": _jsonl, ".parquet": _parquet}.get(kind)
+    rows = reader(table, wanted, ()) if reader else _separated(table, kind, wanted, ())
+    for line, cells in rows:
+        yield str(table.parent / _row(table, line, cells, wanted).path)
+
+
 def _row(path: Path, line: int, cells: dict[str, str | None], wanted: dict[str, str]) -> Row:
     for role, text in cells.items():
         where = f"{path} line {line}: column '{wanted[role]}'"
@@ -144,26 +159,35 @@ def _row(path: Path, line: int, cells: dict[str, str | None], wanted: dict[str, 
     return Row(line, cells["image"] or "", label, SPLIT_NAMES.get(split.lower(), ""), group)
 
 
-def _fill(columns: _Columns, address: Address) -> Iterator[str]:
+def _fill(columns: _Columns, address: Address, root: Path) -> Iterator[str]:
     """Yield the paths; put everything else into `columns`."""
-    names = list(dict.fromkeys(SPLIT_NAMES.values()))
+    names, prefix = list(dict.fromkeys(SPLIT_NAMES.values())), f"{root}/"
     for row in read_table(address):
         columns.labels.append(columns.label_places.setdefault(row.label, len(columns.label_places)))
         columns.splits.append(names.index(row.split) if row.split else -1)
-        columns.hashes.append(hash(row.path))
+        columns.hashes.append(hash(_plain(row.path, prefix)))
         columns.lines.append(row.line)
         yield row.path
 
 
-def _refuse_duplicates(paths: Names, columns: _Columns, table: str) -> None:
+def _plain(path: str, prefix: str) -> str:
+    """Return the one spelling of a path below `prefix`. '..' stays: behind a link it leads somewhere else."""
+    if path.startswith(("/", "./")) or "//" in path or "/./" in path:
+        parts = "/".join(part for part in path.split("/") if part not in ("", "."))
+        return f"/{parts}".removeprefix(prefix) if path.startswith("/") else parts
+    return path
+
+
+def _refuse_duplicates(paths: Names, columns: _Columns, table: str, root: Path) -> None:
     hashes = np.frombuffer(columns.hashes, dtype=np.int64)
     order = np.argsort(hashes, kind="stable")
     for place in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]).tolist():
         first, second = order[place], order[place + 1]
-        if paths[first] == paths[second]:
+        names = list(dict.fromkeys((paths[first], paths[second])))
+        if len({_plain(name, f"{root}/") for name in names}) == 1:
             raise UserError(
                 f"{table} lines {columns.lines[first]} and {columns.lines[second]} list the same picture, "
-                f"{paths[first]}\n  keep one of them: twice in a split it counts double, in two splits it leaks"
+                f"{' and '.join(names)}\n  keep one of them: twice in a split it counts double, in two splits it leaks"
             )
 
 
@@ -180,6 +204,23 @@ def _require_columns(
             + ("--group NAME" if role == "group" else f"?{role}=NAME")
         )
     return {role: name for role, name in wanted.items() if name in present}
+
+
+def _refuse_other_layouts(path: Path, separator: str, first_line: Sequence[str], wanted: Mapping[str, str]) -> None:
+    """Refuse a table whose first line tells that it has another separator than its ending says, or no column names."""
+    for mark, name in _SEPARATORS.items():
+        if mark != separator and len(first_line) == 1 and mark in first_line[0]:
+            ending = {"\t": ".tsv", ",": ".csv"}.get(mark)
+            raise UserError(
+                f"{path} has {name} between its columns, where a {path.suffix} file has {_SEPARATORS[separator]}\n  "
+                + (f"rename it to end in {ending}" if ending else "save it again with commas, or as .tsv with tabs")
+            )
+    if any(cell.lower().endswith(tuple(EXTENSIONS)) for cell in first_line):
+        names = separator.join((wanted["image"], wanted["label"], "...")[: max(2, len(first_line))])
+        raise UserError(
+            f"{path} has no column names: its first line is a picture already, {separator.join(first_line)}\n"
+            f"  write a line of names above it: {names}"
+        )
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -201,7 +242,8 @@ def _lines(path: Path) -> Iterator[str]:
 def _separated(
     path: Path, kind: str, wanted: dict[str, str], optional: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
-    reader = csv.reader(_lines(path), delimiter="\t" if kind == ".tsv" else ",", strict=True)
+    separator = "\t" if kind == ".tsv" else ","
+    reader = csv.reader(_lines(path), delimiter=separator, strict=True)
     places: dict[str, int] = {}
     num_columns = 0
     while True:
@@ -216,6 +258,8 @@ def _separated(
             continue
         if not places:
             header = [cell.strip() for cell in cells]
+            if not all(name in header for role, name in wanted.items() if role not in optional):
+                _refuse_other_layouts(path, separator, header, wanted)
             if len(set(header)) < len(header):
                 raise UserError(f"{path} line {line}: a column name occurs twice: {', '.join(header)}\n  rename one")
             columns = _require_columns(path, header, wanted, optional)

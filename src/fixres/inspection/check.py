@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from fixres.config import Data
 from fixres.data.collections import absolute_uri, open_splits
 from fixres.data.decode import BadImage
-from fixres.data.folder import inspect_folder
+from fixres.data.folder import Ignored, in_words, inspect_folder
 from fixres.data.splits import THIRDS, Split, carve
-from fixres.errors import UserError, did_you_mean
+from fixres.errors import UserError, counted, did_you_mean
 from fixres.inspection.findings import Place, Report
 from fixres.inspection.likeness import BASELINE_PICTURES, HASH_LIMIT, agreement, close_pairs, copy_limit, detail
 from fixres.inspection.reading import FORMATS, TRAITS, Progress, Scanned, in_chunks, scan, wrong_type
@@ -30,24 +30,33 @@ _KIND_OF_REASON = (
     ("pixels", "too large"),
     ("memory", "too large"),
     ("cannot be read", "unreadable"),
+    ("holds no picture", "unreadable"),
+    ("server", "unreadable"),
     ("index", "unreadable"),
 )
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A collection as far as it can be opened: splits under their own class lists, notes, and what is at fault."""
+    """A collection as far as it can be opened: splits under their own class lists, and what is to be said of it."""
 
     uri: str
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    """Files that were passed over."""
     is_carved: bool = False
 
     @property
     def first(self) -> Split:
         """The split whose classes count: train, or the first there is."""
         return self.splits.get("train") or next(iter(self.splits.values()))
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, with a line for every reason why files were passed over."""
+        return [*self.notes, *in_words(self.ignored)]
 
 
 def open_anyhow(data: Data) -> Opened:
@@ -56,22 +65,22 @@ def open_anyhow(data: Data) -> Opened:
     Raises:
         UserError: there is nothing to look at.
     """
-    faults: list[str] = []
-    try:
-        uri, splits, notes = open_splits(data)
-    except UserError:
-        uri = absolute_uri(data.uri.strip())
-        if not uri.startswith("folder:"):
-            raise
-        uri, splits, notes, faults = inspect_folder(data, uri.partition(":")[2])
+    uri = absolute_uri(data.uri.strip())
+    if uri.startswith("folder:"):
+        found = inspect_folder(data, uri.partition(":")[2])
+        faults = (*(str(fault).partition("\n")[0] for fault in found.faults),)
+        opened = Opened(found.uri, found.splits, tuple(found.notes), faults, tuple(found.ignored))
+    else:
+        uri, found_splits, notes = open_splits(data)
+        opened = Opened(uri, found_splits, tuple(notes))
+    splits = opened.splits
     alone = next(iter(splits.values())) if len(splits) == 1 and set(splits) <= {"all", "train"} else None
     if alone is None:
-        return Opened(uri, splits, tuple(notes), tuple(faults))
+        return opened
     try:
-        parts = carve(alone, THIRDS, data.split_seed, None)
+        return replace(opened, splits=carve(alone, THIRDS, data.split_seed, None), is_carved=True)
     except UserError as error:
-        return Opened(uri, splits, (*notes, str(error).partition("\n")[0]), tuple(faults))
-    return Opened(uri, parts, tuple(notes), tuple(faults), is_carved=True)
+        return replace(opened, notes=(*opened.notes, str(error).partition("\n")[0]))
 
 
 def check(
@@ -99,6 +108,8 @@ def check(
         report.add("layout", fault)
     for note in opened.notes:
         report.add("passed over", note)
+    for split, path, reason in opened.ignored:
+        report.add("passed over", reason, Place(split, path, ""))
     _check_classes(opened, report)
     scanned = scan(splits, workers, progress)
     _check_files(splits, scanned, report)
@@ -121,7 +132,7 @@ def _check_classes(opened: Opened, report: Report) -> None:
         for cls, count in zip(split.classes, counts.tolist(), strict=True):
             if cls not in own.classes:
                 hint = did_you_mean(cls, own.classes)
-                report.add("classes differ", f"{name}: {cls}, {count} pictures{hint}")
+                report.add("classes differ", f"{name}: {cls}, {counted(count, 'picture')}{hint}")
         present = {cls for cls, count in zip(split.classes, counts.tolist(), strict=True) if count}
         for cls in own.classes:
             if cls not in present:
@@ -140,6 +151,8 @@ def _check_files(splits: Mapping[str, Split], scanned: Mapping[str, Scanned], re
         facts, bad = scanned[name].facts, scanned[name].bad
         for index, error in sorted(bad.items()):
             report.add(_kind_of(error), error.reason, _place(split, index))
+        for index, flaw in sorted(scanned[name].flaws.items()):
+            report.add("damaged inside", flaw, _place(split, index))
         for index in np.flatnonzero(facts["readable"]).tolist():
             is_really = wrong_type(split.paths[index], int(facts["format"][index]))
             if is_really:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from fixres.errors import counted
+
 Severity = Literal["error", "warning", "info"]
 
 
@@ -28,6 +30,7 @@ KINDS = {
     "too large": Kind("error", "more pixels than will be decoded"),
     "leak": Kind("error", "the same picture in two splits"),
     "conflicting labels": Kind("error", "the same picture in two classes"),
+    "damaged inside": Kind("warning", "JPEGs with wrong bytes: decoded, but parts may be grey or displaced"),
     "near-duplicate": Kind("warning", "pictures of two splits that look the same: look at them"),
     "duplicate": Kind("warning", "the same picture twice in a class"),
     "wrong type": Kind("warning", "the content is not what the name says; read by its content"),
@@ -99,7 +102,7 @@ class Report:
     def as_text(self, most: int = 3) -> str:
         """Return the table: a line per kind with its count, its meaning, and the first `most` examples below."""
         counts = ", ".join(f"{name} {num:,}" for name, num in self.num_images.items())
-        lines = [f"{self.uri}: {len(self.classes):,} classes; pictures: {counts}"]
+        lines = [f"{self.uri}: {counted(len(self.classes), 'class', 'classes')}; pictures: {counts}"]
         lines += self.remarks
         width = max((len(name) for name in self.findings), default=0)
         for name, kind in KINDS.items():
@@ -112,7 +115,7 @@ class Report:
             lines += [f"{'':9}{item}" for item in items[:most]]
             if len(items) > most:
                 lines.append(f"{'':9}... and {len(items) - most:,} more")
-        lines.append(f"{_number(self.count('error'), 'error')}, {_number(self.count('warning'), 'warning')}")
+        lines.append(f"{counted(self.count('error'), 'error')}, {counted(self.count('warning'), 'warning')}")
         return "".join(f"{_printable(line)}\n" for line in lines)
 
     def as_json(self) -> str:
@@ -150,10 +153,6 @@ def _items(items: Sequence[Item]) -> list[dict[str, Any]]:
         }
         for item in items
     ]
-
-
-def _number(num: int, what: str) -> str:
-    return f"{num:,} {what}{'' if num == 1 else 's'}"
 
 
 def _printable(text: str) -> str:

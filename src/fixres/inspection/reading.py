@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from fixres.data.decode import BadImage
+from fixres.data.decode import BadImage, decode_with_flaw
 from fixres.data.scaled import Encoded
 from fixres.data.splits import Split
 from fixres.errors import UserError
@@ -67,10 +67,11 @@ _LARGEST_CHUNK = 256
 
 @dataclass(frozen=True)
 class Scanned:
-    """The facts about every picture of a split, and those that could not be read by their place in it."""
+    """The facts about every picture of a split; by place, those that cannot be read and those with wrong bytes."""
 
     facts: Facts
     bad: dict[int, BadImage]
+    flaws: dict[int, str]
 
 
 def scan(splits: Mapping[str, Split], workers: int, progress: Progress | None = None) -> dict[str, Scanned]:
@@ -79,10 +80,11 @@ def scan(splits: Mapping[str, Split], workers: int, progress: Progress | None = 
     Raises:
         UserError: a process was killed.
     """
-    scanned = {name: Scanned(np.zeros(len(split), dtype=FACTS), {}) for name, split in splits.items()}
-    for name, start, (facts, bad) in in_chunks(splits, _examine_chunk, workers, progress):
-        scanned[name].facts[start : start + len(facts)] = facts
-        scanned[name].bad.update(bad)
+    scanned = {name: Scanned(np.zeros(len(split), dtype=FACTS), {}, {}) for name, split in splits.items()}
+    for name, start, chunk in in_chunks(splits, _examine_chunk, workers, progress):
+        scanned[name].facts[start : start + len(chunk.facts)] = chunk.facts
+        scanned[name].bad.update(chunk.bad)
+        scanned[name].flaws.update(chunk.flaws)
     return scanned
 
 
@@ -149,27 +151,29 @@ def _run_piece(piece: tuple[str, int, int]) -> Any:
     return _JOB["work"](_JOB["splits"][name], range(start, stop))
 
 
-def _examine_chunk(split: Split, places: range) -> tuple[Facts, dict[int, BadImage]]:
-    facts = np.zeros(len(places), dtype=FACTS)
-    bad: dict[int, BadImage] = {}
-    for row, place in zip(facts, places, strict=True):
+def _examine_chunk(split: Split, places: range) -> Scanned:
+    chunk = Scanned(np.zeros(len(places), dtype=FACTS), {}, {})
+    for row, place in zip(chunk.facts, places, strict=True):
         try:
-            _examine(split, place, row)
+            flaw = _examine(split, place, row)
         except BadImage as error:
-            bad[place] = error
+            chunk.bad[place] = error
         except MemoryError:
-            bad[place] = BadImage(split.paths[place], "too large for the memory of this machine")
-    return facts, bad
+            chunk.bad[place] = BadImage(split.paths[place], "too large for the memory of this machine")
+        else:
+            if flaw:
+                chunk.flaws[place] = flaw
+    return chunk
 
 
-def _examine(split: Split, place: int, row: Any) -> None:
-    """Fill the record of one picture; raises BadImage."""
-    path = split.paths[place]
+def _examine(split: Split, place: int, row: Any) -> str:
+    """Fill the record of one picture and return what is wrong inside it; raises BadImage."""
+    path, flaw = split.paths[place], ""
     if isinstance(split.source, Encoded):
         encoded = split.source.read_bytes(path)
         row["digest"], row["num_bytes"] = _digest(encoded), len(encoded)
         row["format"], row["traits"] = _header(encoded)
-        image = split.read(place)
+        image, flaw = decode_with_flaw(encoded, path, split.exif, split.alpha)
     else:
         image = split.read(place)
         pixels = np.asarray(image)
@@ -178,6 +182,7 @@ def _examine(split: Split, place: int, row: Any) -> None:
     small = thumbnail(image)
     row["likeness"], row["flat"] = likeness_hash(small), np.ptp(small) < 8
     row["readable"] = True
+    return flaw
 
 
 def _digest(data: bytes) -> npt.NDArray[np.uint64]:

@@ -47,11 +47,11 @@ class _Measure:
         sums, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
         extensions: Counter[str] = Counter()
         for row, place in enumerate(places):
-            extensions[os.path.splitext(split.paths[place])[1].lower()] += 1  # noqa: PTH122 - a Path is slow
             try:
                 image = split.read(place)
             except BadImage:
                 continue
+            extensions[os.path.splitext(split.paths[place])[1].lower()] += 1  # noqa: PTH122 - a Path is slow
             sizes[row] = image.size
             view = evaluation_crop(image, preprocess).numpy().astype(np.int64)
             sums += view.sum(axis=(1, 2))
@@ -66,8 +66,9 @@ class Statistics:
     uri: str
     classes: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
-    """Pictures by split and class."""
-    num_unreadable: int
+    """Readable pictures by split and class."""
+    unreadable: Mapping[str, int]
+    """Pictures by split that cannot be read; nothing below counts them."""
     quantiles: Mapping[str, tuple[float, ...]]
     """Width, height, short side, megapixels and aspect at `QUANTILES`, over all splits."""
     common_sizes: tuple[tuple[str, int], ...]
@@ -87,10 +88,15 @@ class Statistics:
 
     @property
     def class_weights(self) -> dict[str, float]:
-        """What `class_weights: auto` would make of the training pictures."""
+        """What `class_weights: auto` would make of the training pictures that can be read."""
         counts = self._training_counts()
         weights = inverse_frequency(np.array(list(counts.values()), dtype=np.int64)).tolist()
         return dict(zip(counts, weights, strict=True))
+
+    @property
+    def num_unreadable(self) -> int:
+        """Pictures that cannot be read, in all splits."""
+        return sum(self.unreadable.values())
 
     def _training_counts(self) -> Mapping[str, int]:
         return self.counts[self.measured_on]
@@ -103,6 +109,7 @@ class Statistics:
             "num_images": {name: sum(counts.values()) for name, counts in self.counts.items()},
             "counts": {name: dict(counts) for name, counts in self.counts.items()},
             "num_unreadable": self.num_unreadable,
+            "unreadable": dict(self.unreadable),
             "imbalance": self.imbalance,
             "class_weights": self.class_weights,
             "quantile_levels": QUANTILES,
@@ -151,7 +158,11 @@ class Statistics:
         if len(self.classes) > _MOST_CLASSES:
             lines.append(f"... and {len(self.classes) - _MOST_CLASSES:,} more classes (--json FILE has all)")
         totals = "".join(f"{sum(self.counts[name].values()):>9,}" for name in names)
-        return [*lines, f"{'pictures':<{width}}{totals}"]
+        lines.append(f"{'pictures':<{width}}{totals}")
+        if self.num_unreadable:
+            bad = "".join(f"{self.unreadable[name]:>9,}" for name in names)
+            lines.append(f"{'unreadable':<{width}}{bad}   not counted: fixres data check names them")
+        return lines
 
 
 def statistics(data: Data, workers: int, size: int = 64, progress: Progress | None = None) -> Statistics:
@@ -166,35 +177,30 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
     """
     opened = open_anyhow(data)
     training = opened.first.name
-    sizes: list[npt.NDArray[np.int64]] = []
+    sizes: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in opened.splits}
     sums, squares, num_views = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64), 0
     extensions: Counter[str] = Counter()
     for name, _, chunk in in_chunks(opened.splits, _Measure(size), workers, progress):
-        sizes.append(chunk.sizes)
+        sizes[name].append(chunk.sizes)
         extensions.update(chunk.extensions)
         if name == training:
             sums += chunk.sums
             squares += chunk.squares
             num_views += int((chunk.sizes[:, 0] > 0).sum())
-    known = np.concatenate(sizes)
-    num_unreadable = int((known[:, 0] == 0).sum())
-    known = known[known[:, 0] > 0]
+    by_split = {name: np.concatenate([*parts, np.empty((0, 2), np.int64)]) for name, parts in sizes.items()}
+    readable = {name: found[:, 0] > 0 for name, found in by_split.items()}
+    known = np.concatenate([found[readable[name]] for name, found in by_split.items()])
     if not num_views:
         raise BadImage(opened.uri, f"none of the pictures of {training} can be read\n  fixres data check names them")
     mean, std = _moments(sums, squares, num_views * size**2)
-    notes = (*(f"note: {note}" for note in (*opened.faults, *opened.notes)),)
-    if num_unreadable:
-        notes = (*notes, f"{num_unreadable:,} pictures cannot be read and are left out: fixres data check names them")
+    notes = (*(f"note: {note}" for note in (*opened.faults, *opened.all_notes)),)
     if opened.is_carved:
         notes = (*notes, f"no splits of its own: shown as carved with data.split_seed {data.split_seed}")
     return Statistics(
         uri=opened.uri,
         classes=tuple(dict.fromkeys(cls for split in (opened.first, *opened.splits.values()) for cls in split.classes)),
-        counts={
-            name: dict(zip(split.classes, split.counts().tolist(), strict=True))
-            for name, split in opened.splits.items()
-        },
-        num_unreadable=num_unreadable,
+        counts={name: _counts(split, readable[name]) for name, split in opened.splits.items()},
+        unreadable={name: int((~able).sum()) for name, able in readable.items()},
         quantiles=_quantiles(known),
         common_sizes=tuple(Counter(f"{w} x {h}" for w, h in known.tolist()).most_common(3)),
         extensions=dict(extensions.most_common()),
@@ -205,6 +211,11 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
         train_size=useful_train_size(float(np.median(known.min(axis=1)))),
         notes=notes,
     )
+
+
+def _counts(split: Split, readable: npt.NDArray[np.bool_]) -> dict[str, int]:
+    num = np.bincount(split.labels[readable], minlength=len(split.classes)).tolist()
+    return dict(zip(split.classes, num, strict=True))
 
 
 def useful_train_size(short_side: float) -> int:

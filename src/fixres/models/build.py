@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from fixres.errors import UserError
@@ -167,3 +168,9 @@ def require_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
                 more = f", and {len(names) - 6} more" if len(names) > 6 else ""
                 lines.append(f"  {what} ({len(names)}): {', '.join(names[:6])}{more}")
         raise UserError("\n".join(lines))
+
+
+def sync_norms(model: nn.Module) -> nn.Module:
+    """Return the network with BatchNorm over all processes in training; the same tensors under the same names."""
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import timm.layers
@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fixres.errors import UserError
 from fixres.models.build import architecture, build, in_channels, load_strict
 from fixres.models.sizes import evaluation_mode
-from fixres.resolution import Plan
+from fixres.models.stage import is_inside, last_stage
+from fixres.resolution import Plan, matching
 
 _NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
 
@@ -137,40 +138,78 @@ def _norms_upstream(order: Mapping[str, Any], after: Iterable[Any], start: Any =
     return upstream
 
 
-def make_plan(model: nn.Module, moves: str, size: int) -> Plan:
+def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = ()) -> Plan:
     """Return which tensors a stage at `size` may move.
 
     Args:
         model: the network.
         moves: `all`; `head`: the classifier's parameters; `head+stats`: these, and the running statistics of the
-            last norms (the published FixRes code: their affine weights stay); `auto`: head+stats where the last
-            norms are BatchNorm, head otherwise.
+            last norms (the published FixRes code: their affine weights stay); `head+norm`: these, the statistics and
+            the affine weights of the last norms (the words of the paper); `last-stage`: head, last norms and the
+            last stage whole (PNASNet in the paper); `stats`: the statistics alone, which needs no labels; `auto`:
+            head+stats where the last norms are BatchNorm, head otherwise.
         size: side in pixels of the stage.
+        freeze: module names and name patterns of parameters that stay as they are all the same; with `all` only.
 
     Raises:
-        UserError: head+stats and the last norm keeps no running statistics.
+        UserError: the network has no norm, statistics or stage of the kind, and the message names what suits it; a
+            pattern that matches nothing, or patterns that leave nothing to train.
     """
     parameters = dict(model.named_parameters())
     total = sum(p.numel() for p in parameters.values())
     if moves == "all":
-        norms = tuple(n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats)
-        return Plan("all", tuple(parameters), norms, _statistics(model, norms), total, total)
-    prefixes = head_names(model)
-    trained = tuple(n for n in parameters if any(n == p or n.startswith(p + ".") for p in prefixes))
-    norms = ()
-    if moves in ("auto", "head+stats"):
-        found = last_norms(model, size)
-        tracked = tuple(n for n in found if _keeps_statistics(model.get_submodule(n)))
-        if moves == "head+stats" and (not found or tracked != found):
-            what = ", ".join(f"{n} ({type(model.get_submodule(n)).__name__})" for n in found if n not in tracked)
-            reason = f"{what} keeps no running statistics" if found else "it has no norm"
-            raise UserError(
-                f"moves head+stats does not suit '{architecture(model)}': {reason}\n  use moves: head, or moves: all"
-            )
-        norms = tracked if tracked == found else ()
+        kept = matching(parameters, freeze)
+        trained = tuple(n for n in parameters if n not in kept)
+        if not trained:
+            raise UserError(f"freeze {', '.join(freeze)} leaves nothing of '{architecture(model)}' to train")
+        frozen = _frozen_modules(model, kept)
+        norms = tuple(name for name in _with_statistics(model, "") if not is_inside(name, frozen))
+        num_trained = sum(parameters[n].numel() for n in trained)
+        return Plan("all", trained, norms, _statistics(model, norms), num_trained, total, frozen=frozen)
+    assert not freeze, "only moves all has anything to freeze"
+    found = last_norms(model, size) if moves != "head" else ()
+    norms = tuple(name for name in found if _keeps_statistics(model.get_submodule(name)))
+    if moves in ("head+stats", "stats") and (not found or norms != found):
+        raise _without_statistics(model, moves, found, norms)
+    if moves == "head+norm" and not any(_has_parameters(model.get_submodule(name)) for name in found):
+        reason = "its last norm has no weights" if found else "it has no norm"
+        raise UserError(
+            f"moves head+norm does not suit '{architecture(model)}': {reason}\n  use moves: head, last-stage or all"
+        )
+    if moves == "auto":
+        norms = norms if norms == found else ()
         moves = "head+stats" if norms else "head"
+    heads = head_names(model) if moves != "stats" else ()
+    whole = last_stage(model, size, heads) if moves == "last-stage" else ()
+    wanted = (*heads, *whole, *(found if moves in ("head+norm", "last-stage") else ()))
+    trained = tuple(n for n in parameters if any(n == module or n.startswith(f"{module}.") for module in wanted))
+    live = dict.fromkeys(name for module in whole for name in _with_statistics(model, module))
+    norms = tuple(live | dict.fromkeys(norms))
     num_trained = sum(parameters[n].numel() for n in trained)
-    return Plan(moves, trained, norms, _statistics(model, norms), num_trained, total)
+    return Plan(moves, trained, norms, _statistics(model, norms), num_trained, total, whole)
+
+
+def _without_statistics(model: nn.Module, moves: str, found: tuple[str, ...], tracked: tuple[str, ...]) -> UserError:
+    what = ", ".join(f"{n} ({type(model.get_submodule(n)).__name__})" for n in found if n not in tracked)
+    reason = f"{what} keeps no running statistics" if found else "it has no norm"
+    others = "head, head+norm or all" if found else "head, or moves: all"
+    return UserError(f"moves {moves} does not suit '{architecture(model)}': {reason}\n  use moves: {others}")
+
+
+def _with_statistics(model: nn.Module, inside: str) -> tuple[str, ...]:
+    """Return the norms with running statistics in a module, or in all of the network."""
+    modules = model.get_submodule(inside).named_modules(prefix=inside)
+    return tuple(name for name, module in modules if _keeps_statistics(module))
+
+
+def _frozen_modules(model: nn.Module, kept: frozenset[str]) -> tuple[str, ...]:
+    """Return the outermost modules that have parameters, all of them in `kept`."""
+    frozen: list[str] = []
+    for name, module in model.named_modules():
+        own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
+        if name and own and kept.issuperset(own) and not is_inside(name, frozen):
+            frozen.append(name)
+    return tuple(frozen)
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

@@ -79,3 +79,5 @@ class Sheet:
     """Whether the class names are real; a folder without states none."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """What people call the classes."""
+    average: Mapping[str, Any] = field(default_factory=dict)
+    """Of an average of several networks: how it was made, and of which files."""

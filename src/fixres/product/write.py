@@ -76,6 +76,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
             "evaluation": dict(sheet.evaluation),
             "data": dict(sheet.data),
             "seed": sheet.seed,
+            **({"average": dict(sheet.average)} if sheet.average else {}),
         },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -107,11 +108,15 @@ def _card(config: Mapping[str, Any]) -> str:
     crop = f"{own['resize']} side to {own['resize_size']}, centre crop {own['test_size']}"
     if own["resize"] in ("squash", "pad"):
         crop = f"{own['resize']} to {own['test_size']}"
+    made = ""
+    if "average" in own:
+        used = [entry["source"] for entry in own["average"]["ingredients"] if entry["used"]]
+        made = f"\nThe mean ({own['average']['kind']}) of the weights of {len(used)} networks: {', '.join(used)}.\n"
     return (
         f"# {config['architecture']}, {config['num_classes']} classes\n\n"
         f"Trained at {own['train_size']} px, to be used at {own['test_size']} px: {crop}, "
         f"{config['pretrained_cfg']['interpolation']}; moved last: {own['moves']}; weights: {own['weights']}.\n"
-        f"{results}{note}\n"
+        f"{made}{results}{note}\n"
         f"```python\n{_usage(config['architecture'])}```\n\n"
         f"Licence of the training pictures: {licence}. "
         f"Starting weights: {own['data'].get('weights') or 'random'}{weights_licence}.\n"

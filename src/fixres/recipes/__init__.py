@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from fixres.completion import TRAIN, complete, named_stages, problems, source_key
+from fixres.combinations import problems
+from fixres.completion import TRAIN, complete, named_stages, source_key
 from fixres.config import Recipe
 from fixres.errors import UserError, did_you_mean
 from fixres.recipes.wording import mistakes
@@ -63,10 +64,11 @@ def find_recipe(name: str | Path) -> Path:
         raise UserError(f"'{name}' is a folder, not a recipe; to train on its pictures give --data.uri {name}")
     if path.is_file():
         return path
-    if path.suffix in _SUFFIXES or len(path.parts) > 1:
+    is_shipped = path.parts[:1] and any(known.startswith(f"{path.parts[0]}/") for known in shipped)
+    if path.suffix in _SUFFIXES or (len(path.parts) > 1 and not is_shipped):
         near = did_you_mean(path.name, _yaml_files(path.parent))
         raise UserError(f"recipe file '{name}' not found{near}")
-    hint = did_you_mean(str(name), shipped) or f"\n  shipped: {', '.join(shipped) or 'none'}"
+    hint = did_you_mean(str(name), shipped) or "\n  'fixres recipes' lists those there are"
     raise UserError(f"unknown recipe '{name}'{hint}\n  a file of your own ends in .yaml")
 
 
@@ -196,12 +198,27 @@ def _without_effect(document: Document, overrides: Mapping[str, Any], recipe: Re
     names = [name for name, stage in named_stages(recipe) if stage.enabled]
     sources = {f"{name}.{key}": source_key(f"{name}.{key}", _stage(raw, name)) for name in names for key in TRAIN}
     for key in overrides:
-        takers = [taker for taker, source in sources.items() if source == key and source != taker]
-        own = [taker for taker in takers if _is_given(document.values, taker)]
+        # train.batch_size, which a fix takes over, is in the first place that of train.
+        takers = [taker for taker, source in sources.items() if source == key and key not in sources]
+        own = [given for taker in takers if (given := _setting(document.values, taker))]
         if takers and len(own) == len(takers):
             verb = "is" if len(own) == 1 else "are"
             found.append((key, f"has no effect: {' and '.join(own)} {verb} set in {document.name}; use --{own[0]}"))
     return found
+
+
+def _setting(values: Mapping[str, Any], key: str) -> str:
+    """Return the key that settles the stage key `key` in a file, empty when none does.
+
+    It is the key itself; of a learning rate and its rule, base_lr where the file scales it, else lr.
+    """
+    stage, _, name = key.rpartition(".")
+    if name in ("lr", "base_lr", "lr_rule"):
+        settings = _stage(values, stage)
+        given = settings if isinstance(settings, Mapping) else {}
+        found = "base_lr" if given.get("base_lr") else "lr" if "lr" in given else ""
+        return f"{stage}.{found}" if found else ""
+    return key if _is_given(values, key) else ""
 
 
 def _locator(document: Document, flags: Mapping[str, str]) -> Locate:

@@ -112,6 +112,8 @@ def expected(kind: Kind) -> str:
         return f"one of {', '.join(map(repr, kind.choices))}" if len(kind.choices) > 1 else repr(kind.choices[0])
     if kind.elements is not None:
         element, number = kind.elements
+        if element.elements is not None:
+            return f"a list of [{', '.join(['number'] * (element.elements[1] or 1))}]"
         words = _NAMES.get(element.type, _OTHER)[1] + _bounds(element.bounds)
         return f"{number} {words}" if number is not None else f"a list of {words}"
     if get_origin(kind.type) is dict:
@@ -191,8 +193,10 @@ def _wrong_value(key: str, value: Any) -> str:
         return f"{key}: expected {what}, got {show(value)}"
     kind = kind_of_field(field)
     words = [word for member in kind.alternatives for word in member.choices]
-    # Three letters resemble too much: 'gpu' is not a misspelt 'xpu'.
-    hint = did_you_mean(value, words) if isinstance(value, str) and len(value) > 3 else ""
+    # Three letters resemble too much, 'gpu' is not a misspelt 'xpu', unless they are the same ones: 'sdg'.
+    if isinstance(value, str) and len(value) <= 3:
+        words = [word for word in words if sorted(word) == sorted(value.lower())]
+    hint = did_you_mean(value, words) if isinstance(value, str) else ""
     quoted = " (a text)" if isinstance(value, str) and _LOOKS_PLAIN.fullmatch(value) else ""
     return f"{key}: expected {expected(kind)}, got {show(value)}{quoted}{hint}"
 

@@ -167,4 +167,6 @@ class _Reader:
 
 
 def _is_flat(values: list[Any]) -> bool:
-    return not any(isinstance(value, list | dict) for value in values)
+    """Whether a list is written on one line: plain values, and lists of them such as points."""
+    plain = [value for value in values if not (isinstance(value, list) and _is_flat(value))]
+    return not any(isinstance(value, list | dict) for value in plain)

@@ -1,5 +1,5 @@
 """The report: one self-contained HTML page about one run or several."""
 
-from fixres.report.page import write_report
+from fixres.report.page import Report, read_report, write_report
 
-__all__ = ["write_report"]
+__all__ = ["Report", "read_report", "write_report"]

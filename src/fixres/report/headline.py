@@ -115,6 +115,7 @@ def _without_fix(record: Record, comparison: Comparison) -> Headline:
         "",
         f"At {row.get('size')} pixels, the network is right on {percent(row.get('top1'))} % of "
         f"{count(comparison.num_images, f'{comparison.split} picture')}.",
+        f"95 % interval: {interval(row.get('top1_ci95'))}. "
         "This run has no fix stage: `fixres fix RUN --size auto` adds one.",
     )
 

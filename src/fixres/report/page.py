@@ -2,26 +2,87 @@
 
 from __future__ import annotations
 
-import shlex
-import statistics
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from fixres import plots
+from fixres.drawing import ROLES
 from fixres.errors import UserError
-from fixres.recipes.yamltext import dump
 from fixres.report import sections
-from fixres.report.formats import MISSING, count, duration, interval, percent, points
-from fixres.report.headline import headline, repeats_headline, verdict_of
-from fixres.report.pictures import apparent_size, gallery
-from fixres.report.record import Record, number, read_run, same_but_for_seed
-from fixres.runlog import write_with
+from fixres.report.content import content, finite
+from fixres.report.findings import Findings, find
+from fixres.report.formats import MISSING, count, duration
+from fixres.report.headline import headline
+from fixres.report.overview import overview
+from fixres.report.pictures import apparent_size
+from fixres.report.pngs import write_pngs
+from fixres.report.quality import calibration_view, scores_view
+from fixres.report.record import Record, number, read_run
+from fixres.report.reproduce import reproduce
+from fixres.report.why import why
+from fixres.runlog import write_text, write_with
 
 View = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of one run or several; nothing is written before `write_html` and its like are called."""
+
+    findings: tuple[Findings, ...]
+
+    @cached_property
+    def views(self) -> View:
+        """What the template and the pictures are given."""
+        views = [_run(found, position) for position, found in enumerate(self.findings)]
+        records = [found.record for found in self.findings]
+        is_single = len(records) == 1
+        answers = [found.answers for found in self.findings]
+        return {
+            "title": records[0].name if is_single else f"{len(records)} runs",
+            "roles": {role: fallback for role, (_, fallback) in ROLES.items()},
+            "runs": views,
+            "is_single": is_single,
+            "overview": None if is_single else overview(records, answers, [view["id"] for view in views]),
+        }
+
+    def content(self) -> View:
+        """Return the content of the page as JSON values."""
+        plain: View = finite(content(self.findings))
+        return plain
+
+    def write_html(self, out: Path) -> Path:
+        """Write the page. Raises UserError when `out` cannot be written."""
+        page = _environment().get_template("report.html.j2").render(self.views)
+        write_with(out, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+        return out
+
+    def write_json(self, out: Path) -> Path:
+        """Write the content of the page. Raises UserError when `out` cannot be written."""
+        write_text(out, json.dumps(self.content(), indent=1, ensure_ascii=False) + "\n")
+        return out
+
+    def write_png(self, folder: Path) -> list[Path]:
+        """Write every chart and every sheet of pictures. Raises UserError when `folder` cannot be written."""
+        return write_pngs(self.views, folder)
+
+
+def read_report(runs: Sequence[Path]) -> Report:
+    """Read run folders and work out what there is to say.
+
+    Raises:
+        UserError: there is no run, or a folder holds none.
+    """
+    if not runs:
+        raise UserError("no run given\n  fixres report RUN [RUN ...] --out report.html")
+    records = [read_run(Path(run)) for run in runs]
+    return Report(tuple(find(record, len(records)) for record in records))
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -30,33 +91,17 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     The page asks for nothing from outside: styles, charts and pictures are inside it. What a run has not logged yet is
     named as missing. Raises UserError when there is no run, a folder holds none, or `out` cannot be written.
     """
-    if not runs:
-        raise UserError("no run given\n  fixres report RUN [RUN ...] --out report.html")
-    records = [read_run(Path(run)) for run in runs]
-    page = _environment().get_template("report.html.j2").render(_page(records))
-    write_with(Path(out), lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    return Path(out)
+    return read_report(runs).write_html(Path(out))
 
 
-def _page(records: Sequence[Record]) -> View:
-    views = [_run(record, position) for position, record in enumerate(records)]
-    is_single = len(records) == 1
-    return {
-        "title": records[0].name if is_single else f"{len(records)} runs",
-        "roles": {role: fallback for role, (_, fallback) in plots.ROLES.items()},
-        "runs": views,
-        "is_single": is_single,
-        "overview": None if is_single else _overview(records, views),
-    }
-
-
-def _run(record: Record, position: int) -> View:
+def _run(found: Findings, position: int) -> View:
+    record = found.record
     done = record.last("done") or {}
     return {
         "id": f"run{position + 1}",
         "name": record.name,
         "state": record.state,
-        "model": record.section("model").get("name") or record.product.get("architecture") or "",
+        "model": record.model,
         "data": record.section("data").get("uri") or "",
         "seed": record.recipe.get("seed"),
         "train_size": record.train_size,
@@ -69,13 +114,17 @@ def _run(record: Record, position: int) -> View:
         ),
         "comparison": _comparison(record),
         "size": _size(record),
-        "training": [{**chart, "svg": Markup(chart["svg"])} for chart in sections.training_charts(record)],
-        "errors": _errors(record),
-        "gallery": gallery(record),
+        "training": sections.training_charts(record),
+        "errors": _errors(found),
+        "gallery": found.gallery,
+        "scores": scores_view(found.scores),
+        "calibration": calibration_view(found.calibration),
+        "mistakes": found.mistakes,
         "apparent": apparent_size(record),
+        "why": why(record),
         "predictions": _predictions(record),
         "plan": _plan(record),
-        "reproduce": _reproduce(record),
+        "reproduce": reproduce(record),
         "notes": _notes(record),
     }
 
@@ -105,9 +154,9 @@ def _size(record: Record) -> View | None:
     return {
         "split": sweep.get("split"),
         "num_images": sweep.get("num_images"),
-        "wide": Markup(plots.accuracy_against_size(curves, marks, title, plots.WIDE)),
-        "narrow": Markup(plots.accuracy_against_size(curves, marks, title, plots.NARROW)),
-        "cost": Markup(plots.accuracy_against_cost(curves, marks, cost_title)) if has_cost else "",
+        "wide": plots.accuracy_against_size(curves, marks, title, plots.WIDE),
+        "narrow": plots.accuracy_against_size(curves, marks, title, plots.NARROW),
+        "cost": plots.accuracy_against_cost(curves, marks, cost_title) if has_cost else "",
         "cost_note": sections.cost_note(record),
         "rows": sections.size_rows(record),
         "has_fixed": record.sweep("fixed") is not None,
@@ -115,21 +164,30 @@ def _size(record: Record) -> View | None:
     }
 
 
-def _errors(record: Record) -> View | None:
+def _errors(found: Findings) -> View | None:
+    record = found.record
     confusion, before, split, size = sections.confusions(record)
+    if not confusion and found.answers is not None and record.comparison is not None:
+        # More classes than the log holds a matrix of: recounted from the table of answers.
+        confusion, before = found.answers.confusion(found.answers.final), None
+        split, size = record.comparison.split, record.test_size or 0
+        if found.answers.before is not None:
+            before = found.answers.confusion(found.answers.before)
     if not confusion:
         return None
     names = record.classes
     rows = sections.class_rows(confusion, before, names)
     is_table = len(confusion) <= sections.MAX_CLASSES_IN_TABLE
     worst_first = sorted(rows, key=lambda row: row.recall) if len(rows) > sections.MAX_CLASSES_LISTED else rows
-    heatmap = "" if is_table else plots.confusion_heatmap(confusion, f"Confusion matrix of {len(confusion)} classes")
+    is_drawn = len(confusion) <= sections.MAX_CLASSES_DRAWN
+    title = f"Confusion matrix of {len(confusion)} classes"
+    heatmap = plots.confusion_heatmap(confusion, title, names) if is_drawn else ""
     return {
         "split": split,
         "size": size,
         "names": [row.name for row in rows],
         "matrix": [[(c, c / max(1, sum(counts))) for c in counts] for counts in confusion] if is_table else [],
-        "heatmap": Markup(heatmap),
+        "heatmap": heatmap,
         "classes": worst_first[: sections.MAX_CLASSES_LISTED],
         "num_classes": len(rows),
         "is_small": len(rows) <= sections.MAX_CLASSES_BESIDE,
@@ -167,89 +225,10 @@ def _plan(record: Record) -> View | None:
     }
 
 
-def _reproduce(record: Record) -> View:
-    environment = dict(record.environment)
-    command = environment.pop("command", None)
-    if isinstance(command, list):
-        command = shlex.join(str(word) for word in command)
-    return {
-        "command": command or "",
-        "again": shlex.join(["fixres", "train", str(record.folder / "recipe.yaml"), "--out", "NEW"]),
-        "facts": _flat({"seed": record.recipe.get("seed"), **environment}),
-        "recipe": dump(dict(record.recipe)) if record.recipe else "",
-    }
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in facts.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{name}: " if key != "versions" else "")
-        elif isinstance(value, list):
-            rows.append((name, ", ".join(str(item) for item in value)))
-        elif value is not None and value != "":
-            rows.append((name, str(value)))
-    return rows
-
-
 def _notes(record: Record) -> list[str]:
     if record.state == "done":
         return record.notes
     return [f"State of the run: {record.state}. The page shows what it has logged so far.", *record.notes]
-
-
-def _overview(records: Sequence[Record], views: Sequence[View]) -> View:
-    is_repeat = same_but_for_seed(records)
-    curves = sections.run_curves(records, is_repeat)
-    title = "Top-1 accuracy against size of " + ", ".join(record.name for record in records)
-    return {
-        "headline": repeats_headline(records) if is_repeat else None,
-        "is_repeat": is_repeat,
-        "means": _means(records) if is_repeat else [],
-        "rows": [_overview_row(record, view) for record, view in zip(records, views, strict=True)],
-        "wide": Markup(plots.accuracy_against_size(curves, {}, title, plots.WIDE)) if curves else "",
-        "narrow": Markup(plots.accuracy_against_size(curves, {}, title, plots.NARROW)) if curves else "",
-    }
-
-
-def _means(records: Sequence[Record]) -> list[str]:
-    """Return mean and standard deviation of each accuracy and of the paired difference, where every run has them."""
-    comparisons = [record.comparison for record in records]
-    columns = [
-        [number((c.row(label) or {}).get("top1")) if c else None for c in comparisons] for label in sections.LABELS
-    ]
-    columns.append([number(c.paired.get("difference")) if c else None for c in comparisons])
-    means = []
-    for position, column in enumerate(columns):
-        known = [value for value in column if value is not None]
-        if len(known) < len(records):
-            means.append(MISSING)
-            continue
-        write = percent if position < len(sections.LABELS) else points
-        means.append(f"{write(statistics.mean(known))} ± {statistics.stdev(known):.1f}")
-    return means
-
-
-def _overview_row(record: Record, view: View) -> View:
-    comparison = record.comparison
-    by_label = {str(row.get("label")): row for row in comparison.rows} if comparison else {}
-    paired = comparison.paired if comparison else {}
-    difference = number(paired.get("difference"))
-    done = record.last("done") or {}
-    return {
-        "id": view["id"],
-        "name": record.name,
-        "model": view["model"],
-        "seed": view["seed"],
-        "sizes": " → ".join(str(size) for size in dict.fromkeys((record.train_size, record.test_size)) if size),
-        "where": f"{comparison.split}, {comparison.num_images:,}" if comparison else MISSING,
-        "top1": [percent(by_label.get(label, {}).get("top1")) for label in sections.LABELS],
-        "difference": points(difference) if difference is not None else MISSING,
-        "interval": interval(paired.get("ci95"), is_signed=True),
-        "verdict": verdict_of(paired),
-        "time": duration(done.get("seconds")),
-    }
 
 
 def _environment() -> Environment:

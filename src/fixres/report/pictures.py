@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,10 @@ from fixres.transforms import evaluation_crop, train_crop
 
 NUM_PICTURES = 6
 TRAINING_CROP_SEED = 0
+MAX_BYTES = 40_000
+"""Of one picture on a page about one run."""
+_QUALITIES = (92, 80, 65)
+_SMALLEST = 32
 
 
 @dataclass(frozen=True)
@@ -53,31 +58,58 @@ class Gallery:
     license: str = ""
     problem: str = ""
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether a picture lost detail so that the page stays small."""
+        return any(picture.uri.startswith("data:image/jpeg") for row in self.rows for picture in row.pictures)
 
-def gallery(record: Record) -> Gallery:
-    """Return the pictures of a run's report split, read again from the collection of its recipe."""
-    data_section = record.section("data")
-    licence = str(data_section.get("license") or "")
-    if not data_section.get("uri"):
-        return Gallery(license=licence, problem="the recipe in the run folder names no collection")
+
+def open_pictures(record: Record) -> Split | str:
+    """Return the report split, read again from the collection of the recipe, or the reason why it cannot be read."""
+    if not record.section("data").get("uri"):
+        return "the recipe in the run folder names no collection"
     if record.train_size is None or record.test_size is None:
-        return Gallery(license=licence, problem="the run folder does not say at which size the network was trained")
+        return "the run folder does not say at which size the network was trained"
+    saved = record.folder / "split.json"
     try:
-        split = _report_split(record)
-        rows = _rows(record, split, _choose(record, split))
+        collection = open_collection(
+            Data.model_validate(record.section("data")),
+            split_file=saved if saved.is_file() else None,
+            classes=record.classes or None,
+        )
+        return collection.split(record.comparison.split if record.comparison else collection.report)
     except (UserError, OSError, ValueError) as problem:
-        return Gallery(license=licence, problem=f"they cannot be read any more: {str(problem).rstrip('.')}")
+        return _unreadable(problem)
+
+
+def gallery(record: Record, opened: Split | str | None = None, max_bytes: int = MAX_BYTES) -> Gallery:
+    """Return the pictures of a run's report split, as the network saw them in training and sees them at both sizes."""
+    licence = str(record.section("data").get("license") or "")
+    split = open_pictures(record) if opened is None else opened
+    if isinstance(split, str):
+        return Gallery(license=licence, problem=split)
+    try:
+        rows = _rows(record, split, _choose(record, split), max_bytes)
+    except (UserError, OSError, ValueError) as problem:
+        return Gallery(license=licence, problem=_unreadable(problem))
     return Gallery(rows=rows, split=split.name, license=licence)
 
 
-def _report_split(record: Record) -> Split:
-    saved = record.folder / "split.json"
-    collection = open_collection(
-        Data.model_validate(record.section("data")),
-        split_file=saved if saved.is_file() else None,
-        classes=record.classes or None,
-    )
-    return collection.split(record.comparison.split if record.comparison else collection.report)
+def as_tested(record: Record, split: Split, indices: Sequence[int], max_bytes: int = MAX_BYTES) -> list[Picture]:
+    """Return pictures as the shipped network sees them, with what they are.
+
+    Raises:
+        UserError: a picture cannot be read any more.
+    """
+    preprocess = preprocess_of(record, int(record.test_size or 0))
+    crops = [evaluation_crop(split.read(index), preprocess) for index in indices]
+    row = _row("As tested", "", crops, preprocess.size, split, list(indices), max_bytes)
+    truths = (str(split.classes[int(split.labels[index])]) for index in indices)
+    return [replace(picture, truth=truth) for picture, truth in zip(row.pictures, truths, strict=True)]
+
+
+def _unreadable(problem: Exception) -> str:
+    return f"they cannot be read any more: {str(problem).rstrip('.')}"
 
 
 def _choose(record: Record, split: Split) -> list[int]:
@@ -92,7 +124,7 @@ def _choose(record: Record, split: Split) -> list[int]:
     return list(dict.fromkeys(predicted + spread))[:NUM_PICTURES]
 
 
-def _rows(record: Record, split: Split, indices: list[int]) -> tuple[Row, ...]:
+def _rows(record: Record, split: Split, indices: list[int], max_bytes: int) -> tuple[Row, ...]:
     train_size, test_size = int(record.train_size or 0), int(record.test_size or 0)
     images = [split.read(index) for index in indices]
     largest = max(train_size, test_size)
@@ -103,12 +135,12 @@ def _rows(record: Record, split: Split, indices: list[int]) -> tuple[Row, ...]:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(TRAINING_CROP_SEED)
             crops = [train_crop(image, stage, before) for image in images]
-        rows.append(_row("In training", _crop_note(stage), crops, largest, split, indices))
+        rows.append(_row("In training", _crop_note(stage), crops, largest, split, indices, max_bytes))
     for size in dict.fromkeys((train_size, test_size)):
         preprocess = before.at(size)
         crops = [evaluation_crop(image, preprocess) for image in images]
         role = "at the train size" if size == train_size else "at the test size"
-        rows.append(_row(f"In testing, {role}", preprocess.describe(), crops, largest, split, indices))
+        rows.append(_row(f"In testing, {role}", preprocess.describe(), crops, largest, split, indices, max_bytes))
     rows[-1] = _with_answers(record, rows[-1], split, indices)
     return tuple(rows)
 
@@ -158,11 +190,13 @@ def _train_stage(record: Record) -> Stage | None:
         return None
 
 
-def _row(title: str, note: str, crops: list[torch.Tensor], largest: int, split: Split, indices: list[int]) -> Row:
+def _row(
+    title: str, note: str, crops: list[torch.Tensor], largest: int, split: Split, indices: list[int], max_bytes: int
+) -> Row:
     pictures = []
     for crop, index in zip(crops, indices, strict=True):
         alt = f"{title}: {split.paths[index]}, {split.classes[int(split.labels[index])]}"
-        pictures.append(Picture(_data_uri(crop), alt, round(100 * crop.shape[-1] / largest, 2)))
+        pictures.append(Picture(data_uri(crop, max_bytes), alt, round(100 * crop.shape[-1] / largest, 2)))
     return Row(title, note, tuple(pictures))
 
 
@@ -180,7 +214,28 @@ def _with_answers(record: Record, row: Row, split: Split, indices: list[int]) ->
     return Row(row.title, row.note, tuple(pictures))
 
 
-def _data_uri(crop: torch.Tensor) -> str:
+def data_uri(crop: torch.Tensor, max_bytes: int = MAX_BYTES) -> str:
+    """Return a crop uint8 `[3, S, S]` as a data: URI of a PNG, or where that is longer than `max_bytes` of a JPEG.
+
+    A JPEG that is still too long loses pixels: a page of few megabytes is worth more than the last detail.
+    """
+    image = Image.fromarray(crop.permute(1, 2, 0).contiguous().numpy())
+    exact = _saved(image, "PNG", optimize=True)
+    if len(exact) <= max_bytes:
+        return _uri("png", exact)
+    while True:
+        for quality in _QUALITIES:
+            content = _saved(image, "JPEG", quality=quality)
+            if len(content) <= max_bytes or max(image.size) <= _SMALLEST:
+                return _uri("jpeg", content)
+        image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)), Image.Resampling.BOX)
+
+
+def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(crop.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

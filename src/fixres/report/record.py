@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,11 @@ class Record:
         """Return one section of the recipe, empty when it is not there."""
         found = self.recipe.get(name)
         return found if isinstance(found, dict) else {}
+
+    @property
+    def model(self) -> str:
+        """Name of the architecture."""
+        return str(self.section("model").get("name") or self.product.get("architecture") or "")
 
     @property
     def first_stage(self) -> Json:
@@ -134,12 +140,13 @@ def read_run(folder: Path) -> Record:
 
     Raises UserError when the folder does not exist or holds no run.
     """
+    if folder.is_file():
+        raise UserError(f"'{folder}' is a file\n  fixres report RUN takes the folder of a run")
     if not folder.is_dir():
         raise UserError(f"no run folder '{folder}'\n  fixres report RUN takes a folder that `fixres train` wrote")
     if not (folder / "metrics.jsonl").is_file():
-        hint = f"\n  did you mean '{folder.parent}'?" if (folder.parent / "metrics.jsonl").is_file() else ""
-        raise UserError(f"'{folder}' is not a run folder: it has no metrics.jsonl{hint}")
-    events = [event for event in read_events(folder) if isinstance(event, dict) and "event" in event]
+        raise UserError(f"'{folder}' is not a run folder: it has no metrics.jsonl{_hint(folder)}")
+    events = _events(folder)
     start: Json = next((event for event in reversed(events) if event["event"] == "start"), {})
     predictions = _read_json(folder / "predictions.json")
     return Record(
@@ -154,6 +161,27 @@ def read_run(folder: Path) -> Record:
         else (),
         status=_as_dict(_read_json(folder / "status.json")),
     )
+
+
+def _events(folder: Path) -> list[Json]:
+    try:
+        events = [event for event in read_events(folder) if isinstance(event, dict) and "event" in event]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{folder / 'metrics.jsonl'}' cannot be read: {error}") from error
+    if not events and not (folder / "recipe.yaml").is_file():
+        # A run writes its recipe first; with neither, another program wrote this file.
+        raise UserError(f"'{folder}' is not a run folder: no event of fixres in its metrics.jsonl, and no recipe.yaml")
+    return events
+
+
+def _hint(folder: Path) -> str:
+    if (folder.parent / "metrics.jsonl").is_file():
+        return f"\n  did you mean '{folder.parent}'?"
+    runs = sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
+    if runs:
+        words = shlex.join(["fixres", "report", *map(str, runs[:3])])
+        return f"\n  there are runs in it: {words}{' ...' if len(runs) > 3 else ''}"
+    return "\n  fixres report RUN takes a folder that `fixres train` wrote"
 
 
 def number(value: Any) -> float | None:

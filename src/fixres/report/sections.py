@@ -14,6 +14,8 @@ from fixres.report.record import Comparison, Json, Record, number
 MAX_CLASSES_BESIDE = 4
 MAX_CLASSES_IN_TABLE = 12
 MAX_CLASSES_LISTED = 20
+MAX_CLASSES_DRAWN = 100
+MAX_POINTS = 600
 
 LABELS = {"train size": "Train size", "larger size only": "Larger size only", "fixed": "Fixed"}
 NOTES = {
@@ -65,6 +67,8 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "is_fixed": label == "fixed",
                 "size": row.get("size"),
                 "top1": percent(top1),
+                "value": top1,
+                "ci95": ci95,
                 "interval": interval(ci95),
                 "bar": Interval(place(ci95[0]), place(ci95[1]), place(top1)) if ci95 and top1 is not None else None,
                 "gmacs": figures(row.get("gmacs")),
@@ -159,19 +163,48 @@ def cost_note(record: Record) -> str:
     )
 
 
-def training_charts(record: Record) -> list[dict[str, str]]:
+def training_charts(record: Record) -> list[dict[str, Any]]:
     """Return the charts of loss, accuracy on the selecting split and learning rate over all stages."""
+    boundaries = _boundaries(record)
+    return [
+        {"title": title, "svg": plots.history(series, f"{title} against epochs", boundaries)}
+        for title, series in _training(record).items()
+    ]
+
+
+def training_values(record: Record) -> dict[str, Any]:
+    """Return what those charts draw: for each title its lines, and the epoch at which each stage starts."""
+    lines = {
+        title: [
+            {"label": line.label, "epochs": list(line.x), "values": list(line.y)}
+            for line in series
+            if not line.is_faint
+        ]
+        for title, series in _training(record).items()
+    }
+    return {"stages": _boundaries(record), "lines": lines}
+
+
+def _training(record: Record) -> dict[str, list[Series]]:
     starts = _stage_starts(record)
-    boundaries = {_stage_name(record, index): start for index, start in starts.items()}
-    charts = []
-    for title, series in (
-        ("Loss", _losses(record, starts)),
-        ("Accuracy while training, %", _accuracies(record, starts)),
-        ("Learning rate", _learning_rates(record, starts)),
-    ):
-        if series:
-            charts.append({"title": title, "svg": plots.history(series, f"{title} against epochs", boundaries)})
-    return charts
+    found = {
+        "Loss": _losses(record, starts),
+        "Accuracy while training, %": _accuracies(record, starts),
+        "Learning rate": _learning_rates(record, starts),
+    }
+    return {title: [_thinned(line) for line in series] for title, series in found.items() if series}
+
+
+def _thinned(line: Series) -> Series:
+    """Return the line with few enough points for a page, the first and the last among them."""
+    if len(line.x) <= MAX_POINTS:
+        return line
+    kept = [round(place * (len(line.x) - 1) / (MAX_POINTS - 1)) for place in range(MAX_POINTS)]
+    return replace(line, x=[line.x[place] for place in kept], y=[line.y[place] for place in kept])
+
+
+def _boundaries(record: Record) -> dict[str, float]:
+    return {_stage_name(record, index): start for index, start in _stage_starts(record).items()}
 
 
 def class_rows(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fixres.data.archives import Member, members, members_of
 from fixres.data.prepare.parts import Job, Picture, from_member, is_picture
+from fixres.errors import counted
 
 _INNER = "101_ObjectCategories.tar.gz"
 
@@ -23,7 +24,7 @@ def read_caltech(job: Job) -> Iterator[Picture]:
             continue
         yield from_member("", label, member, name)
     if dropped:
-        job.notes.append(f"the {dropped} pictures of {background} are left out; --keep-background keeps them")
+        job.notes.append(f"{counted(dropped, 'picture')} of {background} left out; --keep-background keeps them")
     job.notes.append("the set has no splits of its own; they are carved, stratified, when it is used")
 
 

@@ -21,7 +21,7 @@ def read_cars(job: Job) -> Iterator[Picture]:
     elif "devkit" in job.found:
         yield from _two_archives(job)
     else:
-        yield from read_ready(job, {"ready_train": "train", "ready_test": "test"})
+        yield from read_ready(job, "AM General Hummer SUV 2000", r".+ (19|20)[0-9]{2}")
 
 
 def _one_archive(job: Job) -> Iterator[Picture]:

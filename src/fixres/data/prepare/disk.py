@@ -27,9 +27,10 @@ def reserved(out: Path) -> Iterator[None]:
             raise UserError(f"another process is preparing {out}\n  wait for it, or use another --out") from None
     try:
         yield
-        # Whoever waits for this file finds `out` made, whether it holds the old lock or a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
     finally:
+        # Whoever waits for this file finds `out` made or nothing begun, whether it holds the old lock or a new one.
+        if not out.with_name(out.name + ".part").exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

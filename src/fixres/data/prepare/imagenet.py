@@ -11,7 +11,7 @@ from pathlib import Path
 from fixres.data.archives import Member, decode_text, members, members_of, read_texts
 from fixres.data.prepare.matlab import read_mat
 from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 
 _WNID = re.compile(r"n\d{8}")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -189,7 +189,7 @@ def read_mini(job: Job) -> Iterator[Picture]:
         yield from_member(split, label, member)
     job.missing(sorted(rest), str(job.found["images"]))
     if unlisted:
-        job.notes.append(f"{unlisted} pictures that no table lists are left out")
+        job.notes.append(f"{counted(unlisted, 'picture')} that no table lists left out")
 
 
 def _listed(member: Member, rest: dict[str, tuple[str, str]], by_name: dict[str, str]) -> str | None:

@@ -13,7 +13,7 @@ from fixres.errors import UserError
 def read_cub(job: Job) -> Iterator[Picture]:
     """Yield CUB-200-2011 as its train_test_split.txt divides it, or as train/ and test/ folders already do."""
     if "archive" not in job.found:
-        yield from read_ready(job, {"ready_train": "train", "ready_test": "test"})
+        yield from read_ready(job, "001.Black_footed_Albatross", r"[0-9]{3}\..+")
         return
     texts = read_texts(job.found["archive"], ["images.txt", "train_test_split.txt", "classes.txt"])
     paths = _pairs(texts["images.txt"], "images.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,10 +167,23 @@ def pick(job: Job, key: str, wanted: dict[str, tuple[str, str]], roots: tuple[st
     job.missing(sorted(rest), str(job.found[key]))
 
 
-def read_ready(job: Job, splits: Mapping[str, str]) -> Iterator[Picture]:
-    """Yield the pictures of folders of classes that are already divided; `splits` is key -> split."""
-    for key, split in splits.items():
+def read_ready(job: Job, example: str, pattern: str) -> Iterator[Picture]:
+    """Yield the pictures of folders of classes that are already divided, `ready_train` and `ready_test`.
+
+    Class folders are called as `pattern` says, `example` is one of them: by that alone the set is recognised.
+
+    Raises:
+        UserError: one has another name.
+    """
+    for key, split in (("ready_train", "train"), ("ready_test", "test")):
         for member in members(job.found[key]):
             label, _, name = member.name.partition("/")
-            if name and "/" not in name and is_picture(name):
-                yield from_member(split, label, member)
+            if not name or "/" in name or not is_picture(name):
+                continue
+            if not re.fullmatch(pattern, label):
+                own = f"your own pictures need no preparing: --data.uri {job.found[key].parent}"
+                raise UserError(
+                    f"{job.found[key]} is not {job.info.title}: it has the class folder '{label}', where the set has "
+                    f"such as '{example}'\n  {own}"
+                )
+            yield from_member(split, label, member)

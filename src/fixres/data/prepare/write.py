@@ -112,6 +112,15 @@ class _Work:
 
     def run(self, notes: list[str]) -> Report:
         journal = self._begin()
+        try:
+            return self._make(journal, notes)
+        except UserError:
+            # What was refused before its first picture leaves nothing behind.
+            if not any(files(self.part)):
+                self._discard()
+            raise
+
+    def _make(self, journal: dict[str, Any], notes: list[str]) -> Report:
         checksums = self._check_files(journal, notes)
         self._check_room()
         job = Job(self.info, self.found, self.options, notes)
@@ -161,6 +170,11 @@ class _Work:
             self.part.mkdir(exist_ok=True)
             (self.part / _INCOMING).unlink(missing_ok=True)
         return before or journal
+
+    def _discard(self) -> None:
+        with disk(self.part):
+            shutil.rmtree(self.part, ignore_errors=True)
+            self.journal_file.unlink(missing_ok=True)
 
     def _check_files(self, journal: dict[str, Any], notes: list[str]) -> dict[str, str]:
         """Return what is known of every source; refuse one that is not as published."""
@@ -255,6 +269,13 @@ class _Work:
     def _check_counts(self, counts: Mapping[str, int], labels: Mapping[str, set[str]], job: Job) -> bool:
         expected = self.info.expected(self.options)
         num_classes = self.info.expected_classes(self.options)
+        most = max(map(len, labels.values()), default=0)
+        if not 0 < most <= num_classes:
+            self._discard()
+            raise UserError(
+                f"{', '.join(str(path) for path in self.found.values())} is not {self.info.title}, not even a part of "
+                f"it: {num_classes} classes expected, {most or 'no pictures'} found\n  fetch its files again"
+            )
         wrong = []
         if dict(counts) != expected:
             wrong.append(f"{_spelled(expected)} expected, {_spelled(counts)} found")

@@ -58,6 +58,16 @@ class Index:
     """`SHARD/MEMBER`."""
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """An index that fits its shards, where it was saved (None: nothing had to be), and which shards had changed."""
+
+    index: Index
+    saved: Path | None = None
+    changed: tuple[tuple[str, int, int], ...] = ()
+    """Name, pictures in the index that was there, and pictures now."""
+
+
 def name_hash(path: str) -> int:
     """Return 64 bits that stand for a path, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
@@ -68,11 +78,10 @@ def up_to_date_index(
     open_shard: Callable[[Shard], IO[bytes]],
     places: Sequence[Path],
     is_gone: Callable[[str], bool] = lambda name: False,
-) -> tuple[Index, Path | None]:
+) -> Fresh:
     """Return the index of `shards`, read from the first of `places` that has it, made where it is missing or stale.
 
-    What had to be made is saved at the first place that can be written. Returned with where it was saved, None when
-    nothing had to be.
+    What had to be made is saved at the first place that can be written.
 
     Raises:
         UserError: a shard is no plain tar file, is cut, or holds samples that are none, or one of the index `is_gone`.
@@ -82,7 +91,7 @@ def up_to_date_index(
         known = known or _load(place)
     old = {shard: number for number, shard in enumerate(known.shards)} if known else {}
     if known is not None and tuple(shards) == known.shards:
-        return known, None
+        return Fresh(known)
     gone = sorted(shard.name for shard in old if is_gone(shard.name))
     if gone:
         raise UserError(
@@ -95,14 +104,29 @@ def up_to_date_index(
     _refuse_duplicates(index)
     if has_all:
         # A part of what is indexed already: saving it would forget the others.
-        return index, None
+        return Fresh(index)
+    changed = _changed(known, index)
     for place in places:
         try:
             write_with(place, lambda temporary: _write(index, temporary))
         except UserError:
             continue
-        return index, place
-    return index, None
+        return Fresh(index, place, changed)
+    return Fresh(index, None, changed)
+
+
+def _changed(known: Index | None, index: Index) -> tuple[tuple[str, int, int], ...]:
+    """Return the shards that both list, where they differ in size, time or ETag."""
+    before = (
+        {shard.name: (shard, num) for shard, num in zip(known.shards, known.counts.tolist(), strict=True)}
+        if known
+        else {}
+    )
+    return tuple(
+        (shard.name, before[shard.name][1], num)
+        for shard, num in zip(index.shards, index.counts.tolist(), strict=True)
+        if shard.name in before and before[shard.name][0] != shard
+    )
 
 
 def scan(shard: Shard, open_shard: Callable[[Shard], IO[bytes]]) -> Index:

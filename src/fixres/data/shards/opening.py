@@ -23,10 +23,11 @@ from fixres.data.splits import Names, Split
 from fixres.data.tables import named_labels
 from fixres.data.uri import is_web, parse_address
 from fixres.download import fetch
-from fixres.errors import UserError, did_you_mean
+from fixres.errors import UserError, counted, did_you_mean
 
 CLASSES_NAME = "classes.txt"
 _CONNECTIONS = 16
+_NAMED = 3
 
 
 def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
@@ -42,19 +43,26 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
     def is_gone(name: str) -> bool:
         return not is_web(root) and not (Path(root) / name).exists()
 
-    index, saved = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_gone)
+    fresh = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_gone)
+    index, saved = fresh.index, fresh.saved
     if not len(index.paths):
         raise UserError(
             f"{address}: the shards are empty\n  every sample is a picture and a file .cls of the same name"
         )
     source = Shards(root, index)
-    notes = [f"indexed {len(index.paths):,} pictures in {len(shards)} shards, kept in {saved}"] if saved else []
+    notes = (
+        [f"indexed {counted(len(index.paths), 'picture')} in {counted(len(shards), 'shard')}, kept in {saved}"]
+        if saved
+        else []
+    )
+    if fresh.changed:
+        notes.insert(0, _what_changed(fresh.changed))
     if root.startswith("http://"):
         notes.append("read by plain http: whoever sits in between can change the pictures")
     owner = np.repeat(np.array([_ORDER.index(split) for _, split in found], dtype=np.int8), index.counts)
     # Of the index, only what the splits are made from stays in memory.
     texts, codes, paths = index.texts, index.labels, index.paths
-    del index
+    del index, fresh
     classes = _class_names(address["classes"], root)
     splits: dict[str, Split] = {}
     for place in np.flatnonzero(np.bincount(owner, minlength=len(_ORDER))).tolist():
@@ -64,6 +72,14 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
         split = _ORDER[place] or "all"
         splits[split] = Split(split, names, labels, own_paths, source, data.exif, data.alpha)
     return str(address), splits, notes
+
+
+def _what_changed(changed: Sequence[tuple[str, int, int]]) -> str:
+    """Return the line about shards that are others than those of the index."""
+    names = ", ".join(name for name, _, _ in changed[:_NAMED]) + (", ..." if len(changed) > _NAMED else "")
+    before, now = sum(num for _, num, _ in changed), sum(num for _, _, num in changed)
+    counted = f"as before, {now:,}" if before == now else f"{now:,} where {before:,} were"
+    return f"the index did not match {names} (another size, time or ETag), which is indexed again; pictures: {counted}"
 
 
 _ORDER = ("train", "holdout", "val", "test", "")

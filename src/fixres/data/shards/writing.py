@@ -7,11 +7,14 @@ import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from fixres.config import Data
 from fixres.data.collections import Collection
+from fixres.data.decode import BadImage, decode
+from fixres.data.scaled import Encoded
 from fixres.data.shards.index import INDEX_NAME
 from fixres.data.shards.opening import CLASSES_NAME, open_shards
 from fixres.data.splits import Split
@@ -21,8 +24,10 @@ from fixres.runlog import write_text, write_with
 Progress = Callable[[int, int], None]
 """Called with (pictures written, pictures in all)."""
 
-Transform = Callable[[Split, int], tuple[bytes, str]]
-"""From picture `index` of a split to the content and the ending, without a dot, of its file."""
+OnBadImage = Literal["error", "skip"]
+
+Transform = Callable[[Split, int], tuple[bytes, str] | None]
+"""From picture `index` of a split to the content and the ending, without a dot, of its file; None leaves it out."""
 
 _STARTS = {
     b"\xff\xd8\xff": "jpg",
@@ -43,15 +48,18 @@ def pack(
     images_per_shard: int = 1000,
     max_side: int | None = None,
     quality: int = 90,
+    on_bad_image: OnBadImage = "error",
+    bad: list[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write every split of a collection as shards into a new folder, with index and class names; return the shards.
 
-    Pictures keep their bytes; those whose longer side is above `max_side` are decoded as the collection says, made
-    smaller and saved as JPEG of that quality. `wds:OUT` opens the same pictures in the same order.
+    Every picture is decoded as the collection says. It keeps its bytes, unless its longer side is above `max_side`:
+    then it is made smaller and saved as JPEG of that quality. `wds:OUT` opens the same pictures in the same order.
+    With `on_bad_image="skip"` those that cannot be read are left out and their paths appended to `bad`.
 
     Raises:
-        UserError: the folder holds something, the disk is full, or a picture to be made smaller cannot be read.
+        UserError: the folder holds something, the disk is full, or a picture cannot be read.
     """
     out = out.expanduser().absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -71,7 +79,7 @@ def pack(
         if progress:
             progress(written, total)
 
-    transform = as_it_is if max_side is None else _smaller(max_side, quality)
+    transform = _left_out(as_it_is if max_side is None else _smaller(max_side, quality), on_bad_image, bad)
     names: list[str] = []
     for split in collection.splits.values():
         names += [
@@ -114,21 +122,43 @@ def write_shards(
 
 
 def as_it_is(split: Split, index: int) -> tuple[bytes, str]:
-    """Return the picture's own file; PNG for a picture that is none. Raises BadImage."""
-    read_bytes = getattr(split.source, "read_bytes", None)
-    if read_bytes is None:
+    """Return the picture's own file, which is decoded first; PNG for a picture that is none. Raises BadImage."""
+    return _file_and_picture(split, index)[:2]
+
+
+def _file_and_picture(split: Split, index: int) -> tuple[bytes, str, Image.Image]:
+    if not isinstance(split.source, Encoded):
         buffer = io.BytesIO()
-        split.read(index).save(buffer, "PNG")
-        return buffer.getvalue(), "png"
+        picture = split.read(index)
+        picture.save(buffer, "PNG")
+        return buffer.getvalue(), "png", picture
     path = split.paths[index]
-    content: bytes = read_bytes(path)
-    return content, _ending(content, path)
+    content = split.source.read_bytes(path)
+    return content, _ending(content, path), decode(content, path, split.exif, split.alpha)
+
+
+def _left_out(transform: Transform, on_bad_image: OnBadImage, bad: list[str] | None) -> Transform:
+    """Return `transform` with what becomes of pictures that cannot be read."""
+
+    def checked(split: Split, index: int) -> tuple[bytes, str] | None:
+        try:
+            return transform(split, index)
+        except BadImage as error:
+            if on_bad_image == "error":
+                raise BadImage(
+                    error.name,
+                    f"{error.reason}\n  repair or remove it, or leave such pictures out: --on-bad-image skip",
+                ) from None
+            if bad is not None:
+                bad.append(error.name)
+            return None
+
+    return checked
 
 
 def _smaller(max_side: int, quality: int) -> Transform:
     def transform(split: Split, index: int) -> tuple[bytes, str]:
-        content, ending = as_it_is(split, index)
-        picture = split.read(index)
+        content, ending, picture = _file_and_picture(split, index)
         longest = max(picture.size)
         if longest <= max_side:
             return content, ending
@@ -144,15 +174,15 @@ def _ending(content: bytes, path: str) -> str:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "webp"
     known = next((ending for start, ending in _STARTS.items() if content.startswith(start)), "")
-    # What is no picture stays under a picture's ending, so that it is found to be none and not left out.
     return known or Path(path).suffix.lower().removeprefix(".") or "jpg"
 
 
 def _write(split: Split, indices: range, path: Path, transform: Transform, count: Callable[[], None] | None) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for index in indices:
-            content, ending = transform(split, index)
-            for suffix, data in ((ending, content), ("cls", str(int(split.labels[index])).encode())):
+            made = transform(split, index)
+            label = str(int(split.labels[index])).encode()
+            for data, suffix in (made, (label, "cls")) if made else ():
                 member = tarfile.TarInfo(f"{index:09}.{suffix}")
                 member.size, member.mode = len(data), 0o644
                 archive.addfile(member, io.BytesIO(data))

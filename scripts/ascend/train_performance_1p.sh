@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# bash train_performance_1p.sh --data_path=DIR
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run_case train performance 1 "$@"

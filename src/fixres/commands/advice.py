@@ -1,0 +1,116 @@
+"""The command `advise`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from fixres.commands.opening import open_product
+from fixres.parsing import parse_flags
+
+
+@dataclass(frozen=True)
+class AdviseFlags:
+    """Flags of `fixres advise`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Sizes to measure; multiples of 32 from the train size to twice it when left out."""
+    crop_ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Crop ratios to measure; the product's own and 1 when left out."""
+    budget_gmacs: Annotated[float, Field(gt=0)] | None = None
+    """Most work for a picture."""
+    budget_ms: Annotated[float, Field(gt=0)] | None = None
+    """Most time for a picture, in milliseconds on this machine."""
+    fixed: bool = True
+    """Also fix the head at every size, on cached features of the training split."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    plot: Path | None = None
+    """Draw accuracy against size and against GMACs into this .svg or .png."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def advise(words: Sequence[str]) -> int:
+    """`fixres advise CKPT [--data URI] [--budget-gmacs G | --budget-ms MS]`."""
+    flags = parse_flags(words, AdviseFlags, "fixres advise", "Which size to test and to fix at, and why.")
+    from fixres.advise import Question, advise
+    from fixres.console import Console
+    from fixres.figures import check_plot, draw_advice
+    from fixres.product import load
+    from fixres.runlog import write_text
+
+    if flags.plot is not None:
+        check_plot(flags.plot)
+    console = Console(flags.quiet)
+    product = open_product(console, flags.checkpoint, "fixed", flags.model)
+    if product.details.get("before_fix"):
+        # A head fixed for one size says nothing about the others.
+        product = load(flags.checkpoint, "before_fix")
+    question = Question(
+        data=flags.data,
+        sizes=flags.sizes,
+        crop_ratios=flags.crop_ratios,
+        budget_gmacs=flags.budget_gmacs,
+        budget_ms=flags.budget_ms,
+        fixed=flags.fixed,
+    )
+
+    def progress(what: str, done: int, total: int) -> None:
+        console({"event": "progress", "what": what, "done": done, "total": total})
+
+    try:
+        answer = advise(product, question, progress)
+    finally:
+        console.close()
+    theory = answer["theory"]
+    source = "as in its recipe" if theory["crop_is_known"] else "taken to be the default"
+    console.say(
+        f"theory: trained at {theory['train_size']} px with crop {theory['crop']} ({source}), objects look "
+        f"{theory['apparent_ratio']:.3f} times as large in testing ({theory['simulated_ratio']:.3f} with the shapes of "
+        f"these pictures); as large at {theory['matching_size']} px"
+    )
+    columns = ["", "network", "size", "crop ratio", "top-1 %", "loss", "GMACs", "ms"]
+    rows = [
+        [
+            "*" if row["on_front"] else "",
+            row["network"],
+            str(row["size"]),
+            f"{row['crop_ratio']:g}",
+            f"{row['top1']:.2f}",
+            f"{row['loss']:.4f}",
+            f"{row['gmacs']:.3f}",
+            f"{row['ms']:.2f}",
+        ]
+        for row in answer["rows"]
+    ]
+    title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}: {answer['halves']}"
+    console.table(f"{title}; *: nothing is cheaper and as good", columns, rows)
+    advice = answer["advice"]
+    console.say(f"advice: {advice['network']} at {advice['size']} px, crop {advice['crop_ratio']:g}: {advice['why']}")
+    if "confirmed" in answer:
+        confirmed = answer["confirmed"]
+        console.say(f"confirmed on the other half (n = {confirmed['num_images']:,}): {confirmed['top1']:.2f} %")
+    if flags.plot is not None:
+        draw_advice(answer, flags.plot)
+        console.say(f"plot: {flags.plot}")
+    if flags.json is not None:
+        text = json.dumps(answer, indent=2) + "\n"
+        if str(flags.json) == "-":
+            sys.stdout.write(text)
+        else:
+            write_text(flags.json, text)
+    return 0

@@ -1,0 +1,102 @@
+"""The command `fix`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from fixres.commands.opening import open_product
+from fixres.commands.training import finish_run, say_how_to_go_on
+from fixres.errors import Stopped, UserError, started_rank
+from fixres.parsing import parse_flags
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class FixFlags:
+    """Flags of `fixres fix`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    size: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="N|auto")]
+    """Size to fix at, in pixels; auto: chosen on the selecting split."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    moves: Literal["auto", "head", "head+stats", "head+norm", "last-stage", "stats", "all"] | None = None
+    """Which tensors may change. Left out, this and the next seven are as in the run's own fix, else the defaults."""
+    solver: Literal["auto", "cached", "sgd"] | None = None
+    """cached: the trunk runs once, the head is solved on its features; sgd (epochs, lr, augment): as published; auto:
+    cached where the network's head suits it."""
+    views: Annotated[int, Field(ge=1, le=10)] | None = None
+    """cached: views of a picture, the test-time crop first."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the training split."""
+    lr: float | None = None
+    """Peak learning rate."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Global batch."""
+    augment: Literal["none", "flip", "v1", "v2"] | None = None
+    """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """raw or ema of a training checkpoint; a file for timm:NAME."""
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    """Size the network was trained at, where the checkpoint does not say; timm's for a bare weights file."""
+    seed: int = 0
+    """Seed."""
+    out: Path | None = None
+    """Run folder to write."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def fix(words: Sequence[str]) -> int:
+    """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment none|v1|v2] [--out DIR]`."""
+    flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
+    from fixres.console import Console
+    from fixres.measure import own_split
+    from fixres.product import load
+    from fixres.run import run_recipe
+    from fixres.start import fix_recipe
+
+    is_main = started_rank() == 0
+    console = Console(flags.quiet or not is_main)
+    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    if product.details.get("before_fix"):
+        # A fix starts from the network as it was trained, not from a head fixed for another size.
+        product = load(flags.checkpoint, "before_fix")
+    if flags.train_size is not None:
+        product = replace(product, train_size=flags.train_size)
+    names = ("size", "moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
+    settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    recipe = fix_recipe(product, flags.data, settings, flags.seed)
+    folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
+    try:
+        run_recipe(recipe, folder, listeners=[console], split_from=own_split(product, flags.data))
+    except (KeyboardInterrupt, Stopped):
+        say_how_to_go_on(console, folder)
+        raise
+    except UserError as error:
+        raise UserError(str(error).replace("--fix.", "--")) from error
+    finally:
+        console.close()
+    if is_main:
+        finish_run(console, folder)
+    return 0
+
+
+def _beside(source: str, suffix: str) -> Path:
+    checkpoint = Path(source)
+    if not checkpoint.exists():
+        return Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source)}-{suffix}"
+    base = checkpoint.parent if checkpoint.name == "model" or checkpoint.is_file() else checkpoint
+    return base.with_name(f"{base.resolve().name}-{suffix}")

@@ -1,0 +1,190 @@
+"""Classify pictures with an exported ONNX file: numpy, Pillow and onnxruntime, nothing else.
+
+    python run_onnx.py model.onnx PICTURE... [--size N] [--top-k 5] [--json]
+
+Everything about the input is read from the file itself. Copy this file and the model wherever they are needed, or
+import it: `Classifier("model.onnx")(["photo.jpg"])` gives float64 probabilities [N, classes].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 178_956_970
+"""Larger pictures are refused; Pillow's own limit is the same."""
+RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LONGEST_STRIP = 100
+"""Longer side over shorter, beyond which only the middle of a picture is resized."""
+
+
+class Classifier:
+    """An exported model with its preprocessing."""
+
+    def __init__(self, path: str) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        text = self.session.get_modelmeta().custom_metadata_map.get("fixres")
+        if not text:
+            raise ValueError(f"{path} was not written by `fixres export`")
+        self.sheet: dict[str, Any] = json.loads(text)
+
+    def __call__(self, paths: Sequence[str], size: int | None = None) -> np.ndarray:
+        """Return float64 probabilities [N, classes] of picture files, at `size` pixels or the model's test size.
+
+        Raises:
+            ValueError: the model does not accept the size, or a picture cannot be used.
+        """
+        size = size or self.sheet["size"]
+        self.require_size(size)
+        rows = []
+        for path in paths:
+            with Image.open(path) as opened:
+                pixels = np.asarray(view(to_rgb(opened, self.sheet), size, self.sheet))
+            images = self.inputs(pixels)[None]
+            rows.append(self.session.run(None, {self.session.get_inputs()[0].name: images})[0][0])
+        outputs = np.asarray(rows, dtype=np.float64).reshape(-1, len(self.sheet["classes"]))
+        if self.sheet["output"] == "probabilities":
+            return outputs
+        exponents = np.exp(outputs - outputs.max(1, keepdims=True))
+        result: np.ndarray = exponents / exponents.sum(1, keepdims=True)
+        return result
+
+    def require_size(self, size: int) -> None:
+        """Raise ValueError for a size the model does not accept."""
+        rule = self.sheet["sizes"]
+        if rule.get("fixed") is not None:
+            if size != rule["fixed"]:
+                raise ValueError(f"size {size}: this model takes {rule['fixed']} only")
+        elif size % rule["step"] or not rule["smallest"] <= size <= rule["largest"]:
+            raise ValueError(
+                f"size {size}: this model takes multiples of {rule['step']} from {rule['smallest']} to "
+                f"{rule['largest']}"
+            )
+
+    def inputs(self, pixels: np.ndarray) -> np.ndarray:
+        """Return float32 [3, size, size] of uint8 [size, size, 3], in the range the model wants."""
+        values = pixels.astype(np.float32)
+        if not self.sheet["normalised_inside"]:
+            mean, std = (np.asarray(self.sheet[name], dtype=np.float64) for name in ("mean", "std"))
+            values = values * (1 / (255 * std)).astype(np.float32) - (mean / std).astype(np.float32)
+        return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def to_rgb(image: Image.Image, sheet: dict[str, Any]) -> Image.Image:
+    """Return an upright RGB picture: 16-bit grey scaled by 1 / 257, transparency over white, first frame."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+    image.load()
+    upright = ImageOps.exif_transpose(image) if sheet["exif"] == "apply" else image
+    over_white = sheet["alpha"] == "white"
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        grey = np.asarray(upright).astype(np.int64)
+        scaled = (np.clip(grey, 0, 65535) + 128) // 257
+        transparent = image.info.get("transparency")
+        if over_white and isinstance(transparent, int):
+            scaled[grey == transparent] = 255
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits per pixel have no defined white: save it with 8 or 16")
+    if over_white and upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    upright.info.pop("transparency", None)
+    return upright.convert("RGB")
+
+
+def view(image: Image.Image, size: int, sheet: dict[str, Any]) -> Image.Image:
+    """Return the square the network sees."""
+    resample, resize = RESAMPLE[sheet["interpolation"]], sheet["resize"]
+    if resize == "squash":
+        return image if image.size == (size, size) else image.resize((size, size), resample)
+    if resize == "pad":
+        return letterbox(image, size, sheet)
+    side = math.floor(size / sheet["crop_ratio"] + 1e-9)
+    width, height = resized(image, side, resize)
+    if resize == "height" or sheet["exact"] or width >= image.width:
+        limit = LONGEST_STRIP * min(image.size)
+        if max(image.size) > limit:
+            left, top = (image.width - min(image.width, limit)) // 2, (image.height - min(image.height, limit)) // 2
+            image = image.crop((left, top, left + min(image.width, limit), top + min(image.height, limit)))
+            width, height = resized(image, side, resize)
+        image = image if image.size == (width, height) else image.resize((width, height), resample)
+        left, top = offset(width, size), offset(height, size)
+        return image.crop((left, top, left + size, top + size))
+    # Crop and resize in one call, which reads only what the crop shows.
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    scale_x, scale_y = image.width / width, image.height / height
+    right, bottom = min((left + size) * scale_x, image.width), min((top + size) * scale_y, image.height)
+    return image.resize((size, size), resample, box=(left * scale_x, top * scale_y, right, bottom))
+
+
+def resized(image: Image.Image, side: int, resize: str) -> tuple[int, int]:
+    """Return width and height before the crop."""
+    width, height = image.size
+    if resize == "height" or width > height:
+        return max(1, int(side * width / height)), side
+    return side, int(side * height / width)
+
+
+def offset(length: int, size: int) -> int:
+    """Return where the centre crop starts; negative where black is added."""
+    return round((length - size) / 2) if length >= size else -((size - length) // 2)
+
+
+def letterbox(image: Image.Image, size: int, sheet: dict[str, Any]) -> Image.Image:
+    """Return the whole picture on a square of the mean colour."""
+    longest = max(image.size)
+    width, height = (max(1, round(side * size / longest)) for side in image.size)
+    red, green, blue = (round(255 * value) for value in sheet["mean"])
+    square = Image.new("RGB", (size, size), (red, green, blue))
+    small = image.resize((width, height), RESAMPLE[sheet["interpolation"]])
+    square.paste(small, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Classify the pictures named on the command line; 1 when one cannot be used."""
+    parser = argparse.ArgumentParser(description="Classify pictures with an exported ONNX file.")
+    parser.add_argument("model")
+    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("--size", type=int, help="pixels; the model's test size when left out")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="one JSON object per line, with every probability")
+    flags = parser.parse_args(words)
+    try:
+        classifier = Classifier(flags.model)
+        classifier.require_size(flags.size or classifier.sheet["size"])
+    except Exception as error:  # noqa: BLE001 - onnxruntime has exceptions of its own for every kind of damage
+        sys.stderr.write(f"{flags.model}: {error}\n")
+        return 1
+    classes = classifier.sheet["classes"]
+    failed = 0
+    for path in flags.pictures:
+        try:
+            row = classifier([path], flags.size)[0]
+        except Exception as error:  # noqa: BLE001 - a damaged picture makes Pillow raise whatever it trips over
+            sys.stderr.write(f"{path}: {error}\n")
+            failed = 1
+            continue
+        if flags.json:
+            sys.stdout.write(json.dumps({"path": path, "probabilities": row.tolist()}) + "\n")
+            continue
+        best = np.argsort(-row, kind="stable")[: flags.top_k]
+        said = [classifier.sheet.get("descriptions", {}).get(classes[k], classes[k]) for k in best]
+        lines = [f"  {name:<60} ({100 * row[k]:5.2f} %)" for name, k in zip(said, best, strict=True)]
+        sys.stdout.write("\n".join([path, *lines]) + "\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The lab record on top of a recipe: how it is run, what was published for it, what it cost, what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LABELS = ("Run", "Table", "Expect", "Cost", "Measured", "Source")
+_LABEL = re.compile(rf"({'|'.join(LABELS)}):\s*(.*)")
+_PROCESSES = re.compile(r"--nproc-per-node (\d+)")
+_OWN = "fixres: the demo's photographs"
+
+
+@dataclass(frozen=True)
+class LabRecord:
+    """The first comments of a recipe. A text the recipe does not have is empty."""
+
+    title: str = ""
+    """What the recipe is, in one line."""
+    run: str = ""
+    table: str = ""
+    """`System: table` the recipe is a row of."""
+    expect: str = ""
+    """What was published, and where."""
+    cost: str = ""
+    """Hardware and hours, as published."""
+    measured: str = ""
+    """What this project measured."""
+    source: str = ""
+
+    @property
+    def devices(self) -> int:
+        """Processes that the command in `run` starts."""
+        found = _PROCESSES.search(self.run)
+        return int(found[1]) if found else 1
+
+
+def read_record(path: Path) -> LabRecord:
+    """Return the lab record of a recipe file."""
+    comments = list(_first_comments(path.read_text(encoding="utf-8").splitlines()))
+    texts: dict[str, list[str]] = {}
+    label = ""
+    for line in comments:
+        found = _LABEL.fullmatch(line.strip())
+        if found:
+            label = found[1].lower()
+            texts[label] = [found[2]]
+        elif label and line.startswith("    "):
+            texts[label].append(line.strip())
+        else:
+            label = ""
+    title = comments[0].strip() if comments else ""
+    return LabRecord(title, **{key: " ".join(lines) for key, lines in texts.items()})
+
+
+def _first_comments(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if not line.startswith("#"):
+            return
+        yield line.removeprefix("#")
+
+
+def recipe_table(shipped: dict[str, Path]) -> str:
+    """Return the recipes by system and table: name, what was published, and what that cost, a line each."""
+    groups: dict[str, list[tuple[str, LabRecord]]] = {}
+    for name in sorted(shipped, key=_by_number):
+        record = read_record(shipped[name])
+        groups.setdefault(record.table or _OWN, []).append((name, record))
+    width = max(map(len, shipped), default=0)
+    lines: list[str] = []
+    for group in sorted(groups, key=lambda group: (group != _OWN, group)):
+        lines += ["", group] if lines else [group]
+        entries = groups[group]
+        texts = [_gist(record.expect if record.table else record.title) for _, record in entries]
+        middle = max(map(len, texts))
+        costs = [record.cost.partition(" (")[0] if record.table else "" for _, record in entries]
+        lines += [
+            f"  {name:<{width}}  {text:<{middle}}  {cost}".rstrip()
+            for (name, _), text, cost in zip(entries, texts, costs, strict=True)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _gist(text: str) -> str:
+    """Return a text up to its first remark, in brackets or behind a semicolon."""
+    return re.split(r";| \(", text, maxsplit=1)[0]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts resnet50-64 before resnet50-128."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", name)]

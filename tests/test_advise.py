@@ -1,0 +1,132 @@
+"""Which size to use: the theory's published figures, and advice that follows what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixres.advise import Question, advise
+from fixres.cli import main
+from fixres.errors import UserError
+from fixres.product import load
+from fixres.resolution import (
+    Preprocess,
+    apparent_ratio,
+    matching_size,
+    mean_crop_side,
+    pareto_front,
+    simulated_crop_side,
+    simulated_ratio,
+)
+from fixres.run import run_recipe
+
+ALL = (0.08, 1.0)
+
+
+def test_the_formula_gives_the_figures_of_the_paper() -> None:
+    ratio = apparent_ratio(Preprocess(224), "random", ALL, Preprocess(224))
+    assert mean_crop_side(ALL) == pytest.approx(0.7082, abs=5e-5)
+    assert ratio == pytest.approx(0.8094, abs=5e-5)
+    assert 1 / ratio == pytest.approx(1.235, abs=5e-4)
+    assert matching_size(Preprocess(224), "random", ALL) == 288
+
+
+@pytest.mark.parametrize(
+    ("aspect", "side", "ratio"), [(1.0, 0.668, 0.763), (4 / 3, 0.635, 0.838), (3 / 2, 0.603, 0.844)]
+)
+def test_the_crop_that_is_drawn_is_smaller_than_the_formula(aspect: float, side: float, ratio: float) -> None:
+    assert simulated_crop_side(aspect, ALL) == pytest.approx(side, abs=2e-3)
+    p = Preprocess(224)
+    assert simulated_ratio(p, ALL, (3 / 4, 4 / 3), p, [aspect]) == pytest.approx(ratio, abs=5e-3)
+
+
+def test_the_height_resize_of_a_portrait_shows_objects_smaller() -> None:
+    p = Preprocess(224, resize="height")
+    assert simulated_ratio(p, ALL, (3 / 4, 4 / 3), p, [3 / 4]) == pytest.approx(0.628, abs=5e-3)
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=12))
+def test_nothing_on_the_front_is_beaten_and_everything_else_is(points: list[tuple[int, int]]) -> None:
+    cost, accuracy = [c for c, _ in points], [a for _, a in points]
+    front = pareto_front(cost, accuracy)
+    for i in range(len(points)):
+        beaten = any(
+            cost[j] <= cost[i] and accuracy[j] >= accuracy[i] and (cost[j], accuracy[j]) != (cost[i], accuracy[i])
+            for j in range(len(points))
+        )
+        assert not (i in front and beaten)
+        twin = any((cost[j], accuracy[j]) == (cost[i], accuracy[i]) for j in front)
+        assert i in front or beaten or twin
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fixres.recipes import validate
+
+    folder = tmp_path_factory.mktemp("advise") / "r"
+    recipe = validate(
+        {
+            "data": {"uri": "synthetic:classes=3,images=48,size=64", "workers": 0},
+            "model": {"name": "test_resnet"},
+            "train": {"size": 32, "epochs": 1, "batch_size": 16},
+            "output": {"tracker": "none"},
+            "runtime": {"threads": 1},
+        }
+    )
+    run_recipe(recipe, folder)
+    return folder
+
+
+def test_advice_is_the_cheapest_within_one_standard_error_and_keeps_to_the_budget(trained: Path) -> None:
+    product = load(str(trained))
+    answer = advise(product, Question(sizes=(32, 64)))
+    assert {(r["network"], r["size"], r["crop_ratio"]) for r in answer["rows"]} == {
+        *((("as it is"), size, ratio) for size in (32, 64) for ratio in (0.875, 1.0)),
+        *(("fixed", size, 0.875) for size in (32, 64)),
+    }
+    assert answer["theory"]["crop_is_known"]
+    assert answer["theory"]["num_aspects"] > 1
+    cheap = min(row["gmacs"] for row in answer["rows"])
+    limited = advise(product, Question(sizes=(32, 64), budget_gmacs=1.5 * cheap, fixed=False))
+    assert limited["advice"]["size"] == 32
+    with pytest.raises(UserError, match=r"nothing measured is within the budget\n  the cheapest is 32 px"):
+        advise(product, Question(sizes=(32,), budget_gmacs=1e-9, fixed=False))
+
+
+def test_the_command_writes_what_it_says(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "advice.json"
+    assert main(["advise", str(trained), "--sizes", "32,64", "--fixed", "false", "--json", str(path)]) == 0
+    answer = json.loads(path.read_text())
+    text = capsys.readouterr().err
+    assert f"advice: as it is at {answer['advice']['size']} px" in text
+    assert "objects look 0.797 times as large" in text
+
+
+def test_the_plot_is_drawn_as_svg_and_png(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["advise", str(trained), "--sizes", "32,64", "--fixed", "false", "--plot"]
+    assert main([*words, str(tmp_path / "a.svg")]) == 0
+    svg = (tmp_path / "a.svg").read_text()
+    assert "as it is, crop 0.875" in svg
+    assert "nothing is cheaper and as good" in svg
+    assert main([*words, str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "a.jpg")]) == 2
+    assert "ends in .svg or .png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_many_pictures_are_halved_and_what_is_chosen_is_confirmed(
+    trained: Path, fixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fixres.advise"], "HALVES_FROM", 10)
+    answer = advise(load(str(trained)), Question(sizes=(32, 64), fixed=fixed))
+    assert answer["num_images"] == 8
+    assert answer["confirmed"]["num_images"] == 8
+    assert 0 <= answer["confirmed"]["top1"] <= 100
+    assert all("confirmed" not in row for row in answer["rows"])

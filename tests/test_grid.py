@@ -1,0 +1,172 @@
+"""The paper's grid: every cell once, killed and resumed without doing a finished cell again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fixres import grid as grid_module
+from fixres import models
+from fixres.cli import main
+from fixres.config import Recipe
+from fixres.errors import Stopped, UserError
+from fixres.grid import Cell, Grid, cells_of, run_grid
+from fixres.gridtable import as_markdown, summarise_grid
+
+Make = Callable[..., Recipe]
+DATA = {"uri": "synthetic:classes=3,images=24,size=48", "workers": 0}
+
+
+def small(make_recipe: Make, **changes: Any) -> Grid:
+    recipe = make_recipe(data=DATA, train={"epochs": 1, "batch_size": 8}, fix={"epochs": 1, "batch_size": 8})
+    wanted: dict[str, Any] = {"train_sizes": (32,), "test_sizes": (32, 64), "seeds": (0,)}
+    wanted["arms"] = ("none", "stats", "all", "direct")
+    return Grid(recipe, **{**wanted, **changes})
+
+
+def without_times(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in cell.items() if k not in ("seconds", "train_seconds")} for cell in cells]
+
+
+def test_a_killed_grid_goes_on_and_finds_the_same(
+    tmp_path: Path, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = small(make_recipe)
+    whole = run_grid(grid, tmp_path / "whole")
+    assert len(whole) == len(cells_of(grid)) == 8
+    assert {c["train_size"] for c in whole if c["arm"] == "direct"} == {32, 64}
+    assert [c["solver"] for c in whole if c["test_size"] == 64] == ["", "cached", "sgd", ""]
+
+    measured: list[str] = []
+    real = grid_module._Bench.measure
+
+    def killed_at(limit: int) -> None:
+        def measure(self: Any, cell: Cell, epochs: int | None) -> dict[str, Any]:
+            if len(measured) == limit:
+                raise Stopped
+            measured.append(cell.name)
+            return real(self, cell, epochs)
+
+        monkeypatch.setattr(grid_module._Bench, "measure", measure)
+
+    killed_at(5)
+    with pytest.raises(Stopped):
+        run_grid(grid, tmp_path / "killed")
+    killed_at(100)
+    resumed = run_grid(grid, tmp_path / "killed", resume=True)
+    assert len(measured) == len(set(measured)) == 8
+    assert without_times(resumed) == without_times(whole)
+    assert not (tmp_path / "killed" / "work").exists()
+    with pytest.raises(UserError, match="already holds a study\n  go on with --resume"):
+        run_grid(grid, tmp_path / "killed")
+
+
+@pytest.mark.system
+def test_every_arm_can_be_measured(tmp_path: Path, make_recipe: Make) -> None:
+    cells = run_grid(small(make_recipe, arms=grid_module.ARMS, test_sizes=(64,)), tmp_path / "g")
+    assert [c["solver"] for c in cells] == ["", "cached", "cached", "cached", "sgd", "sgd", ""]
+    assert len({json.dumps(c["losses"]) for c in cells}) == len(cells)
+
+
+def test_an_arm_starts_from_the_training_and_moves_its_own_tensors_only(tmp_path: Path, make_recipe: Make) -> None:
+    grid = small(make_recipe, arms=("none", "head"), test_sizes=(64,))
+    cells = run_grid(grid, tmp_path / "g")
+    none, head = cells
+    assert head["training_gmacs"] > none["training_gmacs"] > 0
+    assert head["train_seconds"] == none["train_seconds"] > 0
+    assert none["seconds"] == 0 < head["seconds"]
+    network = models.build("test_resnet", 3)
+    torch.testing.assert_close(none["gmacs"], models.gmacs(network, 64))
+
+
+def test_cells_of_another_recipe_are_refused(tmp_path: Path, make_recipe: Make) -> None:
+    grid = small(make_recipe, arms=("none",))
+    run_grid(grid, tmp_path / "g")
+    other = grid.recipe.model_copy(update={"optim": grid.recipe.optim.model_copy(update={"momentum": 0.5})})
+    changed = small(make_recipe, arms=("none",))
+    with pytest.raises(UserError, match="cells of another recipe"):
+        run_grid(Grid(other, changed.train_sizes, changed.test_sizes, ("none",), (0,)), tmp_path / "g", resume=True)
+
+
+def found(arm: str, train: int, test: int, seed: int, correct: list[int]) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "train_size": train,
+        "test_size": test,
+        "seed": seed,
+        "num_images": len(correct),
+        "top1": 100 * sum(correct) / len(correct),
+        "loss": 1.0,
+        "gmacs": 0.1,
+        "seconds": 1.0,
+        "train_seconds": 2.0,
+        "training_gmacs": 10.0,
+        "solver": "",
+        "correct": correct,
+    }
+
+
+def test_the_difference_is_paired_by_picture_seed_and_training() -> None:
+    cells = [
+        found("none", 64, 96, 0, [1, 0, 0, 0]),
+        found("none", 64, 96, 1, [1, 1, 0, 0]),
+        found("head", 64, 96, 0, [1, 1, 0, 0]),
+        found("head", 64, 96, 1, [1, 1, 1, 0]),
+        found("direct", 96, 96, 0, [0, 0, 0, 0]),
+        found("direct", 96, 96, 1, [1, 1, 1, 1]),
+    ]
+    entries = {entry["arm"]: entry for entry in summarise_grid(cells)}
+    assert (entries["none"]["mean"], entries["none"]["std"]) == (37.5, pytest.approx(17.68, abs=0.01))
+    assert entries["head"]["differences"]["64"]["mean"] == 25
+    assert entries["head"]["differences"]["64"]["std"] == 0
+    assert entries["direct"]["differences"]["64"]["mean"] == 12.5
+    text = as_markdown(list(entries.values()), "T")
+    assert "| 64 px | head | 62.5 ± 17.7 |" in text
+    assert "| the test size | direct, minus 64 px | +12.5" in text
+
+
+FLAGS = ("--model.name", "test_resnet", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0")
+FLAGS = (*FLAGS, "--data.uri", DATA["uri"], "--output.tracker", "none", "--runtime.threads", "1")
+
+
+def test_the_command_writes_tables_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", *FLAGS, "--train-sizes", "32", "--test-sizes", "32,64", "--arms", "none,head,direct"]
+    words += ["--arm-epochs", "direct=2", "--seeds", "1", "--out", str(tmp_path / "g")]
+    assert main([*words, "--dry-run"]) == 0
+    assert "6 cells from 2 trainings" in capsys.readouterr().err
+    assert not (tmp_path / "g").exists()
+    assert main(words) == 0
+    text = capsys.readouterr().err
+    assert "cell 6 of 6" in text
+    assert "+- " not in text
+    content = json.loads((tmp_path / "g" / "grid.json").read_text())
+    assert len(content["cells"]) == 6
+    assert content["arm_epochs"] == {"direct": 2}
+    assert "correct" not in content["cells"][0]
+    assert (tmp_path / "g" / "direct-64" / "seed-0").is_dir()
+    assert "| 32 px | head |" in (tmp_path / "g" / "grid.md").read_text()
+    svg = (tmp_path / "g" / "grid.svg").read_text()
+    assert "32 px, head" in svg
+    assert "xmlns" in svg
+    assert main(words) == 2
+    assert main([*words, "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--train-sizes", "32", "--seeds", "1"), "a grid needs sizes"),
+        (("--train-sizes", "32", "--test-sizes", "32"), "--seeds 0,1,2"),
+        (("--train-sizes", "32", "--test-sizes", "32", "--seeds", "1", "--arms", "none,heads"), "no arm 'heads'"),
+        (("--train-sizes", "32", "--test-sizes", "32", "--seeds", "1", "--arm-epochs", "head=2"), "have epochs"),
+        (("--train-sizes", "32", "--test-sizes", "32", "--seeds", "1", "--arm-epochs", "all"), "ARM=EPOCHS"),
+    ],
+)
+def test_what_is_no_grid_is_refused(words: tuple[str, ...], answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", *FLAGS, *words]) == 2
+    assert answer in capsys.readouterr().err

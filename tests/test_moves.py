@@ -1,0 +1,139 @@
+"""Which tensors every plan moves, over families of networks: exactly those, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fixres import models
+from fixres.checkpoint import changed_tensors, copy_state
+from fixres.errors import UserError
+from fixres.fix import apply_plan, set_train_mode, verify_plan
+from fixres.resolution import Plan
+
+MOVES = [
+    # name, moves, size: one row per family and kind of end
+    ("test_resnet", "head", 64),
+    ("test_resnet", "head+stats", 64),
+    ("test_resnet", "head+norm", 64),
+    ("test_resnet", "last-stage", 64),
+    ("test_resnet", "stats", 64),
+    ("test_resnet", "all", 64),
+    ("test_efficientnet", "head+stats", 64),
+    ("test_efficientnet", "last-stage", 64),
+    ("mobilenetv3_small_050", "last-stage", 64),
+    ("mobilenetv3_small_050", "head+norm", 64),
+    ("repvgg_a0", "head+norm", 64),
+    ("repvgg_a0", "stats", 64),
+    ("densenet121", "last-stage", 64),
+    ("inception_v3", "head+stats", 96),
+    ("levit_128s", "head", 224),
+    ("levit_128s", "head+norm", 224),
+    ("test_vit", "head", 160),
+    ("test_vit", "head+norm", 160),
+    ("test_vit", "last-stage", 160),
+    ("deit_tiny_distilled_patch16_224", "head+norm", 64),
+    ("test_convnext", "head", 64),
+    ("test_convnext", "head+norm", 64),
+    ("test_convnext", "last-stage", 64),
+    ("convformer_s18", "head+norm", 64),
+    ("test_nfnet", "head", 64),
+    ("test_nfnet", "last-stage", 64),
+    ("test_byobnet", "last-stage", 64),
+    ("test_mambaout", "head+norm", 64),
+    ("regnetx_002", "head+norm", 64),
+    ("dla34", "head+norm", 64),
+    ("mobilevit_xxs", "last-stage", 64),
+    ("ghostnet_100", "head+stats", 64),
+    ("poolformer_s12", "head+norm", 64),
+    ("edgenext_xx_small", "head+norm", 64),
+    ("rexnet_100", "last-stage", 64),
+    ("fastvit_t8", "head+stats", 64),
+]
+
+STAGES = {
+    # name: (size, the modules of the last stage)
+    "test_resnet": (64, ("layer4",)),
+    "tf_efficientnet_lite0": (64, ("blocks.6", "conv_head", "bn2")),
+    "mobilenetv3_small_050": (64, ("blocks.4.1", "blocks.4.2", "blocks.5.0", "conv_head")),
+    "densenet121": (64, ("features.denseblock4", "features.norm5")),
+    "repvgg_a0": (64, ("stages.3.0",)),
+    "mobilevit_xxs": (64, ("stages.4.1", "final_conv")),
+    "test_vit": (160, ("blocks.5", "norm")),
+    "test_nfnet": (64, ("stages.3.0", "final_conv")),
+    "regnetx_002": (64, ("s4",)),
+}
+
+
+def one_step(model: nn.Module, plan: Plan, size: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Do one step as a stage does; return the state before and after."""
+    apply_plan(model, plan)
+    before = copy_state(model)
+    set_train_mode(model, plan)
+    images = torch.randn(2, 3, size, size)
+    output = model(images)
+    if plan.trained:
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        output = sum(output) if isinstance(output, tuple) else output
+        torch.nn.functional.cross_entropy(output, torch.tensor([0, 1])).backward()
+        optimizer.step()
+    return before, copy_state(model)
+
+
+@pytest.mark.parametrize(("name", "moves", "size"), MOVES)
+def test_exactly_the_planned_tensors_change(name: str, moves: str, size: int) -> None:
+    torch.manual_seed(0)
+    bound = {"img_size": 64} if name.startswith("deit") else {}
+    model = models.build(name, 3, {"drop_rate": 0.1, **bound})
+    # timm starts residual branches at zero, which leaves gradients zero, or too small to be seen, for a step.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    plan = models.make_plan(model, moves, size)
+    assert plan.moves == moves
+    before, after = one_step(model, plan, size)
+    assert not verify_plan(before, after, plan)
+    assert changed_tensors(before, after) == plan.tensors
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_last_stage_is_found_by_structure(name: str) -> None:
+    size, stage = STAGES[name]
+    assert models.make_plan(models.build(name, 3), "last-stage", size).whole == stage
+
+
+def test_the_statistics_alone_move_no_parameter_and_need_no_head() -> None:
+    plan = models.make_plan(models.build("test_resnet", 3), "stats", 64)
+    assert (plan.trained, plan.num_trained) == ((), 0)
+    assert plan.live_norms == ("layer4.0.bn2", "layer4.0.downsample.2")
+
+
+def test_the_norms_of_head_and_norm_are_those_of_the_paper() -> None:
+    plan = models.make_plan(models.build("resnet50", 10), "head+norm", 64)
+    assert set(plan.trained) == {"fc.weight", "fc.bias", "layer4.2.bn3.weight", "layer4.2.bn3.bias"}
+    assert plan.live_norms == ("layer4.2.bn3",)
+
+
+REFUSED = [
+    ("test_nfnet", "head+norm", 64, "it has no norm\n  use moves: head, last-stage or all"),
+    ("test_nfnet", "stats", 64, "it has no norm\n  use moves: head, or moves: all"),
+    ("test_vit", "stats", 160, r"norm \(LayerNorm\) keeps no running statistics\n  use moves: head, head\+norm or all"),
+    ("test_convnext", "head+stats", 64, r"keeps no running statistics\n  use moves: head, head\+norm or all"),
+]
+
+
+@pytest.mark.parametrize(("name", "moves", "size", "text"), REFUSED)
+def test_what_does_not_suit_a_network_is_refused_with_what_does(name: str, moves: str, size: int, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        models.make_plan(models.build(name, 3), moves, size)
+
+
+def test_a_stage_that_trains_whole_drops_out_and_the_rest_does_not() -> None:
+    model = models.build("test_resnet", 3, {"drop_path_rate": 0.5})
+    plan = models.make_plan(model, "last-stage", 64)
+    set_train_mode(model, plan)
+    training = {name for name, module in model.named_modules() if module.training}
+    assert "layer4.0.drop_path" in training
+    assert all(name.startswith("layer4") for name in training)
+    assert not plan.is_trunk_frozen

@@ -1,0 +1,207 @@
+"""`fixres plan` counts without pictures what a run would do; `fixres tables` fills the published tables from runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fixres import planning, reproduction
+from fixres.cli import main
+from fixres.config import Recipe
+from fixres.literature import TABLES, Figure, Row, Table
+from fixres.planning import Speed, count_pictures, plan_recipe
+from fixres.recipes import load
+from fixres.resolution import Plan
+from fixres.run import run_recipe
+from fixres.runlog import read_events
+
+Make = Callable[..., Recipe]
+
+
+def test_a_plan_says_what_a_run_then_does(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(train={"size": 32, "epochs": 2, "repeats": 3}, fix={"size": 48, "epochs": 1, "batch_size": 8})
+    cost = plan_recipe("mine", recipe, count_pictures(recipe), 1)
+    run_recipe(recipe, tmp_path / "run")
+    plans = [e for e in read_events(tmp_path / "run") if e["event"] == "plan"]
+    assert [s.num_steps for s in cost.stages] == [e["total_steps"] for e in plans] == [6, 6]
+    assert [s.size for s in cost.stages] == [e["size"] for e in plans]
+    rows = next(e for e in read_events(tmp_path / "run") if e["event"] == "comparison")["rows"]
+    assert [s.gmacs for s in cost.stages] == pytest.approx([rows[0]["gmacs"], rows[-1]["gmacs"]])
+    train, fix = cost.stages
+    assert (train.num_samples, train.num_distinct, fix.num_distinct) == (96, 16, 48)
+    # Training goes forward and twice that backward, a frozen trunk only forward.
+    assert train.teramacs == pytest.approx(3 * 96 * train.gmacs / 1000)
+    assert fix.teramacs == pytest.approx(48 * fix.gmacs / 1000)
+
+
+def test_memory_is_counted_by_the_stated_formula(make_recipe: Make) -> None:
+    recipe = make_recipe(optim={"name": "adamw", "lr": 1e-3}, ema={"enabled": True}, train={"size": 32, "epochs": 2})
+    (stage,) = plan_recipe("mine", recipe, count_pictures(recipe), 1).stages
+    with torch.device("meta"):
+        model = planning.models.build("test_resnet", 3)
+    numbers = sum(t.numel() for t in model.state_dict().values())
+    trained = sum(p.numel() for p in model.parameters())
+    memory = stage.memory
+    assert (memory.weights, memory.average) == (4 * numbers, 4 * numbers)
+    assert (memory.gradients, memory.optimizer) == (4 * trained, 8 * trained)
+    (shared,) = plan_recipe("mine", recipe, count_pictures(recipe), 2).stages
+    assert shared.memory.activations == pytest.approx(memory.activations / 2, rel=1e-3)
+
+
+def test_what_autograd_keeps_is_counted_once() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    plan = Plan("all", ("0.weight",), (), (), 12, 12)
+    kept, largest = planning._activations(model, plan, 8, is_solved=False)
+    # The pictures for the convolution's weight, and the output of the ReLU, which the pooling needs no values of.
+    assert kept == 4 * 2 * 64 * (3 + 4)
+    assert largest == 4 * 2 * 64 * (4 + 4)
+    assert planning._activations(model, plan, 8, is_solved=True)[0] == 0
+
+
+def test_known_data_sets_need_no_pictures() -> None:
+    assert count_pictures(load("fixres/resnet50-224")).num_train == 1_281_167
+    assert count_pictures(load("simple/cub-resnet18")).num_classes == 200
+    # Without holdout: 0, a tenth is carved out of train to select on.
+    assert count_pictures(load("simple/cub-resnet18", {"data.holdout": 0.1})).num_train == 5_994 - 599
+    assert count_pictures(load("resnext/caltech101-resnext50-32x4d")).num_train == round(0.6 * 8_677)
+
+
+def test_hours_follow_the_stated_speed_and_the_work(make_recipe: Make) -> None:
+    recipe = make_recipe(train={"size": 32, "epochs": 2}, fix={"size": 32, "epochs": 1, "batch_size": 16})
+    train, fix = plan_recipe("mine", recipe, count_pictures(recipe), 1, Speed(100.0)).stages
+    assert train.hours == pytest.approx(96 / 100 / 3600)
+    assert fix.hours == pytest.approx(48 / 300 / 3600)
+    measured = plan_recipe("mine", recipe, count_pictures(recipe), 1, Speed(is_measured=True))
+    assert measured.hours is not None
+    assert 0 < measured.hours < 0.1
+
+
+def test_several_recipes_side_by_side_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["simple/cifar10-resnet18", "simple/cub-resnet50-imagenet-224-448"]
+    assert main(["plan", *names, "--images-per-second", "500", "--json", str(tmp_path / "plan.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["recipe", *names]
+    assert next(line for line in lines if line.startswith("steps")).split()[1:] == [
+        "156,200", "of", "64", "37,200", "of", "64",
+    ]  # fmt: skip
+    first, second = json.loads((tmp_path / "plan.json").read_text())
+    assert [stage["size"] for stage in second["stages"]] == [224, 448]
+    assert "95.62 %" in first["published"]["expect"]
+    assert first["hours"] == pytest.approx(156_200 * 64 / 500 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "RECIPES is missing"),
+        (["fixres/resnet5"], "did you mean"),
+        (["fixres/nabirds-senet154"], "--train-images N"),
+        (["simple/cifar10-resnet18", "--devices", "5"], "a batch of 64 cannot be shared by 5 devices"),
+        (["simple/cifar10-resnet18", "--measure", "--images-per-second", "3"], "contradict each other"),
+        (["simple/cifar10-resnet18", "--train-images", "10"], "larger than an epoch of 10 pictures"),
+    ],
+)
+def test_mistakes_are_explained(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- tables
+
+
+@pytest.fixture
+def shipped(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """Return a recipe that takes the place of the shipped ones, a row of the only published table."""
+    recipe = make_recipe(train={"size": 32, "epochs": 1}, fix={"size": 48, "epochs": 1, "batch_size": 16})
+    rows = (
+        Row("before", "lab/row", (Figure(32, 50.0),), is_before=True),
+        Row("fixed", "lab/row", (Figure(0, 77.0, 93.4),)),
+        Row("never run", "lab/other", (Figure(224, None),)),
+    )
+    monkeypatch.setattr(reproduction, "TABLES", (Table("Lab: one", "a paper", rows, "error"),))
+    monkeypatch.setattr(reproduction, "shipped_settings", lambda: {"lab/row": reproduction._settings(recipe)})
+    original = reproduction.load
+    monkeypatch.setattr(reproduction, "load", lambda name: recipe if name == "lab/row" else original(name))
+    return recipe
+
+
+def cells(text: str, label: str) -> list[str]:
+    return next(
+        [c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith(f"| {label} ")
+    )
+
+
+def test_runs_fill_the_rows_of_their_recipe(
+    shipped: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / f"seed-{seed}" for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        run_recipe(shipped.model_copy(update={"seed": seed}), run)
+    other = tmp_path / "other"
+    changed = {"train": shipped.train.model_copy(update={"weight_decay": 0.01})}
+    run_recipe(shipped.model_copy(update=changed), other)
+    assert main(["tables", str(runs[0])]) == 0
+    one = capsys.readouterr().out
+    rows = [next(e for e in read_events(run) if e["event"] == "comparison")["rows"] for run in runs]
+    errors = [100 - found[-1]["top1"] for found in rows]
+    assert cells(one, "fixed")[3:5] == ["23.00", f"{errors[0]:.2f}"]
+    low, high = rows[0][-1]["top1_ci95"]
+    assert cells(one, "fixed")[5:7] == [f"{100 - high:.2f} to {100 - low:.2f}", "1 seed, 16 pictures"]
+    assert cells(one, "before")[4] == f"{100 - rows[0][0]['top1']:.2f}"
+    assert cells(one, "never run")[3:] == ["-"] * 6
+    assert main(["tables", *map(str, runs), str(other)]) == 0
+    two = capsys.readouterr().out
+    assert cells(two, "fixed")[4].startswith(f"{sum(errors) / 2:.2f} ± ")
+    assert cells(two, "fixed")[6] == "2 seeds, 16 pictures"
+    assert f"- {other}: no shipped recipe has these settings; nearest is lab/row, different in" in two
+    assert main(["tables", str(runs[0]), str(runs[0])]) == 2
+    assert "a seed comes twice" in capsys.readouterr().err
+
+
+def test_without_runs_the_tables_are_the_published_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tables"]) == 0
+    text = capsys.readouterr().out
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        *(table.title for table in TABLES),
+        "Ascend: ResNet-50",
+    ]
+    header = "| Name | Acc@1 | FPS | Epochs | AMP_Type | Torch_Version |"
+    row = "| 8p-NPU, published | 72.9(72.1 before finetune) | 3318/3515 | 120/60 | O1 | 1.5 or 1.8 |"
+    assert header in text
+    assert row in text
+
+
+def test_a_pair_of_runs_fills_the_ports_row() -> None:
+    result: dict[str, Any] = {"top1": 72.94, "top5": 90.0, "size": 384}
+
+    def ran(kind: str, before: dict[int, Any], fps: dict[str, float]) -> reproduction.Ran:
+        folder, recipe = Path(kind), f"ascend/{kind}-full-8p"
+        return reproduction.Ran(
+            folder, recipe, 0, 50_000, {384: result}, before, 384, 224, fps, {"fix": 60.0}, "fp16", "2.12.0"
+        )
+
+    fix = ran("finetune", {384: {"top1": 72.1}}, {"fix": 3515.2})
+    text = reproduction._ascend({fix.recipe: [fix]})
+    assert cells(text, "8p-NPU, ours") == [
+        *("8p-NPU, ours", "72.9(72.1 before finetune)", "-/3515", "-/60", "fp16", "2.12.0")
+    ]  # fmt: skip
+    assert cells(text, "1p-NPU, ours")[1:] == ["-"] * 5
+
+
+def test_recipes_that_differ_in_their_pictures_are_told_apart() -> None:
+    names = ["simple/cub-resnet18", "simple/cars-resnet18"]
+    start = [{"event": "start", "classes": [str(i) for i in range(196)]}]
+    assert reproduction._by_pictures(names, "folder:/data/cub-200-2011", start) == names[0]
+    assert reproduction._by_pictures(names, "folder:/data/mine", start) == names[1]
+    assert reproduction._by_pictures(names, "folder:/data/mine", []) == ""
+
+
+def test_tables_of_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tables", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
