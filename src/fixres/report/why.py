@@ -42,7 +42,7 @@ def why(record: Record) -> View | None:
     charts = [("spread", "Spread of what the head is given (standard deviation)")]
     has_zeros = any(row["zeros"] for row in before)
     if has_zeros:
-        charts.insert(0, ("zeros", "Share of it that is exactly 0, in percent"))
+        charts.insert(0, ("zeros", "Zeros in what the head is given, percent"))
     return {
         "num_images": found["num_images"],
         "split": found["split"],
