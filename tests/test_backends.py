@@ -101,3 +101,22 @@ def test_openvino_reports_nothing_to_its_makers() -> None:
         "assert sys.modules['openvino_telemetry'] is None\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_signal_after_networks_ended_in_any_order_is_handled(order: tuple[int, int]) -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import os, signal, sys\n"
+        "from fixres import models\n"
+        "from fixres.backends import make_backend\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
+        "model = models.build('test_resnet', 5, init='torch').eval()\n"
+        "made = {i: make_backend('openvino', model, 32, threads=1) for i in range(2)}\n"
+        "for i in map(int, sys.argv[1:]):\n"
+        "    del made[i]\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "assert heard\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *map(str, order)], check=True)

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -39,6 +40,23 @@ def import_openvino() -> Any:
     except ImportError:
         raise require_extra("openvino", "openvino") from None
     return openvino
+
+
+@cache
+def openvino_core() -> Any:
+    """Return OpenVINO's runtime, one for the whole life of the process; it reads files into memory.
+
+    Never a second one: each brings a stack for signals, and when several end out of order, the thread is left with
+    one that is freed. The next signal with a Python handler, of a loader process that ends, say, then kills the process
+    (seen with OpenVINO 2026.4).
+
+    Raises:
+        UserError: it is not installed.
+    """
+    core = import_openvino().Core()
+    # A file may be replaced while it is used.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 class Backend(Protocol):
@@ -115,7 +133,7 @@ class _OpenVino:
             with _ready_to_convert(model) as example:
                 pictures = torch.zeros(1, 3, size, size, device=example.device)
                 converted = openvino.convert_model(model, example_input=pictures, input=[-1, 3, size, size])
-            compiled = openvino.Core().compile_model(converted, "CPU", settings)
+            compiled = openvino_core().compile_model(converted, "CPU", settings)
         except Exception as error:  # a converter raises whatever a network makes it trip over
             raise _cannot_take(self.name, model, error) from error
         self._request = compiled.create_infer_request()

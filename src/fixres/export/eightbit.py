@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fixres.backends import import_openvino
+from fixres.backends import import_openvino, openvino_core
 from fixres.data.loader import evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError, require_extra
@@ -97,9 +97,7 @@ def quantise(
         file_inputs(views([pictures.calibration.read(int(i))], product, sheet.size, sheet.size), sheet).numpy()
         for i in chosen
     ]
-    core = import_openvino().Core()
-    core.set_property({"ENABLE_MMAP": False})
-    model = _rounded(core.read_model(str(full)), inputs, product.architecture)
+    model = _rounded(openvino_core().read_model(str(full)), inputs, product.architecture)
     folder = full.parent / "int8"
     folder.mkdir()
     path = folder / full.name

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fixres.backends import import_openvino
+from fixres.backends import openvino_core
 from fixres.errors import UserError, require_extra
 from fixres.export.sheet import KEY, SUFFIXES, ExportSheet, read_sheet
 
@@ -103,13 +103,11 @@ def _open_onnx(path: Path, threads: int) -> tuple[str | None, Run]:
 
 
 def _open_openvino(path: Path, threads: int) -> tuple[str | None, Run]:
-    openvino = import_openvino()
-    core = openvino.Core()
-    # Without the hints OpenVINO computes in bf16 where the processor can, and keeps reading the file from disk.
+    core = openvino_core()
+    # Without the hint OpenVINO computes in bf16 where the processor can.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    core.set_property({"ENABLE_MMAP": False})
     try:
         model = core.read_model(str(path))
         text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None

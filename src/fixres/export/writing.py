@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fixres.backends import import_openvino
+from fixres.backends import import_openvino, openvino_core
 from fixres.errors import require_extra
 from fixres.export.capture import Captured
 from fixres.export.sheet import KEY, ExportSheet, Format
@@ -77,7 +77,7 @@ def _write_openvino(captured: Captured, sheet: ExportSheet, path: Path) -> list[
     source = path.with_suffix(".onnx")
     written = _write_onnx(captured, sheet, source)
     try:
-        model = openvino.Core().read_model(str(source))
+        model = openvino_core().read_model(str(source))
         model.set_rt_info(sheet.text(), KEY)
         # The default would round the weights to 16 bits.
         openvino.save_model(model, str(path), compress_to_fp16=False)
