@@ -15,6 +15,10 @@ DECAYS = tuple(10.0 ** (power / 2) for power in range(2, -10, -1))
 _MAX_ITERATIONS = 200
 _TOLERANCE = 1e-5
 _PATIENCE = 2
+_ROWS_PER_FEATURE = 4
+"""Rows whose covariance stands for that of all: it only decides how many steps are needed."""
+_BLOCK_ROWS = {"cpu": 256}
+"""Rows made float64 at once: on a CPU so few that they stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,10 @@ class Rows:
             yield piece()
 
     def held(self, device: torch.device) -> Rows:
-        """Return the same rows in the memory of a device, as one piece of float64."""
+        """Return the same rows in the memory of a device, as one piece."""
         # Filled piece by piece: joining them first would take the memory twice.
-        shapes = [features.shape for features, _ in self]
-        features = torch.empty(sum(num for num, _ in shapes), shapes[0][1], dtype=torch.float64, device=device)
+        like = [features for features, _ in self]
+        features = torch.empty(sum(map(len, like)), like[0].shape[1], dtype=like[0].dtype, device=device)
         labels = torch.empty(len(features), dtype=torch.int64, device=device)
         first = 0
         for piece, own in self:
@@ -123,21 +127,51 @@ def _measured(decay: float | None, iterations: int, head: Head, select: Rows) ->
 
 
 class _Problem:
-    """The objective around the old head, in coordinates in which it is about equally curved everywhere."""
+    """The objective around the old head, in coordinates in which it is about equally curved in every direction."""
 
     def __init__(self, train: Rows, old: Head, smoothing: float, class_weights: Sequence[float] | None) -> None:
         self.train, self.old, self.smoothing = train, old, smoothing
         like = old.weight
         self.weights = None if class_weights is None else like.new_tensor(list(class_weights))
-        num, total, squares = 0, torch.zeros_like(like[0]), torch.zeros_like(like[0])
-        for features, _ in train:
-            total += features.double().sum(0)
-            num += len(features)
-        self.num, self.mean = num, total / num
-        for features, _ in train:
-            squares += (features.double() - self.mean).square().sum(0)
-        self.variances = squares / num
-        self.variance = float(self.variances.mean())
+        self.num, total = 0, torch.zeros_like(like[0])
+        for x, _ in self._blocks():
+            total += x.sum(0)
+            self.num += len(x)
+        self.mean = total / self.num
+        squares = torch.zeros_like(total)
+        every = max(1, self.num // (_ROWS_PER_FEATURE * len(total)))
+        covariance, first, num_taken = like.new_zeros(len(total), len(total)), 0, 0
+        for x, _ in self._blocks():
+            centred = x - self.mean
+            squares += centred.square().sum(0)
+            taken = centred[-first % every :: every]
+            covariance.addmm_(taken.T, taken)
+            first, num_taken = first + len(x), num_taken + len(taken)
+        self.covariance = covariance / num_taken
+        self.variance = float(squares.mean()) / self.num
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield features float64 `[n, D]` and labels `[n]`, in memory that the next block takes again.
+
+        Blocks are cut without regard to the pieces, so that every sum, and with it the head, is the same to the bit
+        however the rows are kept.
+        """
+        like = self.old.weight
+        num_rows = _BLOCK_ROWS.get(like.device.type, 16_384)
+        x, y = like.new_empty(num_rows, like.shape[1]), like.new_empty(num_rows, dtype=torch.int64)
+        num_filled = 0
+        for features, labels in self.train:
+            first = 0
+            while first < len(features):
+                num = min(num_rows - num_filled, len(features) - first)
+                x[num_filled : num_filled + num] = features[first : first + num]
+                y[num_filled : num_filled + num] = labels[first : first + num]
+                first, num_filled = first + num, num_filled + num
+                if num_filled == num_rows:
+                    yield x, y
+                    num_filled = 0
+        if num_filled:
+            yield x[:num_filled], y[:num_filled]
 
     def start(self) -> Tensor:
         """Return the old head as a point: the change of the weight and of the bias at the mean, `[C, D + 1]`."""
@@ -151,11 +185,18 @@ class _Problem:
     def solve(self, start: Tensor, decay: float) -> tuple[Tensor, int]:
         """Minimise from `start`; return the point and the number of iterations."""
         num_classes = len(self.old.bias)
-        # The curvature of the loss of an undecided head along every feature, and that of the pull.
-        curvature = (1 - 1 / num_classes) / num_classes * self.variances + decay * self.variance
-        floor = 1e-12 * float(curvature.max()) or 1.0
-        scale = torch.cat([curvature.clamp(min=floor).sqrt(), curvature.new_ones(1)])
-        scaled = (start * scale).requires_grad_(True)
+        # The curvature of the loss of an undecided head, and that of the pull.
+        undecided = (1 - 1 / num_classes) / num_classes
+        curvature = undecided * self.covariance
+        curvature.diagonal().add_(decay * self.variance or 1.0)
+        root = torch.linalg.cholesky(curvature)
+
+        def scaled_by(point: Tensor, factor: Tensor, bias: float, *, is_upper: bool) -> Tensor:
+            weight = torch.linalg.solve_triangular(factor, point[:, :-1], upper=is_upper, left=False)
+            return torch.cat([weight, point[:, -1:] / bias], 1)
+
+        bias_root = math.sqrt(undecided)
+        scaled = torch.cat([start[:, :-1] @ root, start[:, -1:] * bias_root], 1).requires_grad_(True)
         optimizer = torch.optim.LBFGS(
             [scaled],
             max_iter=_MAX_ITERATIONS,
@@ -166,12 +207,13 @@ class _Problem:
         )
 
         def closure() -> Tensor:
-            loss, gradient = self.value(scaled.detach() / scale, decay)
-            scaled.grad = gradient / scale
+            loss, gradient = self.value(scaled_by(scaled.detach(), root, bias_root, is_upper=False), decay)
+            scaled.grad = scaled_by(gradient, root.T, bias_root, is_upper=True)
             return loss
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return scaled.detach() / scale, int(optimizer.state[scaled]["n_iter"])
+        found = scaled_by(scaled.detach(), root, bias_root, is_upper=False)
+        return found, int(optimizer.state[scaled]["n_iter"])
 
     def value(self, point: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         """Return the objective at a point and its gradient `[C, D + 1]`."""
@@ -179,8 +221,7 @@ class _Problem:
         num_classes = len(head.bias)
         loss = torch.zeros((), dtype=torch.float64, device=point.device)
         by_weight, by_bias = torch.zeros_like(head.weight), torch.zeros_like(head.bias)
-        for features, labels in self.train:
-            x = features.double()
+        for x, labels in self._blocks():
             log_p = torch.log_softmax(x @ head.weight.T + head.bias, 1)
             target = torch.full_like(log_p, self.smoothing / num_classes)
             target[torch.arange(len(labels)), labels] += 1 - self.smoothing

@@ -232,7 +232,7 @@ def _search(trunk: Trunk, problem: Problem, num_views: int) -> Found:
     weight = layer.weight.detach().flatten(1).to(device, torch.float64)
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().to(device, torch.float64)
     rows = _rows(trunk, "train", problem.train, num_views, device)
-    if len(problem.train) * num_views * weight.shape[1] * 8 <= problem.cache_gib * 2**30:
+    if len(problem.train) * num_views * weight.shape[1] * 4 <= problem.cache_gib * 2**30:
         rows = rows.held(device)
     select = _rows(trunk, "select", problem.select, 1, device).held(device)
     return search(rows, select, Head(weight, bias), problem.label_smoothing, problem.class_weights)
