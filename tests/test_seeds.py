@@ -57,13 +57,14 @@ def test_several_seeds_are_one_command_that_can_be_resumed(
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "seeds"), [("3", 0, [0, 1, 2]), ("2", 7, [7, 8]), ("0,5", 7, [0, 5]), ("1", 3, [3])]
+    ("text", "first", "seeds"),
+    [("3", 0, [0, 1, 2]), ("2", 7, [7, 8]), ("0,5", 7, [0, 5]), ("1", 3, [3]), ("5,", 0, [5])],
 )
 def test_seeds_are_counted_or_named(text: str, first: int, seeds: list[int]) -> None:
     assert count_seeds(text, first) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "x", "1,1", "1,", "-1"])
+@pytest.mark.parametrize("text", ["0", "x", "1,1", ",", "1,,", "-1"])
 def test_seeds_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--seeds"):
         count_seeds(text, 0)

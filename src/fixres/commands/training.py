@@ -131,14 +131,14 @@ def tell(console: Console, found: Study, out: Path | None) -> None:
 
 
 def count_seeds(text: str, first: int) -> list[int]:
-    """Return the seeds of `--seeds 3` (as many from `first` on) or `--seeds 0,1,5` (these).
+    """Return the seeds of `--seeds 3` (as many from `first` on) or `--seeds 0,1,5` (these; `5,` is the one).
 
     Raises:
         UserError: no such numbers, none at all, or one twice.
     """
     if "," not in text:
         if not text.strip().isdecimal() or int(text) == 0:
-            raise UserError(f"--seeds {text}: give how many (--seeds 3), or which (--seeds 0,1,2)")
+            raise UserError(f"--seeds {text}: give how many (--seeds 3), or which (--seeds 0,1,2; one: --seeds 2,)")
         return list(range(first, first + int(text)))
     return take_seeds(["--seeds", text])[1] or []
 
@@ -150,7 +150,7 @@ def take_seeds(words: list[str]) -> tuple[list[str], list[int] | None]:
             end = i + 1 if "=" in word else i + 2
             text = word.partition("=")[2] or " ".join(words[i + 1 : i + 2])
             try:
-                seeds = [int(part) for part in text.split(",")]
+                seeds = [int(part) for part in text.removesuffix(",").split(",")]
             except ValueError:
                 raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
             if len(set(seeds)) != len(seeds):
