@@ -69,10 +69,11 @@ class TrainFlags:
 
 
 def bench(words: Sequence[str]) -> int:
-    """`fixres bench loader|train|eval [...]`."""
+    """`fixres bench loader|train|fix|eval [...]`."""
     from fixres.commands.bench_eval import bench_eval
+    from fixres.commands.bench_fix import bench_fix
 
-    parts = {"loader": _loader, "train": _train, "eval": bench_eval}
+    parts = {"loader": _loader, "train": _train, "fix": bench_fix, "eval": bench_eval}
     if words and words[0] in parts:
         return parts[words[0]](words[1:])
     if set(words[:1]) & {"-h", "--help"}:
@@ -81,6 +82,7 @@ def bench(words: Sequence[str]) -> int:
     raise UserError(
         f"{given}\n  fixres bench loader [--data URI] [--vs torchvision] [--eval] [--json FILE]\n"
         "  fixres bench train [--model NAME] [--size N] [--vs timm,torch] [--json FILE]\n"
+        "  fixres bench fix RUN [RUN ...] --size N [--vs v1,v2] [--json FILE]\n"
         "  fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino] [--json FILE]"
     )
 
