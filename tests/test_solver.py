@@ -36,6 +36,7 @@ from fixres.runtime import Runtime
 from fixres.solver import trunk as trunk_module
 from fixres.solver import views
 from fixres.transforms import normalise
+from fixres.workshop import describe_stage
 
 Make = Callable[..., Recipe]
 DATA = open_collection(Data(uri="synthetic:classes=3,images=60,size=56"))
@@ -315,6 +316,64 @@ def test_changed_input_never_uses_old_features(tmp_path: Path, what: str) -> Non
     assert first != second
 
 
+def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Path) -> None:
+    def solve() -> dict[str, Tensor]:
+        collection = open_collection(Data(uri=f"folder:{photos}"))
+        model = warm()
+        models.reset_head(model, 2)
+        task = problem(model, tmp_path / "cache", train=collection.split("train"), select=collection.split("val"))
+        solver.solve(task)
+        return copy_state(model)
+
+    before = solve()
+    assert not changed_tensors(before, solve())
+    victim = photos / "train" / "red" / "00.jpg"
+    content = victim.read_bytes()
+    victim.write_bytes((photos / "train" / "blue" / "00.jpg").read_bytes())
+    assert changed_tensors(before, solve())
+    victim.write_bytes(content)
+    assert not changed_tensors(before, solve())
+
+
+def test_another_objective_is_solved_anew_on_the_same_features(tmp_path: Path) -> None:
+    solver.solve(problem(warm(), tmp_path / "shared"))
+    smoothed, fresh = warm(), warm()
+    (folder,) = (tmp_path / "shared").iterdir()
+    features = {path: path.stat().st_mtime_ns for path in folder.glob("train-*")}
+    assert features
+    for changes in ({"label_smoothing": 0.4}, {"class_weights": (0.2, 1.0, 1.8)}):
+        smoothed, fresh = warm(), warm()
+        solver.solve(problem(smoothed, tmp_path / "shared", **changes))
+        solver.solve(problem(fresh, tmp_path / "fresh", **changes))
+        assert not changed_tensors(copy_state(smoothed), copy_state(fresh))
+    assert features == {path: path.stat().st_mtime_ns for path in folder.glob("train-*")}
+
+
+@pytest.mark.parametrize("cache_gib", [2.0, 0.0])
+def test_more_views_than_the_crop_leaves_room_for_are_those_there_are(tmp_path: Path, cache_gib: float) -> None:
+    whole = Preprocess(48, crop_ratio=1.0)
+    found = solver.solve(problem(warm(), tmp_path, preprocess=whole, num_views=4, cache_gib=cache_gib))
+    assert found.num_views == 2
+
+
+def test_the_seconds_of_an_earlier_search_count_as_such(tmp_path: Path) -> None:
+    first = solver.solve(problem(warm(), tmp_path))
+    again = solver.solve(problem(warm(), tmp_path))
+    searching = first.seconds - first.feature_seconds
+    assert again.seconds - again.feature_seconds >= 0.9 * searching
+    assert again.seconds > again.feature_seconds
+
+
+def test_a_network_whose_outputs_are_not_finite_is_refused_as_such(tmp_path: Path, make_recipe: Make) -> None:
+    run_recipe(make_recipe(train={"epochs": 1}), tmp_path / "run")
+    product = load(tmp_path / "run")
+    with torch.no_grad():
+        next(product.model.parameters()).fill_(math.nan)
+    for solving in ("auto", "cached"):
+        with pytest.raises(UserError, match="not finite"):
+            describe_stage(make_recipe(fix={"size": 48, "solver": solving}), DATA, product.model, 1, 48)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 10_000))
 def test_moments_do_not_depend_on_how_the_values_are_divided(sizes: list[int], seed: int) -> None:
@@ -336,6 +395,32 @@ def clusters(num: int, seed: int) -> tuple[Tensor, Tensor]:
     labels = torch.randint(0, 3, (num,), generator=generator)
     centres = torch.tensor([[0.0, 0, 0, 0], [1.5, 0, 1, 0], [0, 1.5, 0, 1]])
     return centres[labels] + torch.randn(num, 4, generator=generator), labels
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(("num", "width"), [(7, 40), (30, 40), (300, 40)])
+def test_the_solution_has_no_slope_however_wide_the_features(num: int, width: int, has_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(num)
+    features = torch.randn(num, width, generator=generator) + 3.0
+    labels = torch.arange(num) % 3
+    old = solver.Head(0.1 * torch.randn(3, width, generator=generator).double(), torch.zeros(3).double())
+    weights = [0.5, 1.0, 2.0]
+    found = solver.search(rows(features, labels), rows(features, labels), old, 0.1, weights, has_bias)
+    weight, bias = found.head.weight.clone().requires_grad_(), found.head.bias.clone().requires_grad_()
+    losses = nn.functional.cross_entropy(
+        features.double() @ weight.T + bias, labels, label_smoothing=0.1, reduction="none"
+    )
+    # Smoothing weighs a picture's loss whole here, by its own class; PyTorch would weigh every class of the target.
+    mean = features.double().mean(0) if has_bias else torch.zeros(width).double()
+    variance = (features.double() - mean).square().mean()
+    assert found.chosen.decay is not None
+    pull = found.chosen.decay * variance / 2 * (weight - old.weight).square().sum()
+    ((losses * torch.tensor(weights).double()[labels]).mean() + pull).backward()
+    assert float(weight.grad.abs().max()) < 3e-4  # type: ignore[union-attr]
+    if has_bias:
+        assert float(bias.grad.abs().max()) < 3e-4  # type: ignore[union-attr]
+    else:
+        assert not found.head.bias.any()
 
 
 def test_the_head_is_solved_to_convergence_in_any_number_of_pieces() -> None:

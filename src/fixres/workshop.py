@@ -168,7 +168,7 @@ def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> t
     """Return the stage with `cached` or `sgd` as its solver, and why `auto` became sgd.
 
     Raises:
-        UserError: cached was asked for, and does not suit the network.
+        UserError: cached was asked for, and does not suit the network; or its outputs are not finite.
     """
     if stage.solver == "sgd":
         return stage, ""
@@ -177,7 +177,7 @@ def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> t
         if not reason:
             solver.check(network, plan, size)
     except UserError as error:
-        if stage.solver == "cached":
+        if stage.solver == "cached" or isinstance(error, models.BrokenWeightsError):
             raise
         reason = str(error).splitlines()[0]
     decided = stage.model_copy(update={"solver": "sgd" if reason else "cached"})

@@ -55,12 +55,14 @@ class FixFlags:
     """Seed."""
     out: Path | None = None
     """Run folder to write."""
+    resume: bool = False
+    """Go on with a fix that was interrupted, in the folder it was writing."""
     quiet: bool = False
     """Print results only."""
 
 
 def fix(words: Sequence[str]) -> int:
-    """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment none|v1|v2] [--out DIR]`."""
+    """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
     from fixres.console import Console
     from fixres.measure import own_split
@@ -81,7 +83,7 @@ def fix(words: Sequence[str]) -> int:
     recipe = fix_recipe(product, flags.data, settings, flags.seed)
     folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
     try:
-        run_recipe(recipe, folder, listeners=[console], split_from=own_split(product, flags.data))
+        run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own_split(product, flags.data))
     except (KeyboardInterrupt, Stopped):
         say_how_to_go_on(console, folder)
         raise

@@ -43,6 +43,10 @@ class Rows:
             raise BadImage(path, f"cannot be read ({error.strerror or error})") from None
         return content
 
+    def stamp(self, paths: Names) -> str:
+        """Return the data set's own fingerprint, which follows from its files and every change made to them."""
+        return f"{self.rows._fingerprint} {self.column}"
+
 
 def open_hub(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
     """Return the URI, the splits (or `{"all": ...}`) and notes.

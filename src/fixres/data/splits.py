@@ -43,6 +43,9 @@ class Source(Protocol):
     def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
         """Return the RGB picture; raises BadImage."""
 
+    def stamp(self, paths: Names) -> str:
+        """Return a text that changes when the pictures at `paths` may have, without reading them."""
+
 
 class Names(Sequence[str]):
     """An immutable list of strings in one block of memory: a million paths pickle and fork without being touched."""
@@ -146,6 +149,10 @@ class Split:
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             digest.update(f"{path}\0{label}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+    def stamp(self) -> str:
+        """Return the SHA-256, in hexadecimal, of the file list and of what the source tells of its files' state."""
+        return hashlib.sha256(f"{self.file_list_hash()}\n{self.source.stamp(self.paths)}".encode()).hexdigest()
 
     def take(self, name: str, indices: npt.NDArray[np.int64]) -> Split:
         """Return the pictures at `indices` as a split of its own."""

@@ -52,6 +52,10 @@ class Synthetic:
         _draw(ImageDraw.Draw(image), _SHAPES[label % len(_SHAPES)], (x, y, radius), colour)
         return image
 
+    def stamp(self, paths: Names) -> str:
+        """Return the settings, which decide every picture."""
+        return repr(self)
+
 
 def open_synthetic(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
     """Return the URI, the three splits and no notes.

@@ -7,6 +7,7 @@ are kept in memory as they are.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import sys
@@ -191,6 +192,10 @@ class Arrays:
     def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
         """Return the RGB picture."""
         return Image.fromarray(self.pictures[int(path.rsplit("/", 1)[-1])]).convert("RGB")
+
+    def stamp(self, paths: Names) -> str:
+        """Return a digest of all pictures."""
+        return hashlib.sha256(np.ascontiguousarray(self.pictures).data).hexdigest()
 
 
 def open_torchvision(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:

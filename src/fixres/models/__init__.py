@@ -11,7 +11,15 @@ from fixres.models.build import (
     reset_head,
     sync_norms,
 )
-from fixres.models.cut import Crossing, Cut, cut_network, head_logits, linear_head, require_linear_head
+from fixres.models.cut import (
+    BrokenWeightsError,
+    Crossing,
+    Cut,
+    cut_network,
+    head_logits,
+    linear_head,
+    require_linear_head,
+)
 from fixres.models.deployable import has_dynamic_padding, with_constant_padding, with_free_positions
 from fixres.models.extra import OWN_ARCHITECTURES
 from fixres.models.listing import Alias, Architecture, aliases, describe, published_weights, search, size_rule
@@ -50,6 +58,7 @@ __all__ = [
     "PACKAGED_WEIGHTS",
     "Alias",
     "Architecture",
+    "BrokenWeightsError",
     "Crossing",
     "Cut",
     "aliases",

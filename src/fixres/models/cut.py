@@ -24,6 +24,10 @@ RELATIVE = 1e-4
 Crossing = tuple[Tensor, ...]
 
 
+class BrokenWeightsError(UserError):
+    """A network whose outputs are not finite."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """The frozen part of a network. The last norms are the network's own modules, so new statistics apply at once."""
@@ -63,6 +67,7 @@ def require_linear_head(model: nn.Module, size: int) -> None:
     """Refuse a network whose logits are more, or less, than one linear layer applied to its features.
 
     Raises:
+        BrokenWeightsError: its outputs are not finite.
         UserError: naming what it has instead.
     """
     head = linear_head(model)
@@ -70,8 +75,14 @@ def require_linear_head(model: nn.Module, size: int) -> None:
     image = torch.linspace(-2, 2, in_channels(model) * size * size, device=parameter.device)
     with evaluation_mode(model), torch.inference_mode():
         features, _, logits = _Hooked(model, (), head).run(image.view(1, -1, size, size))
+        _require_finite(model, logits)
         if not _is_close(head_logits(model, head, features), logits):
             raise _more_than_linear(model)
+
+
+def _require_finite(model: nn.Module, logits: Tensor) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise BrokenWeightsError(f"the outputs of '{architecture(model)}' are not finite; its weights are broken")
 
 
 def _more_than_linear(model: nn.Module) -> UserError:
@@ -99,6 +110,7 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     head = linear_head(model)
     hooked = _Hooked(model, norms, head)
     features, inputs, logits = hooked.run(images)
+    _require_finite(model, logits)
     if not _is_close(head_logits(model, head, features), logits):
         raise _more_than_linear(model)
     for fold in (True, False):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fixres.checkpoint import write_weights
 from fixres.resolution import Preprocess
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Cache:
@@ -57,10 +57,10 @@ class Cache:
         with safe_open(self._path(what, chunk), framework="pt") as file:
             return tuple(file.keys())
 
-    def seconds(self) -> float:
-        """Return the seconds spent on the chunks that are there, before an interruption included."""
+    def seconds(self, what: str = "*") -> float:
+        """Return the seconds spent on the chunks that are there, of one pass or of all of them."""
         total = 0.0
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob(f"{what}-*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 total += float(file.get_tensor("seconds")) if "seconds" in file.keys() else 0.0  # noqa: SIM118
         return total
@@ -74,19 +74,19 @@ class Cache:
         return self.folder / f"{what}-{chunk:06}.safetensors"
 
 
-def cache_key(model: nn.Module, preprocess: Preprocess, file_lists: Mapping[str, str], settings: Any) -> str:
+def cache_key(model: nn.Module, preprocess: Preprocess, stamps: Mapping[str, str], settings: Any) -> str:
     """Return 16 hexadecimal digits that differ whenever anything that decides the features does.
 
     Args:
         model: the network at the new size; every tensor of it counts.
         preprocess: the test-time preprocessing at the new size.
-        file_lists: the hash of the paths and labels of every split that is read.
+        stamps: that of every split that is read.
         settings: views, batch shape, precision and what else decides the last bits; JSON.
     """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
-    words = [FORMAT, type(model).__name__, asdict(preprocess), dict(file_lists), settings]
+    words = [FORMAT, type(model).__name__, asdict(preprocess), dict(stamps), settings]
     digest.update(json.dumps(words, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

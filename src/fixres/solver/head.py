@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fixres.solver.curvature import Dense, Metric, Narrow
+
 DECAYS = tuple(10.0 ** (power / 2) for power in range(2, -10, -1))
 """Strengths of the pull, relative to the mean variance of the features, strongest first."""
 
@@ -86,19 +88,21 @@ def search(
     old: Head,
     smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
+    has_bias: bool = True,
 ) -> Found:
     """Return the head that pays the least loss on the selecting split, and all that were tried.
 
     The objective is the stage's training loss plus `decay * v / 2 * |W - W_old|^2`, with v the mean variance of the
     features (L2-SP, Li et al. 2018): without a pull, heads trained to convergence on features of a trunk that has
-    seen these pictures grow without bound. The bias is free. One problem is solved from the solution of the one
-    before, from the strongest pull to the weakest; the search ends when the loss has risen `_PATIENCE` times.
+    seen these pictures grow without bound. The bias is free, or 0 where the head has none. One problem is solved from
+    the solution of the one before, from the strongest pull to the weakest; the search ends when the loss has risen
+    `_PATIENCE` times.
 
     The least loss decides, accuracy only between equals. Not the one-standard-error rule: the solutions lie on one
     smooth path, so a dozen of them leave little room for luck, while that rule would give the old head back whenever
     the gain is below the error of a small split, as most gains of a fix are.
     """
-    problem = _Problem(train, old, smoothing, class_weights)
+    problem = _Problem(train, old, smoothing, class_weights, has_bias)
     candidates = [_measured(None, 0, old, select)]
     chosen, head = candidates[0], old
     flat, least, rises = problem.start(), math.inf, 0
@@ -129,25 +133,34 @@ def _measured(decay: float | None, iterations: int, head: Head, select: Rows) ->
 class _Problem:
     """The objective around the old head, in coordinates in which it is about equally curved in every direction."""
 
-    def __init__(self, train: Rows, old: Head, smoothing: float, class_weights: Sequence[float] | None) -> None:
-        self.train, self.old, self.smoothing = train, old, smoothing
+    def __init__(
+        self, train: Rows, old: Head, smoothing: float, class_weights: Sequence[float] | None, has_bias: bool
+    ) -> None:
+        self.train, self.old, self.smoothing, self.has_bias = train, old, smoothing, has_bias
         like = old.weight
         self.weights = None if class_weights is None else like.new_tensor(list(class_weights))
         self.num, total = 0, torch.zeros_like(like[0])
         for x, _ in self._blocks():
             total += x.sum(0)
             self.num += len(x)
-        self.mean = total / self.num
+        # A bias takes up the mean of the features; without one, what matters is how far they are from 0.
+        self.mean = total / self.num if has_bias else torch.zeros_like(total)
         squares = torch.zeros_like(total)
-        every = max(1, self.num // (_ROWS_PER_FEATURE * len(total)))
-        covariance, first, num_taken = like.new_zeros(len(total), len(total)), 0, 0
+        every, first = max(1, self.num // (_ROWS_PER_FEATURE * len(total))), 0
+        num_taken = -(-self.num // every)
+        # The rows themselves are kept while they are few, else the sum of their products.
+        self.few = like.new_empty(num_taken, len(total)) if 2 * num_taken <= len(total) else None
+        self.covariance = like.new_zeros(len(total), len(total)) if self.few is None else None
         for x, _ in self._blocks():
             centred = x - self.mean
             squares += centred.square().sum(0)
             taken = centred[-first % every :: every]
-            covariance.addmm_(taken.T, taken)
-            first, num_taken = first + len(x), num_taken + len(taken)
-        self.covariance = covariance / num_taken
+            if self.few is not None:
+                start = -(-first // every)
+                self.few[start : start + len(taken)] = taken / math.sqrt(num_taken)
+            elif self.covariance is not None:
+                self.covariance.addmm_(taken.T, taken, alpha=1 / num_taken)
+            first += len(x)
         self.variance = float(squares.mean()) / self.num
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -187,16 +200,19 @@ class _Problem:
         num_classes = len(self.old.bias)
         # The curvature of the loss of an undecided head, and that of the pull.
         undecided = (1 - 1 / num_classes) / num_classes
-        curvature = undecided * self.covariance
-        curvature.diagonal().add_(decay * self.variance or 1.0)
-        root = torch.linalg.cholesky(curvature)
-
-        def scaled_by(point: Tensor, factor: Tensor, bias: float, *, is_upper: bool) -> Tensor:
-            weight = torch.linalg.solve_triangular(factor, point[:, :-1], upper=is_upper, left=False)
-            return torch.cat([weight, point[:, -1:] / bias], 1)
-
+        pull = decay * self.variance or 1.0
+        metric: Metric
+        if self.few is not None:
+            metric = Narrow(self.few * math.sqrt(undecided), pull)
+        else:
+            assert self.covariance is not None
+            metric = Dense(self.covariance * undecided, pull)
         bias_root = math.sqrt(undecided)
-        scaled = torch.cat([start[:, :-1] @ root, start[:, -1:] * bias_root], 1).requires_grad_(True)
+
+        def joined(weight: Tensor, bias: Tensor) -> Tensor:
+            return torch.cat([weight, bias], 1)
+
+        scaled = joined(metric.times_root(start[:, :-1]), start[:, -1:] * bias_root).requires_grad_(True)
         optimizer = torch.optim.LBFGS(
             [scaled],
             max_iter=_MAX_ITERATIONS,
@@ -206,14 +222,17 @@ class _Problem:
             line_search_fn="strong_wolfe",
         )
 
+        def unscaled() -> Tensor:
+            point = scaled.detach()
+            return joined(metric.over_root(point[:, :-1]), point[:, -1:] / bias_root)
+
         def closure() -> Tensor:
-            loss, gradient = self.value(scaled_by(scaled.detach(), root, bias_root, is_upper=False), decay)
-            scaled.grad = scaled_by(gradient, root.T, bias_root, is_upper=True)
+            loss, gradient = self.value(unscaled(), decay)
+            scaled.grad = joined(metric.over_transposed_root(gradient[:, :-1]), gradient[:, -1:] / bias_root)
             return loss
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        found = scaled_by(scaled.detach(), root, bias_root, is_upper=False)
-        return found, int(optimizer.state[scaled]["n_iter"])
+        return unscaled(), int(optimizer.state[scaled]["n_iter"])
 
     def value(self, point: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         """Return the objective at a point and its gradient `[C, D + 1]`."""
@@ -236,5 +255,6 @@ class _Problem:
         change = point[:, :-1]
         pull = decay * self.variance
         loss = loss / self.num + pull / 2 * change.square().sum()
+        by_bias = by_bias if self.has_bias else torch.zeros_like(by_bias)
         by_change = (by_weight - by_bias[:, None] * self.mean) / self.num + pull * change
         return loss, torch.cat([by_change, (by_bias / self.num)[:, None]], 1)

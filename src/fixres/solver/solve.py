@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +25,8 @@ from fixres.solver.cache import Cache, cache_key
 from fixres.solver.head import Candidate, Found, Head, Rows, search
 from fixres.solver.trunk import Progress, Trunk
 from fixres.solver.views import max_views
+
+_PASSES = ("statistics", "train", "select")
 
 SOLVED = ("head", "head+stats", "stats")
 """What the cached solver can move: everything in front of it stays as it is."""
@@ -91,6 +95,8 @@ def solve(problem: Problem) -> Solution:
         UserError: the plan or the network does not suit the solver, or pictures cannot be read.
     """
     start = time.perf_counter()
+    views = min(problem.num_views, max_views(problem.preprocess))
+    problem = replace(problem, num_views=views)
     model, plan = problem.model, problem.plan
     problem.runtime.keep_memory()
     check(model, plan, problem.preprocess.size)
@@ -98,19 +104,19 @@ def solve(problem: Problem) -> Solution:
     try:
         model.eval()
         trunk = _trunk(problem)
-        earlier = trunk.cache.seconds()
+        searching = trunk.cache.seconds(_solution(problem))
+        earlier = sum(trunk.cache.seconds(what) for what in _PASSES)
         keep = bool(plan.live_norms) and _fits(trunk, problem)
         with torch.no_grad():
             if plan.live_norms:
                 _set_statistics(trunk, problem, keep)
         found: Found | None = None
-        views = min(problem.num_views, max_views(problem.preprocess))
         if plan.trained:
             trunk.features("train", problem.train, views, from_front=keep)
             trunk.features("select", problem.select, 1, from_front=False)
             trunk.cache.drop("front")
             features_done = time.perf_counter()
-            found = _solve_head(trunk, problem, views)
+            found = _solve_head(trunk, problem)
             _set_head(model, trunk.cut.head, found.head)
         else:
             features_done = time.perf_counter()
@@ -124,7 +130,7 @@ def solve(problem: Problem) -> Solution:
         num_views=views,
         chosen=found.chosen if found else None,
         candidates=found.candidates if found else (),
-        seconds=earlier + time.perf_counter() - start,
+        seconds=earlier + searching + time.perf_counter() - start,
         feature_seconds=earlier + features_done - start,
     )
 
@@ -144,7 +150,7 @@ def check(model: nn.Module, plan: Plan, size: int) -> None:
 def _trunk(problem: Problem) -> Trunk:
     """Cut the network and open the cache that belongs to it as it is."""
     model, plan = problem.model, problem.plan
-    lists = {split.name: split.file_list_hash() for split in (problem.train, problem.select)}
+    stamps = {split.name: split.stamp() for split in (problem.train, problem.select)}
     settings = {
         "architecture": models.architecture(model),
         "moves": plan.moves,
@@ -157,7 +163,9 @@ def _trunk(problem: Problem) -> Trunk:
         "threads": problem.runtime.threads,
         "cache_gib": problem.cache_gib,
     }
-    cache = Cache(problem.cache, cache_key(model, problem.preprocess, lists, settings))
+    key = cache_key(model, problem.preprocess, stamps, settings)
+    # The main process's: on disks of their own, the others' files may bear other times.
+    cache = Cache(problem.cache, problem.runtime.processes.gather(key)[0])
     if problem.runtime.processes.is_main:
         cache.remove_others()
     trunk = Trunk(
@@ -200,22 +208,30 @@ def _set_statistics(trunk: Trunk, problem: Problem, keep: bool) -> None:
         norm.running_var.copy_(moments.variance)
 
 
-def _solve_head(trunk: Trunk, problem: Problem, num_views: int) -> Found:
+def _solution(problem: Problem) -> str:
+    """Return the name a solution is kept under: features serve every objective, a solution its own alone."""
+    objective = json.dumps([problem.label_smoothing, problem.class_weights])
+    return f"solution.{hashlib.sha256(objective.encode()).hexdigest()[:8]}"
+
+
+def _solve_head(trunk: Trunk, problem: Problem) -> Found:
     """Search on the main process; the others, and a rerun, read what it found."""
-    processes = problem.runtime.processes
-    if processes.is_main and not trunk.cache.has("solution", 0):
+    processes, name = problem.runtime.processes, _solution(problem)
+    if processes.is_main and not trunk.cache.has(name, 0):
         problem.progress("head", 0, 1)
-        found = _search(trunk, problem, num_views)
+        start = time.perf_counter()
+        found = _search(trunk, problem)
         rows = [
             [math.nan if c.decay is None else c.decay, c.loss, c.top1, c.iterations, c is found.chosen]
             for c in found.candidates
         ]
         table = torch.tensor(rows, dtype=torch.float64)
-        tensors = {"weight": found.head.weight, "bias": found.head.bias, "table": table}
-        trunk.cache.write("solution", 0, tensors)
+        seconds = torch.tensor(time.perf_counter() - start, dtype=torch.float64)
+        tensors = {"weight": found.head.weight, "bias": found.head.bias, "table": table, "seconds": seconds}
+        trunk.cache.write(name, 0, tensors)
         problem.progress("head", 1, 1)
     processes.gather(None)
-    weight, bias, table = trunk.cache.read("solution", 0, "weight", "bias", "table")
+    weight, bias, table = trunk.cache.read(name, 0, "weight", "bias", "table")
     candidates = tuple(
         Candidate(None if math.isnan(decay) else decay, loss, top1, int(iterations))
         for decay, loss, top1, iterations, _ in table.tolist()
@@ -223,8 +239,8 @@ def _solve_head(trunk: Trunk, problem: Problem, num_views: int) -> Found:
     return Found(Head(weight, bias), candidates[int(table[:, -1].argmax())], candidates)
 
 
-def _search(trunk: Trunk, problem: Problem, num_views: int) -> Found:
-    device = problem.runtime.device
+def _search(trunk: Trunk, problem: Problem) -> Found:
+    device, num_views = problem.runtime.device, problem.num_views
     if device.type not in ("cpu", "cuda"):
         # The others do not all have float64.
         device = torch.device("cpu")
@@ -235,7 +251,9 @@ def _search(trunk: Trunk, problem: Problem, num_views: int) -> Found:
     if len(problem.train) * num_views * weight.shape[1] * 4 <= problem.cache_gib * 2**30:
         rows = rows.held(device)
     select = _rows(trunk, "select", problem.select, 1, device).held(device)
-    return search(rows, select, Head(weight, bias), problem.label_smoothing, problem.class_weights)
+    return search(
+        rows, select, Head(weight, bias), problem.label_smoothing, problem.class_weights, layer.bias is not None
+    )
 
 
 def _rows(trunk: Trunk, what: str, split: Split, num_views: int, device: torch.device) -> Rows:

@@ -13,6 +13,7 @@ from PIL import Image
 from fixres.data.decode import Alpha, BadImage, Exif, decode
 from fixres.data.shards.index import Index, name_hash
 from fixres.data.shards.remote import RemoteError, piece
+from fixres.data.splits import Names
 from fixres.data.uri import is_web
 
 _HEADER = 512
@@ -55,6 +56,11 @@ class Shards:
         if not _is_header(content[:_HEADER], size):
             raise BadImage(path, "the index does not match its shard; delete fixres-index.npz and open it again")
         return content[_HEADER:]
+
+    def stamp(self, paths: Names) -> str:
+        """Return where the shards lie, and the size and the time of change or ETag of each."""
+        states = "".join(f"{shard.name} {shard.size} {shard.version}\n" for shard in self.shards)
+        return f"{self.root}\n{states}"
 
     def _bytes(self, path: str, number: int, start: int, length: int) -> bytes:
         shard = self.shards[number]
