@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,42 @@ def test_a_killed_grid_goes_on_and_finds_the_same(
     assert not (tmp_path / "killed" / "work").exists()
     with pytest.raises(UserError, match="already holds a study\n  go on with --resume"):
         run_grid(grid, tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"test_sizes": (32, 0)}, "size 0"),
+        ({"arms": ("none", "stats")}, "--arms none"),
+        ({"arms": ("head+stats",)}, "--arms none,direct"),
+    ],
+)
+def test_what_does_not_suit_the_network_is_said_before_anything_runs(
+    tmp_path: Path, make_recipe: Make, changes: dict[str, Any], said: str
+) -> None:
+    grid = small(make_recipe, **changes)
+    grid = replace(grid, recipe=make_recipe(data=DATA, model={"name": "test_vit"}))
+    with pytest.raises(UserError, match=said):
+        run_grid(
+            replace(grid, train_sizes=(160,), test_sizes=grid.test_sizes if 0 in grid.test_sizes else (160,)),
+            tmp_path / "g",
+        )
+    assert not (tmp_path / "g").exists()
+
+
+def test_arms_left_out_are_those_that_do_not_suit_the_network(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["--data.uri", DATA["uri"], "--seeds", "1", "--train-sizes", "160", "--test-sizes", "160,192", "--dry-run"]
+    out = ["--out", str(tmp_path / "g")]
+    assert main(["study", "--model.name", "test_vit", *words, *out]) == 0
+    told = capsys.readouterr().err
+    assert "left out: moves stats does not suit 'test_vit'" in told
+    assert "10 cells from 2 trainings" in told
+    assert main(["study", "--model.name", "test_resnet", *words, *out]) == 0
+    told = capsys.readouterr().err
+    assert "left out" not in told
+    assert "14 cells from 2 trainings" in told
 
 
 @pytest.mark.system

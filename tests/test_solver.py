@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from fixres import models, solver
 from fixres.checkpoint import changed_tensors, copy_state
+from fixres.cli import main
 from fixres.combinations import problems
 from fixres.config import Data, Recipe
 from fixres.config import Runtime as RuntimeSettings
@@ -35,6 +37,7 @@ from fixres.runlog import read_events
 from fixres.runtime import Runtime
 from fixres.solver import trunk as trunk_module
 from fixres.solver import views
+from fixres.solver.cache import Cache
 from fixres.transforms import normalise
 from fixres.workshop import describe_stage
 
@@ -495,3 +498,34 @@ def test_two_processes_write_the_bytes_of_one(make_recipe: Make, tmp_path: Path)
         subprocess.run([sys.executable, *words], check=True, env=environment, capture_output=True)
     one, two = (tmp_path / name / "model" / "model.safetensors" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_an_interrupted_fix_goes_on_with_the_same_command(
+    tmp_path: Path, make_recipe: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_recipe(make_recipe(), tmp_path / "run")
+    words = ["fix", str(tmp_path / "run"), "--size", "48", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+
+    def die(*_: Any) -> None:
+        raise MemoryError
+
+    module = importlib.import_module("fixres.solver.solve")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_search", die)
+        with pytest.raises(MemoryError):
+            main([*words, str(tmp_path / "cut")])
+    assert main([*words, str(tmp_path / "cut")]) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    written: list[str] = []
+    write = Cache.write
+
+    def note(self: Cache, what: str, chunk: int, tensors: Any) -> None:
+        written.append(what.partition(".")[0])
+        write(self, what, chunk, tensors)
+
+    monkeypatch.setattr(Cache, "write", note)
+    assert main([*words, str(tmp_path / "cut"), "--resume"]) == 0
+    assert written == ["solution"]
+    one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()

@@ -74,7 +74,8 @@ def check_grid(grid: Grid) -> None:
     """Refuse what cannot be measured, before anything runs.
 
     Raises:
-        UserError: a recipe with stages of its own, no sizes, an unknown arm, or epochs for an arm without any.
+        UserError: a recipe with stages of its own, no sizes, a size or an arm that does not suit the network, or epochs
+            for an arm without any.
     """
     if grid.recipe.stages:
         raise UserError("a grid needs a recipe with train and fix; this one has stages")
@@ -90,6 +91,30 @@ def check_grid(grid: Grid) -> None:
             raise UserError(
                 f"--arm-epochs {arm}: only head+norm, all and direct have epochs, where they are among --arms"
             )
+    reasons = unsuited_arms(grid.recipe, grid.arms, (*grid.train_sizes, *grid.test_sizes))
+    if reasons:
+        rest = ",".join(arm for arm in grid.arms if arm not in reasons)
+        raise UserError("\n  ".join(dict.fromkeys(reasons.values())) + f"\n  --arms {rest or 'none,direct'}")
+
+
+def unsuited_arms(recipe: Recipe, arms: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
+    """Return why some arms do not suit the recipe's network, by arm.
+
+    Raises:
+        UserError: the network cannot take one of the sizes.
+    """
+    model = models.build(recipe.model.name, 2, recipe.model.kwargs)
+    for size in sizes:
+        model = models.at_size(model, size)
+    found = {}
+    for arm in arms:
+        if arm in ("none", "direct"):
+            continue
+        try:
+            models.make_plan(model, arm, sizes[-1])
+        except UserError as error:
+            found[arm] = str(error).splitlines()[0]
+    return found
 
 
 def run_grid(

@@ -43,8 +43,9 @@ class GridOptions(TrainOptions):
     """Sizes to train at."""
     test_sizes: tuple[int, ...] = ()
     """Sizes to fix and to measure at."""
-    arms: str = "none,stats,head,head+stats,head+norm,all,direct"
-    """What a fix moves; none: the network as it is; direct: trained at the test size itself."""
+    arms: str = ""
+    """none, stats, head, head+stats, head+norm, all, direct, by commas; left out, those that suit the network. What a
+    fix moves; none: the network as it is; direct: trained at the test size itself."""
     arm_epochs: str = ""
     """Epochs of single arms in place of the recipe's: all=2,direct=5."""
 
@@ -86,7 +87,7 @@ def _grid(asked: Asked[GridOptions]) -> int:
     options = asked.options
     if options.extend:
         raise UserError("--extend goes on with one run; a grid has many\n  give another folder with --out")
-    grid = _what(asked)
+    grid, note = _what(asked)
     from fixres.console import Console
     from fixres.figures import draw_grid
     from fixres.grid import brief, cells_of, run_grid
@@ -98,6 +99,8 @@ def _grid(asked: Asked[GridOptions]) -> int:
     )
     is_main = started_rank() == 0
     console = Console(options.quiet or not is_main, options.verbose)
+    if note:
+        console.say(note)
     if options.dry_run:
         cells_wanted = cells_of(grid)
         trainings = {(cell.train_size, cell.seed) for cell in cells_wanted}
@@ -128,8 +131,8 @@ def _grid(asked: Asked[GridOptions]) -> int:
     return 0
 
 
-def _what(asked: Asked[GridOptions]) -> Grid:
-    """Return what the command line asks for.
+def _what(asked: Asked[GridOptions]) -> tuple[Grid, str]:
+    """Return what the command line asks for, and which arms were left out.
 
     Raises:
         UserError: sizes, arms or seeds that make no grid.
@@ -145,15 +148,21 @@ def _what(asked: Asked[GridOptions]) -> Grid:
         epochs[arm.strip()] = int(number)
     arms = tuple(dict.fromkeys(arm.strip() for arm in options.arms.split(",") if arm.strip()))
     seeds = tuple(count_seeds(options.seeds, asked.recipe.seed))
-    from fixres.grid import Grid, check_grid
+    from fixres.grid import ARMS, Grid, check_grid, unsuited_arms
 
+    train_sizes, test_sizes = (tuple(sorted(set(sizes))) for sizes in (options.train_sizes, options.test_sizes))
+    note = ""
+    if not arms and train_sizes and test_sizes:
+        reasons = unsuited_arms(asked.recipe, ARMS, (*train_sizes, *test_sizes))
+        arms = tuple(arm for arm in ARMS if arm not in reasons)
+        note = "\n".join(f"left out: {reason}" for reason in dict.fromkeys(reasons.values()))
     grid = Grid(
         recipe=asked.recipe,
-        train_sizes=tuple(sorted(set(options.train_sizes))),
-        test_sizes=tuple(sorted(set(options.test_sizes))),
+        train_sizes=train_sizes,
+        test_sizes=test_sizes,
         arms=arms,
         seeds=seeds,
         epochs=epochs,
     )
     check_grid(grid)
-    return grid
+    return grid, note
