@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixres import models
 from fixres.advise import Question, advise
 from fixres.cli import main
 from fixres.errors import UserError
 from fixres.product import load
+from fixres.recipes import validate
 from fixres.resolution import (
     Preprocess,
     apparent_ratio,
@@ -24,6 +27,7 @@ from fixres.resolution import (
     simulated_ratio,
 )
 from fixres.run import run_recipe
+from fixres.sizing import offer_sizes
 
 ALL = (0.08, 1.0)
 
@@ -66,8 +70,6 @@ def test_nothing_on_the_front_is_beaten_and_everything_else_is(points: list[tupl
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fixres.recipes import validate
-
     folder = tmp_path_factory.mktemp("advise") / "r"
     recipe = validate(
         {
@@ -80,6 +82,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run_recipe(recipe, folder)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sizes", "matching"),
+    [
+        ("test_resnet", 224, (224, 256, 288, 320, 384, 448), 288),
+        ("test_resnet", 64, (64, 96, 128), 96),
+        ("test_vit", 160, (160, 192, 224, 256, 288, 320), 192),
+        ("vit_small_patch14_dinov2", 224, (224, 238, 280, 322, 364, 406, 448), 280),
+        ("vit_small_patch14_dinov2", 518, (518, 532, 630, 644, 728, 826, 924, 1022), 644),
+        ("pit_ti_224", 224, (224,), 224),
+    ],
+)
+def test_sizes_are_multiples_of_what_the_network_takes_and_the_matching_one_is_among_them(
+    name: str, size: int, sizes: tuple[int, ...], matching: int
+) -> None:
+    stage = validate({"data": {"uri": "synthetic:classes=2"}}).train
+    offer = offer_sizes(models.build(name, 2, {"img_size": size} if "vit" in name else {}), Preprocess(size), stage)
+    assert (offer.sizes, offer.matching) == (sizes, matching)
+    assert offer.exact == pytest.approx(size * 1.235, rel=1e-2)
+
+
+def test_nothing_is_measured_twice_where_nothing_is_cropped(trained: Path) -> None:
+    product = load(str(trained))
+    squashed = replace(product, preprocess=replace(product.preprocess, resize="squash"))
+    answer = advise(squashed, Question(sizes=(32, 64), fixed=False))
+    assert [(row["size"], row["view"]) for row in answer["rows"]] == [(32, "squash"), (64, "squash")]
+    assert answer["theory"]["apparent_ratio"] == pytest.approx(0.708, abs=1e-3)
+    with pytest.raises(UserError, match=r"--crop-ratios 0\.5,1: resize squash shows the whole picture"):
+        advise(squashed, Question(sizes=(32,), crop_ratios=(0.5, 1.0)))
 
 
 def test_advice_is_the_cheapest_within_one_standard_error_and_keeps_to_the_budget(trained: Path) -> None:
@@ -105,6 +137,7 @@ def test_the_command_writes_what_it_says(trained: Path, tmp_path: Path, capsys: 
     text = capsys.readouterr().err
     assert f"advice: as it is at {answer['advice']['size']} px" in text
     assert "objects look 0.797 times as large" in text
+    assert "as large at about 40 px, for which 64 px is used" in text
 
 
 def test_the_plot_is_drawn_as_svg_and_png(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
