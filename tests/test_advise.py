@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fixres import models
 from fixres.advise import Question, advise
@@ -126,8 +127,43 @@ def test_advice_is_the_cheapest_within_one_standard_error_and_keeps_to_the_budge
     cheap = min(row["gmacs"] for row in answer["rows"])
     limited = advise(product, Question(sizes=(32, 64), budget_gmacs=1.5 * cheap, fixed=False))
     assert limited["advice"]["size"] == 32
+    assert limited["not_fixed"] is None
     with pytest.raises(UserError, match=r"nothing measured is within the budget\n  the cheapest is 32 px"):
-        advise(product, Question(sizes=(32,), budget_gmacs=1e-9, fixed=False))
+        advise(product, Question(sizes=(32,), budget_ms=1e-9, fixed=False))
+
+
+def test_a_budget_below_every_size_is_refused_before_anything_is_measured(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fixres.advise"], "evaluate_all", lambda *_: pytest.fail("measured"))
+    words = r"--budget-gmacs 1e-09: no size is within it\n  the cheapest is 32 px: 0\.00\d+ GMACs"
+    with pytest.raises(UserError, match=words):
+        advise(load(str(trained)), Question(sizes=(64, 32), budget_gmacs=1e-9))
+
+
+def test_it_is_said_why_nothing_could_be_fixed(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = load(str(trained))
+    two_heads = replace(product, model=models.build("repvit_m0_9", 3).eval())
+    answer = advise(two_heads, Question(sizes=(32,)))
+    assert {row["network"] for row in answer["rows"]} == {"as it is"}
+    assert answer["not_fixed"].startswith("the cached solver does not suit 'repvit_m0_9': head is no linear layer")
+    monkeypatch.setattr("fixres.commands.advice.open_product", lambda *_: two_heads)
+    assert main(["advise", str(trained), "--sizes", "32"]) == 0
+    assert "nothing was fixed: the cached solver does not suit" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_only_labelled_split_is_halved_to_choose_and_to_report(trained: Path, tmp_path: Path) -> None:
+    for label in ("class 0", "class 1", "class 2"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (40, 40), (60 * number, 90, 120)).save(tmp_path / "data" / label / f"{number}.png")
+    product = replace(load(str(trained)), details={}, home=None, classes=("class 0", "class 1", "class 2"))
+    answer = advise(product, Question(data=str(tmp_path / "data"), sizes=(32,)))
+    assert (answer["split"], answer["num_images"], answer["confirmed"]["num_images"]) == ("all", 6, 6)
+    assert answer["halves"] == "there is no other split to report on, so one half chooses, the other confirms"
+    assert "has no split named train" in answer["not_fixed"]
 
 
 def test_the_command_writes_what_it_says(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

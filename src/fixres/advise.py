@@ -63,11 +63,12 @@ def advise(product: Product, question: Question, progress: Progress = lambda *_:
     theory = _theory(train, stage, _aspects(collection), offer) | {"crop_is_known": known}
     sizes = question.sizes or offer.sizes
     ratios = _ratios(product.preprocess, question.crop_ratios)
+    _require_affordable(model, sizes, question.budget_gmacs)
     views = [_at(product.preprocess, size, ratio) for size in sizes for ratio in ratios]
-    choose, confirm, how = _roles(collection.split(collection.select))
+    choose, confirm, how = _roles(collection)
     rows = _rows(evaluate_all(model, choose, views, runtime, reading, progress), "as it is", views)
-    can_fix = question.fixed and "train" in collection.splits
-    if can_fix:
+    not_fixed = _why_not_fixed(model, collection, sizes) if question.fixed else None
+    if question.fixed and not_fixed is None:
         own = [product.preprocess.at(size) for size in sizes]
         rows += _fixed_rows(model, own, collection.split("train"), (choose, confirm), (runtime, reading, progress))
     front = pareto_front([row["gmacs"] for row in rows], [row["top1"] for row in rows])
@@ -81,6 +82,7 @@ def advise(product: Product, question: Question, progress: Progress = lambda *_:
         "num_images": len(choose),
         "halves": how,
         "theory": theory,
+        "not_fixed": not_fixed,
         "advice": {**_brief(chosen), "why": why},
     }
     if confirm is not None:
@@ -161,14 +163,53 @@ def _ratios(preprocess: Preprocess, asked: tuple[float, ...]) -> tuple[float, ..
     return (preprocess.crop_ratio,)
 
 
-def _roles(split: Split) -> tuple[Split, Split | None, str]:
-    """Return the pictures to choose on, those to confirm on, and a word on it."""
-    if len(split) < HALVES_FROM:
+def _require_affordable(model: nn.Module, sizes: Sequence[int], budget_gmacs: float | None) -> None:
+    """Refuse a budget below the work of every size, which is known before anything is measured.
+
+    Raises:
+        UserError: naming the cheapest size and its work.
+    """
+    if budget_gmacs is None:
+        return
+    least, size = min((models.gmacs(models.at_size(model, size), size), size) for size in sizes)
+    if least > budget_gmacs:
+        raise UserError(
+            f"--budget-gmacs {budget_gmacs:g}: no size is within it\n"
+            f"  the cheapest is {size} px: {least:.3g} GMACs; raise it, or name smaller sizes with --sizes"
+        )
+
+
+def _roles(collection: Collection) -> tuple[Split, Split | None, str]:
+    """Return the pictures to choose on, those to confirm on, and a word on it.
+
+    Where no split but the reported one has labels to choose by, it is halved however small it is: nothing else is left
+    to report on.
+    """
+    split = collection.split(collection.select)
+    is_reported = collection.select == collection.report
+    if len(split) < (2 if is_reported else HALVES_FROM):
         return split, None, "all of them, with the one-standard-error rule"
     order = np.random.default_rng(0).permutation(len(split))
     half = len(split) // 2
     first, second = (split.take(split.name, np.sort(part)) for part in (order[:half], order[half:]))
-    return first, second, "one half chooses, the other confirms"
+    how = "one half chooses, the other confirms"
+    return first, second, f"there is no other split to report on, so {how}" if is_reported else how
+
+
+def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int]) -> str | None:
+    """Return why no head is solved, or None where one can be at every size."""
+    if "train" not in collection.splits:
+        return f"{collection.uri} has no split named train to solve a head on"
+    if collection.select == "train":
+        return f"{collection.uri} has no split but train, and a head would be measured on the pictures it is solved on"
+    try:
+        for size in sizes:
+            own = models.at_size(model, size)
+            solver.check(own, models.make_plan(own, "auto", size), size)
+    except UserError as error:
+        # The second line is on a recipe's keys, which are no flags here.
+        return str(error).partition("\n")[0] + "; fixres fix can do it by gradient descent"
+    return None
 
 
 def _rows(found: Evaluation, network: str, views: Sequence[Preprocess]) -> list[dict[str, Any]]:
@@ -196,7 +237,7 @@ def _fixed_rows(
     halves: tuple[Split, Split | None],
     means: tuple[Runtime, Reading, Progress],
 ) -> list[dict[str, Any]]:
-    """Solve the head at every size on one view and measure it; nothing where the solver does not suit the network.
+    """Solve the head at every size on one view and measure it.
 
     `halves` are the pictures to choose on and those, if any, to confirm on: a fixed network is not kept until one is
     chosen, so each is measured on both.
@@ -207,10 +248,6 @@ def _fixed_rows(
     for p in preprocesses:
         own = copy.deepcopy(models.at_size(model, p.size))
         plan = models.make_plan(own, "auto", p.size)
-        try:
-            solver.check(own, plan, p.size)
-        except UserError:
-            return rows
         with tempfile.TemporaryDirectory() as cache:
             solver.solve(
                 solver.Problem(

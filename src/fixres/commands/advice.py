@@ -100,6 +100,11 @@ def advise(words: Sequence[str]) -> int:
     ]
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}: {answer['halves']}"
     console.table(f"{title}; *: nothing is cheaper and as good", columns, rows)
+    if answer["not_fixed"]:
+        console.warn(
+            f"nothing was fixed: {answer['not_fixed']}\n"
+            "  the advice is on the network as it is, and says nothing about a fix"
+        )
     advice = answer["advice"]
     console.say(f"advice: {advice['network']} at {advice['size']} px, {advice['view']}: {advice['why']}")
     if "confirmed" in answer:
