@@ -94,6 +94,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("vit_small_patch14_dinov2", 224, (224, 238, 280, 322, 364, 406, 448), 280),
         ("vit_small_patch14_dinov2", 518, (518, 532, 630, 644, 728, 826, 924, 1022), 644),
         ("pit_ti_224", 224, (224,), 224),
+        # Of every 32 px up to its double it takes none but itself.
+        ("halonet26t", 256, (256, 512), 512),
     ],
 )
 def test_sizes_are_multiples_of_what_the_network_takes_and_the_matching_one_is_among_them(
@@ -103,6 +105,31 @@ def test_sizes_are_multiples_of_what_the_network_takes_and_the_matching_one_is_a
     offer = offer_sizes(models.build(name, 2, {"img_size": size} if "vit" in name else {}), Preprocess(size), stage)
     assert (offer.sizes, offer.matching) == (sizes, matching)
     assert offer.exact == pytest.approx(size * 1.235, rel=1e-2)
+
+
+def test_no_size_is_added_where_objects_look_as_large_already() -> None:
+    stage = validate({"data": {"uri": "synthetic:classes=2"}, "train": {"crop_scale": [0.7, 0.8]}}).train
+    offer = offer_sizes(models.build("test_resnet", 2), Preprocess(224, crop_ratio=0.9), stage)
+    assert 224 < offer.exact < 235
+    assert (offer.sizes, offer.matching) == ((224, 256, 320, 384, 448), 224)
+
+
+def test_before_a_fix_at_auto_the_matching_size_is_measured_and_kept_to(tmp_path: Path) -> None:
+    recipe = validate(
+        {
+            "data": {"uri": "synthetic:classes=2,images=12,size=64", "workers": 0},
+            "model": {"name": "test_resnet"},
+            "train": {"size": 224, "epochs": 1, "batch_size": 6},
+            "fix": {"size": "auto", "moves": "stats"},
+            "output": {"tracker": "none"},
+            "runtime": {"threads": 1},
+        }
+    )
+    outcome = run_recipe(recipe, tmp_path / "r")
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    sweeps = [[result["size"] for result in line["results"]] for line in lines if line["event"] == "sweep"]
+    assert sweeps == [[224, 256, 288, 320, 384, 448]] * 2
+    assert outcome.size >= 288
 
 
 def test_nothing_is_measured_twice_where_nothing_is_cropped(trained: Path) -> None:

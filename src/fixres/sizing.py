@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from fixres import models
-from fixres.resolution import Preprocess, candidate_sizes, exact_matching_size, matching_size
+from fixres.resolution import HARDLY_LARGER, Preprocess, candidate_sizes, exact_matching_size, matching_size
 from fixres.stage import Stage
 
 _STEP = 32
@@ -35,15 +35,21 @@ def offer_sizes(model: nn.Module, train: Preprocess, stage: Stage) -> Offer:
         return size == train.size or (size <= models.MAX_SIZE and models.refusal(shape, size) is None)
 
     patch = models.patch_size(model)
-    sizes: tuple[int, ...] = (train.size,)
-    step = _STEP
-    for multiple in dict.fromkeys((_STEP if _STEP % patch == 0 else patch, 28, 16, 8)):
-        candidates = candidate_sizes(train.size, multiple)
-        legal = tuple(size for size in candidates if is_legal(size))
-        if len(legal) > len(sizes):
-            sizes, step = legal, multiple
-        if 1 < len(legal) == len(candidates):
+    steps = list(dict.fromkeys((_STEP if _STEP % patch == 0 else patch, 28, 16, 8)))
+    sizes = {train.size}
+    for place, step in enumerate(steps):
+        candidates = candidate_sizes(train.size, step)
+        legal = [size for size in candidates if is_legal(size)]
+        # A network may take one of many by chance, which makes the step none of its own.
+        is_own = len(legal) > (2 if len(candidates) > 2 else 1)
+        if place == 0 or is_own:
+            sizes.update(legal)
+        if is_own:
+            steps = steps[place:]
             break
-    matching = matching_size(train, stage.crop, stage.crop_scale, step, is_legal)
-    exact = exact_matching_size(train, stage.crop, stage.crop_scale)
+    exact, matching = exact_matching_size(train, stage.crop, stage.crop_scale), train.size
+    for step in steps:
+        matching = matching_size(train, stage.crop, stage.crop_scale, step, is_legal)
+        if matching != train.size or exact <= (1 + HARDLY_LARGER) * train.size:
+            break
     return Offer(tuple(sorted({*sizes, matching})), exact, matching)
