@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from fixres import models
 from fixres.advise import Question, advise
 from fixres.cli import main
 from fixres.errors import UserError
 from fixres.product import load
+from fixres.recipes import validate
 from fixres.resolution import (
     Preprocess,
     apparent_ratio,
@@ -24,6 +28,7 @@ from fixres.resolution import (
     simulated_ratio,
 )
 from fixres.run import run_recipe
+from fixres.sizing import offer_sizes
 
 ALL = (0.08, 1.0)
 
@@ -66,8 +71,6 @@ def test_nothing_on_the_front_is_beaten_and_everything_else_is(points: list[tupl
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fixres.recipes import validate
-
     folder = tmp_path_factory.mktemp("advise") / "r"
     recipe = validate(
         {
@@ -82,6 +85,63 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "sizes", "matching"),
+    [
+        ("test_resnet", 224, (224, 256, 288, 320, 384, 448), 288),
+        ("test_resnet", 64, (64, 96, 128), 96),
+        ("test_vit", 160, (160, 192, 224, 256, 288, 320), 192),
+        ("vit_small_patch14_dinov2", 224, (224, 238, 280, 322, 364, 406, 448), 280),
+        ("vit_small_patch14_dinov2", 518, (518, 532, 630, 644, 728, 826, 924, 1022), 644),
+        ("pit_ti_224", 224, (224,), 224),
+        # Of every 32 px up to its double it takes none but itself.
+        ("halonet26t", 256, (256, 512), 512),
+    ],
+)
+def test_sizes_are_multiples_of_what_the_network_takes_and_the_matching_one_is_among_them(
+    name: str, size: int, sizes: tuple[int, ...], matching: int
+) -> None:
+    stage = validate({"data": {"uri": "synthetic:classes=2"}}).train
+    offer = offer_sizes(models.build(name, 2, {"img_size": size} if "vit" in name else {}), Preprocess(size), stage)
+    assert (offer.sizes, offer.matching) == (sizes, matching)
+    assert offer.exact == pytest.approx(size * 1.235, rel=1e-2)
+
+
+def test_no_size_is_added_where_objects_look_as_large_already() -> None:
+    stage = validate({"data": {"uri": "synthetic:classes=2"}, "train": {"crop_scale": [0.7, 0.8]}}).train
+    offer = offer_sizes(models.build("test_resnet", 2), Preprocess(224, crop_ratio=0.9), stage)
+    assert 224 < offer.exact < 235
+    assert (offer.sizes, offer.matching) == ((224, 256, 320, 384, 448), 224)
+
+
+def test_before_a_fix_at_auto_the_matching_size_is_measured_and_kept_to(tmp_path: Path) -> None:
+    recipe = validate(
+        {
+            "data": {"uri": "synthetic:classes=2,images=12,size=64", "workers": 0},
+            "model": {"name": "test_resnet"},
+            "train": {"size": 224, "epochs": 1, "batch_size": 6},
+            "fix": {"size": "auto", "moves": "stats"},
+            "output": {"tracker": "none"},
+            "runtime": {"threads": 1},
+        }
+    )
+    outcome = run_recipe(recipe, tmp_path / "r")
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    sweeps = [[result["size"] for result in line["results"]] for line in lines if line["event"] == "sweep"]
+    assert sweeps == [[224, 256, 288, 320, 384, 448]] * 2
+    assert outcome.size >= 288
+
+
+def test_nothing_is_measured_twice_where_nothing_is_cropped(trained: Path) -> None:
+    product = load(str(trained))
+    squashed = replace(product, preprocess=replace(product.preprocess, resize="squash"))
+    answer = advise(squashed, Question(sizes=(32, 64), fixed=False))
+    assert [(row["size"], row["view"]) for row in answer["rows"]] == [(32, "squash"), (64, "squash")]
+    assert answer["theory"]["apparent_ratio"] == pytest.approx(0.708, abs=1e-3)
+    with pytest.raises(UserError, match=r"--crop-ratios 0\.5,1: resize squash shows the whole picture"):
+        advise(squashed, Question(sizes=(32,), crop_ratios=(0.5, 1.0)))
+
+
 def test_advice_is_the_cheapest_within_one_standard_error_and_keeps_to_the_budget(trained: Path) -> None:
     product = load(str(trained))
     answer = advise(product, Question(sizes=(32, 64)))
@@ -94,8 +154,43 @@ def test_advice_is_the_cheapest_within_one_standard_error_and_keeps_to_the_budge
     cheap = min(row["gmacs"] for row in answer["rows"])
     limited = advise(product, Question(sizes=(32, 64), budget_gmacs=1.5 * cheap, fixed=False))
     assert limited["advice"]["size"] == 32
+    assert limited["not_fixed"] is None
     with pytest.raises(UserError, match=r"nothing measured is within the budget\n  the cheapest is 32 px"):
-        advise(product, Question(sizes=(32,), budget_gmacs=1e-9, fixed=False))
+        advise(product, Question(sizes=(32,), budget_ms=1e-9, fixed=False))
+
+
+def test_a_budget_below_every_size_is_refused_before_anything_is_measured(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fixres.advise"], "evaluate_all", lambda *_: pytest.fail("measured"))
+    words = r"--budget-gmacs 1e-09: no size is within it\n  the cheapest is 32 px: 0\.00\d+ GMACs"
+    with pytest.raises(UserError, match=words):
+        advise(load(str(trained)), Question(sizes=(64, 32), budget_gmacs=1e-9))
+
+
+def test_it_is_said_why_nothing_could_be_fixed(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = load(str(trained))
+    two_heads = replace(product, model=models.build("repvit_m0_9", 3).eval())
+    answer = advise(two_heads, Question(sizes=(32,)))
+    assert {row["network"] for row in answer["rows"]} == {"as it is"}
+    assert answer["not_fixed"].startswith("the cached solver does not suit 'repvit_m0_9': head is no linear layer")
+    monkeypatch.setattr("fixres.commands.advice.open_product", lambda *_: two_heads)
+    assert main(["advise", str(trained), "--sizes", "32"]) == 0
+    assert "nothing was fixed: the cached solver does not suit" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_only_labelled_split_is_halved_to_choose_and_to_report(trained: Path, tmp_path: Path) -> None:
+    for label in ("class 0", "class 1", "class 2"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (40, 40), (60 * number, 90, 120)).save(tmp_path / "data" / label / f"{number}.png")
+    product = replace(load(str(trained)), details={}, home=None, classes=("class 0", "class 1", "class 2"))
+    answer = advise(product, Question(data=str(tmp_path / "data"), sizes=(32,)))
+    assert (answer["split"], answer["num_images"], answer["confirmed"]["num_images"]) == ("all", 6, 6)
+    assert answer["halves"] == "there is no other split to report on, so one half chooses, the other confirms"
+    assert "has no split named train" in answer["not_fixed"]
 
 
 def test_the_command_writes_what_it_says(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +200,7 @@ def test_the_command_writes_what_it_says(trained: Path, tmp_path: Path, capsys: 
     text = capsys.readouterr().err
     assert f"advice: as it is at {answer['advice']['size']} px" in text
     assert "objects look 0.797 times as large" in text
+    assert "as large at about 40 px, for which 64 px is used" in text
 
 
 def test_the_plot_is_drawn_as_svg_and_png(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

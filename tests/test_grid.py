@@ -165,6 +165,7 @@ def test_the_difference_is_paired_by_picture_seed_and_training() -> None:
     text = as_markdown(list(entries.values()), "T")
     assert "| 64 px | head | 62.5 ± 17.7 |" in text
     assert "| the test size | direct, minus 64 px | +12.5" in text
+    assert "of the same training but for `direct`" in text
 
 
 FLAGS = ("--model.name", "test_resnet", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0")

@@ -111,6 +111,13 @@ def test_wilson_interval_of_a_known_case() -> None:
     assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
 
 
+def test_the_interval_of_a_paired_difference_stays_within_what_a_difference_can_be() -> None:
+    wrong, right = np.zeros(20, dtype=bool), np.ones(20, dtype=bool)
+    low, high = paired_difference(wrong, right).ci95
+    assert 70 < low < high == 100
+    assert paired_difference(right, wrong).ci95 == (-100, -low)
+
+
 def test_the_paired_difference_counts_what_changed() -> None:
     before = np.array([True] * 70 + [False] * 30)
     after = before.copy()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from fixres.resolution import (
     apparent_ratio,
     candidate_sizes,
     choose_size,
+    exact_matching_size,
     matching_size,
     mean_crop_side,
     resize_size,
+    simulated_ratio,
 )
 
 
@@ -48,6 +51,52 @@ def test_mean_crop_side_is_the_mean_of_the_law(low: float, width: float) -> None
 def test_the_paper_resnet_peaks_where_objects_look_as_in_training() -> None:
     assert matching_size(Preprocess(224), "random", (0.08, 1.0)) == 288
     assert matching_size(Preprocess(128), "random", (0.08, 1.0)) == 160
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_ratio", "exact", "matching"),
+    [
+        (32, 0.875, 40.2, 64),
+        (64, 0.875, 79.2, 96),
+        (64, 1.0, 90.4, 96),
+        (224, 0.875, 276.7, 288),
+        (160, 0.875, 198.6, 192),
+    ],
+)
+def test_the_matching_size_is_not_the_train_size_where_objects_look_smaller(
+    size: int, crop_ratio: float, exact: float, matching: int
+) -> None:
+    train = Preprocess(size, crop_ratio)
+    assert exact_matching_size(train, "random", (0.08, 1.0)) == pytest.approx(exact, abs=0.1)
+    assert matching_size(train, "random", (0.08, 1.0)) == matching
+
+
+def test_the_matching_size_is_one_that_the_network_takes() -> None:
+    train = Preprocess(224)
+    assert matching_size(train, "random", (0.08, 1.0), is_legal=lambda size: size % 64 == 0) == 256
+    assert matching_size(train, "random", (0.08, 1.0), 14) == 280
+    assert matching_size(train, "random", (0.08, 1.0), is_legal=lambda size: size == 224) == 224
+    assert matching_size(train, "center", (0.08, 1.0)) == 224
+    assert matching_size(Preprocess(50), "center", (0.08, 1.0)) == 50
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_without_a_centre_crop_the_ratio_is_that_of_the_random_crop(resize: Literal["squash", "pad"]) -> None:
+    train = Preprocess(224, resize=resize)
+    ratio = apparent_ratio(train, "random", (0.08, 1.0), train)
+    assert ratio == pytest.approx(0.708, abs=1e-3)
+    # Crops whose shape hardly varies all fit, so that the two differ by what is drawn alone.
+    simulated = simulated_ratio(train, (0.08, 0.9), (0.99, 1.01), train, [1.0])
+    assert simulated == pytest.approx(apparent_ratio(train, "random", (0.08, 0.9), train), abs=5e-3)
+    assert apparent_ratio(train, "center", (0.08, 1.0), train.at(448)) == 2
+
+
+def test_a_padded_picture_shows_objects_smaller_the_longer_it_is() -> None:
+    squash, pad = Preprocess(224, resize="squash"), Preprocess(224, resize="pad")
+    scale, shape = (0.08, 0.5), (0.99, 1.01)
+    long = [simulated_ratio(p, scale, shape, p, [1.5]) for p in (squash, pad)]
+    # The longer side is sqrt(1.5) of the root of the area.
+    assert long[1] == pytest.approx(long[0] / math.sqrt(1.5), rel=1e-2)
 
 
 def test_apparent_ratio_by_crop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from PIL import Image
 from fixres.cascade import EVERY, Twice, choose_threshold, curve, thresholds
 from fixres.cli import main
 from fixres.config import Recipe
+from fixres.config import Runtime as RuntimeSettings
 from fixres.measure import Request
 from fixres.product import load
 from fixres.run import run_recipe
-from fixres.together import mean_probabilities, measure_cascade, measure_ensemble
+from fixres.runtime import Runtime
+from fixres.together import CascadePredictor, mean_probabilities, measure_cascade, measure_ensemble
 
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 20)), min_size=1, max_size=40)
 
@@ -113,6 +116,43 @@ def test_a_cascade_is_chosen_on_one_split_and_reported_on_another(fixed: Path) -
     assert found["is_reached"] == (found["is_as_good"] and found["cost_ratio"] <= 0.6)
 
 
+def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
+    fixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    product = load(str(fixed))
+    answer = measure_cascade(product, (64, 96), Request(workers=0))
+    assert answer["cascade"]["weights"] == ["raw", "raw"]
+    alone = measure_ensemble(product, (64, 96), Request(workers=0))["results"][0]
+    assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
+    kept = {"sizes": [64, 96], "threshold": 0.5, "chosen_on": "val"}
+    product = replace(product, details={**product.details, "cascade": kept})
+    predictor = CascadePredictor(product, Runtime(RuntimeSettings(device="cpu")))
+    assert predictor.small.product.weights == "raw"
+    told = answer["cascade"]["weights_why"]
+    assert told == predictor.weights_why == "64 px and 96 px with the fixed weights, which are made for 64 px"
+    assert main(["eval", str(fixed), "--cascade", "32,64", "--weights", "before_fix", "--workers", "0"]) == 0
+    assert "32 px and 64 px with the weights from before the fix" in capsys.readouterr().err
+
+
+def test_a_threshold_that_cannot_be_kept_is_refused_before_anything_is_measured(
+    fixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: Any) -> None:
+        pytest.fail("measured")
+
+    monkeypatch.setattr("fixres.together.measure_cascade", measure)
+    words = ["--cascade", "32,64", "--save"]
+    for more in (["--crop-ratio", "1.0"], ["--resize", "squash"]):
+        assert main(["eval", str(fixed), *words, *more]) == 2
+        assert f"--save does not go with {' '.join(more)}" in capsys.readouterr().err
+    assert main(["eval", str(fixed), *words, "--weights", "before_fix"]) == 2
+    assert "leave --weights out" in capsys.readouterr().err
+    weights = tmp_path / "bare.safetensors"
+    weights.write_bytes((fixed / "model" / "model.safetensors").read_bytes())
+    assert main(["eval", str(weights), "--model", "test_resnet", "--data", "synthetic:classes=3", *words]) == 2
+    assert f"fixres import {weights} --model test_resnet --out DIR" in capsys.readouterr().err
+
+
 def test_without_a_selecting_split_halves_take_its_place(fixed: Path) -> None:
     foreign = load(str(fixed), "before_fix")
     answer = measure_cascade(foreign, (32, 64), Request(workers=0, split="val"))
@@ -157,9 +197,9 @@ def test_the_commands_keep_and_use_a_cascade(
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("--cascade", "64,32"), "the smaller first"),
-        (("--cascade", "32"), "two sizes"),
-        (("--ensemble-sizes", "32"), "two sizes or more"),
+        (("--cascade", "64,32"), "--cascade 64,32: it takes two sizes, the smaller first"),
+        (("--cascade", "32"), "--cascade 32: it takes two sizes"),
+        (("--ensemble-sizes", "32"), "--ensemble-sizes 32: it takes two sizes or more"),
         (("--ensemble-sizes", "32,64", "--cascade", "32,64"), "one of them"),
         (("--cascade", "32,64", "--sizes", "32"), "--sizes"),
         (("--save",), "--cascade SMALL,LARGE --save"),

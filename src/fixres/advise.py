@@ -23,16 +23,9 @@ from fixres.evaluate import Evaluation, Reading, evaluate
 from fixres.measure import Request, open_for
 from fixres.product import Product
 from fixres.recipes import read_document, validate
-from fixres.resolution import (
-    Preprocess,
-    apparent_ratio,
-    candidate_sizes,
-    choose_size,
-    matching_size,
-    pareto_front,
-    simulated_ratio,
-)
+from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
 from fixres.runtime import Runtime
+from fixres.sizing import Offer, offer_sizes
 
 HALVES_FROM = 2000
 """Pictures from which one half of the selecting split chooses and the other reports."""
@@ -66,15 +59,17 @@ def advise(product: Product, question: Question, progress: Progress = lambda *_:
     reading = Reading(workers=resolve_workers("auto"))
     stage, known = _train_stage(product)
     train = product.preprocess.at(product.train_size)
-    theory = _theory(train, stage, _aspects(collection)) | {"crop_is_known": known}
-    sizes = question.sizes or _legal(model, candidate_sizes(product.train_size))
-    ratios = question.crop_ratios or tuple(dict.fromkeys((product.preprocess.crop_ratio, 1.0)))
+    offer = offer_sizes(model, train, stage)
+    theory = _theory(train, stage, _aspects(collection), offer) | {"crop_is_known": known}
+    sizes = question.sizes or offer.sizes
+    ratios = _ratios(product.preprocess, question.crop_ratios)
+    _require_affordable(model, sizes, question.budget_gmacs)
     views = [_at(product.preprocess, size, ratio) for size in sizes for ratio in ratios]
-    choose, confirm, how = _roles(collection.split(collection.select))
-    rows = _rows(evaluate_all(model, choose, views, runtime, reading, progress), "as it is")
-    can_fix = question.fixed and "train" in collection.splits
-    if can_fix:
-        own = [_at(product.preprocess, size, product.preprocess.crop_ratio) for size in sizes]
+    choose, confirm, how = _roles(collection)
+    rows = _rows(evaluate_all(model, choose, views, runtime, reading, progress), "as it is", views)
+    not_fixed = _why_not_fixed(model, collection, sizes) if question.fixed else None
+    if question.fixed and not_fixed is None:
+        own = [product.preprocess.at(size) for size in sizes]
         rows += _fixed_rows(model, own, collection.split("train"), (choose, confirm), (runtime, reading, progress))
     front = pareto_front([row["gmacs"] for row in rows], [row["top1"] for row in rows])
     for place, row in enumerate(rows):
@@ -87,6 +82,7 @@ def advise(product: Product, question: Question, progress: Progress = lambda *_:
         "num_images": len(choose),
         "halves": how,
         "theory": theory,
+        "not_fixed": not_fixed,
         "advice": {**_brief(chosen), "why": why},
     }
     if confirm is not None:
@@ -128,7 +124,7 @@ def _aspects(collection: Collection) -> tuple[float, ...]:
     return tuple(picture.width / picture.height for picture in pictures)
 
 
-def _theory(train: Preprocess, stage: Stage, aspects: Sequence[float]) -> dict[str, Any]:
+def _theory(train: Preprocess, stage: Stage, aspects: Sequence[float], offer: Offer) -> dict[str, Any]:
     scale = stage.crop_scale
     ratio = apparent_ratio(train, stage.crop, scale, train)
     simulated = ratio
@@ -142,7 +138,8 @@ def _theory(train: Preprocess, stage: Stage, aspects: Sequence[float]) -> dict[s
         "alpha": 1 / ratio,
         "simulated_ratio": simulated,
         "num_aspects": len(aspects),
-        "matching_size": matching_size(train, stage.crop, scale),
+        "exact_matching_size": offer.exact,
+        "matching_size": offer.matching,
     }
 
 
@@ -150,34 +147,86 @@ def _at(preprocess: Preprocess, size: int, crop_ratio: float) -> Preprocess:
     return Preprocess(**{**vars(preprocess), "size": size, "crop_ratio": crop_ratio})
 
 
-def _legal(model: nn.Module, sizes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(size for size in sizes if models.refusal(model, size) is None)
+def _ratios(preprocess: Preprocess, asked: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the crop ratios to measure: one where nothing is cropped and all of them give the same.
+
+    Raises:
+        UserError: ratios were asked for, and nothing is cropped.
+    """
+    if preprocess.is_cropped:
+        return asked or tuple(dict.fromkeys((preprocess.crop_ratio, 1.0)))
+    if asked:
+        raise UserError(
+            f"--crop-ratios {','.join(f'{ratio:g}' for ratio in asked)}: resize {preprocess.resize} shows the whole "
+            "picture, so no crop ratio changes anything\n  leave --crop-ratios out"
+        )
+    return (preprocess.crop_ratio,)
 
 
-def _roles(split: Split) -> tuple[Split, Split | None, str]:
-    """Return the pictures to choose on, those to confirm on, and a word on it."""
-    if len(split) < HALVES_FROM:
+def _require_affordable(model: nn.Module, sizes: Sequence[int], budget_gmacs: float | None) -> None:
+    """Refuse a budget below the work of every size, which is known before anything is measured.
+
+    Raises:
+        UserError: naming the cheapest size and its work.
+    """
+    if budget_gmacs is None:
+        return
+    least, size = min((models.gmacs(models.at_size(model, size), size), size) for size in sizes)
+    if least > budget_gmacs:
+        raise UserError(
+            f"--budget-gmacs {budget_gmacs:g}: no size is within it\n"
+            f"  the cheapest is {size} px: {least:.3g} GMACs; raise it, or name smaller sizes with --sizes"
+        )
+
+
+def _roles(collection: Collection) -> tuple[Split, Split | None, str]:
+    """Return the pictures to choose on, those to confirm on, and a word on it.
+
+    Where no split but the reported one has labels to choose by, it is halved however small it is: nothing else is left
+    to report on.
+    """
+    split = collection.split(collection.select)
+    is_reported = collection.select == collection.report
+    if len(split) < (2 if is_reported else HALVES_FROM):
         return split, None, "all of them, with the one-standard-error rule"
     order = np.random.default_rng(0).permutation(len(split))
     half = len(split) // 2
     first, second = (split.take(split.name, np.sort(part)) for part in (order[:half], order[half:]))
-    return first, second, "one half chooses, the other confirms"
+    how = "one half chooses, the other confirms"
+    return first, second, f"there is no other split to report on, so {how}" if is_reported else how
 
 
-def _rows(found: Evaluation, network: str) -> list[dict[str, Any]]:
+def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int]) -> str | None:
+    """Return why no head is solved, or None where one can be at every size."""
+    if "train" not in collection.splits:
+        return f"{collection.uri} has no split named train to solve a head on"
+    if collection.select == "train":
+        return f"{collection.uri} has no split but train, and a head would be measured on the pictures it is solved on"
+    try:
+        for size in sizes:
+            own = models.at_size(model, size)
+            solver.check(own, models.make_plan(own, "auto", size), size)
+    except UserError as error:
+        # The second line is on a recipe's keys, which are no flags here.
+        return str(error).partition("\n")[0] + "; fixres fix can do it by gradient descent"
+    return None
+
+
+def _rows(found: Evaluation, network: str, views: Sequence[Preprocess]) -> list[dict[str, Any]]:
     correct = found.correct()
     return [
         {
             "network": network,
             "size": result["size"],
             "crop_ratio": result["crop_ratio"],
+            "view": f"crop {view.crop_ratio:g}" if view.is_cropped else view.resize,
             "top1": result["top1"],
             "loss": result["loss"],
             "gmacs": result["gmacs"],
             "ms": 1000 / result["images_per_second"] if result["images_per_second"] else 0.0,
             "correct": correct[place],
         }
-        for place, result in enumerate(found.results)
+        for place, (result, view) in enumerate(zip(found.results, views, strict=True))
     ]
 
 
@@ -188,7 +237,7 @@ def _fixed_rows(
     halves: tuple[Split, Split | None],
     means: tuple[Runtime, Reading, Progress],
 ) -> list[dict[str, Any]]:
-    """Solve the head at every size on one view and measure it; nothing where the solver does not suit the network.
+    """Solve the head at every size on one view and measure it.
 
     `halves` are the pictures to choose on and those, if any, to confirm on: a fixed network is not kept until one is
     chosen, so each is measured on both.
@@ -199,17 +248,13 @@ def _fixed_rows(
     for p in preprocesses:
         own = copy.deepcopy(models.at_size(model, p.size))
         plan = models.make_plan(own, "auto", p.size)
-        try:
-            solver.check(own, plan, p.size)
-        except UserError:
-            return rows
         with tempfile.TemporaryDirectory() as cache:
             solver.solve(
                 solver.Problem(
                     own, plan, train, choose, p, runtime, reading, Path(cache), num_views=1, progress=progress
                 )
             )
-        rows += _rows(evaluate_all(own, choose, [p], runtime, reading, progress), "fixed")
+        rows += _rows(evaluate_all(own, choose, [p], runtime, reading, progress), "fixed", [p])
         if confirm is not None:
             rows[-1]["confirmed"] = evaluate_all(own, confirm, [p], runtime, reading, progress).results[0]["top1"]
     return rows
@@ -239,7 +284,7 @@ def _choose(rows: Sequence[dict[str, Any]], question: Question) -> tuple[dict[st
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['top1']:.1f} %, {row['network']} at {row['size']} px, crop {row['crop_ratio']:g}"
+    return f"{row['top1']:.1f} %, {row['network']} at {row['size']} px, {row['view']}"
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

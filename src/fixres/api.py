@@ -253,6 +253,8 @@ def advise(
         num_images=answer["num_images"],
         rows=tuple(answer["rows"]),
         theory=answer["theory"],
+        confirmed=answer.get("confirmed"),
+        not_fixed=answer["not_fixed"],
     )
 
 

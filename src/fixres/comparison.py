@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from fixres import models
 from fixres.activations import write_activations
 from fixres.checkpoint import changed_tensors, copy_state
-from fixres.errors import UserError
 from fixres.evaluate import Evaluation, conditions
 from fixres.metrics import PairedDifference, paired_difference, without_confusion
 from fixres.product import Sheet, save_product
 from fixres.product.sources import license_of
-from fixres.resolution import candidate_sizes, choose_size, matching_size
+from fixres.resolution import choose_size
 from fixres.runlog import write_text
+from fixres.sizing import Offer, offer_sizes
 from fixres.workshop import StageRun, Workshop, is_fix
 
 PICTURES = "comparison.csv"
@@ -54,39 +54,35 @@ class Outcome:
 
 
 def decide_size(shop: Workshop, model: nn.Module, index: int, train_size: int) -> int:
-    """Return the size of stage `index`. Before a fix, measure the network against size on the selecting split.
-
-    Raises:
-        UserError: none of the sizes suits the architecture.
-    """
+    """Return the size of stage `index`. Before a fix, measure the network against size on the selecting split."""
     stage = shop.recipe.run_stages[index]
     if stage.size != "auto" and not is_fix(shop.recipe, index):
         return stage.size
     model = shop.runtime.place(model)
-    sizes = sweep_sizes(model, shop.recipe.evaluation.sizes, train_size, stage.size)
+    sizes = sweep_sizes(_wanted(shop, model, train_size), train_size, stage.size)
     found = shop.measure(model, shop.collection.select, sizes)
     log_sweep(shop, found, "before")
     if stage.size != "auto":
         return stage.size
-    train = shop.recipe.train
-    at_least = matching_size(shop.preprocess.at(train_size), train.crop, train.crop_scale)
+    at_least = _offer(shop, model, train_size).matching
     size, why = choose_size(sizes, found.correct(), [r["gmacs"] for r in found.results], at_least)
     shop.log.event("chosen", size=size, why=why, split=shop.collection.select, num_images=found.num_images)
     return size
 
 
-def sweep_sizes(model: nn.Module, wanted: Sequence[int], train_size: int, stage_size: int | str) -> list[int]:
-    """Return the sizes to measure: those wanted, or candidates the architecture can take; always the stage's own."""
-    sizes = set(wanted)
-    if not sizes:
-        for size in candidate_sizes(train_size):
-            try:
-                models.at_size(model, size)
-            except UserError:
-                continue
-            sizes.add(size)
+def sweep_sizes(wanted: Sequence[int], train_size: int, stage_size: int | str) -> list[int]:
+    """Return the sizes to measure: those wanted, the train size and, where it has one, the stage's own."""
     own = {train_size} if isinstance(stage_size, str) else {train_size, stage_size}
-    return sorted(sizes | own)
+    return sorted(own.union(wanted))
+
+
+def _wanted(shop: Workshop, model: nn.Module, train_size: int) -> tuple[int, ...]:
+    """Return the sizes of the recipe, or else those worth measuring."""
+    return shop.recipe.evaluation.sizes or _offer(shop, model, train_size).sizes
+
+
+def _offer(shop: Workshop, model: nn.Module, train_size: int) -> Offer:
+    return offer_sizes(model, shop.preprocess.at(train_size), shop.recipe.train)
 
 
 def log_sweep(shop: Workshop, found: Evaluation, label: str) -> None:
@@ -107,7 +103,7 @@ def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
     moved: dict[str, Tensor] = {}
     if carried.before is not None:
         moved = tensors_before(carried.before, model)
-        sizes = sweep_sizes(model, shop.recipe.evaluation.sizes, carried.train_size, run.size)
+        sizes = sweep_sizes(_wanted(shop, model, carried.train_size), carried.train_size, run.size)
         log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "fixed")
         if shop.runtime.processes.is_main:
             views = [shop.preprocess.at(size) for size in sizes if size != carried.train_size]

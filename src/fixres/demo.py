@@ -114,7 +114,7 @@ def estimate_minutes(recipe: Recipe) -> float:
             seconds.append(time.perf_counter() - start)
         return seconds[-1] / train.batch_size
 
-    sizes = sweep_sizes(model, recipe.evaluation.sizes, train.size, recipe.fix.size)
+    sizes = sweep_sizes(recipe.evaluation.sizes, train.size, recipe.fix.size)
     forward = {size: step(size, False) for size in sizes}
     largest = max(sizes)
     seconds = train.epochs * (num_train * step(train.size, True) + num_val * forward[train.size])

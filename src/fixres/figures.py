@@ -157,7 +157,7 @@ def draw_advice(answer: dict[str, Any], path: Path) -> None:
             own = sorted(
                 (r for r in rows if (r["network"], r["crop_ratio"]) == (network, ratio)), key=lambda r: r["size"]
             )
-            label = f"{network}, crop {ratio:g}"
+            label = f"{network}, {own[0]['view']}"
             axes.plot([r["size"] for r in own], [r["top1"] for r in own], label=label, **look(network, ratio))
         _mark_advice(axes, answer, "size")
         axes.set_xticks(sorted({row["size"] for row in rows}))

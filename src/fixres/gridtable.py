@@ -68,7 +68,8 @@ def as_markdown(entries: Sequence[dict[str, Any]], title: str) -> str:
     num = f"n = {first['num_images']:,} pictures, {len(first['seeds'])} seeds"
     parts.append(_table(entries, f"Top-1 in percent, mean ± standard deviation over seeds ({num})", _accuracy))
     if any(entry.get("differences") for entry in entries):
-        what = "Minus `none` of the same training, in points, with the 95 % interval over pictures"
+        # `direct` is a training of its own, so its rows name the one they are compared with.
+        what = "Minus `none`, in points, with the 95 % interval over pictures; of the same training but for `direct`"
         parts.append(_table(_with_difference(entries), what, _gain))
     what = "Wall time of the fix in seconds (of the training for `none` and `direct`)"
     parts.append(_table(entries, what, _seconds))

@@ -194,8 +194,8 @@ class PairedDifference:
 def paired_difference(before: np.ndarray, after: np.ndarray) -> PairedDifference:
     """Compare two bool arrays `[N]` of correctness on the same images.
 
-    The interval is Agresti and Min's (2005): Wald's after adding 1/2 to each cell of the 2x2 table. The p-value is
-    McNemar's exact one.
+    The interval is Agresti and Min's (2005): Wald's after adding 1/2 to each cell of the 2x2 table, cut at what a
+    difference can be. The p-value is McNemar's exact one.
     """
     better = int((after & ~before).sum())
     worse = int((before & ~after).sum())
@@ -207,7 +207,7 @@ def paired_difference(before: np.ndarray, after: np.ndarray) -> PairedDifference
     tail = sum(math.comb(discordant, k) for k in range(min(better, worse) + 1)) / 2**discordant
     return PairedDifference(
         difference=100 * (better - worse) / max(1, n),
-        ci95=(100 * (centre - spread), 100 * (centre + spread)),
+        ci95=(max(-100.0, 100 * (centre - spread)), min(100.0, 100 * (centre + spread))),
         p_value=min(1.0, 2 * tail),
         num_better=better,
         num_worse=worse,

@@ -7,7 +7,7 @@ Train small, then adapt the end of the network at a larger test size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -16,6 +16,8 @@ import numpy as np
 
 from fixres.errors import UserError
 
+HARDLY_LARGER = 0.05
+"""Share of the train size by which objects of another apparent size do not matter."""
 Triple = tuple[float, float, float]
 Resize = Literal["shorter", "height", "squash", "pad"]
 
@@ -47,13 +49,23 @@ class Preprocess:
         """Shorter side in pixels before the centre crop."""
         return resize_size(self.size, self.crop_ratio)
 
+    @property
+    def is_cropped(self) -> bool:
+        """Whether a part of the picture may be cut off: `squash` and `pad` show all of it, whatever the crop ratio."""
+        return self.resize not in ("squash", "pad")
+
+    @property
+    def shown_side(self) -> int:
+        """Pixels to which a side of the whole picture is resized."""
+        return self.resize_size if self.is_cropped else self.size
+
     def at(self, size: int) -> Preprocess:
         """Return the same preprocessing at another size; the field of view stays the same."""
         return replace(self, size=size)
 
     def describe(self) -> str:
         """Return the one line every command prints: size, resize, crop and interpolation."""
-        if self.resize in ("squash", "pad"):
+        if not self.is_cropped:
             return f"{self.size} px, {self.resize}, {self.interpolation}"
         return f"{self.size} px, {self.resize} side to {self.resize_size}, centre crop, {self.interpolation}"
 
@@ -73,11 +85,13 @@ def apparent_ratio(train: Preprocess, crop: str, crop_scale: tuple[float, float]
     """Return how large objects look at test time relative to training (1: the same; below 1: smaller).
 
     A random crop of side sigma shows objects 1 / sigma larger, hence F. The other crops keep the scale of a resize, so
-    sigma is 1: `pad` resizes the shorter side to the size itself, `resize` and `center` as in testing.
+    sigma is 1: `pad` resizes the shorter side to the size itself, `resize` as before a centre crop, `center` as in
+    testing.
     """
     if crop == "random":
-        return mean_crop_side(crop_scale) * test.resize_size / train.size
-    return test.resize_size / (train.size if crop == "pad" else train.resize_size)
+        return mean_crop_side(crop_scale) * test.shown_side / train.size
+    sides = {"pad": train.size, "resize": train.resize_size}
+    return test.shown_side / sides.get(crop, train.shown_side)
 
 
 def simulated_crop_side(
@@ -128,7 +142,7 @@ def _drawn_sides(
 
 def seen_share(preprocess: Preprocess, aspect: float) -> float:
     """Return the share of a picture's area that the test-time crop shows; `aspect` is its width / height."""
-    if preprocess.resize in ("squash", "pad"):
+    if not preprocess.is_cropped:
         return 1.0
     crop = preprocess.size / preprocess.resize_size
     if preprocess.resize == "height":
@@ -145,17 +159,19 @@ def simulated_ratio(
 ) -> float:
     """Return `apparent_ratio` of random crops as they are really drawn from pictures of these widths / heights.
 
-    The crop is square once resized, so objects grow by train size / (sigma sqrt(W H)) in training, and by resize size /
-    the side that is resized in testing, which for a picture that is not square is less than sqrt(W H).
+    The crop is square once resized, so objects grow by train size / (sigma sqrt(W H)) in training, and by shown side /
+    the side that is resized in testing: for a picture that is not square, the shorter is less than sqrt(W H), the
+    longer of `pad` more, and the two sides of `squash` come to just that.
     """
     rounded, counts = np.unique(np.round(np.log(np.asarray(aspects, dtype=np.float64)), 2), return_counts=True)
     total = 0.0
     for log, count in zip(rounded.tolist(), counts.tolist(), strict=True):
         aspect = math.exp(log)
-        side = {"height": 1 / math.sqrt(aspect), "shorter": math.sqrt(min(aspect, 1 / aspect))}.get(test.resize, 1.0)
+        shorter = math.sqrt(min(aspect, 1 / aspect))
+        sides = {"height": 1 / math.sqrt(aspect), "shorter": shorter, "pad": 1 / shorter, "squash": 1.0}
+        side = sides[test.resize]
         total += count * simulated_crop_side(aspect, crop_scale, crop_aspect, num=20_000) / side
-    size = test.resize_size if test.resize in ("shorter", "height") else test.size
-    return total / len(aspects) * size / train.size
+    return total / len(aspects) * test.shown_side / train.size
 
 
 def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> tuple[int, ...]:
@@ -168,13 +184,28 @@ def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> tuple[int,
     return tuple(front)
 
 
-def matching_size(train: Preprocess, crop: str, crop_scale: tuple[float, float], multiple: int = 32) -> int:
-    """Return the test size, a multiple of `multiple`, at which objects look most nearly as large as in training.
+def exact_matching_size(train: Preprocess, crop: str, crop_scale: tuple[float, float]) -> float:
+    """Return the test size in pixels at which objects look as large as in training."""
+    return train.size / apparent_ratio(train, crop, crop_scale, train)
 
-    224 px and the default crop give 288, where the un-tuned ResNet-50 of the paper peaks.
+
+def matching_size(
+    train: Preprocess,
+    crop: str,
+    crop_scale: tuple[float, float],
+    multiple: int = 32,
+    is_legal: Callable[[int], bool] = lambda _: True,
+) -> int:
+    """Return the test size, a legal multiple of `multiple`, at which objects look most nearly as large as in training.
+
+    224 px and the default crop give 288, where the un-tuned ResNet-50 of the paper peaks. The train size, where objects
+    look smaller, and anything below it is the answer only where the exact size is hardly larger, or nothing is legal.
     """
-    exact = train.size / apparent_ratio(train, crop, crop_scale, train)
-    return max(multiple, round(exact / multiple) * multiple)
+    exact = exact_matching_size(train, crop, crop_scale)
+    least = train.size + 1 if exact > (1 + HARDLY_LARGER) * train.size else 1
+    multiples = range(multiple, math.ceil(2 * max(exact, train.size)) + multiple, multiple)
+    sizes = sorted((size for size in {*multiples, train.size} if size >= least), key=lambda size: abs(size - exact))
+    return next((size for size in sizes if is_legal(size)), train.size)
 
 
 def candidate_sizes(train_size: int, multiple: int = 32) -> tuple[int, ...]:

@@ -148,6 +148,10 @@ class Advice:
     """One per size, crop ratio and network: top1 in percent, loss in nats, gmacs, ms per picture."""
     theory: Mapping[str, Any]
     """Apparent size of objects, the size at which they look as in training."""
+    confirmed: Mapping[str, Any] | None = None
+    """`top1` of the advice on the half that did not choose, and its `num_images`; None where nothing was halved."""
+    not_fixed: str | None = None
+    """Why no head was fixed though it was asked for, so that the rows say nothing about a fix."""
 
     def _repr_html_(self) -> str:
         rows = [
@@ -155,7 +159,7 @@ class Advice:
                 "*" if r["on_front"] else "",
                 r["network"],
                 str(r["size"]),
-                f"{r['crop_ratio']:g}",
+                r["view"].removeprefix("crop "),
                 f"{r['top1']:.2f}",
                 f"{r['gmacs']:.3f}",
                 f"{r['ms']:.2f}",
@@ -163,4 +167,5 @@ class Advice:
             for r in self.rows
         ]
         caption = f"{self.network} at {self.size} px: {self.why} ({self.split}, n = {self.num_images:,})"
-        return html_table(caption, ["", "network", "size", "crop ratio", "top-1 %", "GMACs", "ms"], rows)
+        caption += f"; nothing was fixed: {self.not_fixed}" if self.not_fixed else ""
+        return html_table(caption, ["", "network", "size", "crop", "top-1 %", "GMACs", "ms"], rows)

@@ -121,7 +121,9 @@ def measure_ensemble(
         UserError: fewer than two sizes, or whatever `fixres eval` refuses.
     """
     if len(set(sizes)) < 2 or len(set(sizes)) < len(sizes):
-        raise UserError("--ensemble-sizes takes two sizes or more, each once, for example 352,384")
+        raise UserError(
+            f"--ensemble-sizes {_listed(sizes)}: it takes two sizes or more, each once, for example 352,384"
+        )
     collection, runtime, reading = _opened(product, request)
     model = runtime.place(product.model).eval()
     views = [View(models.at_size(model, size), product.preprocess.at(size)) for size in sizes]
@@ -143,16 +145,15 @@ def measure_cascade(
 ) -> dict[str, Any]:
     """Choose the threshold of a cascade on the selecting split and measure it on the reported one.
 
-    The smaller size uses the weights from before the fix where the product has them: the fixed ones are made for
-    the larger size.
+    Which weights the smaller size uses: see `first_of`.
 
     Raises:
         UserError: sizes that are not two, the smaller first, or whatever `fixres eval` refuses.
     """
     if len(sizes) != 2 or sizes[0] >= sizes[1]:
-        raise UserError("--cascade takes two sizes, the smaller first, for example 128,224")
+        raise UserError(f"--cascade {_listed(sizes)}: it takes two sizes, the smaller first, for example 128,224")
     collection, runtime, reading = _opened(product, request)
-    first, weights = first_of(product)
+    first = first_of(product, sizes[0])
     small, large = (
         View(models.at_size(runtime.place(one.model).eval(), size), product.preprocess.at(size))
         for one, size in ((first, sizes[0]), (product, sizes[1]))
@@ -170,7 +171,8 @@ def measure_cascade(
         "results": found.results[:-1],
         "cascade": {
             "sizes": list(sizes),
-            "weights": [weights, product.weights],
+            "weights": [first.weights, product.weights],
+            "weights_why": which_weights(product, sizes),
             "threshold": threshold,
             "chosen_on": choosing.name,
             "num_chosen_on": len(choosing),
@@ -186,27 +188,72 @@ def measure_cascade(
     }
 
 
-def first_of(product: Product) -> tuple[Product, str]:
-    """Return the product for the smaller size and which weights it has: those from before the fix where there are."""
-    if product.details.get("before_fix") and product.weights != "before_fix":
-        return load(product.source, "before_fix"), "before_fix"
-    return product, product.weights
+def first_of(product: Product, size: int) -> Product:
+    """Return the product to use at the smaller size of a cascade.
+
+    Below the size the network was fixed at it has the weights from before the fix, where the product holds them: the
+    fixed ones are made for that size and larger ones.
+    """
+    if _holds_before_fix(product) and size < product.preprocess.size:
+        return load(product.source, "before_fix")
+    return product
+
+
+def which_weights(product: Product, sizes: Sequence[int]) -> str:
+    """Return which weights the two sizes of a cascade use, and why, for people."""
+    small, large = sizes
+    if product.weights == "before_fix":
+        return f"{small} px and {large} px with the weights from before the fix"
+    if not _holds_before_fix(product):
+        return f"{small} px and {large} px with the same weights, {product.weights}: there are none from before a fix"
+    fixed = product.preprocess.size
+    if small < fixed:
+        return f"{small} px with the weights from before the fix, {large} px with the fixed ones"
+    return f"{small} px and {large} px with the fixed weights, which are made for {fixed} px"
+
+
+def _holds_before_fix(product: Product) -> bool:
+    return bool(product.details.get("before_fix")) and product.weights != "before_fix"
+
+
+def require_keeping(product: Product, sizes: Sequence[int], model_name: str | None = None) -> Path:
+    """Return the config.json that can keep a cascade of these sizes.
+
+    Raises:
+        UserError: the product is no folder of ours, or not what such a folder predicts with.
+    """
+    words = f"--cascade {_listed(sizes)} --save"
+    if product.weights == "before_fix":
+        raise UserError(
+            "--save keeps a threshold for the weights that ship, and these are those from before the fix\n"
+            f"  leave --weights out: fixres eval {product.source.removesuffix('#before_fix')} {words}"
+        )
+    path = Path(product.source) / "config.json"
+    if not product.details or not path.is_file():
+        named = f" --model {model_name}" if model_name else ""
+        raise UserError(
+            f"--save keeps the threshold in a model folder that fixres wrote, and {product.source} is none\n"
+            f"  fixres import {product.source}{named} --out DIR, then fixres eval DIR --data URI {words}"
+        )
+    return path
 
 
 def save_cascade(product: Product, found: dict[str, Any]) -> Path:
     """Write the sizes and the threshold of a cascade into the product's config.json, for `predict --cascade`.
 
     Raises:
-        UserError: the product is no folder of ours.
+        UserError: see `require_keeping`.
     """
-    path = Path(product.source.removesuffix("#before_fix")) / "config.json"
-    if not product.details or not path.is_file():
-        raise UserError(f"--save: {product.source} is no model folder that fixres wrote")
+    path = require_keeping(product, found["cascade"]["sizes"])
     content = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: found["cascade"][key] for key in ("sizes", "threshold", "chosen_on")}
     content["fixres"]["cascade"] = kept
     write_text(path, json.dumps(content, indent=2) + "\n")
     return path
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ",".join(map(str, sizes))
 
 
 class CascadePredictor:
@@ -236,7 +283,9 @@ class CascadePredictor:
         self.passed_on_below = float(kept["threshold"])
         """Best probability at the smaller size below which the larger one answers."""
         self.sizes = (small, large)
-        own, _ = first_of(product)
+        self.weights_why = which_weights(product, self.sizes)
+        """Which weights the two sizes use."""
+        own = first_of(product, small)
         self.small = Predictor(own.at(small), runtime, top_k, batch_size, workers=workers, threshold=threshold)
         self.large = Predictor(product.at(large), runtime, top_k, batch_size, threshold=threshold)
         self.product, self.runtime, self.top_k = self.large.product, runtime, self.large.top_k

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
@@ -25,7 +25,8 @@ class AdviseFlags:
     data: str | None = None
     """Data URI; the product's own when left out."""
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sizes to measure; multiples of 32 from the train size to twice it when left out."""
+    """Sizes to measure; left out: from the train size to twice it in steps of 32, or of the network's patches, and the
+    size at which objects look as large as in training."""
     crop_ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Crop ratios to measure; the product's own and 1 when left out."""
     budget_gmacs: Annotated[float, Field(gt=0)] | None = None
@@ -81,15 +82,15 @@ def advise(words: Sequence[str]) -> int:
     console.say(
         f"theory: trained at {theory['train_size']} px with crop {theory['crop']} ({source}), objects look "
         f"{theory['apparent_ratio']:.3f} times as large in testing ({theory['simulated_ratio']:.3f} with the shapes of "
-        f"these pictures); as large at {theory['matching_size']} px"
+        f"these pictures); {_same(theory)}"
     )
-    columns = ["", "network", "size", "crop ratio", "top-1 %", "loss", "GMACs", "ms"]
+    columns = ["", "network", "size", "crop", "top-1 %", "loss", "GMACs", "ms"]
     rows = [
         [
             "*" if row["on_front"] else "",
             row["network"],
             str(row["size"]),
-            f"{row['crop_ratio']:g}",
+            row["view"].removeprefix("crop "),
             f"{row['top1']:.2f}",
             f"{row['loss']:.4f}",
             f"{row['gmacs']:.3f}",
@@ -99,8 +100,13 @@ def advise(words: Sequence[str]) -> int:
     ]
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}: {answer['halves']}"
     console.table(f"{title}; *: nothing is cheaper and as good", columns, rows)
+    if answer["not_fixed"]:
+        console.warn(
+            f"nothing was fixed: {answer['not_fixed']}\n"
+            "  the advice is on the network as it is, and says nothing about a fix"
+        )
     advice = answer["advice"]
-    console.say(f"advice: {advice['network']} at {advice['size']} px, crop {advice['crop_ratio']:g}: {advice['why']}")
+    console.say(f"advice: {advice['network']} at {advice['size']} px, {advice['view']}: {advice['why']}")
     if "confirmed" in answer:
         confirmed = answer["confirmed"]
         console.say(f"confirmed on the other half (n = {confirmed['num_images']:,}): {confirmed['top1']:.2f} %")
@@ -114,3 +120,15 @@ def advise(words: Sequence[str]) -> int:
         else:
             write_text(flags.json, text)
     return 0
+
+
+def _same(theory: Mapping[str, Any]) -> str:
+    """Return at which size objects look as large as in training, and what the network takes for it."""
+    from fixres.resolution import HARDLY_LARGER
+
+    exact, matching, train = theory["exact_matching_size"], theory["matching_size"], theory["train_size"]
+    if round(exact) == matching:
+        return f"as large at {matching} px"
+    if matching == train and exact > (1 + HARDLY_LARGER) * train:
+        return f"as large at about {exact:.0f} px, but the network takes no size near it"
+    return f"as large at about {exact:.0f} px, for which {matching} px is used"

@@ -95,6 +95,7 @@ def eval(words: Sequence[str]) -> int:
         require_writable(flags.json)
     if flags.save and not flags.cascade:
         raise UserError("--save keeps a cascade\n  --cascade SMALL,LARGE --save")
+    _check_save(flags)
     request = _request(flags)
     is_main = started_rank() == 0
     console = Console(flags.quiet or not is_main)
@@ -128,15 +129,30 @@ def eval(words: Sequence[str]) -> int:
     return 0
 
 
+def _check_save(flags: EvalFlags) -> None:
+    """Refuse to keep a threshold that belongs to another preprocessing than the product's own."""
+    changed = {"--resize": flags.resize, "--crop-ratio": flags.crop_ratio}
+    given = [f"{flag} {value}" for flag, value in changed.items() if value is not None]
+    if flags.save and given:
+        raise UserError(
+            f"--save does not go with {' and '.join(given)}: predict --cascade prepares pictures as the product says, "
+            f"and the threshold would not be for those\n  leave out --save, or {' and '.join(given)}"
+        )
+
+
 def _eval_together(console: Console, product: Product, request: Request, flags: EvalFlags) -> int:
     from fixres.commands.together import eval_together, save
     from fixres.measure import asked_for
+    from fixres.together import require_keeping
 
     alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
     defaults = EvalFlags("")
     given = [f"--{name.replace('_', '-')}" for name in alone if getattr(flags, name) != getattr(defaults, name)]
     if given:
         raise UserError(f"{' and '.join(given)} do not go with --ensemble-sizes and --cascade")
+    if flags.save:
+        # A sweep whose threshold cannot be kept is minutes lost.
+        require_keeping(product, flags.cascade, flags.model)
     product = replace(product, preprocess=asked_for(product, request))
     console.preprocessing(product.preprocess, product.source)
     answer = eval_together(console, product, request, flags.ensemble_sizes, flags.cascade)

@@ -103,7 +103,7 @@ def predict(words: Sequence[str]) -> int:
         predictor = Predictor(*few, workers=workers, threshold=flags.threshold, backend=flags.backend)
     if isinstance(predictor, CascadePredictor):
         small, large = predictor.sizes
-        console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}")
+        console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
     job = _Job(flags, console, predictor, iter(pictures), total)
     try:
         num_failed = job.run()

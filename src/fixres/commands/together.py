@@ -66,11 +66,8 @@ def _tell_ensemble(console: Console, answer: Mapping[str, Any]) -> None:
 
 def _tell_cascade(console: Console, answer: Mapping[str, Any]) -> None:
     found = answer["cascade"]
-    (small, large), (small_weights, large_weights) = found["sizes"], found["weights"]
-    if small_weights == "before_fix":
-        console.say(f"{small} px with the weights from before the fix, {large} px with the fixed ones")
-    else:
-        console.say(f"note: the product holds no weights from before a fix; both sizes use {large_weights}")
+    small, large = found["sizes"]
+    console.say(found["weights_why"])
     rows = [
         [f"{small} px alone", f"{answer['results'][0]['top1']:.2f}", f"{answer['results'][0]['gmacs']:.3f}", ""],
         [f"{large} px alone", f"{answer['results'][1]['top1']:.2f}", f"{answer['results'][1]['gmacs']:.3f}", "1.00"],
