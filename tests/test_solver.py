@@ -529,3 +529,19 @@ def test_an_interrupted_fix_goes_on_with_the_same_command(
     assert written == ["solution"]
     one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
     assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--moves", "stats", "--size", "160"], "use --moves head"),
+        (["--solver", "cached", "--moves", "all", "--size", "160"], "use --solver sgd"),
+        (["--solver", "sgd", "--epochs", "1", "--batch-size", "4000", "--size", "160"], "--batch-size 4000"),
+    ],
+)
+def test_fix_names_its_own_flags(
+    tmp_path: Path, make_recipe: Make, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    run_recipe(make_recipe(model={"name": "test_vit"}, train={"size": 160, "epochs": 1}), tmp_path / "run")
+    assert main(["fix", str(tmp_path / "run"), *words]) == 2
+    assert said in capsys.readouterr().err

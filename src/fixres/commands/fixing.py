@@ -80,20 +80,26 @@ def fix(words: Sequence[str]) -> int:
         product = replace(product, train_size=flags.train_size)
     names = ("size", "moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-    recipe = fix_recipe(product, flags.data, settings, flags.seed)
     folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
     try:
+        recipe = fix_recipe(product, flags.data, settings, flags.seed)
         run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own_split(product, flags.data))
     except (KeyboardInterrupt, Stopped):
         say_how_to_go_on(console, folder)
         raise
     except UserError as error:
-        raise UserError(str(error).replace("--fix.", "--")) from error
+        raise UserError(_as_flags(str(error))) from error
     finally:
         console.close()
     if is_main:
         finish_run(console, folder)
     return 0
+
+
+def _as_flags(text: str) -> str:
+    """Return a message about a recipe's fix in the words of this command's flags."""
+    text = re.sub(r"(?:--)?\bfix\.([a-z_]+)", lambda key: f"--{key[1].replace('_', '-')}", text)
+    return re.sub(r"\b(moves|solver): (?=[a-z])", r"--\1 ", text)
 
 
 def _beside(source: str, suffix: str) -> Path:
