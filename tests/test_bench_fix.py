@@ -28,7 +28,7 @@ def test_both_solvers_fix_the_same_networks(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "kept"
-    words = ["--size", "48", "--vs", "v2,v1", "--epochs", "3", "--out", str(out), "--json", "-"]
+    words = ["--size", "48", "--vs", "v2,v1,v2", "--epochs", "3", "--out", str(out), "--json", "-"]
     assert main(["bench", "fix", *runs, *words]) == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
@@ -83,11 +83,22 @@ def test_a_fixed_product_is_fixed_anew_from_what_it_was(
         (["{run}", "--size", "48", "--vs", "v3"], "--vs"),
         (["nowhere", "--size", "48"], "nowhere"),
         (["{run}"], "--size"),
+        (["{run}", "nowhere", "--size", "48"], "nowhere"),
+        (["{run}", "{other}", "--size", "48"], "not made from the same pictures"),
+        (["{two_heads}", "--size", "64"], "--size 64 --solver sgd"),
     ],
 )
 def test_what_cannot_be_measured_is_said(
     words: list[str], said: str, tmp_path: Path, make_recipe: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_recipe(make_recipe(train={"epochs": 1}), tmp_path / "run")
-    assert main(["bench", "fix", *(word.format(run=tmp_path / "run") for word in words)]) == 2
+    folders = {name: tmp_path / name for name in ("run", "other", "two_heads")}
+    run_recipe(make_recipe(train={"epochs": 1}), folders["run"])
+    if "{other}" in words:
+        run_recipe(make_recipe(data={"uri": "synthetic:classes=3,images=54,size=48"}), folders["other"])
+    if "{two_heads}" in words:
+        recipe = make_recipe(model={"name": "repvit_m0_9"}, train={"size": 64, "epochs": 1})
+        run_recipe(recipe, folders["two_heads"])
+    out = [] if "--out" in words else ["--out", str(tmp_path / "kept")]
+    assert main(["bench", "fix", *(word.format(**folders) for word in words), *out]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()

@@ -537,6 +537,8 @@ def test_an_interrupted_fix_goes_on_with_the_same_command(
         (["--moves", "stats", "--size", "160"], "use --moves head"),
         (["--solver", "cached", "--moves", "all", "--size", "160"], "use --solver sgd"),
         (["--solver", "sgd", "--epochs", "1", "--batch-size", "4000", "--size", "160"], "--batch-size 4000"),
+        (["--solver", "cached", "--epochs", "2", "--size", "160"], "--epochs is for training by sgd"),
+        (["--solver", "sgd", "--views", "3", "--size", "160"], "--views is for the cached solver"),
     ],
 )
 def test_fix_names_its_own_flags(

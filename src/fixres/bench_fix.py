@@ -19,7 +19,7 @@ import numpy as np
 from fixres import models
 from fixres.config import Recipe
 from fixres.errors import UserError
-from fixres.measure import Measured, Request, measure_product, own_split
+from fixres.measure import Request, measure_product, open_for, own_split
 from fixres.product import Product, load
 from fixres.run import run_recipe
 from fixres.runlog import Listener, read_events
@@ -66,14 +66,12 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
     Raises:
         UserError: a checkpoint cannot be fixed at this size, or two of them do not see the same pictures.
     """
-    names: tuple[str, ...] = (CACHED, *bench.vs)
+    names: tuple[str, ...] = (CACHED, *dict.fromkeys(bench.vs))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     correct: dict[tuple[str, str], list[np.ndarray]] = {}
-    pictures: dict[str, str] = {}
     floors, passes, roles = [], [], {}
     total = len(bench.checkpoints) * len(names)
-    for checkpoint in bench.checkpoints:
-        product = _open(checkpoint)
+    for checkpoint, product in _opened(bench):
         floors.append(_forward_seconds(product, bench))
         for name in names:
             run = folder / f"{len(floors) - 1}-{name}"
@@ -88,7 +86,6 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
                 measured = measure_product(
                     load(run), Request(split=split, workers=None if workers == "auto" else workers)
                 )
-                _check_same(pictures, measured, checkpoint)
                 correct.setdefault((name, split), []).append(measured.found.correct()[0])
             done = sum(map(len, seconds.values()))
             for listener in listeners:
@@ -116,10 +113,34 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
     }
 
 
-def _open(checkpoint: str) -> Product:
-    product = load(checkpoint)
-    # A fix starts from the network as it was trained, not from a head fixed for another size.
-    return load(checkpoint, "before_fix") if product.details.get("before_fix") else product
+def _opened(bench: FixBench) -> list[tuple[str, Product]]:
+    """Open every checkpoint and check what can be before the first fix, which may take hours.
+
+    Raises:
+        UserError: a missing checkpoint, one that cannot be fixed at the size, or pictures that are not the same.
+    """
+    found, lists = [], []
+    for checkpoint in bench.checkpoints:
+        product = load(checkpoint)
+        if product.details.get("before_fix"):
+            # A fix starts from the network as it was trained, not from a head fixed for another size.
+            product = load(checkpoint, "before_fix")
+        network = models.at_size(product.model, bench.size)
+        try:
+            models.require_linear_head(network, bench.size)
+        except UserError as error:
+            first = str(error).splitlines()[0]
+            raise UserError(
+                f"{first}, so there is nothing to compare\n  fixres fix {checkpoint} --size {bench.size} --solver sgd"
+            ) from error
+        collection = open_for(product, Request(data=bench.data))
+        lists.append({name: split.file_list_hash() for name, split in collection.splits.items()})
+        if lists[-1] != lists[0]:
+            raise UserError(
+                f"{checkpoint} and {bench.checkpoints[0]} were not made from the same pictures, split in the same way"
+            )
+        found.append((checkpoint, product))
+    return found
 
 
 def _forward_seconds(product: Product, bench: FixBench) -> float:
@@ -142,12 +163,6 @@ def _fix(product: Product, bench: FixBench, side: str, run: Path, listeners: Seq
         recipe = recipe.model_copy(update={"evaluation": evaluation})
     run_recipe(recipe, run, listeners=listeners, split_from=own_split(product, bench.data))
     return recipe
-
-
-def _check_same(pictures: dict[str, str], measured: Measured, checkpoint: str) -> None:
-    split = measured.split
-    if pictures.setdefault(split.name, split.file_list_hash()) != split.file_list_hash():
-        raise UserError(f"{checkpoint} does not see the same pictures in {split.name} as the checkpoints before it")
 
 
 def _side(

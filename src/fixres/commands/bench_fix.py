@@ -85,7 +85,7 @@ def bench_fix(words: Sequence[str]) -> int:
         *(f"{split} top-1 %, n = {answer['num_images'][split]:,}" for split in splits),
     ]
     console.table(f"fix at {flags.size} px, {len(flags.checkpoints)} networks", head, rows)
-    for name in flags.vs:
+    for name in dict.fromkeys(flags.vs):
         for split, found in answer["sides"][name]["cached_minus_this"].items():
             low, high = found["ci95"]
             console.say(

@@ -83,6 +83,7 @@ def fix(words: Sequence[str]) -> int:
     folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
     try:
         recipe = fix_recipe(product, flags.data, settings, flags.seed)
+        _require_used(flags, recipe.fix.solver)
         run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own_split(product, flags.data))
     except (KeyboardInterrupt, Stopped):
         say_how_to_go_on(console, folder)
@@ -94,6 +95,22 @@ def fix(words: Sequence[str]) -> int:
     if is_main:
         finish_run(console, folder)
     return 0
+
+
+def _require_used(flags: FixFlags, solver: str) -> None:
+    """Refuse a flag that the solver would not look at.
+
+    Raises:
+        UserError: it would do nothing.
+    """
+    if solver == "sgd" and flags.views is not None:
+        raise UserError("--views is for the cached solver, and this fix is trained by sgd\n  leave --views out")
+    given = [name for name in ("epochs", "lr", "batch_size", "augment") if getattr(flags, name) is not None]
+    if solver == "cached" and given:
+        raise UserError(
+            f"--{given[0].replace('_', '-')} is for training by sgd, and this fix is solved on cached features\n"
+            "  leave it out, or add --solver sgd"
+        )
 
 
 def _as_flags(text: str) -> str:

@@ -52,6 +52,11 @@ def solve_stage(shop: Workshop, run: StageRun, model: nn.Module) -> float:
     unmoved = verify_plan(before, model.state_dict(), plan)
     shop.log.event("solved", stage=run.name, stage_index=run.index, size=run.size, **found.as_dict())
     shop.log.event("note", text=describe(found, shop.collection.select))
+    if found.num_views < run.stage.views:
+        shop.log.event(
+            "note",
+            text=f"{found.num_views} views, not {run.stage.views}: the test-time crop leaves no room to shift it",
+        )
     if unmoved and (found.chosen is None or found.chosen.decay is not None):
         shop.log.event("note", text=f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}")
     shop.log.event("stage_done", stage=run.name, stage_index=run.index, size=run.size, seconds=round(found.seconds, 3))
