@@ -128,6 +128,8 @@ def _opened(bench: FixBench) -> list[tuple[str, Product]]:
         network = models.at_size(product.model, bench.size)
         try:
             models.require_linear_head(network, bench.size)
+        except models.BrokenWeightsError:
+            raise
         except UserError as error:
             first = str(error).splitlines()[0]
             raise UserError(
