@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres.config import Recipe
-from fixres.recipes import validate
+from fixres.config.loading import validate
+from fixres.config.recipe import Recipe
 
 # One thread: small networks gain nothing from more, and spinning threads of parallel tests get in each other's way.
 torch.set_num_threads(1)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from fixres import models
-from fixres.completion import named_stages
-from fixres.config import Recipe
-from fixres.recipes import load
+from fixres.config.defaults import named_stages
+from fixres.config.loading import load
+from fixres.config.recipe import Recipe
 
 SMALLEST = {
     "resnext101_32x48d": "resnext50_32x4d",

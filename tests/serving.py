@@ -20,8 +20,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from fixres.recipes import validate
-from fixres.run import run_recipe
+from fixres.config.loading import validate
+from fixres.training.run import run_recipe
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

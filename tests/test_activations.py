@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixres import models
-from fixres.activations import FILE
-from fixres.config import Recipe
+from fixres.checkpoints import load
+from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
-from fixres.product import load
-from fixres.report import write_report
+from fixres.data.transforms import evaluation_crop, normalise
+from fixres.evaluation.activation_statistics import FILE
+from fixres.reporting import write_report
 from fixres.resolution import Preprocess, seen_share, simulated_crop_share
-from fixres.run import run_recipe
-from fixres.transforms import evaluation_crop, normalise
+from fixres.training.run import run_recipe
 
 
 @given(st.integers(32, 300), st.floats(0.4, 2.5), st.sampled_from(["shorter", "height", "squash", "pad"]))

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fixres import models
-from fixres.advise import Question, advise
-from fixres.cli import main
+from fixres.checkpoints import load
+from fixres.cli.main import main
+from fixres.config.loading import validate
 from fixres.errors import UserError
-from fixres.product import load
-from fixres.recipes import validate
+from fixres.experiments.advise import Question, advise
+from fixres.models.candidate_sizes import offer_sizes
 from fixres.resolution import (
     Preprocess,
     apparent_ratio,
@@ -27,8 +28,7 @@ from fixres.resolution import (
     simulated_crop_side,
     simulated_ratio,
 )
-from fixres.run import run_recipe
-from fixres.sizing import offer_sizes
+from fixres.training.run import run_recipe
 
 ALL = (0.08, 1.0)
 
@@ -162,7 +162,7 @@ def test_advice_is_the_cheapest_within_one_standard_error_and_keeps_to_the_budge
 def test_a_budget_below_every_size_is_refused_before_anything_is_measured(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["fixres.advise"], "evaluate_all", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(sys.modules["fixres.experiments.advise"], "evaluate_all", lambda *_: pytest.fail("measured"))
     words = r"--budget-gmacs 1e-09: no size is within it\n  the cheapest is 32 px: 0\.00\d+ GMACs"
     with pytest.raises(UserError, match=words):
         advise(load(str(trained)), Question(sizes=(64, 32), budget_gmacs=1e-9))
@@ -176,7 +176,7 @@ def test_it_is_said_why_nothing_could_be_fixed(
     answer = advise(two_heads, Question(sizes=(32,)))
     assert {row["network"] for row in answer["rows"]} == {"as it is"}
     assert answer["not_fixed"].startswith("the cached solver does not suit 'repvit_m0_9': head is no linear layer")
-    monkeypatch.setattr("fixres.commands.advice.open_product", lambda *_: two_heads)
+    monkeypatch.setattr("fixres.cli.commands.advise.open_product", lambda *_: two_heads)
     assert main(["advise", str(trained), "--sizes", "32"]) == 0
     assert "nothing was fixed: the cached solver does not suit" in " ".join(capsys.readouterr().err.split())
 
@@ -220,7 +220,7 @@ def test_the_plot_is_drawn_as_svg_and_png(trained: Path, tmp_path: Path, capsys:
 def test_many_pictures_are_halved_and_what_is_chosen_is_confirmed(
     trained: Path, fixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["fixres.advise"], "HALVES_FROM", 10)
+    monkeypatch.setattr(sys.modules["fixres.experiments.advise"], "HALVES_FROM", 10)
     answer = advise(load(str(trained)), Question(sizes=(32, 64), fixed=fixed))
     assert answer["num_images"] == 8
     assert answer["confirmed"]["num_images"] == 8

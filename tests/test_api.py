@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 import fixres
-from fixres.config import Recipe
-from fixres.results import Advice, Evaluated, Predictions, Run
+from fixres.config.recipe import Recipe
+from fixres.evaluation.results import Advice, Evaluated, Predictions, Run
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("load", "train", "fix", "evaluate", "predict", "advise", "extract", "export")
@@ -102,7 +102,7 @@ def test_the_verbs_one_after_the_other(
 
 
 def test_names_are_escaped_in_tables_and_mistakes_are_user_errors(tmp_path: Path) -> None:
-    from fixres.results import Predicted
+    from fixres.evaluation.results import Predicted
 
     shown = Predictions((Predicted("<b>.jpg", ("<script>",), (1.0,), 32),))._repr_html_()
     assert "<script>" not in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fixres.commands.catalogue import models_page, page_row, tried_names
+from fixres.cli.commands.models import models_page, page_row, tried_names
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
 LINES = {line.split("`")[1]: f"{line}\n" for line in PAGE.splitlines() if line.startswith("| `")}

@@ -13,14 +13,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import fixres
-from fixres import transforms
-from fixres.cli import main
-from fixres.config import Stage
+from fixres.cli.main import main
+from fixres.config.loading import load
+from fixres.config.recipe import Stage
+from fixres.data import transforms
+from fixres.data.transform_sets import View
+from fixres.data.transforms import normalise, train_crop
 from fixres.errors import UserError
-from fixres.recipes import load
 from fixres.resolution import Preprocess, apparent_ratio
-from fixres.transform_sets import View
-from fixres.transforms import normalise, train_crop
 
 GOLDEN = Path(__file__).parent / "golden" / "fixres_height_resize.npz"
 PLAIN: dict[str, Any] = {"crop": "random", "crop_scale": (0.2, 1.0), "augment": "none"}

@@ -17,18 +17,18 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from fixres import models
-from fixres.average import AverageRequest, average, mean_state, recalibrate
-from fixres.cli import main
-from fixres.config import Data, Recipe
-from fixres.config import Runtime as RuntimeSettings
+from fixres.cli.main import main
+from fixres.config.recipe import Data, Recipe
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
 from fixres.data.loader import evaluation_batches
+from fixres.data.transforms import normalise
 from fixres.errors import UserError
-from fixres.evaluate import Reading
+from fixres.evaluation.evaluate import Reading
 from fixres.resolution import Preprocess
-from fixres.run import run_recipe
-from fixres.runtime import Runtime
-from fixres.transforms import normalise
+from fixres.runtime.device import Runtime
+from fixres.training.model_soup import AverageRequest, average, mean_state, recalibrate
+from fixres.training.run import run_recipe
 
 Make = Callable[..., Recipe]
 numbers = st.floats(-1e3, 1e3, width=32)
@@ -37,7 +37,7 @@ numbers = st.floats(-1e3, 1e3, width=32)
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs of one recipe with different seeds, and one whose weights are noise."""
-    from fixres.recipes import validate
+    from fixres.config.loading import validate
 
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):

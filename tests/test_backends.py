@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fixres import models
-from fixres.backends import BackendName, make_backend, require_agreement
 from fixres.errors import UserError
+from fixres.models.backends import BackendName, make_backend, require_agreement
 
 SIZE = 32
 
@@ -94,7 +94,7 @@ def test_a_network_that_cannot_be_converted_is_one_clear_message() -> None:
 def test_openvino_reports_nothing_to_its_makers() -> None:
     code = (
         "import sys\n"
-        "from fixres.backends import import_openvino\n"
+        "from fixres.models.backends import import_openvino\n"
         "import_openvino()\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "assert telemetry_utils.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', telemetry_utils.tm\n"
@@ -109,7 +109,7 @@ def test_a_signal_after_networks_ended_in_any_order_is_handled(order: tuple[int,
     code = (
         "import os, signal, sys\n"
         "from fixres import models\n"
-        "from fixres.backends import make_backend\n"
+        "from fixres.models.backends import make_backend\n"
         "heard = []\n"
         "signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
         "model = models.build('test_resnet', 5, init='torch').eval()\n"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixres import bench
-from fixres.bench import LoaderBench, bench_loader, make_photographs
-from fixres.cli import main
+from fixres.cli.main import main
 from fixres.errors import UserError
+from fixres.experiments.bench import loader_speed
+from fixres.experiments.bench.loader_speed import LoaderBench, bench_loader, make_photographs
 
 
 def test_the_command_writes_what_it_measured(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,8 +35,8 @@ def test_the_command_writes_what_it_measured(photos: Path, capsys: pytest.Captur
 def test_eval_is_compared_with_torchvision_pixel_by_pixel(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = LoaderBench(str(photos), size=32, batch_size=7, repeats=2, evaluation=True)
     assert bench_loader(settings)["within_one_level"] >= 0.999
-    crop = bench.evaluation_crop
-    monkeypatch.setattr(bench, "evaluation_crop", lambda image, preprocess: crop(image, preprocess) // 2)
+    crop = loader_speed.evaluation_crop
+    monkeypatch.setattr(loader_speed, "evaluation_crop", lambda image, preprocess: crop(image, preprocess) // 2)
     assert bench_loader(settings)["within_one_level"] < 0.5
 
 
@@ -44,9 +44,9 @@ def test_eval_is_compared_with_torchvision_pixel_by_pixel(photos: Path, monkeypa
 @pytest.mark.parametrize("workers", [0, 1])
 def test_every_side_reads_every_picture(photos: Path, evaluation: bool, workers: int) -> None:
     settings = LoaderBench(str(photos), size=32, batch_size=6, evaluation=evaluation, vs=("torchvision", "timm"))
-    split = bench._split(settings)
-    for name, run in bench._sides(settings, split, workers).items():
-        assert sum(run(workers)) == len(split) * (bench._PASSES_OF_WORKERS if workers else 1), name
+    split = loader_speed._split(settings)
+    for name, run in loader_speed._sides(settings, split, workers).items():
+        assert sum(run(workers)) == len(split) * (loader_speed._PASSES_OF_WORKERS if workers else 1), name
 
 
 def test_memory_of_the_workers_is_measured(photos: Path) -> None:
@@ -58,10 +58,10 @@ def test_memory_of_the_workers_is_measured(photos: Path) -> None:
 
 def test_ratios_are_taken_within_a_repeat() -> None:
     times = {
-        "ours": [bench._Time(100, 100, 0), bench._Time(10, 10, 0), bench._Time(60, 60, 0)],
-        "theirs": [bench._Time(50, 50, 0), bench._Time(5, 5, 0), bench._Time(20, 20, 0)],
+        "ours": [loader_speed._Time(100, 100, 0), loader_speed._Time(10, 10, 0), loader_speed._Time(60, 60, 0)],
+        "theirs": [loader_speed._Time(50, 50, 0), loader_speed._Time(5, 5, 0), loader_speed._Time(20, 20, 0)],
     }
-    side: dict[str, Any] = bench._row(0, times)["sides"]["theirs"]
+    side: dict[str, Any] = loader_speed._row(0, times)["sides"]["theirs"]
     assert (side["ratio"], side["ratio_lowest"], side["ratio_highest"]) == (2.0, 2.0, 3.0)
     assert (side["images_per_second"], side["lowest"], side["highest"]) == (20, 5, 50)
 
@@ -79,7 +79,7 @@ def test_generated_pictures_are_like_photographs_and_always_the_same(tmp_path: P
 
 
 def test_fewer_images_are_spread_over_the_split(photos: Path) -> None:
-    split = bench._split(LoaderBench(str(photos), images=10, batch_size=4))
+    split = loader_speed._split(LoaderBench(str(photos), images=10, batch_size=4))
     assert len(split) == 10
     assert set(np.unique(split.labels)) == {0, 1}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixres.cli import main
+from fixres.cli.main import main
 
 
 @pytest.fixture

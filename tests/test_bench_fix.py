@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fixres.cli import main
-from fixres.config import Recipe
-from fixres.run import run_recipe
-from fixres.runlog import read_events
+from fixres.cli.main import main
+from fixres.config.recipe import Recipe
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
 
 Make = Callable[..., Recipe]
 

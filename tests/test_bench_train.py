@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from fixres.bench_train import Parts, TrainBench, _answer, _Time
-from fixres.cli import main
+from fixres.cli.main import main
+from fixres.experiments.bench.train_speed import Parts, TrainBench, _answer, _Time
 
 
 def test_the_command_writes_what_it_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from fixres.bootstrap import bootstrap_intervals
-from fixres.calibration import fit_temperature
-from fixres.metrics import Tally, label_ranks
+from fixres.evaluation.bootstrap import bootstrap_intervals
+from fixres.evaluation.metrics import Tally, label_ranks
+from fixres.evaluation.temperature_scaling import fit_temperature
 
 
 def sharpened(seed: int, factor: float, num: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from fixres.checkpoint import changed_tensors, read_checkpoint, read_weights, write_weights
 from fixres.errors import UserError
-from fixres.runlog import write_text, write_with
+from fixres.runtime.run_folder import write_text, write_with
+from fixres.training.state import changed_tensors, read_checkpoint, read_weights, write_weights
 
 
 class Evil:

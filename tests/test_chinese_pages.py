@@ -57,7 +57,7 @@ def test_every_command_for_these_systems_is_in_the_chinese_page(words: str) -> N
 
 
 def test_the_table_of_the_port_is_the_published_one() -> None:
-    from fixres.reproduction import filled_tables
+    from fixres.experiments.filled_tables import filled_tables
 
     published = filled_tables([], everything=True)
     for cell in ("590/711", "3318/3515", "120/60"):

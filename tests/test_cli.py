@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import fixres
-from fixres import cli
+from fixres.cli import main
+from fixres.cli.recipe_reference import reference_page
+from fixres.config.loading import load, to_yaml
+from fixres.config.yaml_text import parse
 from fixres.errors import UserError
-from fixres.recipes import load, to_yaml
-from fixres.recipes.yamltext import parse
-from fixres.reference import reference_page
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,7 +33,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     module = types.ModuleType("stub_commands")
     module.stub = lambda *words: stub.run(*words)  # noqa: PLW0108 - looked up when called
     monkeypatch.setitem(sys.modules, "stub_commands", module)
-    monkeypatch.setitem(cli.COMMANDS, "stub", cli.Command("stub_commands:stub", "does nothing"))
+    monkeypatch.setitem(main.COMMANDS, "stub", main.Command("stub_commands:stub", "does nothing"))
     return stub
 
 
@@ -42,15 +42,15 @@ def command(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
 def test_the_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     text = capsys.readouterr().out
-    assert [name for name in cli.COMMANDS if f"\n  {name} " not in text] == []
+    assert [name for name in main.COMMANDS if f"\n  {name} " not in text] == []
 
 
 def test_every_command_has_a_body() -> None:
-    modules = {command.target.partition(":")[0] for command in cli.COMMANDS.values()}
+    modules = {command.target.partition(":")[0] for command in main.COMMANDS.values()}
     source = {name: (REPOSITORY / "src" / f"{name.replace('.', '/')}.py").read_text() for name in modules}
-    for name, command in cli.COMMANDS.items():
+    for name, command in main.COMMANDS.items():
         module, _, function = command.target.partition(":")
         assert f"def {function}(" in source[module], name
 
@@ -58,8 +58,8 @@ def test_every_command_has_a_body() -> None:
 def test_the_words_after_a_command_are_its_own(command: types.SimpleNamespace) -> None:
     seen: list[list[str]] = []
     command.run = seen.append
-    assert cli.main(["stub", "a", "--b", "3"]) == 0
-    assert cli.main(["help", "stub"]) == 0
+    assert main.main(["stub", "a", "--b", "3"]) == 0
+    assert main.main(["help", "stub"]) == 0
     assert seen == [["a", "--b", "3"], ["--help"]]
 
 
@@ -70,7 +70,7 @@ def test_a_user_error_is_one_message_and_exit_2(
         raise UserError("no such thing\n  try another")
 
     command.run = fail
-    assert cli.main(["stub"]) == 2
+    assert main.main(["stub"]) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "fixres: no such thing\n  try another\n")
 
@@ -83,28 +83,28 @@ def test_exit_codes_of_a_command_pass_through(command: types.SimpleNamespace) ->
         raise SystemExit(75)
 
     command.run = interrupt
-    assert cli.main(["stub"]) == 130
+    assert main.main(["stub"]) == 130
     command.run = leave
-    assert cli.main(["stub"]) == 75
+    assert main.main(["stub"]) == 75
     command.run = lambda words: 75
-    assert cli.main(["stub"]) == 75
+    assert main.main(["stub"]) == 75
 
 
 def test_a_bug_keeps_its_traceback(command: types.SimpleNamespace) -> None:
     command.run = lambda words: {}["missing"]
     with pytest.raises(KeyError):
-        cli.main(["stub"])
+        main.main(["stub"])
 
 
 def test_an_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["trian"]) == 2
+    assert main.main(["trian"]) == 2
     assert capsys.readouterr().err == "fixres: unknown command 'trian' - did you mean 'train'?\n"
-    assert cli.main(["qqq"]) == 2
-    assert f"commands: {', '.join(cli.COMMANDS)}" in capsys.readouterr().err
+    assert main.main(["qqq"]) == 2
+    assert f"commands: {', '.join(main.COMMANDS)}" in capsys.readouterr().err
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert main.main(["--version"]) == 0
     assert capsys.readouterr().out == f"fixres {fixres.__version__}\n"
     assert f'version = "{fixres.__version__}"' in (REPOSITORY / "pyproject.toml").read_text()
 
@@ -136,7 +136,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "cells.yaml").write_text("# Solar cells, 96 px.\ndata: {uri: 'elpv:'}\ntrain: {size: 96}\n")
     (folder / "long-name.yaml").write_text("seed: 1\n")
-    monkeypatch.setattr("fixres.recipes.FOLDER", folder)
+    monkeypatch.setattr("fixres.config.loading.FOLDER", folder)
     return folder
 
 
@@ -146,21 +146,21 @@ def test_recipes_are_listed_by_table_with_what_was_published(shipped: Path, caps
         "# Row.\n#\n# Table:  Lab: one\n# Expect: 77.0 % top-1\n#         at 224 px; more\n# Cost:   8 V100 (paper)\n"
     )
     (shipped / "lab" / "row.yaml").write_text(head + "seed: 1\n")
-    assert cli.main(["recipes"]) == 0
+    assert main.main(["recipes"]) == 0
     assert capsys.readouterr().out == (
         "fixres: the demo's photographs\n  cells      Solar cells, 96 px.\n  long-name\n\n"
         "Lab: one\n  lab/row    77.0 % top-1 at 224 px  8 V100\n"
     )
-    assert cli.main(["recipes", "lab"]) == 0
+    assert main.main(["recipes", "lab"]) == 0
     assert capsys.readouterr().out == "Lab: one\n  lab/row  77.0 % top-1 at 224 px  8 V100\n"
 
 
 def test_a_recipe_is_printed_as_it_is_written_or_with_every_default(
     shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["recipes", "cells"]) == 0
+    assert main.main(["recipes", "cells"]) == 0
     assert capsys.readouterr().out == (shipped / "cells.yaml").read_text()
-    assert cli.main(["recipes", "cells", "--full"]) == 0
+    assert main.main(["recipes", "cells", "--full"]) == 0
     text = capsys.readouterr().out
     assert text == to_yaml(load("cells"), header="Solar cells, 96 px.")
     assert parse(text, "x").values["train"]["crop_scale"] == [0.08, 1.0]
@@ -170,19 +170,19 @@ def test_a_recipe_is_copied_as_it_is_written_and_never_over_a_file(
     shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine.yaml"
-    assert cli.main(["recipes", "cells", "--out", str(out)]) == 0
+    assert main.main(["recipes", "cells", "--out", str(out)]) == 0
     assert out.read_bytes() == (shipped / "cells.yaml").read_bytes()
-    assert cli.main(["recipes", "long-name", "--out", str(out)]) == 2
+    assert main.main(["recipes", "long-name", "--out", str(out)]) == 2
     assert f"'{out}' exists" in capsys.readouterr().err
     assert out.read_bytes() == (shipped / "cells.yaml").read_bytes()
-    assert cli.main(["recipes", "--out", str(tmp_path / "x.yaml")]) == 2
-    assert cli.main(["recipes", "cels"]) == 2
+    assert main.main(["recipes", "--out", str(tmp_path / "x.yaml")]) == 2
+    assert main.main(["recipes", "cels"]) == 2
     assert "did you mean 'cells'" in capsys.readouterr().err
 
 
 def test_the_reference_page_is_up_to_date() -> None:
     written = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
-    assert written == reference_page(), "run: python -m fixres.reference > docs/recipe.md"
+    assert written == reference_page(), "run: python -m fixres.cli.recipe_reference > docs/recipe.md"
 
 
 # --- how long a mistake takes
@@ -226,7 +226,9 @@ def test_an_answer_comes_at_once_and_without_torch(
 ) -> None:
     (tmp_path / "bad.yaml").write_text(BAD_RECIPE)
     monkeypatch.chdir(tmp_path)
-    probe = "import sys, fixres.cli as c; rc = c.main(sys.argv[1:]); sys.exit(99 if 'torch' in sys.modules else rc)"
+    probe = (
+        "import sys, fixres.cli.main as c; rc = c.main(sys.argv[1:]); sys.exit(99 if 'torch' in sys.modules else rc)"
+    )
     times = []
     # Processor time is what the answer takes on a machine that does nothing else, but for a core that two programs
     # share, which is slower for both: how much, a loop of known length tells. The best of three settles the rest.

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres import cli
-from fixres.cluster import adopt_slurm, expand_hosts
+from fixres.cli import main
 from fixres.errors import UserError
+from fixres.runtime.slurm_env import adopt_slurm, expand_hosts
 
 # As a step of two nodes with two tasks each had them, under Slurm 22.05; this is the third task.
 STEP = {
@@ -158,7 +158,7 @@ def test_commands_that_run_on_several_processes_adopt_them(
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(STEP))
     adopted = []
-    monkeypatch.setattr(cli, "adopt_slurm", lambda: adopted.append(command))
+    monkeypatch.setattr(main, "adopt_slurm", lambda: adopted.append(command))
     with pytest.raises(SystemExit):
-        cli._dispatch([command, "--help"])
+        main._dispatch([command, "--help"])
     assert bool(adopted) is is_adopted

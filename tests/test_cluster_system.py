@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixres.cli import main
+from fixres.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()

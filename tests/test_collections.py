@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import Collection, Names, Split, open_collection
 from fixres.data.decode import BadImage
 from fixres.errors import UserError

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixres.cli import main
-from fixres.runlog import read_events
+from fixres.cli.main import main
+from fixres.runtime.run_folder import read_events
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.combinations import problems
-from fixres.completion import OPTIMIZERS, complete
-from fixres.config import Recipe, Section, Stage
+from fixres.cli.parse import parse_recipe
+from fixres.config.defaults import OPTIMIZERS, complete
+from fixres.config.loading import find_recipe, list_recipes, load, summary, to_yaml, validate
+from fixres.config.messages import Kind, kind_of_field
+from fixres.config.recipe import Recipe, Section, Stage
+from fixres.config.rules import problems
+from fixres.config.yaml_text import dump, parse
 from fixres.errors import UserError
-from fixres.parsing import parse_recipe
-from fixres.recipes import find_recipe, list_recipes, load, summary, to_yaml, validate
-from fixres.recipes.wording import Kind, kind_of_field
-from fixres.recipes.yamltext import dump, parse
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_an_unknown_name_gets_the_nearest_shipped_one(tmp_path: Path, monkeypatc
     (tmp_path / "solar.yaml").write_text("# cells\nseed: 5\n")
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "imagenet.yaml").write_text("seed: 6\n")
-    monkeypatch.setattr("fixres.recipes.FOLDER", tmp_path)
+    monkeypatch.setattr("fixres.config.loading.FOLDER", tmp_path)
     assert load("solar").seed == 5
     assert load("paper/imagenet").seed == 6
     assert list(list_recipes()) == ["paper/imagenet", "solar"]

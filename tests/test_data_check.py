@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
+from fixres.data.inspect import Report, check, scan, statistics
+from fixres.data.inspect.near_duplicates import HASH_LIMIT, close_pairs, likeness_hash, thumbnail
+from fixres.data.inspect.statistics import useful_train_size
+from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
-from fixres.inspection import Report, check, reading, statistics
-from fixres.inspection.likeness import HASH_LIMIT, close_pairs, likeness_hash, thumbnail
-from fixres.inspection.statistics import useful_train_size
 from fixres.resolution import Preprocess
-from fixres.transforms import evaluation_crop
 
 
 def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
@@ -237,7 +237,7 @@ def _die(split: object, places: range) -> None:
 
 
 def test_a_killed_process_is_said(sound: Path) -> None:
-    report = reading.in_chunks({"train": _open(sound)}, _die, 2)
+    report = scan.in_chunks({"train": _open(sound)}, _die, 2)
     with pytest.raises(UserError, match="killed"):
         list(report)
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixres import preview as preview_module
-from fixres.cli import main
-from fixres.config import Recipe
+from fixres.cli.main import main
+from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.data.loader import train_batches
+from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
-from fixres.preview import preview
-from fixres.start import starting_network
-from fixres.transforms import evaluation_crop
+from fixres.training import preview as preview_module
+from fixres.training.initial_weights import starting_network
+from fixres.training.preview import preview
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -69,7 +69,7 @@ def test_help_explains_a_sub_command(fixres: Run, name: str) -> None:
 
 def test_help_and_mistakes_load_no_torch() -> None:
     code = (
-        "import sys; from fixres.cli import main\n"
+        "import sys; from fixres.cli.main import main\n"
         "codes = [main(['data']), main(['data', 'check', '--help']), main(['data', 'check', '--sizes', 'x', 'y'])]\n"
         "sys.exit(codes != [0, 0, 2] or 'torch' in sys.modules)"
     )
@@ -216,7 +216,7 @@ def test_the_sheet_shows_the_very_pixels_of_training(
             drawn[caption.split("   ")[2]] = [np.asarray(each.image) for each in cells[1:] if each.image is not None]
         return Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr("fixres.preview._sheet", remember)
+    monkeypatch.setattr("fixres.training.preview._sheet", remember)
     preview(recipe, sizes=(48, 96), count=4, views=3)
     assert len(drawn) == 4
     collection = open_collection(recipe.data)

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from file_server import CONTENT, OTHER, Server, sha256
-from fixres.download import address, fetch, fetch_released, files, transfer
 from fixres.errors import UserError
-from fixres.released import RELEASED
+from fixres.io.download import address, fetch, fetch_released, transfer
+from fixres.io.download import fetch as files
+from fixres.models.released import RELEASED
 
 
 @pytest.fixture

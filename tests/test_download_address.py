@@ -13,8 +13,8 @@ from urllib.request import Request
 import pytest
 import torch
 
-from fixres.download import address, checkpoint_folder, fetch, parse_url
 from fixres.errors import UserError
+from fixres.io.download import address, checkpoint_folder, fetch, parse_url
 
 
 def test_a_redirect_may_not_leave_https() -> None:
@@ -105,5 +105,5 @@ def test_a_folder_set_in_pytorch_is_heeded(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_download_does_not_wait_for_torch() -> None:
-    code = "import sys, fixres.download; sys.exit('torch' in sys.modules)"
+    code = "import sys, fixres.io.download; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

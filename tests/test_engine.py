@@ -14,20 +14,21 @@ from typing import Any
 import pytest
 import torch
 
-from fixres import checkpoint, microbatch
-from fixres.checkpoint import read_checkpoint
-from fixres.config import Recipe
+from fixres.config.loading import validate
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.microbatch import chunk_count, largest_that_fits
-from fixres.recipes import validate
-from fixres.run import run_recipe
-from fixres.runlog import read_events
-from fixres.signals import StopSignals
+from fixres.runtime.run_folder import read_events
+from fixres.runtime.signals import StopSignals
+from fixres.training import micro_batch as microbatch
+from fixres.training import state as checkpoint
+from fixres.training.micro_batch import chunk_count, largest_that_fits
+from fixres.training.run import run_recipe
+from fixres.training.state import read_checkpoint
 from several import run_processes
 from test_train import assert_same_run, weights
 
-# `fixres.train` is the verb.
-train = import_module("fixres.train")
+# `fixres.training.loop` is the verb.
+train = import_module("fixres.training.loop")
 
 Make = Callable[..., Recipe]
 

@@ -13,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 
-from fixres.cli import main
+from fixres.cli.main import main
 
 Ask = Callable[..., tuple[dict[str, Any], str]]
 

@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 
-from fixres.cli import main
+from fixres.cli.main import main
 from several import run_processes
 
 # 23 pictures: no batch size but 1 divides them, and no number of processes.

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from fixres import models
-from fixres.config import Data
-from fixres.config import Runtime as RuntimeSettings
+from fixres.config.recipe import Data
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
+from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.evaluate import Reading, evaluate, predict_logits
+from fixres.evaluation.evaluate import Reading, evaluate, predict_logits
 from fixres.resolution import Preprocess
-from fixres.runtime import Runtime
-from fixres.transforms import evaluation_crop, normalise
+from fixres.runtime.device import Runtime
 
 SIZES = (32, 48, 64)
 

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fixres import models
-from fixres.cli import main
-from fixres.config import Runtime as RuntimeSettings
-from fixres.explain import Explainer, find_layer, grad_cam, overlay, sights
-from fixres.product import Product
+from fixres.checkpoints import Product
+from fixres.cli.main import main
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.inference.grad_cam import Explainer, find_layer, grad_cam, overlay, sights
 from fixres.resolution import Preprocess
-from fixres.runtime import Runtime
+from fixres.runtime.device import Runtime
 
 pytest.importorskip("captum")
 

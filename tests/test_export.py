@@ -18,20 +18,20 @@ from PIL import Image
 from torch import nn
 
 from fixres import models
-from fixres.config import Data
-from fixres.config import Runtime as RuntimeSettings
+from fixres.checkpoints import Product
+from fixres.config.recipe import Data
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
+from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.export import ExportRequest, eightbit, export, open_exported
-from fixres.export import engine as engine_module
-from fixres.export.capture import Captured, capture
-from fixres.export.engine import place
-from fixres.export.parity import shapes_to_check
-from fixres.predict import Predictor
-from fixres.product import Product
+from fixres.inference.export import ExportRequest, export, int8, open_exported
+from fixres.inference.export import export as engine_module
+from fixres.inference.export.export import place
+from fixres.inference.export.parity import shapes_to_check
+from fixres.inference.export.trace import Captured, capture
+from fixres.inference.predict import Predictor
 from fixres.resolution import Preprocess
-from fixres.runtime import Runtime
-from fixres.transforms import evaluation_crop, normalise
+from fixres.runtime.device import Runtime
 
 SUBPROCESS_ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -156,7 +156,7 @@ def test_the_file_and_the_json_beside_it_say_how_to_feed_it(product: Product, on
 
 
 def test_the_hash_is_that_of_the_weights(product: Product, onnx_file: Path) -> None:
-    from fixres.export.sheet import checkpoint_hash
+    from fixres.inference.export.metadata import checkpoint_hash
 
     assert open_exported(onnx_file).sheet.checkpoint_sha256 == checkpoint_hash(product)
     other = make("test_resnet")
@@ -323,8 +323,8 @@ def test_damaged_and_foreign_files_are_errors(onnx_file: Path, tmp_path: Path) -
 def test_the_command_compares_on_pictures_given_and_prints_what_it_found(
     make_recipe: Callable[..., Any], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fixres.cli import main
-    from fixres.run import run_recipe
+    from fixres.cli.main import main
+    from fixres.training.run import run_recipe
 
     recipe = make_recipe(data={"uri": str(photos)}, train={"epochs": 1, "size": 64})
     run_recipe(recipe, tmp_path / "run")
@@ -381,8 +381,8 @@ def test_eight_bits_that_cost_too_much_leave_nothing(
 ) -> None:
     named = replace(product, classes=tuple(open_collection(Data(uri=CELLS)).classes))
     right = np.ones(100, dtype=bool)
-    monkeypatch.setattr(eightbit, "_correct", lambda *_: [right, np.arange(100) >= 5])
-    monkeypatch.setattr(eightbit, "_rounded", lambda model, *_: model)
+    monkeypatch.setattr(int8, "_correct", lambda *_: [right, np.arange(100) >= 5])
+    monkeypatch.setattr(int8, "_rounded", lambda model, *_: model)
     with pytest.raises(
         UserError, match=r"8 bits cost 5\.00 points of top-1 on test .*, allowed 1; nothing was written"
     ):

@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 
 from fixres import models
+from fixres.checkpoints import Product
 from fixres.errors import UserError
-from fixres.extract import extract
-from fixres.measure import Request, measure_product
-from fixres.product import Product
+from fixres.evaluation.measure import Request, measure_product
+from fixres.inference.extract import extract
+from fixres.inference.score_arrays import open_arrays, score
+from fixres.io.array_store import Rows
 from fixres.resolution import Preprocess
-from fixres.rows import Rows
-from fixres.score import open_arrays, score
 from several import run_processes
 
 FILES = ("embedding.npy", "softmax.npy", "labels.npy", "outcomes.npy", "index.csv")
@@ -229,9 +229,9 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("fixres.writing.shutil.disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
+    monkeypatch.setattr("fixres.io.files.shutil.disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
     monkeypatch.setattr(
-        import_module("fixres.extract"), "evaluation_batches", lambda *_, **__: pytest.fail("work was begun")
+        import_module("fixres.inference.extract"), "evaluation_batches", lambda *_, **__: pytest.fail("work was begun")
     )
     with pytest.raises(UserError, match="1,000 bytes free"):
         extract(make(), ask(), tmp_path / "x")
@@ -249,7 +249,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(tmp_path: Path, monkeypatch: py
         return pwrite(descriptor, data, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr("fixres.rows.os.pwrite", full)
+        patch.setattr("fixres.io.array_store.os.pwrite", full)
         with pytest.raises(UserError, match="No space left"):
             extract(make(), ask(), tmp_path / "x")
     found = extract(make(), ask(), tmp_path / "x")

@@ -18,7 +18,7 @@ from torchvision import models as torchvision_models
 
 import fixres
 from fixres import models
-from fixres.cli import main
+from fixres.cli.main import main
 from fixres.errors import UserError
 from test_names import scramble
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from fixres import grid as grid_module
 from fixres import models
-from fixres.cli import main
-from fixres.config import Recipe
+from fixres.cli.main import main
+from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError
-from fixres.grid import Cell, Grid, cells_of, run_grid
-from fixres.gridtable import as_markdown, summarise_grid
+from fixres.experiments import grid as grid_module
+from fixres.experiments.grid import Cell, Grid, cells_of, run_grid
+from fixres.experiments.grid_table import as_markdown, summarise_grid
 
 Make = Callable[..., Recipe]
 DATA = {"uri": "synthetic:classes=3,images=24,size=48", "workers": 0}

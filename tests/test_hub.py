@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import nn
 
-from fixres.cli import main
+from fixres.cli.main import main
 
 REPOSITORY = "somebody/test_resnet.flowers"
 COMMIT = "a" * 40

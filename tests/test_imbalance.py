@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.config import Data, Recipe, Stage
+from fixres.config.loading import load
+from fixres.config.recipe import Data, Recipe, Stage
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Split, open_collection
 from fixres.data.loader import Batch, train_batches
+from fixres.data.sampling import balanced_order, rank_shard
 from fixres.errors import UserError
-from fixres.loss import training_loss
-from fixres.recipes import load
 from fixres.resolution import Preprocess
-from fixres.run import run_recipe
-from fixres.sampling import balanced_order, rank_shard
+from fixres.training.losses import training_loss
+from fixres.training.run import run_recipe
 
-# `fixres.train` is the verb.
-train = import_module("fixres.train")
+# `fixres.training.loop` is the verb.
+train = import_module("fixres.training.loop")
 
 ALL = open_collection(Data(uri="synthetic:classes=3,images=24,size=24")).split("train")
 

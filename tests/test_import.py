@@ -22,7 +22,7 @@ from torchvision import models as torchvision_models
 
 import fixres
 from fixres import models
-from fixres.cli import main
+from fixres.cli.main import main
 from test_names import scramble
 
 State = dict[str, torch.Tensor]

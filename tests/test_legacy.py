@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from fixres import legacy, models
+from fixres import models
+from fixres.checkpoints import foreign
+from fixres.checkpoints.foreign import fit, named_optimizer_state, open_checkpoint
 from fixres.errors import UserError
-from fixres.legacy import fit, named_optimizer_state, open_checkpoint
 
 State = dict[str, Tensor]
 
@@ -75,7 +76,7 @@ def test_every_efficientnet_has_their_names(name: str) -> None:
 @pytest.mark.parametrize("number", range(5))
 def test_every_lite_variant_has_a_name_for_every_tensor(number: int) -> None:
     model = skeleton(f"tf_efficientnet_lite{number}")
-    names = legacy.efficientnet_names(model)
+    names = foreign.efficientnet_names(model)
     assert list(names.values()) == list(model.state_dict())
     blocks = [int(name.split(".")[1]) for name in names if name.startswith("_blocks.")]
     assert blocks == sorted(blocks)
@@ -113,7 +114,7 @@ def test_a_wrong_efficientnet_is_refused(b0: State, fault: str) -> None:
     else:
         state["_fc.weight"] = state["_fc.weight"][:5]
         with pytest.raises(UserError, match=r"'classifier\.weight' is \[5, 1280\], the network's \[7, 1280\]"):
-            legacy.from_lukemelas(state, model, "FILE")
+            foreign.from_lukemelas(state, model, "FILE")
         return
     with pytest.raises(UserError, match="FILE"):
         fit(state, model, "FILE")

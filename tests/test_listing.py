@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fixres import models
-from fixres.cli import main
+from fixres.cli.main import main
 from fixres.errors import UserError
 
 CASES = {
@@ -161,7 +161,7 @@ def test_json_is_a_list_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_does_without_torch() -> None:
-    code = "import sys; from fixres.cli import main; main(['models', '--help']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from fixres.cli.main import main; main(['models', '--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 

@@ -16,12 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres import transforms
-from fixres.config import Data, Stage
-from fixres.data import loader
+from fixres.config.recipe import Data, Stage
+from fixres.data import loader, transforms
+from fixres.data.bad_images import bad_image_limit
 from fixres.data.collections import Split, open_collection, open_splits
 from fixres.data.decode import Alpha, Exif
-from fixres.data.leftout import bad_image_limit
 from fixres.data.loader import (
     Batch,
     evaluation_batches,

@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, v2
 
-from fixres import transforms
-from fixres.config import Data, Stage
-from fixres.data import scaled
+from fixres.config.recipe import Data, Stage
+from fixres.data import scaled_decode, transforms
 from fixres.data.collections import Split, open_collection
 from fixres.data.decode import BadImage, decode
+from fixres.data.in_memory import can_hold
 from fixres.data.loader import Batch, evaluation_batches, train_batches
-from fixres.data.memory import can_hold
-from fixres.data.scaled import ScaledJpeg, open_for_crop, shrink_for
+from fixres.data.sampling import _hash, _keys, sample_draws
+from fixres.data.scaled_decode import ScaledJpeg, open_for_crop, shrink_for
+from fixres.data.transforms import random_box
 from fixres.resolution import Preprocess
-from fixres.sampling import _hash, _keys, sample_draws
-from fixres.transforms import random_box
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -117,7 +116,7 @@ def test_a_crop_keeps_the_pixels_the_network_asks_for(width: int, height: int, s
     assert shrink == 1 or shorter >= shrink * size
     assert shrink == 8 or shorter < 2 * shrink * size
     file = jpeg(Image.new("RGB", (width, height), (10, 200, 30)))
-    decoded = scaled.decode_at(file, (width, height), shrink)
+    decoded = scaled_decode.decode_at(file, (width, height), shrink)
     assert decoded.shape[:2] == (-(-height // shrink), -(-width // shrink))
     view = ScaledJpeg(file, "a", "apply", "white", (width, height)).pixels(
         (size, size), BILINEAR, (left, top, right, bottom)
@@ -128,8 +127,8 @@ def test_a_crop_keeps_the_pixels_the_network_asks_for(width: int, height: int, s
 
 def test_a_large_crop_is_decoded_small_and_a_small_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    decode_at = scaled.decode_at
-    monkeypatch.setattr(scaled, "decode_at", lambda d, s, shrink: seen.append(shrink) or decode_at(d, s, shrink))
+    decode_at = scaled_decode.decode_at
+    monkeypatch.setattr(scaled_decode, "decode_at", lambda d, s, shrink: seen.append(shrink) or decode_at(d, s, shrink))
     opened = open_for_crop(jpeg(picture(400, 300)), "a", "apply", "white")
     assert isinstance(opened, ScaledJpeg)
     for box in ((0, 0, 400, 300), (10, 10, 210, 140), (0, 0, 400, 63)):
@@ -162,7 +161,7 @@ def test_a_box_is_moved_by_at_most_a_scaled_pixel(length: int, shrink: int, data
     first = data.draw(st.integers(0, length - 1))
     last = data.draw(st.integers(first + 1, length))
     limit = -(-length // shrink)
-    start, end = scaled._scaled(first, last, limit / length, limit)
+    start, end = scaled_decode._scaled(first, last, limit / length, limit)
     assert 0 <= start < end <= limit
     assert abs(start - first * limit / length) <= 1
     assert end - start == 1 or abs(end - start - (last - first) * limit / length) <= 0.5
@@ -245,7 +244,7 @@ def test_a_bad_jpeg_is_left_out_and_listed(tmp_path: Path, harm: Callable[[bytes
 
 
 def test_the_pixel_limit_comes_before_any_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaled.simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(scaled_decode.simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
     data = too_large(jpeg(picture(80, 60)))
     for read in (lambda: open_for_crop(data, "a", "apply", "white"), lambda: decode(data, "a")):
         with pytest.raises(BadImage, match="30000 x 30000 is more than"):
@@ -268,7 +267,7 @@ def test_only_tags_of_the_header_turn_a_picture() -> None:
 
 
 def test_testing_is_always_full(photos_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaled, "decode_at", lambda *_: pytest.fail("scaled"))
+    monkeypatch.setattr(scaled_decode, "decode_at", lambda *_: pytest.fail("scaled"))
     views = [v[0] for v, _, _ in evaluation_batches(photos_split, [Preprocess(32)], batch_size=5, workers=0, bad=[])]
     expected = [transforms.evaluation_crop(photos_split.read(k), Preprocess(32)) for k in range(12)]
     assert torch.equal(torch.cat(views), torch.stack(expected))

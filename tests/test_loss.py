@@ -13,7 +13,7 @@ from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor
 
-from fixres.loss import distillation_loss, training_loss
+from fixres.training.losses import distillation_loss, training_loss
 
 WEIGHTS = [0.25, 0.5, 2.0, 3.0]
 NAMES = ["ce", "bce", "focal"]

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from fixres.metrics import (
+from fixres.evaluation.metrics import (
     EpochSpeed,
     Tally,
     class_table,

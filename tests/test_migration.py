@@ -16,10 +16,10 @@ from PIL import Image
 from torchvision.models import resnext50_32x4d
 
 import archive_makers as made
-from fixres.cli import main
+from fixres.cli.main import main
+from fixres.config.loading import list_recipes, load
 from fixres.data.prepare import SETS
-from fixres.recipes import list_recipes, load
-from fixres.runlog import read_events
+from fixres.runtime.run_folder import read_events
 from miniature import as_words, miniature, save_weights
 
 ROOT = Path(__file__).parents[1]

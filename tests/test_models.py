@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from fixres import legacy, models
-from fixres.checkpoint import changed_tensors, copy_state, read_weights
+from fixres import models
+from fixres.checkpoints import foreign
 from fixres.errors import UserError
-from fixres.fix import apply_plan, set_train_mode
+from fixres.training.freeze import apply_plan, set_train_mode
+from fixres.training.state import changed_tensors, copy_state, read_weights
 
 CASES = {
     # name: (size, head, last norms)
@@ -190,16 +191,16 @@ def test_strict_loading_lists_everything_and_loads_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def lite0() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    return models.build("tf_efficientnet_lite0", 1000), read_weights(Path(legacy.packaged_lite0_file()))
+    return models.build("tf_efficientnet_lite0", 1000), read_weights(Path(foreign.packaged_lite0_file()))
 
 
 def test_packaged_weights_map_tensor_by_tensor(lite0: tuple[torch.nn.Module, dict[str, torch.Tensor]]) -> None:
     model, state = lite0
-    renamed = legacy.from_lukemelas(state, model, "package")
+    renamed = foreign.from_lukemelas(state, model, "package")
     models.load_strict(model, renamed, "package")
     assert len(renamed) == len(state) == 296
     for (theirs, tensor), (ours, own) in zip(state.items(), model.state_dict().items(), strict=True):
-        assert legacy.efficientnet_names(model)[theirs] == ours
+        assert foreign.efficientnet_names(model)[theirs] == ours
         assert torch.equal(tensor, own)
 
 
@@ -222,7 +223,7 @@ def test_a_wrong_map_fails_and_never_half_loads(
     else:
         state["_fc.weight"] = state["_fc.weight"].T
     with pytest.raises(UserError):
-        legacy.from_lukemelas(state, model, "package")
+        foreign.from_lukemelas(state, model, "package")
 
 
 # --- freezing by name

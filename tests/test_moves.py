@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fixres import models
-from fixres.checkpoint import changed_tensors, copy_state
 from fixres.errors import UserError
-from fixres.fix import apply_plan, set_train_mode, verify_plan
 from fixres.resolution import Plan
+from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
+from fixres.training.state import changed_tensors, copy_state
 
 MOVES = [
     # name, moves, size: one row per family and kind of end

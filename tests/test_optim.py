@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fixres import models
-from fixres.config import Recipe
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.fix import apply_plan
-from fixres.optim import make_optimizer, set_learning_rate
+from fixres.training.freeze import apply_plan
+from fixres.training.optim import make_optimizer, set_learning_rate
 
 NAMES = ["sgd", "nesterov", "adamw", "lamb", "lion", "muon"]
 Make = Callable[..., Recipe]

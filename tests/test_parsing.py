@@ -11,11 +11,11 @@ import pytest
 import tyro
 from pydantic import Field
 
-from fixres.config import Recipe
+from fixres.cli.parse import TrainFlags, parse_flags, parse_recipe, read_value
+from fixres.config.loading import load, to_yaml
+from fixres.config.messages import Kind, keys_of, kind_of_field
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.parsing import TrainFlags, parse_flags, parse_recipe, read_value
-from fixres.recipes import load, to_yaml
-from fixres.recipes.wording import Kind, keys_of, kind_of_field
 
 
 def overrides_of(*words: str) -> dict[str, Any]:

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from fixres import planning, reproduction
-from fixres.cli import main
-from fixres.config import Recipe
-from fixres.literature import TABLES, Figure, Row, Table
-from fixres.planning import Speed, count_pictures, plan_recipe
-from fixres.recipes import load
+from fixres.cli.main import main
+from fixres.config.loading import load
+from fixres.config.recipe import Recipe
+from fixres.experiments import cost as planning
+from fixres.experiments import filled_tables
+from fixres.experiments.cost import Speed, count_pictures, plan_recipe
+from fixres.experiments.published_tables import TABLES, Figure, Row, Table
 from fixres.resolution import Plan
-from fixres.run import run_recipe
-from fixres.runlog import read_events
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
 
 Make = Callable[..., Recipe]
 
@@ -124,10 +125,10 @@ def shipped(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> Recipe:
         Row("fixed", "lab/row", (Figure(0, 77.0, 93.4),)),
         Row("never run", "lab/other", (Figure(224, None),)),
     )
-    monkeypatch.setattr(reproduction, "TABLES", (Table("Lab: one", "a paper", rows, "error"),))
-    monkeypatch.setattr(reproduction, "shipped_settings", lambda: {"lab/row": reproduction._settings(recipe)})
-    original = reproduction.load
-    monkeypatch.setattr(reproduction, "load", lambda name: recipe if name == "lab/row" else original(name))
+    monkeypatch.setattr(filled_tables, "TABLES", (Table("Lab: one", "a paper", rows, "error"),))
+    monkeypatch.setattr(filled_tables, "shipped_settings", lambda: {"lab/row": filled_tables._settings(recipe)})
+    original = filled_tables.load
+    monkeypatch.setattr(filled_tables, "load", lambda name: recipe if name == "lab/row" else original(name))
     return recipe
 
 
@@ -180,14 +181,14 @@ def test_without_runs_the_tables_are_the_published_ones(capsys: pytest.CaptureFi
 def test_a_pair_of_runs_fills_the_ports_row() -> None:
     result: dict[str, Any] = {"top1": 72.94, "top5": 90.0, "size": 384}
 
-    def ran(kind: str, before: dict[int, Any], fps: dict[str, float]) -> reproduction.Ran:
+    def ran(kind: str, before: dict[int, Any], fps: dict[str, float]) -> filled_tables.Ran:
         folder, recipe = Path(kind), f"ascend/{kind}-full-8p"
-        return reproduction.Ran(
+        return filled_tables.Ran(
             folder, recipe, 0, 50_000, {384: result}, before, 384, 224, fps, {"fix": 60.0}, "fp16", "2.12.0"
         )
 
     fix = ran("finetune", {384: {"top1": 72.1}}, {"fix": 3515.2})
-    text = reproduction._ascend({fix.recipe: [fix]})
+    text = filled_tables._ascend({fix.recipe: [fix]})
     assert cells(text, "8p-NPU, ours") == [
         *("8p-NPU, ours", "72.9(72.1 before finetune)", "-/3515", "-/60", "fp16", "2.12.0")
     ]  # fmt: skip
@@ -197,9 +198,9 @@ def test_a_pair_of_runs_fills_the_ports_row() -> None:
 def test_recipes_that_differ_in_their_pictures_are_told_apart() -> None:
     names = ["simple/cub-resnet18", "simple/cars-resnet18"]
     start = [{"event": "start", "classes": [str(i) for i in range(196)]}]
-    assert reproduction._by_pictures(names, "folder:/data/cub-200-2011", start) == names[0]
-    assert reproduction._by_pictures(names, "folder:/data/mine", start) == names[1]
-    assert reproduction._by_pictures(names, "folder:/data/mine", []) == ""
+    assert filled_tables._by_pictures(names, "folder:/data/cub-200-2011", start) == names[0]
+    assert filled_tables._by_pictures(names, "folder:/data/mine", start) == names[1]
+    assert filled_tables._by_pictures(names, "folder:/data/mine", []) == ""
 
 
 def test_tables_of_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
-from fixres import plots
-from fixres.plots import Curve, Series, accuracy_against_cost, accuracy_against_size, confusion_heatmap, history
-from fixres.scene import PHOTO_HEIGHT, PHOTO_WIDTH, centre_view, random_view
+from fixres.reporting import charts as plots
+from fixres.reporting.charts import (
+    Curve,
+    Series,
+    accuracy_against_cost,
+    accuracy_against_size,
+    confusion_heatmap,
+    history,
+)
+from fixres.reporting.scene import PHOTO_HEIGHT, PHOTO_WIDTH, centre_view, random_view
 
 SIZES = (24, 32, 48)
 
@@ -73,4 +80,4 @@ def test_scene_is_true_to_the_preprocessing_and_up_to_date(tmp_path: Path, monke
     drawn = (tmp_path / "idea.svg").read_text(encoding="utf-8")
     ElementTree.fromstring(drawn)
     committed = Path(__file__).parents[1] / "docs" / "idea.svg"
-    assert drawn == committed.read_text(encoding="utf-8"), "python -m fixres.plots --readme docs/idea.svg"
+    assert drawn == committed.read_text(encoding="utf-8"), "python -m fixres.reporting.charts --readme docs/idea.svg"

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from fixres import models
-from fixres.config import Runtime as RuntimeSettings
+from fixres.checkpoints import Product
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.predict import Predictor, find_pictures
-from fixres.product import Product
+from fixres.inference.predict import Predictor, find_pictures
 from fixres.resolution import Preprocess
-from fixres.runtime import Runtime
-from fixres.transforms import evaluation_crop, normalise
+from fixres.runtime.device import Runtime
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from fixres import models
-from fixres.cli import main
-from fixres.data.pictures import Pictures, picture_batches
+from fixres.cli.main import main
+from fixres.data.unlabelled import Pictures, picture_batches
 from fixres.errors import UserError
-from fixres.predict import Predictor
+from fixres.inference.predict import Predictor
+from fixres.io.resumable_table import Unfinished
 from fixres.resolution import Preprocess
-from fixres.unfinished import Unfinished
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -216,7 +216,7 @@ def test_other_rows_are_not_gone_on_with(
 def test_what_cannot_work_is_refused_before_the_network_is_loaded(
     predict: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
-    monkeypatch.setattr("fixres.commands.predicting.open_product", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("fixres.cli.commands.predict.open_product", lambda *_: pytest.fail("loaded"))
     code, out, err = predict(*words)
     assert (code, out) == (2, "")
     assert said in err
@@ -255,7 +255,7 @@ def test_the_walk_is_in_the_order_of_sorted_paths(tmp_path: Path) -> None:
 def peak_kib(folder: Path, count: int) -> int:
     code = (
         "import resource, sys\n"
-        "from fixres.cli import main\n"
+        "from fixres.cli.main import main\n"
         "words = 'predict w.pth --model test_resnet --size 32 --quiet'.split()\n"
         "assert main([*words, *sys.argv[1:]]) == 0\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import archive_makers as made
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.data.prepare import SETS, Report, download, find_set, prepare
 from fixres.errors import UserError

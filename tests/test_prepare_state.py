@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 import archive_makers as made
 from file_server import Server
-from fixres.data import archives
-from fixres.data.prepare import SETS, download, prepare, write
+from fixres.data.prepare import SETS, download, prepare, writer
 from fixres.data.prepare.parts import below, folder_name
 from fixres.data.prepare.plainpickle import read_plain_pickle
 from fixres.errors import UserError
+from fixres.io import archives
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +94,10 @@ def test_an_interruption_at_the_end_is_gone_on_from(
     step: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    write_json, unlink = write.write_json, Path.unlink
+    write_json, unlink = writer.write_json, Path.unlink
 
     def stop_at_record(path: Path, content: Any) -> None:
-        if path.name == write.RECORD:
+        if path.name == writer.RECORD:
             raise Stop
         write_json(path, content)
 
@@ -111,7 +111,7 @@ def test_an_interruption_at_the_end_is_gone_on_from(
 
     with monkeypatch.context() as patch:
         if step == "record":
-            patch.setattr(write, "write_json", stop_at_record)
+            patch.setattr(writer, "write_json", stop_at_record)
         elif step == "sync":
             patch.setattr("os.sync", stop)
         else:
@@ -270,7 +270,7 @@ def test_more_classes_than_published_or_no_pictures_are_no_part_of_a_set(photos:
 def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(write.shutil, "disk_usage", lambda _: usage._replace(free=100))
+        patch.setattr(writer.shutil, "disk_usage", lambda _: usage._replace(free=100))
         with pytest.raises(UserError, match=r"0\.0 GB are needed in .*, 0\.0 GB are free"):
             prepare("cub", source, tmp_path / "out")
     original = Path.write_bytes
@@ -410,7 +410,7 @@ def served(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
     """Return a function that lets the table say that CUB's archive, of this content, is had from the server."""
     monkeypatch.delenv("FIXRES_OFFLINE", raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr("fixres.download.transfer.BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("fixres.io.download.transfer.BACK_OFF_SECONDS", 0.0)
     monkeypatch.setitem(SETS, "cub-200-2011", SETS["cub-200-2011"])
 
     def serve(content: bytes) -> None:
@@ -454,7 +454,7 @@ def test_offline_and_full_disks_are_said(
         with pytest.raises(UserError, match=r"(?s)FIXRES_OFFLINE is set.*put it at .*CUB_200_2011\.tgz"):
             download("cub", tmp_path / "got")
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr("fixres.data.prepare.fetching.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("fixres.data.prepare.official_archives.shutil.disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"needs about 0\.0 GB"):
         download("cub", tmp_path / "got")
     assert server.ranges == []

@@ -16,22 +16,22 @@ import pytest
 import torch
 
 from fixres import models
-from fixres.checkpoint import read_checkpoint
-from fixres.config import Data, Recipe
-from fixres.config import Runtime as RuntimeSettings
-from fixres.console import Console
+from fixres.cli.console import Console
+from fixres.config.recipe import Data, Recipe
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
 from fixres.errors import Stopped, UserError
-from fixres.evaluate import Evaluation, Reading, evaluate
+from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
 from fixres.resolution import Preprocess
-from fixres.run import run_recipe
-from fixres.runlog import read_events
-from fixres.runtime import Runtime
+from fixres.runtime.device import Runtime
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
+from fixres.training.state import read_checkpoint
 from several import run_processes
 from test_train import assert_same_run, weights
 
-# `fixres.train` is the verb.
-train = import_module("fixres.train")
+# `fixres.training.loop` is the verb.
+train = import_module("fixres.training.loop")
 
 Make = Callable[..., Recipe]
 

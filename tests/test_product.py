@@ -9,22 +9,22 @@ import timm
 import torch
 from timm.data import resolve_data_config
 
-from fixres.cli import main
-from fixres.config import Recipe
+from fixres.checkpoints import load
+from fixres.cli.main import main
+from fixres.config.loading import load as load_recipe
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.measure import Request, measure_product
-from fixres.product import load
-from fixres.recipes import load as load_recipe
-from fixres.run import run_recipe
-from fixres.runlog import read_events
-from fixres.start import fix_recipe
+from fixres.evaluation.measure import Request, measure_product
+from fixres.runtime.run_folder import read_events
+from fixres.training.initial_weights import fix_recipe
+from fixres.training.run import run_recipe
 
 Make = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fixres.recipes import validate
+    from fixres.config.loading import validate
 
     folder = tmp_path_factory.mktemp("runs") / "r"
     recipe = validate(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixres.config.loading import validate
+from fixres.data.progressive_sizes import Timeline, area_batch, make_timeline, window_weights
 from fixres.errors import UserError
-from fixres.progression import Timeline, area_batch, make_timeline, window_weights
-from fixres.recipes import validate
 
 
 def timeline(num_samples: int = 100, seed: int = 0, stage_index: int = 0, **stage: Any) -> Timeline:

@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 
 from fixres import models
-from fixres.combinations import problems
-from fixres.config import Recipe, Stage
-from fixres.literature import TABLES
-from fixres.planning import count_pictures
-from fixres.progression import Timeline, make_timeline
-from fixres.recipes import flatten, list_recipes, load, to_yaml
-from fixres.recipes.record import LABELS, read_record
+from fixres.config.lab_record import LABELS, read_record
+from fixres.config.loading import flatten, list_recipes, load, to_yaml
+from fixres.config.recipe import Recipe, Stage
+from fixres.config.rules import problems
+from fixres.data.progressive_sizes import Timeline, make_timeline
+from fixres.data.sampling import epoch_indices, num_epoch_samples
+from fixres.data.transforms import train_crop
+from fixres.experiments.cost import count_pictures
+from fixres.experiments.published_tables import TABLES
 from fixres.resolution import Preprocess
-from fixres.sampling import epoch_indices, num_epoch_samples
-from fixres.schedule import Curve, ema_decay
-from fixres.transforms import train_crop
+from fixres.training.lr_schedule import Curve, ema_decay
 
 RECIPES = {name: path for name, path in list_recipes().items() if "/" in name}
 IMAGENET = 1_281_167

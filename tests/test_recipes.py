@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fixres import models
-from fixres.combinations import problems
+from fixres.config.loading import list_recipes, load, to_yaml
+from fixres.config.rules import problems
 from fixres.data.collections import open_collection
-from fixres.recipes import list_recipes, load, to_yaml
-from fixres.run import run_recipe
-from fixres.runlog import read_events
-from fixres.start import starting_network
+from fixres.runtime.run_folder import read_events
+from fixres.training.initial_weights import starting_network
+from fixres.training.run import run_recipe
 
 RECIPES = {name: path for name, path in list_recipes().items() if "/" not in name}
 

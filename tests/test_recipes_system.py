@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fixres.recipes import list_recipes, load
-from fixres.recipes.record import read_record
-from fixres.run import run_recipe
-from fixres.runlog import read_events
+from fixres.config.lab_record import read_record
+from fixres.config.loading import list_recipes, load
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
 from miniature import STEPS, miniature, save_weights
 from several import run_processes
 

@@ -15,7 +15,7 @@ import torchvision
 from fixres import models
 from fixres.data.prepare import SETS
 from fixres.errors import UserError
-from fixres.released import ADDRESSES, RELEASED, Released, find_released, network_page
+from fixres.models.released import ADDRESSES, RELEASED, Released, find_released, network_page
 from fixres.resolution import resize_size
 
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,9 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 import fixres
-from fixres.cli import main
-from fixres.recipes import load as load_recipe
-from fixres.start import fix_recipe
+from fixres.cli.main import main
+from fixres.config.loading import load as load_recipe
+from fixres.training.initial_weights import fix_recipe
 from test_names import scramble
 
 ROOT = Path(__file__).parents[1]

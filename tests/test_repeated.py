@@ -11,13 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.config import Data, Stage
+from fixres.config.loading import load, to_yaml
+from fixres.config.recipe import Data, Stage
 from fixres.data.collections import open_collection
 from fixres.data.loader import Batch, steps_per_epoch, train_batches
-from fixres.errors import UserError
-from fixres.recipes import load, to_yaml
-from fixres.resolution import Preprocess
-from fixres.sampling import (
+from fixres.data.sampling import (
     Indices,
     compat_list,
     compat_order,
@@ -28,7 +26,9 @@ from fixres.sampling import (
     rank_shard,
     sample_seed,
 )
-from fixres.transforms import train_crop
+from fixres.data.transforms import train_crop
+from fixres.errors import UserError
+from fixres.resolution import Preprocess
 
 SPLIT = open_collection(Data(uri="synthetic:classes=3,images=24,size=24")).split("train")
 

@@ -16,16 +16,16 @@ import torch
 import yaml
 from PIL import Image
 
-from fixres import transforms
-from fixres.completion import complete
-from fixres.config import Data
+from fixres.config.defaults import complete
+from fixres.config.recipe import Data
+from fixres.data import transforms
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.report import write_report
-from fixres.report.headline import headline
-from fixres.report.pictures import NUM_PICTURES, gallery, preprocess_of
-from fixres.report.record import read_run
-from fixres.report.sections import training_charts
+from fixres.reporting import write_report
+from fixres.reporting.gallery import NUM_PICTURES, gallery, preprocess_of
+from fixres.reporting.headline import headline
+from fixres.reporting.run_record import read_run
+from fixres.reporting.sections import training_charts
 
 URI = "synthetic:classes=4,images=40,size=80"
 CLASSES = ["0-disc", "1-square", "2-triangle", "3-ring"]

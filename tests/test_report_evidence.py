@@ -18,20 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres import transforms
-from fixres.commands.reporting import report
-from fixres.config import Data, Recipe
+from fixres.cli.commands.report import report
+from fixres.config.recipe import Data, Recipe
+from fixres.data import transforms
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.metrics import Tally
-from fixres.plots import confusion_heatmap, pareto_front
-from fixres.report import read_report, write_report
-from fixres.report.answers import Answers, Column, bins, expected_calibration_error, read_answers
-from fixres.report.pictures import data_uri, preprocess_of
-from fixres.report.record import read_run
-from fixres.report.sections import MAX_POINTS, training_charts
-from fixres.run import run_recipe
-from fixres.runlog import read_events
+from fixres.evaluation.metrics import Tally
+from fixres.reporting import read_report, write_report
+from fixres.reporting.charts import confusion_heatmap, pareto_front
+from fixres.reporting.gallery import data_uri, preprocess_of
+from fixres.reporting.per_image import Answers, Column, bins, expected_calibration_error, read_answers
+from fixres.reporting.run_record import read_run
+from fixres.reporting.sections import MAX_POINTS, training_charts
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
 from test_report import CLASSES, SIZES, Page, decode, fixed_run, result, training_events, write_run
 
 MAX_PAGE = 5_000_000

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.report.formats import duration, interval, points
-from fixres.report.headline import verdict_of
-from fixres.report.sections import class_rows, most_confused
+from fixres.reporting.headline import verdict_of
+from fixres.reporting.number_format import duration, interval, points
+from fixres.reporting.sections import class_rows, most_confused
 
 
 @given(st.floats(-100, 100), st.floats(0, 100))

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fixres import models
-from fixres.config import Recipe
-from fixres.config import Runtime as RuntimeSettings
+from fixres.config.recipe import Recipe
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.errors import UserError
-from fixres.run import run_recipe
-from fixres.runlog import read_events
-from fixres.runtime import Runtime
+from fixres.runtime.device import Runtime
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
 
 
 def test_one_process_can_run_in_one_precision_after_another() -> None:

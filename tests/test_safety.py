@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from fixres import safety
-from fixres.checkpoint import read_checkpoint, read_weights
 from fixres.errors import UserError
+from fixres.io import safe_load
+from fixres.training.state import read_checkpoint, read_weights
 
 MARKER = "ran"
 
@@ -181,7 +181,7 @@ def test_a_repeated_tensor_is_refused_under_trust_too() -> None:
     with pytest.raises(UserError, match="more than its file holds"):
         read_checkpoint(path, trust=True)
     with pytest.raises(UserError, match="'w' is 40,000,000,000 bytes spread over a storage of 4"):
-        safety.check_tensors({"deep": [({"w": torch.zeros(1).expand(HUGE)},)]}, "FILE")
+        safe_load.check_tensors({"deep": [({"w": torch.zeros(1).expand(HUGE)},)]}, "FILE")
 
 
 def test_containers_that_hold_themselves_are_walked_once() -> None:
@@ -190,7 +190,7 @@ def test_containers_that_hold_themselves_are_walked_once() -> None:
     many: Any = [torch.zeros(1)]
     for _ in range(60):
         many = [many, many, many]
-    safety.check_tensors([ring, many], "FILE")
+    safe_load.check_tensors([ring, many], "FILE")
     assert read_checkpoint(save(ring))[1]["again"][0].shape == (2,)
     deep: Any = torch.zeros(1)
     for _ in range(200):
@@ -434,14 +434,14 @@ def test_counts_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(state, "w.safetensors")
     path = save(state)
     with monkeypatch.context() as patched:
-        patched.setattr(safety, "MAX_ENTRIES", 5)
+        patched.setattr(safe_load, "MAX_ENTRIES", 5)
         for file, says in ((path, r"entries, more than 5"), (Path("w.safetensors"), "6 tensors, more than 5")):
             with pytest.raises(UserError, match=says):
                 read_checkpoint(file)
-    monkeypatch.setattr(safety, "MAX_PICKLE", 100)
+    monkeypatch.setattr(safe_load, "MAX_PICKLE", 100)
     with pytest.raises(UserError, match=r"its pickle is .* more than 100"):
         read_checkpoint(path)
-    monkeypatch.setattr(safety.pickles, "MAX_OPCODES", 50)
+    monkeypatch.setattr(safe_load.pickles, "MAX_OPCODES", 50)
     with pytest.raises(UserError, match="more than 50 operations"):
         read_checkpoint(save(state, legacy=True))
 
@@ -512,4 +512,4 @@ def test_damaged_bytes_give_data_or_a_message(kind: str, changes: list[tuple[flo
             content = read_checkpoint(path)
         except UserError:
             return
-    safety.check_tensors(content, "what was read")
+    safe_load.check_tensors(content, "what was read")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.sampling import _GAMMA, _MASK, _hash, _keys, _mix, epoch_order, sample_seed, stratified_split, uniforms
+from fixres.data.sampling import _GAMMA, _MASK, _hash, _keys, _mix, epoch_order, sample_seed, stratified_split, uniforms
 
 SPLIT = {"train": 0.6, "val": 0.2, "test": 0.2}
 coordinate = st.integers(min_value=-(2**31), max_value=2**40)

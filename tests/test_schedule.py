@@ -16,10 +16,10 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
 
-from fixres.config import Stage
-from fixres.progression import make_timeline
-from fixres.recipes import validate
-from fixres.schedule import Curve, batch_factor, ema_decay, is_stale
+from fixres.config.loading import validate
+from fixres.config.recipe import Stage
+from fixres.data.progressive_sizes import make_timeline
+from fixres.training.lr_schedule import Curve, batch_factor, ema_decay, is_stale
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "sequences.json").read_text())
 

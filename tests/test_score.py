@@ -14,12 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.cli import main
+from fixres.cli.main import main
 from fixres.errors import UserError
-from fixres.metrics import NUM_BINS, Tally
-from fixres.metrics import wilson_interval as of_metrics
-from fixres.probes import linear_probe, neighbours
-from fixres.score import Arrays, open_arrays, score, wilson_interval
+from fixres.evaluation.metrics import NUM_BINS, Tally
+from fixres.evaluation.metrics import wilson_interval as of_metrics
+from fixres.inference.probes import linear_probe, neighbours
+from fixres.inference.score_arrays import Arrays, open_arrays, score, wilson_interval
 
 
 def arrays(softmax: np.ndarray, labels: np.ndarray, embedding: np.ndarray | None = None) -> Arrays:
@@ -90,7 +90,7 @@ def test_published_files_and_their_versions_are_read(tmp_path: Path, capsys: pyt
 def test_score_needs_neither_torch_nor_a_second(tmp_path: Path) -> None:
     published(tmp_path)
     code = (
-        "import sys, resource, fixres.cli as c\n"
+        "import sys, resource, fixres.cli.main as c\n"
         f"assert c.main(['score', {str(tmp_path)!r}]) == 0\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print('torch' in sys.modules, used.ru_utime + used.ru_stime)"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fixres import run
-from fixres.cli import main
-from fixres.commands.training import count_seeds
-from fixres.config import Recipe
+from fixres.cli.commands.train import count_seeds
+from fixres.cli.main import main
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
+from fixres.training import run
 
 
 def test_several_seeds_are_one_command_that_can_be_resumed(

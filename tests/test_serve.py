@@ -14,19 +14,19 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fixres.cli import main
-from fixres.config import Runtime as RuntimeSettings
+from fixres.checkpoints import load
+from fixres.cli.main import main
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.errors import UserError
-from fixres.export import ExportRequest, export
-from fixres.predict import Predictor
-from fixres.product import load
-from fixres.runtime import Runtime
-from fixres.serve import Settings
-from fixres.serve.app import make_app
-from fixres.serve.batcher import Batcher
-from fixres.serve.meters import Meters
-from fixres.serve.network import open_network
-from fixres.serve.settings import Limits
+from fixres.inference.export import ExportRequest, export
+from fixres.inference.predict import Predictor
+from fixres.inference.server import Settings
+from fixres.inference.server.app import make_app
+from fixres.inference.server.batcher import Batcher
+from fixres.inference.server.network import open_network
+from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.settings import Limits
+from fixres.runtime.device import Runtime
 from serving import encoded, make_run, message, picture
 
 

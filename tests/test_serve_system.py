@@ -17,10 +17,10 @@ import httpx
 import numpy as np
 import pytest
 
-from fixres.config import Runtime as RuntimeSettings
-from fixres.predict import Predictor
-from fixres.product import load
-from fixres.runtime import Runtime
+from fixres.checkpoints import load
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.inference.predict import Predictor
+from fixres.runtime.device import Runtime
 from serving import Running, encoded, make_run, message, picture, serving
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -225,7 +225,7 @@ def test_damaged_files_never_break_the_server(run: Path) -> None:
 
 
 def test_ten_seconds_of_load_without_a_wrong_answer(run: Path) -> None:
-    from fixres.serve.load import Load, measure_load
+    from fixres.inference.server.load_test import Load, measure_load
 
     data = [encoded(picture(i, (300, 200))) for i in range(20)]
     product = load(run)

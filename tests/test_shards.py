@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import Collection, Split, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.shards import index as index_module
@@ -501,7 +501,8 @@ def test_shards_of_a_server_without_pieces_are_fetched(server: Any, tmp_path: Pa
     base = f"http://127.0.0.1:{server.server_port}"
     uri = f"wds:{base}/{{train,val,test}}-{{0000..0001}}.tar"
     assert "plain http" in told(uri)
-    from fixres.download import address, files
+    from fixres.io.download import address
+    from fixres.io.download import fetch as files
 
     monkeypatch.setattr(files, "require_checksums", lambda url, sha256, md5: address.Checksums("", ""))
     assert values(opened(uri).split("test")) == list(range(40, 60))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fixres.cli import main
+from fixres.cli.main import main
 
 DATA = ["--data.uri", "synthetic:classes=3,images=48,size=48"]
 CPU = ["--gpus-per-node", "0", "--tasks-per-node", "2"]
@@ -178,7 +178,9 @@ def test_mistakes_are_found_before_anything_is_written(
 
 
 def test_a_login_node_need_not_import_torch(at_home: Path) -> None:
-    probe = "import sys, fixres.cli as c; rc = c.main(sys.argv[1:]); sys.exit(99 if 'torch' in sys.modules else rc)"
+    probe = (
+        "import sys, fixres.cli.main as c; rc = c.main(sys.argv[1:]); sys.exit(99 if 'torch' in sys.modules else rc)"
+    )
     words = ["slurm", *DATA, *CPU, "--out", str(at_home / "r")]
     assert subprocess.run([sys.executable, "-c", probe, *words], check=False).returncode == 0
 

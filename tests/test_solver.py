@@ -18,28 +18,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fixres import models, solver
-from fixres.checkpoint import changed_tensors, copy_state
-from fixres.cli import main
-from fixres.combinations import problems
-from fixres.config import Data, Recipe
-from fixres.config import Runtime as RuntimeSettings
+from fixres import models
+from fixres.checkpoints import load
+from fixres.cli.main import main
+from fixres.config.recipe import Data, Recipe
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.config.rules import problems
 from fixres.data.collections import open_collection
-from fixres.dry_run import dry_run
+from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
-from fixres.evaluate import Reading, evaluate
-from fixres.fix import set_train_mode
-from fixres.measure import Request, measure_product
-from fixres.product import load
+from fixres.evaluation.evaluate import Reading, evaluate
+from fixres.evaluation.measure import Request, measure_product
+from fixres.experiments.dry_run import dry_run
 from fixres.resolution import Preprocess
-from fixres.run import run_recipe
-from fixres.runlog import read_events
-from fixres.runtime import Runtime
-from fixres.solver import trunk as trunk_module
-from fixres.solver import views
-from fixres.solver.cache import Cache
-from fixres.transforms import normalise
-from fixres.workshop import describe_stage
+from fixres.runtime.device import Runtime
+from fixres.runtime.run_folder import read_events
+from fixres.training import cached_solver
+from fixres.training.cached_solver import trunk as trunk_module
+from fixres.training.cached_solver import views
+from fixres.training.cached_solver.feature_cache import Cache
+from fixres.training.context import describe_stage
+from fixres.training.freeze import set_train_mode
+from fixres.training.run import run_recipe
+from fixres.training.state import changed_tensors, copy_state
 
 Make = Callable[..., Recipe]
 DATA = open_collection(Data(uri="synthetic:classes=3,images=60,size=56"))
@@ -61,7 +62,7 @@ def warm(name: str = "test_resnet", size: int = 48) -> nn.Module:
     return model.eval()
 
 
-def problem(model: nn.Module, cache: Path, moves: str = "auto", **changes: Any) -> solver.Problem:
+def problem(model: nn.Module, cache: Path, moves: str = "auto", **changes: Any) -> cached_solver.Problem:
     settings = {
         "plan": models.make_plan(model, moves, 48),
         "train": DATA.split("train"),
@@ -71,7 +72,7 @@ def problem(model: nn.Module, cache: Path, moves: str = "auto", **changes: Any) 
         "reading": Reading(8),
         "cache": cache,
     }
-    return solver.Problem(model, **{**settings, **changes})
+    return cached_solver.Problem(model, **{**settings, **changes})
 
 
 def all_images(split: Any, preprocess: Preprocess) -> Tensor:
@@ -80,7 +81,7 @@ def all_images(split: Any, preprocess: Preprocess) -> Tensor:
 
 
 def views_of(picture: Any, preprocess: Preprocess) -> Tensor:
-    from fixres.transforms import evaluation_crop
+    from fixres.data.transforms import evaluation_crop
 
     return evaluation_crop(picture, preprocess)
 
@@ -98,7 +99,7 @@ def test_statistics_are_those_of_the_whole_split_whether_or_not_the_front_is_kep
         by_batch.get_submodule(name).momentum = 1.0
     with torch.no_grad():
         by_batch(all_images(DATA.split("train"), Preprocess(48)))
-    found = solver.solve(problem(model, tmp_path, "stats", cache_gib=cache_gib))
+    found = cached_solver.solve(problem(model, tmp_path, "stats", cache_gib=cache_gib))
     wanted, own = by_batch.state_dict(), model.state_dict()
     for name in plan.statistics:
         if "num_batches" not in name:
@@ -110,8 +111,8 @@ def test_statistics_are_those_of_the_whole_split_whether_or_not_the_front_is_kep
 
 def test_keeping_the_front_saves_a_pass_and_gives_the_same(tmp_path: Path) -> None:
     kept, rerun = warm(), warm()
-    first = solver.solve(problem(kept, tmp_path / "a"))
-    second = solver.solve(problem(rerun, tmp_path / "b", cache_gib=0.0))
+    first = cached_solver.solve(problem(kept, tmp_path / "a"))
+    second = cached_solver.solve(problem(rerun, tmp_path / "b", cache_gib=0.0))
     assert (first.num_passes, second.num_passes) == (2, 3)
     for name, tensor in kept.state_dict().items():
         assert torch.equal(tensor, rerun.state_dict()[name]), name
@@ -165,7 +166,7 @@ class Untraceable(nn.Module):
 
 def test_a_network_that_cannot_be_recorded_runs_as_it_is(tmp_path: Path) -> None:
     model = Untraceable().eval()
-    found = solver.solve(problem(model, tmp_path))
+    found = cached_solver.solve(problem(model, tmp_path))
     assert found.path == "hooked"
     assert found.num_passes == 3
 
@@ -181,7 +182,7 @@ def test_a_network_that_cannot_be_recorded_runs_as_it_is(tmp_path: Path) -> None
 def test_other_heads_are_refused_with_what_suits(name: str, size: int, text: str) -> None:
     model = models.build(name, 3)
     with pytest.raises(UserError, match=rf"{text}\n  use solver: sgd"):
-        solver.check(model, models.make_plan(model, "head", size), size)
+        cached_solver.check(model, models.make_plan(model, "head", size), size)
 
 
 def test_a_fix_of_another_head_is_trained_and_says_why(make_recipe: Make, tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ class Killed(BaseException):
 
 def solved_state(cache: Path) -> dict[str, Tensor]:
     model = warm()
-    solver.solve(problem(model, cache))
+    cached_solver.solve(problem(model, cache))
     return copy_state(model)
 
 
@@ -288,9 +289,9 @@ def test_a_signal_stops_between_batches_and_a_rerun_finds_the_same(tmp_path: Pat
         if len(calls) == 3:
             task.runtime.stop.received = "SIGTERM"
 
-    stopped = solver.Problem(**{**vars(task), "progress": progress})
+    stopped = cached_solver.Problem(**{**vars(task), "progress": progress})
     with pytest.raises(Stopped):
-        solver.solve(stopped)
+        cached_solver.solve(stopped)
     assert not changed_tensors(whole, solved_state(tmp_path / "stopped"))
 
 
@@ -310,11 +311,11 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_changed_input_never_uses_old_features(tmp_path: Path, what: str) -> None:
-    solver.solve(problem(warm(), tmp_path))
+    cached_solver.solve(problem(warm(), tmp_path))
     (first,) = tmp_path.iterdir()
     task = vars(problem(warm(), tmp_path))
     CHANGES[what](task)
-    solver.solve(solver.Problem(**task))
+    cached_solver.solve(cached_solver.Problem(**task))
     (second,) = tmp_path.iterdir()
     assert first != second
 
@@ -325,7 +326,7 @@ def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Pat
         model = warm()
         models.reset_head(model, 2)
         task = problem(model, tmp_path / "cache", train=collection.split("train"), select=collection.split("val"))
-        solver.solve(task)
+        cached_solver.solve(task)
         return copy_state(model)
 
     before = solve()
@@ -339,15 +340,15 @@ def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Pat
 
 
 def test_another_objective_is_solved_anew_on_the_same_features(tmp_path: Path) -> None:
-    solver.solve(problem(warm(), tmp_path / "shared"))
+    cached_solver.solve(problem(warm(), tmp_path / "shared"))
     smoothed, fresh = warm(), warm()
     (folder,) = (tmp_path / "shared").iterdir()
     features = {path: path.stat().st_mtime_ns for path in folder.glob("train-*")}
     assert features
     for changes in ({"label_smoothing": 0.4}, {"class_weights": (0.2, 1.0, 1.8)}):
         smoothed, fresh = warm(), warm()
-        solver.solve(problem(smoothed, tmp_path / "shared", **changes))
-        solver.solve(problem(fresh, tmp_path / "fresh", **changes))
+        cached_solver.solve(problem(smoothed, tmp_path / "shared", **changes))
+        cached_solver.solve(problem(fresh, tmp_path / "fresh", **changes))
         assert not changed_tensors(copy_state(smoothed), copy_state(fresh))
     assert features == {path: path.stat().st_mtime_ns for path in folder.glob("train-*")}
 
@@ -355,13 +356,13 @@ def test_another_objective_is_solved_anew_on_the_same_features(tmp_path: Path) -
 @pytest.mark.parametrize("cache_gib", [2.0, 0.0])
 def test_more_views_than_the_crop_leaves_room_for_are_those_there_are(tmp_path: Path, cache_gib: float) -> None:
     whole = Preprocess(48, crop_ratio=1.0)
-    found = solver.solve(problem(warm(), tmp_path, preprocess=whole, num_views=4, cache_gib=cache_gib))
+    found = cached_solver.solve(problem(warm(), tmp_path, preprocess=whole, num_views=4, cache_gib=cache_gib))
     assert found.num_views == 2
 
 
 def test_the_seconds_of_an_earlier_search_count_as_such(tmp_path: Path) -> None:
-    first = solver.solve(problem(warm(), tmp_path))
-    again = solver.solve(problem(warm(), tmp_path))
+    first = cached_solver.solve(problem(warm(), tmp_path))
+    again = cached_solver.solve(problem(warm(), tmp_path))
     searching = first.seconds - first.feature_seconds
     assert again.seconds - again.feature_seconds >= 0.9 * searching
     assert again.seconds > again.feature_seconds
@@ -382,15 +383,15 @@ def test_a_network_whose_outputs_are_not_finite_is_refused_as_such(tmp_path: Pat
 def test_moments_do_not_depend_on_how_the_values_are_divided(sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = 100 + torch.randn(sum(sizes), 3, 2, 2, generator=generator)
-    merged = solver.merge(solver.moments_of(part) for part in values.split(sizes))
+    merged = cached_solver.merge(cached_solver.moments_of(part) for part in values.split(sizes))
     rows = values.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(merged.mean, rows.mean(1), rtol=1e-12, atol=0)
     torch.testing.assert_close(merged.variance, rows.var(1), rtol=1e-9, atol=0)
 
 
-def rows(features: Tensor, labels: Tensor, pieces: int = 1) -> solver.Rows:
+def rows(features: Tensor, labels: Tensor, pieces: int = 1) -> cached_solver.Rows:
     parts = zip(features.chunk(pieces), labels.chunk(pieces), strict=True)
-    return solver.Rows([lambda part=part: part for part in parts])
+    return cached_solver.Rows([lambda part=part: part for part in parts])
 
 
 def clusters(num: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -406,9 +407,9 @@ def test_the_solution_has_no_slope_however_wide_the_features(num: int, width: in
     generator = torch.Generator().manual_seed(num)
     features = torch.randn(num, width, generator=generator) + 3.0
     labels = torch.arange(num) % 3
-    old = solver.Head(0.1 * torch.randn(3, width, generator=generator).double(), torch.zeros(3).double())
+    old = cached_solver.Head(0.1 * torch.randn(3, width, generator=generator).double(), torch.zeros(3).double())
     weights = [0.5, 1.0, 2.0]
-    found = solver.search(rows(features, labels), rows(features, labels), old, 0.1, weights, has_bias)
+    found = cached_solver.search(rows(features, labels), rows(features, labels), old, 0.1, weights, has_bias)
     weight, bias = found.head.weight.clone().requires_grad_(), found.head.bias.clone().requires_grad_()
     losses = nn.functional.cross_entropy(
         features.double() @ weight.T + bias, labels, label_smoothing=0.1, reduction="none"
@@ -429,9 +430,9 @@ def test_the_solution_has_no_slope_however_wide_the_features(num: int, width: in
 def test_the_head_is_solved_to_convergence_in_any_number_of_pieces() -> None:
     features, labels = clusters(400, 0)
     select = rows(*clusters(200, 1))
-    old = solver.Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
-    found = solver.search(rows(features, labels), select, old, smoothing=0.1)
-    again = solver.search(rows(features.double(), labels, pieces=7), select, old, smoothing=0.1)
+    old = cached_solver.Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
+    found = cached_solver.search(rows(features, labels), select, old, smoothing=0.1)
+    again = cached_solver.search(rows(features.double(), labels, pieces=7), select, old, smoothing=0.1)
     torch.testing.assert_close(found.head.weight, again.head.weight, rtol=1e-5, atol=1e-6)
     assert found.chosen.top1 > 60
     # At the solution, the gradient of the stage's loss equals the pull: nothing is left to gain.
@@ -445,12 +446,12 @@ def test_the_head_is_solved_to_convergence_in_any_number_of_pieces() -> None:
 
 def test_a_head_that_is_best_already_stays() -> None:
     features, labels = clusters(60, 0)
-    teacher = solver.Head(
+    teacher = cached_solver.Head(
         torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).double() * 4, torch.zeros(3).double()
     )
     answers = teacher.logits(features).argmax(1)
     noise = labels
-    found = solver.search(rows(features, noise), rows(features, answers), teacher)
+    found = cached_solver.search(rows(features, noise), rows(features, answers), teacher)
     assert found.chosen.decay is None
     assert found.head is teacher
 
@@ -458,9 +459,9 @@ def test_a_head_that_is_best_already_stays() -> None:
 def test_class_weights_reach_the_head() -> None:
     features, labels = clusters(300, 3)
     select = rows(*clusters(100, 4))
-    old = solver.Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
-    plain = solver.search(rows(features, labels), select, old).head
-    weighted = solver.search(rows(features, labels), select, old, class_weights=(2.5, 0.25, 0.25)).head
+    old = cached_solver.Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
+    plain = cached_solver.search(rows(features, labels), select, old).head
+    weighted = cached_solver.search(rows(features, labels), select, old, class_weights=(2.5, 0.25, 0.25)).head
     share = [float((h.logits(features).argmax(1) == 0).float().mean()) for h in (plain, weighted)]
     assert share[1] > share[0] + 0.1
 
@@ -482,7 +483,7 @@ def test_views_are_the_test_crop_its_mirror_and_shifted_crops() -> None:
 def test_evaluation_and_solver_see_the_same_pictures(tmp_path: Path) -> None:
     model = warm()
     task = problem(model, tmp_path, "head")
-    found = solver.solve(task)
+    found = cached_solver.solve(task)
     measured = evaluate(model, task.select, [task.preprocess], task.runtime, task.reading)
     assert found.chosen is not None
     assert measured.results[0]["top1"] == found.chosen.top1
@@ -510,7 +511,7 @@ def test_an_interrupted_fix_goes_on_with_the_same_command(
     def die(*_: Any) -> None:
         raise MemoryError
 
-    module = importlib.import_module("fixres.solver.solve")
+    module = importlib.import_module("fixres.training.cached_solver.solve")
     with monkeypatch.context() as patched:
         patched.setattr(module, "_search", die)
         with pytest.raises(MemoryError):

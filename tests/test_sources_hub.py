@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
+from fixres.data.inspect import check, statistics
 from fixres.errors import UserError
-from fixres.inspection import check, statistics
 
 datasets = pytest.importorskip("datasets")
 

@@ -11,12 +11,12 @@ import timm
 import torch
 from PIL import Image
 
-from fixres.cli import main
-from fixres.config import Data
+from fixres.checkpoints import Product, load
+from fixres.cli.main import main
+from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.measure import Request, measure_product
-from fixres.product import Product, load
+from fixres.evaluation.measure import Request, measure_product
 
 
 @pytest.fixture

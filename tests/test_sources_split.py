@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import Collection, open_collection
-from fixres.data.splits_file import make_split, write_split_table
+from fixres.data.split_table import make_split, write_split_table
 from fixres.errors import UserError
 
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.data.decode import BadImage
-from fixres.data.tables import named_labels, sorted_names
-from fixres.data.uri import GRAMMARS, Address, parse_address
+from fixres.data.sources.tables import named_labels, sorted_names
+from fixres.data.sources.uri import GRAMMARS, Address, parse_address
 from fixres.errors import UserError
 
 ROWS = [

@@ -15,11 +15,11 @@ import pytest
 import torchvision
 from PIL import Image
 
-from fixres.config import Data
+from fixres.config.recipe import Data
 from fixres.data.collections import Collection, open_collection
-from fixres.data.torchvision_sets import SETS
+from fixres.data.inspect import check, statistics
+from fixres.data.sources.torchvision import SETS
 from fixres.errors import UserError
-from fixres.inspection import check, statistics
 
 
 def opened(uri: str, **settings: Any) -> Collection:

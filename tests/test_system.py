@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Request, sync_playwright
 
-from fixres.product import load
-from fixres.runlog import read_events
+from fixres.checkpoints import load
+from fixres.runtime.run_folder import read_events
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 COMMAND = [str(Path(sys.executable).with_name("fixres"))]

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.cascade import EVERY, Twice, choose_threshold, curve, thresholds
-from fixres.cli import main
-from fixres.config import Recipe
-from fixres.config import Runtime as RuntimeSettings
-from fixres.measure import Request
-from fixres.product import load
-from fixres.run import run_recipe
-from fixres.runtime import Runtime
-from fixres.together import CascadePredictor, mean_probabilities, measure_cascade, measure_ensemble
+from fixres.checkpoints import load
+from fixres.cli.main import main
+from fixres.config.recipe import Recipe
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.evaluation.measure import Request
+from fixres.inference.cascade import EVERY, Twice, choose_threshold, curve, thresholds
+from fixres.inference.ensemble import CascadePredictor, mean_probabilities, measure_cascade, measure_ensemble
+from fixres.runtime.device import Runtime
+from fixres.training.run import run_recipe
 
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 20)), min_size=1, max_size=40)
 
@@ -70,7 +70,7 @@ def test_probabilities_are_averaged_not_logits() -> None:
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fixres.recipes import validate
+    from fixres.config.loading import validate
 
     folder = tmp_path_factory.mktemp("together") / "run"
     recipe: Recipe = validate(
@@ -140,7 +140,7 @@ def test_a_threshold_that_cannot_be_kept_is_refused_before_anything_is_measured(
     def measure(*_: Any) -> None:
         pytest.fail("measured")
 
-    monkeypatch.setattr("fixres.together.measure_cascade", measure)
+    monkeypatch.setattr("fixres.inference.ensemble.measure_cascade", measure)
     words = ["--cascade", "32,64", "--save"]
     for more in (["--crop-ratio", "1.0"], ["--resize", "squash"]):
         assert main(["eval", str(fixed), *words, *more]) == 2

@@ -15,16 +15,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fixres import tracking
-from fixres.config import Recipe
+from fixres.config.loading import load, to_yaml, validate
+from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
+from fixres.data.transforms import normalise
 from fixres.errors import UserError
-from fixres.evaluate import Evaluation
-from fixres.recipes import load, to_yaml, validate
+from fixres.evaluation.evaluate import Evaluation
 from fixres.resolution import Preprocess
-from fixres.runlog import RunLog, read_events
-from fixres.snapshots import denormalise, most_confused, show_batch, show_confused
-from fixres.transforms import normalise
+from fixres.runtime import trackers
+from fixres.runtime.run_folder import RunLog, read_events
+from fixres.training.image_logging import denormalise, most_confused, show_batch, show_confused
 
 RESULT = {"size": 32, "top1": 50.0, "top5": None, "loss": 1.5, "ece": 0.25}
 
@@ -161,7 +161,7 @@ def test_a_failing_tracker_warns_once_and_the_others_go_on(
 
 
 def test_without_listeners_the_warning_is_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "TensorBoard", lambda *_: 1 / 0)
+    monkeypatch.setattr(trackers, "TensorBoard", lambda *_: 1 / 0)
     log = RunLog(tmp_path)
     with pytest.warns(UserWarning, match="tracker tensorboard failed"):
         train(log, "train", 0, 1, 1.0)
@@ -173,7 +173,7 @@ def test_without_listeners_the_warning_is_pythons(tmp_path: Path, monkeypatch: p
 def test_a_missing_tracker_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
 ) -> None:
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=line):
         RunLog(tmp_path / "run", ["tensorboard", name])
     assert not (tmp_path / "run").exists()
@@ -216,7 +216,7 @@ def test_the_first_batch_is_shown_as_the_network_sees_it(tmp_path: Path) -> None
 
 
 def test_what_is_confused_most_surely_is_shown_with_names(tmp_path: Path) -> None:
-    from fixres.config import Data
+    from fixres.config.recipe import Data
 
     split = open_collection(Data(uri="synthetic:classes=3,images=12,size=16")).split("train")
     labels = split.labels[:5]
@@ -244,7 +244,7 @@ def test_what_is_confused_most_surely_is_shown_with_names(tmp_path: Path) -> Non
 
 
 def test_a_perfect_network_shows_nothing(tmp_path: Path) -> None:
-    from fixres.config import Data
+    from fixres.config.recipe import Data
 
     split = open_collection(Data(uri="synthetic:classes=3,images=12,size=16")).split("train")
     ones = np.ones((1, 2))

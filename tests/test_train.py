@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from fixres import models
-from fixres.checkpoint import changed_tensors, copy_state, read_checkpoint
-from fixres.config import Recipe
+from fixres.config.loading import validate
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.fix import set_train_mode, verify_plan
-from fixres.recipes import validate
-from fixres.run import run_recipe
-from fixres.runlog import read_events
+from fixres.runtime.run_folder import read_events
+from fixres.training.freeze import set_train_mode, verify_plan
+from fixres.training.run import run_recipe
+from fixres.training.state import changed_tensors, copy_state, read_checkpoint
 
-# `fixres.train` is the verb.
-train = import_module("fixres.train")
+# `fixres.training.loop` is the verb.
+train = import_module("fixres.training.loop")
 
 Make = Callable[..., Recipe]
 

@@ -8,12 +8,12 @@ from typing import get_args
 
 import pytest
 
-from fixres.combinations import problems
-from fixres.completion import FIX, OPTIMIZERS, TRAIN, From
-from fixres.config import Optim, Recipe, Stage
-from fixres.recipes import validate
-from fixres.recipes.wording import find_field
-from fixres.recipes.yamltext import parse
+from fixres.config.defaults import FIX, OPTIMIZERS, TRAIN, From
+from fixres.config.loading import validate
+from fixres.config.messages import find_field
+from fixres.config.recipe import Optim, Recipe, Stage
+from fixres.config.rules import problems
+from fixres.config.yaml_text import parse
 
 PAGE = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
 

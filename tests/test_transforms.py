@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from fixres import transforms
-from fixres.config import Stage
+from fixres.config.recipe import Stage
+from fixres.data import transforms
 from fixres.resolution import Preprocess
 
 GOLDEN = Path(__file__).parent / "golden" / "fixres_height_resize.npz"

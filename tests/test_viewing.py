@@ -11,15 +11,15 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
 from fixres import models
-from fixres.config import Data
-from fixres.config import Runtime as RuntimeSettings
+from fixres.config.recipe import Data
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
+from fixres.data.test_time_augmentation import Corruption, Tta, crops_of, make_view, parse_corruptions, views_at
+from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.evaluate import Reading, evaluate
+from fixres.evaluation.evaluate import Reading, evaluate
 from fixres.resolution import Preprocess
-from fixres.runtime import Runtime
-from fixres.transforms import evaluation_crop, normalise
-from fixres.viewing import Corruption, Tta, crops_of, make_view, parse_corruptions, views_at
+from fixres.runtime.device import Runtime
 
 
 def picture(width: int = 70, height: int = 50) -> Image.Image:

@@ -12,34 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fixres.api import advise, evaluate, export, extract, fix, predict, train
-    from fixres.config import Recipe
+    from fixres.checkpoints import Product, load
+    from fixres.config.loading import list_recipes
+    from fixres.config.recipe import Recipe
+    from fixres.data.transform_sets import get_transforms
     from fixres.errors import UserError
-    from fixres.predict import Predictor
-    from fixres.product import Product, load
-    from fixres.recipes import list_recipes
+    from fixres.inference.predict import Predictor
     from fixres.resolution import Preprocess
-    from fixres.run import run_recipe
-    from fixres.transform_sets import get_transforms
+    from fixres.training.run import run_recipe
 
     __version__: str
 
 # Imported when first used: `fixres --help` must not wait for torch, nor a script for what it does not need.
 _HOMES = {
-    "Predictor": "fixres.predict",
+    "Predictor": "fixres.inference.predict",
     "Preprocess": "fixres.resolution",
-    "Product": "fixres.product",
-    "Recipe": "fixres.config",
+    "Product": "fixres.checkpoints",
+    "Recipe": "fixres.config.recipe",
     "UserError": "fixres.errors",
     "advise": "fixres.api",
     "evaluate": "fixres.api",
     "export": "fixres.api",
     "extract": "fixres.api",
     "fix": "fixres.api",
-    "get_transforms": "fixres.transform_sets",
-    "list_recipes": "fixres.recipes",
-    "load": "fixres.product",
+    "get_transforms": "fixres.data.transform_sets",
+    "list_recipes": "fixres.config.loading",
+    "load": "fixres.checkpoints",
     "predict": "fixres.api",
-    "run_recipe": "fixres.run",
+    "run_recipe": "fixres.training.run",
     "train": "fixres.api",
 }
 

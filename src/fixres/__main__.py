@@ -2,7 +2,7 @@
 
 import sys
 
-from fixres.cli import main
+from fixres.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

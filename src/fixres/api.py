@@ -10,26 +10,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fixres import recipes
-from fixres.advise import Question
-from fixres.advise import advise as _advise
-from fixres.comparison import Outcome
-from fixres.config import Recipe
-from fixres.config import Runtime as RuntimeSettings
+from fixres.checkpoints import Product, load
+from fixres.config import loading
+from fixres.config.recipe import Recipe
+from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.loader import OnBadImage
-from fixres.data.pictures import Picture, Pictures
+from fixres.data.unlabelled import Picture, Pictures
 from fixres.errors import UserError
-from fixres.export import Exported, ExportRequest, Format
-from fixres.export import export as _export
-from fixres.extract import extract as _extract
-from fixres.extracted import Extracted
-from fixres.measure import Request, measure_product, own_split
-from fixres.predict import Predictor
-from fixres.product import Product, load
-from fixres.results import Advice, Evaluated, Predicted, Predictions, Run
-from fixres.run import run_recipe
-from fixres.runtime import Runtime
-from fixres.start import fix_recipe
+from fixres.evaluation.measure import Request, measure_product, own_split
+from fixres.evaluation.results import Advice, Evaluated, Predicted, Predictions, Run
+from fixres.experiments.advise import Question
+from fixres.experiments.advise import advise as _advise
+from fixres.inference.export import Exported, ExportRequest, Format
+from fixres.inference.export import export as _export
+from fixres.inference.extract import extract as _extract
+from fixres.inference.extract_record import Extracted
+from fixres.inference.predict import Predictor
+from fixres.runtime.device import Runtime
+from fixres.training.initial_weights import fix_recipe
+from fixres.training.run import run_recipe
+from fixres.training.size_choice import Outcome
 
 Checkpoint = str | Path | Product
 Listener = Callable[[dict[str, Any]], None]
@@ -77,7 +77,7 @@ def train(
         if settings:
             raise UserError("a finished Recipe takes no further settings\n  recipe.model_copy, or give a file's name")
     else:
-        recipe = recipes.load(recipe, settings, require_data=True)
+        recipe = loading.load(recipe, settings, require_data=True)
     return _run(run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners))
 
 

@@ -1,1 +1,4 @@
-"""Pictures: collections and their splits, decoding, and batches."""
+"""Images: collections and their splits, decoding, transforms, sampling, and batches.
+
+Not here: networks, and what they make of an image.
+"""

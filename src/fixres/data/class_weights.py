@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fixres.data.sampling import inverse_frequency, mean_one
 from fixres.data.splits import Split
 from fixres.errors import UserError, did_you_mean
-from fixres.sampling import inverse_frequency, mean_one
 
 _EXAMPLE = '  write JSON, {"cat": 1, "dog": 2.5}, or CSV with the columns class,weight'
 

@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fixres.config import Data
-from fixres.data.elpv import open_elpv
-from fixres.data.folder import open_folder
+from fixres.config.recipe import Data
+from fixres.data.sources.elpv import open_elpv
+from fixres.data.sources.folder import open_folder
+from fixres.data.sources.synthetic import open_synthetic
+from fixres.data.sources.tables import TABLES, open_table, sorted_names
+from fixres.data.sources.uri import GRAMMARS, parse_address
 from fixres.data.splits import THIRDS, Names, Split, carve
-from fixres.data.synthetic import open_synthetic
-from fixres.data.tables import TABLES, open_table, sorted_names
-from fixres.data.uri import GRAMMARS, parse_address
 from fixres.errors import UserError, did_you_mean
 
 __all__ = ["Collection", "Names", "Split", "absolute_uri", "open_collection", "open_splits"]
@@ -26,13 +26,13 @@ _Opener = Callable[[Data, str], _Opened]
 
 
 def _open_torchvision(data: Data, body: str) -> _Opened:
-    from fixres.data.torchvision_sets import open_torchvision
+    from fixres.data.sources.torchvision import open_torchvision
 
     return open_torchvision(data, body)
 
 
 def _open_hub(data: Data, body: str) -> _Opened:
-    from fixres.data.hub import open_hub
+    from fixres.data.sources.hub import open_hub
 
     return open_hub(data, body)
 

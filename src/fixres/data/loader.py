@@ -21,19 +21,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fixres.config import Stage
+from fixres.config.recipe import Stage
+from fixres.data.bad_images import require_few_bad
 from fixres.data.decode import BadImage
-from fixres.data.leftout import require_few_bad
-from fixres.data.memory import Held, can_hold, held_view
-from fixres.data.scaled import Encoded, ScaledJpeg, open_for_crop
+from fixres.data.in_memory import Held, can_hold, held_view
+from fixres.data.progressive_sizes import Timeline, make_timeline
+from fixres.data.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, rank_shard, sample_seed
+from fixres.data.scaled_decode import Encoded, ScaledJpeg, open_for_crop
 from fixres.data.splits import Split
+from fixres.data.test_time_augmentation import crops_of, num_crops
+from fixres.data.transforms import train_crop
 from fixres.errors import UserError, counted
-from fixres.processes import Shard
-from fixres.progression import Timeline, make_timeline
 from fixres.resolution import Preprocess
-from fixres.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, rank_shard, sample_seed
-from fixres.transforms import train_crop
-from fixres.viewing import crops_of, num_crops
+from fixres.runtime.distributed import Shard
 
 OnBadImage = Literal["error", "skip"]
 Decode = Literal["fast", "full"]

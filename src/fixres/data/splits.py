@@ -15,9 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from fixres.data.decode import Alpha, Exif
+from fixres.data.sampling import stratified_split
 from fixres.errors import UserError, counted
-from fixres.runlog import write_text
-from fixres.sampling import stratified_split
+from fixres.runtime.run_folder import write_text
 
 THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
 """How a collection without splits of its own is divided."""

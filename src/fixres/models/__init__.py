@@ -1,4 +1,7 @@
-"""timm behind one door: build a network, find its head and last norms, give it another size, count its work."""
+"""timm behind one door: build a network, find its head and last norms, give it another size, count its work.
+
+Not here: weights read from files (`checkpoints`), and training.
+"""
 
 from fixres.models.build import (
     architecture,
@@ -11,21 +14,12 @@ from fixres.models.build import (
     reset_head,
     sync_norms,
 )
-from fixres.models.cut import (
-    BrokenWeightsError,
-    Crossing,
-    Cut,
-    cut_network,
-    head_logits,
-    linear_head,
-    require_linear_head,
-)
+from fixres.models.catalogue import Alias, Architecture, aliases, describe, published_weights, search, size_rule
 from fixres.models.deployable import has_dynamic_padding, with_constant_padding, with_free_positions
-from fixres.models.extra import OWN_ARCHITECTURES
-from fixres.models.listing import Alias, Architecture, aliases, describe, published_weights, search, size_rule
+from fixres.models.moves import NORM_TYPES, class_tensors, head_names, last_norms, load_body, make_plan
 from fixres.models.names import ALIASES, architecture_names, bare, canonical, means, same_architecture
-from fixres.models.plan import NORM_TYPES, class_tensors, head_names, last_norms, load_body, make_plan
-from fixres.models.published import (
+from fixres.models.own_architectures import OWN_ARCHITECTURES
+from fixres.models.pretrained import (
     PACKAGED_WEIGHTS,
     fetch_hub_folder,
     fetch_pretrained,
@@ -49,6 +43,15 @@ from fixres.models.sizes import (
     probe,
     refusal,
     without_values,
+)
+from fixres.models.split_trunk import (
+    BrokenWeightsError,
+    Crossing,
+    Cut,
+    cut_network,
+    head_logits,
+    linear_head,
+    require_linear_head,
 )
 
 __all__ = [

@@ -9,7 +9,7 @@ import timm
 from timm.models import _registry
 
 from fixres.errors import UserError, did_you_mean
-from fixres.models import extra
+from fixres.models import own_architectures
 
 ALIASES = {
     "ResNet50": "resnet50.tv_in1k",
@@ -122,4 +122,4 @@ def _efficientnet(prefix: str | None, width: str, early: str | None, variant: st
     return f"tf_efficientnet_{width}.{tags[variant] if variant else _PLAIN_TAGS[width]}"
 
 
-assert extra.default_cfgs, "the extra networks are registered before any name is looked up"
+assert own_architectures.default_cfgs, "the extra networks are registered before any name is looked up"

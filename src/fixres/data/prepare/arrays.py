@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fixres.data.archives import members
 from fixres.data.prepare.parts import Job, Picture, folder_name
 from fixres.data.prepare.plainpickle import read_plain_pickle
 from fixres.errors import UserError
+from fixres.io.archives import members
 
 _CIFAR_SHAPE = (3, 32, 32)
 _MNIST_SIDE = 28

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.archives import Member, members, members_of
 from fixres.data.prepare.parts import Job, Picture, from_member, is_picture
 from fixres.errors import counted
+from fixres.io.archives import Member, members, members_of
 
 _INNER = "101_ObjectCategories.tar.gz"
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fixres.data.archives import members
 from fixres.data.prepare.matlab import read_mat
 from fixres.data.prepare.parts import Job, Picture, pick, read_ready
 from fixres.errors import UserError
+from fixres.io.archives import members
 
 _TRAIN, _TEST, _META = "cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat"
 

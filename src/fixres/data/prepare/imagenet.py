@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.archives import Member, decode_text, members, members_of, read_texts
 from fixres.data.prepare.matlab import read_mat
 from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture
 from fixres.errors import UserError, counted
+from fixres.io.archives import Member, decode_text, members, members_of, read_texts
 
 _WNID = re.compile(r"n\d{8}")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -214,7 +214,7 @@ def _mini_table(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _divided_inside(places: dict[str, tuple[str, str]], job: Job) -> dict[str, tuple[str, str]]:
-    from fixres.sampling import stratified_split
+    from fixres.data.sampling import stratified_split
 
     files = sorted(places)
     parts = stratified_split([places[file][1] for file in files], _FEW_SHOT_SHARES, job.options.seed)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fixres.data.archives import read_texts
 from fixres.data.prepare.matlab import read_mat
 from fixres.data.prepare.parts import Job, Picture, pick, read_ready
 from fixres.errors import UserError
+from fixres.io.archives import read_texts
 
 
 def read_cub(job: Job) -> Iterator[Picture]:

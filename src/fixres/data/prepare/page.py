@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fixres.data.prepare.known_sets import SETS
 from fixres.data.prepare.parts import DataSet
-from fixres.data.prepare.table import SETS
 
 _HEAD = """\
 | name | data set | pictures | classes | to fetch | licence | checksum | page |

@@ -19,10 +19,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from fixres.data.folder import EXTENSIONS
+from fixres.data.sources.folder import EXTENSIONS
 from fixres.data.splits import Names
 from fixres.errors import UserError
-from fixres.runlog import write_with
+from fixres.runtime.run_folder import write_with
 
 INDEX_NAME = "fixres-index.npz"
 _VERSION = 1

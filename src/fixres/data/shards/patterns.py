@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from fixres.data.sources.uri import Address, absolute, is_web
 from fixres.data.splits import SPLIT_NAMES
-from fixres.data.uri import Address, absolute, is_web
 from fixres.errors import UserError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")

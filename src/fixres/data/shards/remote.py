@@ -10,8 +10,8 @@ from http import HTTPStatus
 from urllib import request as web
 from urllib.error import HTTPError, URLError
 
-from fixres.download.address import opener, require_address, user_agent
 from fixres.errors import UserError
+from fixres.io.download.address import opener, require_address, user_agent
 
 TIMEOUT_SECONDS = 30.0
 RETRIES = 3

@@ -1,0 +1,93 @@
+"""Reading a model folder: ours, or any in timm's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from fixres import models
+from fixres.checkpoints.folder_config import Own, Pretrained, read_config
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.weights_file import NoClassifierError
+from fixres.errors import UserError
+from fixres.resolution import Preprocess, Resize
+from fixres.training.state import read_weights
+
+_RESIZE_OF_TIMM: dict[str, Resize] = {"center": "shorter", "squash": "squash", "border": "pad"}
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names timm gives the weights beside config.json, the one that is read first in front."""
+
+
+def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> Product:
+    """Load the product in `folder`.
+
+    Args:
+        folder: holds config.json and model.safetensors (or pytorch_model.bin).
+        weights: `fixed`, or `before_fix`.
+        source: what the user gave, to be repeated in messages and recipes.
+        home: the folder around it, a run folder when there is a run.
+
+    Raises:
+        UserError: the folder is damaged, or the weights do not fit the network it names.
+    """
+    config, details = read_config(folder / "config.json")
+    own, cfg = config.fixres, config.pretrained_cfg
+    num_classes = config.classes
+    if num_classes < 1:
+        raise NoClassifierError(
+            f"{source} holds a network without a classifier\n  fixres import {source} --new-head N --out DIR"
+        )
+    classes, descriptions = config.labels, config.descriptions
+    if not classes and not details and models.is_imagenet(cfg.tag or "", num_classes):
+        classes, descriptions = models.imagenet_classes()
+    state = _read_state(folder)
+    # timm repeats the number of classes here, and says what is the default.
+    model_args = {key: value for key, value in config.model_args.items() if (key, value) != ("in_chans", 3)}
+    model_args.pop("num_classes", None)
+    train_size, test_size = cfg.input_size[-1], (cfg.test_input_size or cfg.input_size)[-1]
+    label = own.weights
+    if weights == "before_fix":
+        if not own.before_fix:
+            raise UserError(f"{source} does not hold the tensors from before a fix: it was never fixed")
+        state.update(read_weights(folder / own.before_fix))
+        if "img_size" in model_args:
+            model_args["img_size"] = own.before_fix_size or train_size
+        label, test_size = "before_fix", train_size
+    model = models.build(config.architecture, num_classes, model_args)
+    models.load_strict(model, state, source)
+    return Product(
+        model=model.eval(),
+        architecture=models.architecture(model),
+        classes=classes or tuple(str(i) for i in range(num_classes)),
+        preprocess=_preprocess(own, cfg, test_size),
+        train_size=train_size,
+        weights=label,
+        model_args={key: value for key, value in model_args.items() if key != "img_size"},
+        has_names=bool(classes),
+        details=details,
+        source=source + ("#before_fix" if weights == "before_fix" else ""),
+        home=home,
+        descriptions=descriptions,
+    )
+
+
+def _read_state(folder: Path) -> dict[str, Tensor]:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return read_weights(folder / name)
+    raise UserError(f"{folder} has a config.json but no weights\n  expected: {' or '.join(WEIGHT_FILES)}")
+
+
+def _preprocess(own: Own, cfg: Pretrained, test_size: int) -> Preprocess:
+    return Preprocess(
+        size=test_size,
+        crop_ratio=own.crop_ratio or cfg.test_crop_pct or cfg.crop_pct or 0.875,
+        resize=own.resize or _RESIZE_OF_TIMM.get(cfg.crop_mode or "center", "shorter"),
+        interpolation="bicubic" if cfg.interpolation in ("bicubic", "random") else "bilinear",
+        mean=cfg.mean,
+        std=cfg.std,
+        exif=own.exif,
+        alpha=own.alpha,
+        exact=own.exact,
+    )

@@ -1,0 +1,259 @@
+"""Every way to name a checkpoint: folders, files, and weights that lie somewhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from fixres import models
+from fixres.checkpoints import foreign
+from fixres.checkpoints.folder_read import load_folder
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.weights_file import Wanted, load_file
+from fixres.errors import UserError
+from fixres.io import download
+from fixres.models.released import RELEASED, Released, find_released
+from fixres.resolution import Preprocess
+
+WEIGHTS = ("fixed", "before_fix", "raw", "ema")
+"""What may stand after # in a source, or for --weights."""
+
+
+def load(source: str | Path, weights: str = "fixed", model_name: str | None = None) -> Product:
+    """Load a product.
+
+    Args:
+        source: a run folder or model folder; a weights file together with `model_name`; `timm:NAME`, `hf-hub:NAME`,
+            `fixres:NAME` (the released weights), `url:https://...#sha256=HEX` with `model_name`, or
+            `package:efficientnet-lite0`.
+        weights: `fixed` (what ships) or `before_fix` for folders; `raw` or `ema` for training checkpoints; a weights
+            file for `timm:NAME`.
+        model_name: architecture of bare weights.
+
+    Raises:
+        UserError: there is nothing to load, it cannot be fetched, or it does not fit.
+    """
+    text = str(source)
+    scheme, _, rest = text.partition(":")
+    if scheme in ("http", "https"):
+        raise UserError(f"{text} is an address; to fetch weights from it\n  url:{text} --model NAME")
+    product = _load(text, scheme, rest, weights, model_name)
+    if model_name is not None and not models.same_architecture(product.architecture, model_name):
+        raise UserError(f"{text} holds '{product.architecture}', not '{model_name}'\n  leave --model out")
+    return product
+
+
+def _load(text: str, scheme: str, rest: str, weights: str, model_name: str | None) -> Product:
+    if scheme == "timm":
+        return _from_timm(rest, weights)
+    if scheme in ("hf-hub", "hf_hub"):
+        return _from_hub(rest, weights)
+    if scheme == "fixres":
+        return _from_released(rest, weights)
+    if scheme == "package":
+        return _from_package(text, weights)
+    if scheme == "url":
+        path = fetch(text, model_name)
+        return load_file(path, Wanted(_model_for(text, model_name), which(weights)), text)[0]
+    path = Path(text)
+    if path.is_file() and path.name != "config.json":
+        return load_file(path, Wanted(_model_for(text, model_name), which(weights)), str(path.absolute()))[0]
+    return _from_folder(path.parent if path.is_file() else path, weights)
+
+
+def which(weights: str) -> str | None:
+    """Return raw or ema when one of them was asked for by name.
+
+    Raises:
+        UserError: `before_fix` of weights that were never fixed here, or an unknown word.
+    """
+    if weights == "fixed":
+        return None
+    if weights in ("raw", "ema"):
+        return weights
+    if weights == "before_fix":
+        raise UserError("before_fix: only a folder written by a fix holds the tensors from before it")
+    raise UserError(f"weights '{weights}'\n  allowed: {', '.join(WEIGHTS)}")
+
+
+def _model_for(source: str, model_name: str | None) -> str:
+    if model_name is None:
+        raise UserError(f"{source} is a bare weights file: say which network it is for\n  --model NAME")
+    return model_name
+
+
+def _from_folder(path: Path, weights: str) -> Product:
+    folder = next((f for f in (path / "model", path) if (f / "config.json").is_file()), None)
+    if folder is None:
+        what = "does not exist" if not path.exists() else "is no model folder"
+        if (path / "metrics.jsonl").exists():
+            what = "has no product yet: the run has not finished"
+        raise UserError(
+            f"{path} {what}\n"
+            "  give a run folder, a model folder (config.json, model.safetensors), FILE --model NAME,\n"
+            "  timm:NAME, hf-hub:NAME, fixres:NAME or url:https://..."
+        )
+    if weights not in ("fixed", "before_fix"):
+        raise UserError(f"{path} is a folder, which holds one set of weights\n  allowed: fixed, before_fix")
+    return load_folder(folder, weights, str(folder.absolute()), folder.absolute().parent)
+
+
+def _from_timm(name: str, weights: str) -> Product:
+    if weights not in WEIGHTS:
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(f"no such file: {path}\n  --weights takes a file, or {', '.join(WEIGHTS)}")
+        return load_file(path, Wanted(name), str(path.absolute()))[0]
+    which(weights)
+    return load_published(models.canonical(name))
+
+
+def load_published(name: str, new_head: int | None = None) -> Product:
+    """Load the weights timm publishes for an architecture, with a random head of `new_head` classes if asked for.
+
+    Raises:
+        UserError: there are none, they cannot be fetched, or they have no classifier and none was asked for.
+    """
+    num_classes = models.published_classes(name)
+    if not num_classes and new_head is None:
+        raise UserError(
+            f"the weights of timm:{name} have no classifier\n"
+            f"  fixres import timm:{name} --new-head NUMBER_OF_CLASSES --out DIR"
+        )
+    state = models.fetch_pretrained(name)
+    model = models.build(name, new_head or num_classes)
+    models.load_body(model, state, f"timm:{name}") if new_head else models.load_strict(model, state, f"timm:{name}")
+    num_classes = new_head or num_classes
+    tag = models.published_tag(model)
+    is_known = new_head is None and models.is_imagenet(tag, num_classes)
+    classes, descriptions = models.imagenet_classes() if is_known else ((), {})
+    return Product(
+        model=model.eval(),
+        architecture=models.architecture(model),
+        classes=classes or tuple(str(i) for i in range(num_classes)),
+        preprocess=models.published_preprocess(model),
+        train_size=models.default_size(model),
+        weights="raw",
+        model_args={},
+        has_names=bool(classes),
+        details={},
+        source=f"timm:{models.architecture(model)}.{tag}" if tag else f"timm:{models.architecture(model)}",
+        descriptions=descriptions,
+    ).at_test_size()
+
+
+def _from_hub(name: str, weights: str) -> Product:
+    if weights != "fixed":
+        which(weights)
+        raise UserError(f"hf-hub:{name} holds one set of weights\n  leave --weights out")
+    folder = models.fetch_hub_folder(name)
+    return load_folder(folder, "fixed", f"hf-hub:{name}", None)
+
+
+def fetch(source: str, model_name: str | None = None, progress: download.Progress | None = None) -> Path:
+    """Return the file of a `fixres:` or `url:` source, fetched unless it is there; mistakes are found before.
+
+    Raises:
+        UserError: no such network, no model given for bare weights, or the file cannot be had.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme == "fixres":
+        released = find_released(rest)
+        _require_network(released)
+        return download.fetch_released(released.name, progress)[0]
+    _model_for(source, model_name)
+    url, sha256 = download.parse_url(rest)
+    return download.fetch(url, sha256=sha256, progress=progress)
+
+
+def _from_released(name: str, weights: str) -> Product:
+    return load_released(fetch(f"fixres:{name}"), find_released(name), which(weights))
+
+
+def require_weights(released: Released) -> None:
+    """Raise UserError for a release that is not weights."""
+    if released.content != "weights":
+        raise UserError(f"fixres:{released.name} is a file of {released.content}, no network\n  {_networks()}")
+
+
+def _require_network(released: Released) -> None:
+    require_weights(released)
+    require_classifier(released)
+
+
+def require_classifier(released: Released) -> None:
+    """Raise UserError for released weights that come without a classifier."""
+    if released.num_classes == 0:
+        raise UserError(
+            f"fixres:{released.name} has no classifier\n"
+            f"  fixres import fixres:{released.name} --new-head NUMBER_OF_CLASSES --out DIR"
+        )
+
+
+def load_released(path: Path, released: Released, weights: str | None = None) -> Product:
+    """Load the file of a released network, fed as its figures were measured.
+
+    Raises:
+        UserError: the file does not hold that network, or the release is no network.
+    """
+    _require_network(released)
+    preprocess = Preprocess(
+        size=released.test_size,
+        crop_ratio=released.crop_ratio,
+        resize=released.resize,
+        interpolation=released.interpolation,
+        mean=released.mean,
+        std=released.std,
+    )
+    wanted = Wanted(
+        released.architecture, weights, preprocess=preprocess, train_size=released.train_size, imagenet=True
+    )
+    product = load_file(path, wanted, f"fixres:{released.name}")[0]
+    published = (
+        f"published: {released.top1} % at {released.test_size} px ({released.source}); " if released.top1 else ""
+    )
+    return replace(product, notes=(*product.notes, f"{published}licence {released.license}"))
+
+
+def _networks() -> str:
+    return "networks: " + ", ".join(name for name, r in RELEASED.items() if r.content == "weights" and r.num_classes)
+
+
+def _from_package(text: str, weights: str) -> Product:
+    name = models.PACKAGED_WEIGHTS.get(text)
+    if name is None:
+        raise UserError(f"unknown weights '{text}'\n  allowed: {', '.join(models.PACKAGED_WEIGHTS)}")
+    if weights != "fixed":
+        which(weights)
+        raise UserError(f"{text} holds one set of weights\n  leave --weights out")
+    path = Path(foreign.packaged_lite0_file())
+    return load_file(path, Wanted(name, imagenet=True), text)[0]
+
+
+def released_without_head(source: str) -> Released | None:
+    """Return the release a source names when it is a network that was trained without classes."""
+    scheme, _, name = source.partition(":")
+    released = find_released(name) if scheme == "fixres" else None
+    return released if released is not None and released.content == "weights" and not released.num_classes else None
+
+
+def license_of(source: str) -> str:
+    """Return the licence that comes with a source of weights, or an empty string where none is known."""
+    scheme, _, name = source.partition(":")
+    if scheme == "fixres":
+        return find_released(name).license
+    folder = Path(source.rpartition("#")[0] or source)
+    for config in (folder / "model" / "config.json", folder / "config.json"):
+        if config.is_file():
+            own = json.loads(config.read_text()).get("fixres", {})
+            return str(own.get("data", {}).get("weights_license") or "")
+    return ""
+
+
+def is_elsewhere(source: str) -> bool:
+    """Return whether a source names something that is not on this disk under that name."""
+    scheme = source.partition(":")[0]
+    known = ("timm", "hf-hub", "hf_hub", "fixres", "package", "url")
+    return scheme in known and not os.path.exists(source)  # noqa: PTH110 - a Path would fold url:// to url:/

@@ -1,0 +1,195 @@
+"""`fixres bench`: speed against what people use today, side by side on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from fixres.cli.commands.answers import refuse_folder, write_answer
+from fixres.cli.parse import parse_flags
+from fixres.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from fixres.cli.console import Console
+
+_DEFAULT_IMAGES = 300
+
+
+@dataclass(frozen=True)
+class LoaderFlags:
+    """Flags of `fixres bench loader`."""
+
+    data: str | None = None
+    """Data URI; left out: generated JPEGs of about 500 x 375."""
+    size: Annotated[int, Field(ge=1)] = 128
+    """Side in pixels of the square the network sees."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Pictures to read in a pass; all of --data, or 300 generated ones."""
+    workers: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    """Numbers of loader processes to measure; 0: in the main process, on one thread."""
+    vs: tuple[Literal["torchvision", "timm", "none"], ...] = ("torchvision",)
+    """What to run beside."""
+    eval: bool = False
+    """Measure the test-time path in place of the training one."""
+    repeat: Annotated[int, Field(ge=1)] = 5
+    """Measured passes of every side."""
+    batch_size: Annotated[int, Field(ge=1)] = 50
+    """Pictures per batch."""
+    decode: Literal["fast", "full"] = "fast"
+    """data.decode of the training path."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """Flags of `fixres bench train`."""
+
+    model: str = "resnet18"
+    """Architecture."""
+    size: Annotated[int, Field(ge=1)] = 128
+    """Side in pixels of the square the network sees."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Pictures per batch."""
+    vs: tuple[Literal["timm", "torch"], ...] = ("timm", "torch")
+    """What to run beside: the settings of timm's train.py, plain PyTorch with torchvision."""
+    repeat: Annotated[int, Field(ge=1)] = 5
+    """Turns of every side."""
+    steps: Annotated[int, Field(ge=1)] = 8
+    """Measured steps of a turn."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Loader processes of every side; 0: in the main process."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+
+
+def bench(words: Sequence[str]) -> int:
+    """`fixres bench loader|train|fix|eval [...]`."""
+    from fixres.cli.commands.bench_eval import bench_eval
+    from fixres.cli.commands.bench_fix import bench_fix
+
+    parts = {"loader": _loader, "train": _train, "fix": bench_fix, "eval": bench_eval}
+    if words and words[0] in parts:
+        return parts[words[0]](words[1:])
+    if set(words[:1]) & {"-h", "--help"}:
+        return _loader(["--help"])
+    given = f"'{words[0]}' cannot be measured{did_you_mean(words[0], parts)}" if words else "nothing to measure"
+    raise UserError(
+        f"{given}\n  fixres bench loader [--data URI] [--vs torchvision] [--eval] [--json FILE]\n"
+        "  fixres bench train [--model NAME] [--size N] [--vs timm,torch] [--json FILE]\n"
+        "  fixres bench fix RUN [RUN ...] --size N [--vs v1,v2] [--json FILE]\n"
+        "  fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino] [--json FILE]"
+    )
+
+
+def _train(words: Sequence[str]) -> int:
+    flags = parse_flags(words, TrainFlags, "fixres bench train", "Pictures trained per second, side by side, on a CPU.")
+    from fixres.cli.console import Console
+    from fixres.experiments.bench.train_speed import TrainBench, bench_train
+
+    refuse_folder(flags.json)
+    console = Console()
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    names = ("model", "size", "batch_size", "vs", "steps", "workers")
+    settings = TrainBench(repeats=flags.repeat, **{name: getattr(flags, name) for name in names})
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            answer = bench_train(settings, Path(folder), progress)
+        finally:
+            console.close()
+    rows = []
+    for name, side in answer["sides"].items():
+        words = [name, f"{side['images_per_second']:.1f}", f"{side['lowest']:.1f} to {side['highest']:.1f}"]
+        words += (
+            [f"{side['ratio']:.2f}", f"{side['ratio_lowest']:.2f} to {side['ratio_highest']:.2f}"]
+            if ("ratio" in side)
+            else ["", ""]
+        )
+        rows.append(words)
+    title = f"training {flags.model} at {flags.size} px, batch {flags.batch_size}, {flags.workers} workers, "
+    title += f"{answer['threads']} threads, median of {flags.repeat} turns of {flags.steps} steps"
+    console.table(title, ["", "img/s", "range", "ours / it", "range"], rows)
+    for name, side in answer["sides"].items():
+        if "cpu_ratio" in side:
+            spread = f"{side['cpu_ratio_lowest']:.2f} to {side['cpu_ratio_highest']:.2f}"
+            console.say(
+                f"in processor time, which other work disturbs less: {side['cpu_ratio']:.2f} x {name} ({spread})"
+            )
+    ms = answer["step_milliseconds"]
+    console.say(
+        f"a step of ours takes {ms['step']:.0f} ms: {ms['data']:.1f} for the batch, {ms['model']:.0f} for forward, "
+        f"backward and optimizer, {ms['host']:.1f} for all else ({100 * answer['host_ratio']:.1f} % of the update)"
+    )
+    write_answer(flags.json, answer)
+    return 0
+
+
+def _loader(words: Sequence[str]) -> int:
+    flags = parse_flags(words, LoaderFlags, "fixres bench loader", "Pictures read per second, side by side.")
+    from fixres.cli.console import Console
+    from fixres.experiments.bench.loader_speed import LoaderBench, bench_loader, make_photographs
+
+    refuse_folder(flags.json)
+    console = Console()
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = flags.data
+        if data is None:
+            num = flags.images or _DEFAULT_IMAGES
+            console.say(f"making {num} pictures")
+            make_photographs(Path(folder), num)
+            data = f"folder:{folder}"
+        settings = LoaderBench(
+            data=data,
+            size=flags.size,
+            workers=flags.workers,
+            vs=flags.vs,
+            evaluation=flags.eval,
+            repeats=flags.repeat,
+            batch_size=flags.batch_size,
+            decode=flags.decode,
+            images=flags.images or 0,
+        )
+        try:
+            answer = bench_loader(settings, progress)
+        finally:
+            console.close()
+    if flags.data is None:
+        answer["data"] = "generated"
+    _print(console, answer)
+    write_answer(flags.json, answer)
+    return 0
+
+
+def _print(console: Console, answer: Mapping[str, Any]) -> None:
+    rows = []
+    for row in answer["results"]:
+        for name, side in row["sides"].items():
+            words = [name, str(row["workers"]), f"{side['images_per_second']:.0f}"]
+            words.append(f"{side['lowest']:.0f} to {side['highest']:.0f}")
+            has_ratio = name != "ours"
+            words.append(f"{side['ratio']:.2f}" if has_ratio else "")
+            words.append(f"{side['ratio_lowest']:.2f} to {side['ratio_highest']:.2f}" if has_ratio else "")
+            rows.append(words)
+    title = f"{answer['path']}, {answer['n']} pictures at {answer['size']} px, median of {answer['repeats']} passes"
+    console.table(title, ["", "workers", "img/s", "range", "ours / it", "range"], rows)
+    if "raw_decode_full" in answer:
+        half = answer["raw_decode_half"]
+        console.say(f"decoding alone: {answer['raw_decode_full']:.0f} a second in full, {half:.0f} at half the sides")
+    if "within_one_level" in answer:
+        console.say(f"{100 * answer['within_one_level']:.3f} % of the values within 1 level of torchvision's")
+    for row in answer["results"]:
+        if row["sides"]["ours"]["worker_mb"]:
+            memory = ", ".join(f"{name} {side['worker_mb']:.0f} MB" for name, side in row["sides"].items())
+            console.say(f"memory of each of {row['workers']} workers (PSS): {memory}")

@@ -1,0 +1,39 @@
+"""Opening the checkpoint a command was given, with a bar while it is fetched and a line for what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fixres.checkpoints import Product
+    from fixres.cli.console import Console
+
+
+def open_product(console: Console, source: str, weights: str = "fixed", model: str | None = None) -> Product:
+    """Load a checkpoint; weights that lie elsewhere are fetched first, with a bar.
+
+    Raises:
+        UserError: see `fixres.checkpoints.load`.
+    """
+    from fixres.checkpoints import load
+    from fixres.checkpoints.resolve import fetch
+
+    if source.startswith(("fixres:", "url:")):
+        try:
+            fetch(source, model, download_bar(console, source.rpartition("/")[2]))
+        finally:
+            console.close()
+    product = load(source, weights, model)
+    for note in product.notes:
+        console.say(note)
+    return product
+
+
+def download_bar(console: Console, name: str) -> Callable[[int, int | None], None]:
+    """Return a function that shows (bytes done, bytes in all or None)."""
+
+    def report(done: int, total: int | None) -> None:
+        console({"event": "progress", "what": f"MB of {name}", "done": done >> 20, "total": (total or done) >> 20})
+
+    return report

@@ -1,0 +1,220 @@
+"""`fixres data ...`: what a collection is worth before it is trained on, and bringing collections in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import tyro
+from pydantic import Field
+
+from fixres.cli.commands import data_write
+from fixres.cli.commands.answers import refuse_folder
+from fixres.cli.parse import parse_flags
+from fixres.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from fixres.cli.console import Console
+
+Positive = Annotated[int, Field(ge=1)]
+Uri = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URI")]
+
+
+class _Sub(NamedTuple):
+    """A sub-command: its body, called with its words and the line of help, and that line."""
+
+    run: Callable[[Sequence[str], str], int]
+    summary: str
+
+
+def data(words: Sequence[str]) -> int:
+    """`fixres data check|stats|preview|split|pack|prepare|download ...`."""
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help", "help"):
+        if rest and rest[0] in _SUBCOMMANDS:
+            return data([rest[0], "--help"])
+        sys.stdout.write(_help_text())
+        return 0
+    if name not in _SUBCOMMANDS:
+        hint = did_you_mean(name, _SUBCOMMANDS)
+        raise UserError(f"fixres data has no '{name}'{hint}\n  it has {', '.join(_SUBCOMMANDS)}")
+    sub = _SUBCOMMANDS[name]
+    return sub.run(rest, f"{sub.summary}.")
+
+
+def _help_text() -> str:
+    width = max(map(len, _SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {sub.summary}" for name, sub in _SUBCOMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fixres data SUBCOMMAND [...]",
+            "",
+            "Look at a collection before training on it, and bring collections in.",
+            "",
+            *lines,
+            "",
+            "'fixres data SUBCOMMAND --help' explains one. URI is a folder, or SCHEME:BODY as for data.uri.",
+            "",
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class CheckFlags:
+    """Flags of `fixres data check`."""
+
+    uri: Uri
+    """Collection: a folder, or SCHEME:BODY as for data.uri."""
+    sizes: tuple[Positive, ...] = ()
+    """Test sizes in pixels; pictures that are smaller are counted."""
+    train_size: Positive | None = None
+    """Train size in pixels; the same."""
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Test-time crop of which the loss of pixels is computed."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Reading processes; one per core when left out."""
+    json: Path | None = None
+    """Write every occurrence to this file; - for stdout, in place of the table."""
+    quiet: bool = False
+    """No progress."""
+
+
+def check(words: Sequence[str], summary: str) -> int:
+    """`fixres data check URI [--json FILE] [--sizes 128,224]`: 0 when nothing or only warnings were found, else 2."""
+    flags = parse_flags(words, CheckFlags, "fixres data check", summary)
+    from fixres.config.recipe import Data
+    from fixres.data.inspect import check as look
+    from fixres.data.loader import resolve_workers
+
+    refuse_folder(flags.json)
+    console = _console(flags.quiet)
+    workers = resolve_workers("auto" if flags.workers is None else flags.workers)
+    try:
+        report = look(
+            Data(uri=flags.uri), workers, flags.sizes, flags.crop_ratio, flags.train_size, _bar(console, "checking")
+        )
+    finally:
+        console.close()
+    _deliver(report.as_text(), report.as_json(), flags.json)
+    errors = report.of("error")
+    if errors:
+        kinds = ", ".join(f"{len(items)} {kind}" for kind, items in errors.items())
+        raise UserError(
+            f"{report.uri} has errors: {kinds}\n  repair or remove these files; --json FILE lists all of them"
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class StatsFlags:
+    """Flags of `fixres data stats`."""
+
+    uri: Uri
+    """Collection: a folder, or SCHEME:BODY as for data.uri."""
+    size: Positive = 64
+    """Side in pixels of the centre crops that mean and std are taken over."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Reading processes; one per core when left out."""
+    json: Path | None = None
+    """Write everything to this file; - for stdout, in place of the tables."""
+    quiet: bool = False
+    """No progress."""
+
+
+def stats(words: Sequence[str], summary: str) -> int:
+    """`fixres data stats URI [--json FILE] [--size 64]`."""
+    flags = parse_flags(words, StatsFlags, "fixres data stats", summary)
+    from fixres.config.recipe import Data
+    from fixres.data.inspect import statistics
+    from fixres.data.loader import resolve_workers
+
+    refuse_folder(flags.json)
+    console = _console(flags.quiet)
+    workers = resolve_workers("auto" if flags.workers is None else flags.workers)
+    try:
+        found = statistics(Data(uri=flags.uri), workers, flags.size, _bar(console, "reading"))
+    finally:
+        console.close()
+    _deliver(found.as_text(), found.as_json(), flags.json)
+    return 0
+
+
+@dataclass(frozen=True)
+class PreviewFlags:
+    """Flags of `fixres data preview`."""
+
+    out: Path
+    """The picture: a .png file."""
+    uri: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[URI]")] = ""
+    """Collection; the recipe's when left out."""
+    recipe: str = ""
+    """Recipe whose training is shown, a shipped name or a YAML file; none: the defaults."""
+    sizes: tuple[Positive, ...] = ()
+    """Test sizes in pixels; the recipe's when left out."""
+    count: Positive = 8
+    """Pictures, the classes in turn."""
+    views: Positive = 4
+    """Training views of each: those of the first epochs."""
+    seed: int | None = None
+    """Seed in place of the recipe's."""
+    quiet: bool = False
+    """Print nothing."""
+
+
+def preview(words: Sequence[str], summary: str) -> int:
+    """`fixres data preview [URI] --out FILE.png [--recipe RECIPE] [--sizes 64,96]`."""
+    flags = parse_flags(words, PreviewFlags, "fixres data preview", summary)
+    if flags.out.suffix.lower() != ".png" or flags.out.is_dir():
+        raise UserError(f"{flags.out}: the sheet is a PNG\n  --out {flags.out.with_suffix('.png')}")
+    from fixres.config.loading import load
+    from fixres.runtime.run_folder import write_with
+    from fixres.training.preview import preview as draw
+
+    given = {"data.uri": flags.uri or None, "seed": flags.seed}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    sheet = draw(load(flags.recipe or None, overrides, require_data=True), flags.sizes, flags.count, flags.views)
+    write_with(flags.out, lambda part: sheet.image.save(part, "PNG"))
+    console = _console(flags.quiet)
+    for note in sheet.notes:
+        console.say(note)
+    sys.stdout.write(f"{flags.out}\n")
+    return 0
+
+
+def _console(quiet: bool) -> Console:
+    from fixres.cli.console import Console
+
+    return Console(quiet)
+
+
+def _bar(console: Console, what: str) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": what, "done": done, "total": total})
+
+    return progress
+
+
+def _deliver(text: str, json: str, path: Path | None) -> None:
+    """Print the text, or the JSON in its place when `path` is -; write the JSON to any other path."""
+    from fixres.runtime.run_folder import write_text
+
+    if str(path) == "-":
+        sys.stdout.write(json)
+        return
+    sys.stdout.write(text)
+    if path is not None:
+        write_text(path, json)
+
+
+_SUBCOMMANDS = {
+    "check": _Sub(check, "Decode every picture: damage, wrong types, duplicates, leaks between splits, odd shapes"),
+    "stats": _Sub(stats, "Count classes and sizes, measure mean and std, and say what follows for a recipe"),
+    "preview": _Sub(preview, "Draw what the network sees in training and at every test size"),
+    "split": _Sub(data_write.split, "Write a stratified split, groups kept together, as a table for csv:"),
+    "pack": _Sub(data_write.pack, "Write a collection as tar shards with an index, for wds:"),
+    "prepare": _Sub(data_write.prepare, "Turn the official files of a data set into a folder collection"),
+    "download": _Sub(data_write.download, "Fetch the official files of a data set that has a public address"),
+}

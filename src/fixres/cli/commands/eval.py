@@ -1,0 +1,239 @@
+"""`fixres eval`: accuracy of a checkpoint at any list of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from pydantic import Field
+
+from fixres.cli.commands.answers import write_answer
+from fixres.cli.commands.common import open_product
+from fixres.cli.parse import parse_flags
+from fixres.errors import UserError, started_rank
+
+if TYPE_CHECKING:
+    from fixres.checkpoints import Product
+    from fixres.cli.console import Console
+    from fixres.evaluation.measure import Request
+
+_WORST = 5
+"""Classes shown on the screen with --per-class; the JSON has all."""
+
+
+@dataclass(frozen=True)
+class EvalFlags:
+    """Flags of `fixres eval`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    split: Literal["train", "holdout", "val", "test", "all"] | None = None
+    """Split to measure; the collection's reported one when left out."""
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Sizes in pixels; the product's test size when left out."""
+    ensemble_sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Average the probabilities of these sizes, for example 352,384."""
+    cascade: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """SMALL,LARGE: the larger size only where the smaller is not confident; the threshold comes from other pictures."""
+    save: bool = False
+    """With --cascade: keep sizes and threshold in the product, for predict --cascade."""
+    against: str | None = None
+    """Second checkpoint, measured on the same pictures: paired difference and McNemar's exact test."""
+    resize: Literal["shorter", "height", "squash", "pad"] | None = None
+    """Resize in place of the product's own."""
+    crop_ratio: Annotated[float, Field(ge=0.1, le=1)] | None = None
+    """Crop ratio in place of the product's own."""
+    tta: Literal["none", "flip", "five", "ten"] = "none"
+    """Average the probabilities of: the mirror image too; centre and corner crops; those and their mirror images."""
+    corrupt: str = ""
+    """Measure spoiled pictures too: jpeg=QUALITY, blur=PIXELS, noise=SHARE, several by commas."""
+    calibrate: bool = False
+    """Fit a temperature on the selecting split; loss and ECE with and without it."""
+    per_class: bool = False
+    """Recall, precision and F1 of every class."""
+    confusion: bool = False
+    """The confusion matrix in the JSON for up to 5,000 classes; up to 100 it is always there."""
+    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    """Resamples for the intervals of all metrics in the JSON; 0: none."""
+    weights: str = "fixed"
+    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
+    backend: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    """Who computes; others than torch have to agree with it on the first pictures."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Pictures per batch; the one the product was measured with when left out."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Loader processes."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an unreadable picture does."""
+    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
+    """Where to compute."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+    predictions: Path | None = None
+    """Write one row per picture and size to this file, .csv or .parquet."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def eval(words: Sequence[str]) -> int:
+    """`fixres eval CKPT [--data URI] [--split S] [--sizes 96,128] [--json FILE] [--predictions FILE]`."""
+    flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
+    from fixres.cli.console import Console
+    from fixres.evaluation.measure import compare_products, measure_product
+    from fixres.evaluation.per_image_table import require_table, require_writable, write_predictions
+
+    if flags.predictions is not None:
+        require_table(flags.predictions)
+    if flags.json is not None and str(flags.json) != "-":
+        require_writable(flags.json)
+    if flags.save and not flags.cascade:
+        raise UserError("--save keeps a cascade\n  --cascade SMALL,LARGE --save")
+    _check_save(flags)
+    request = _request(flags)
+    is_main = started_rank() == 0
+    console = Console(flags.quiet or not is_main)
+    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    if flags.ensemble_sizes or flags.cascade:
+        return _eval_together(console, product, request, flags)
+    other = open_product(console, flags.against) if flags.against else None
+    console.preprocessing(product.preprocess, product.source)
+    if other is not None:
+        console.preprocessing(other.preprocess, other.source)
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    try:
+        if other is None:
+            measured = measure_product(product, request, progress)
+        else:
+            measured = compare_products(product, other, request, progress)
+    finally:
+        console.close()
+    if not is_main:
+        return 0
+    _show(console, measured.answer, flags)
+    remarks = measured.answer.pop("remarks") + measured.answer.get("against", {}).pop("remarks", [])
+    for line in dict.fromkeys(remarks):
+        (console.warn if line.startswith("warning: ") else console.say)(line.removeprefix("warning: "))
+    write_answer(flags.json, measured.answer)
+    if flags.predictions is not None:
+        write_predictions(flags.predictions, measured.found, measured.split, product.classes)
+    return 0
+
+
+def _check_save(flags: EvalFlags) -> None:
+    """Refuse to keep a threshold that belongs to another preprocessing than the product's own."""
+    changed = {"--resize": flags.resize, "--crop-ratio": flags.crop_ratio}
+    given = [f"{flag} {value}" for flag, value in changed.items() if value is not None]
+    if flags.save and given:
+        raise UserError(
+            f"--save does not go with {' and '.join(given)}: predict --cascade prepares pictures as the product says, "
+            f"and the threshold would not be for those\n  leave out --save, or {' and '.join(given)}"
+        )
+
+
+def _eval_together(console: Console, product: Product, request: Request, flags: EvalFlags) -> int:
+    from fixres.cli.commands.together import eval_together, save
+    from fixres.evaluation.measure import asked_for
+    from fixres.inference.ensemble import require_keeping
+
+    alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
+    defaults = EvalFlags("")
+    given = [f"--{name.replace('_', '-')}" for name in alone if getattr(flags, name) != getattr(defaults, name)]
+    if given:
+        raise UserError(f"{' and '.join(given)} do not go with --ensemble-sizes and --cascade")
+    if flags.save:
+        # A sweep whose threshold cannot be kept is minutes lost.
+        require_keeping(product, flags.cascade, flags.model)
+    product = replace(product, preprocess=asked_for(product, request))
+    console.preprocessing(product.preprocess, product.source)
+    answer = eval_together(console, product, request, flags.ensemble_sizes, flags.cascade)
+    if flags.save and flags.cascade:
+        save(console, product, answer)
+    write_answer(flags.json, answer)
+    return 0
+
+
+def _request(flags: EvalFlags) -> Request:
+    """Return what to measure.
+
+    Raises:
+        UserError: a corruption that does not exist.
+    """
+    from fixres.data.test_time_augmentation import parse_corruptions
+    from fixres.evaluation.measure import Request
+
+    same: tuple[str, ...] = (
+        "data",
+        "split",
+        "sizes",
+        "resize",
+        "crop_ratio",
+        "tta",
+        "calibrate",
+        "per_class",
+        "confusion",
+    )
+    same = (*same, "backend", "batch_size", "workers", "on_bad_image", "device")
+    return Request(
+        corruptions=parse_corruptions(flags.corrupt),
+        num_resamples=flags.bootstrap,
+        **{name: getattr(flags, name) for name in same},
+    )
+
+
+def _show(console: Console, answer: Mapping[str, Any], flags: EvalFlags) -> None:
+    from fixres.cli.console import results_table
+
+    results = answer["results"]
+    labels = [result.get("corruption") or "as they are" for result in results] if flags.corrupt else None
+    how = "" if flags.tta == "none" else f", mean of --tta {flags.tta}"
+    title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}{how}"
+    console.table(title, *results_table(results, labels))
+    for result in results:
+        where = f"{result['size']} px" + (f", {result['corruption']}" if result.get("corruption") else "")
+        line = f"{where}: balanced accuracy {result['balanced_accuracy']:.2f} %, macro-F1 {result['macro_f1']:.2f} %"
+        if "temperature" in result:
+            line += (
+                f"; temperature {result['temperature']:.3f}: ECE {result['ece']:.4f} becomes "
+                f"{result['ece_calibrated']:.4f}, loss {result['loss']:.4f} becomes {result['loss_calibrated']:.4f}"
+            )
+        console.say(line)
+        if flags.per_class:
+            _show_classes(console, where, result["per_class"])
+    if "against" in answer:
+        _show_comparison(console, answer)
+
+
+def _show_classes(console: Console, where: str, table: Sequence[Mapping[str, Any]]) -> None:
+    def words(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    seen = [row for row in table if row["num_images"]]
+    worst = sorted(seen, key=lambda row: (row["recall"], row["name"]))[: len(table) if len(table) <= 20 else _WORST]
+    title = f"{where}: classes by recall" + ("" if len(worst) == len(seen) else f", the {len(worst)} worst")
+    rows = [
+        [row["name"], str(row["num_images"]), words(row["recall"]), words(row["precision"]), words(row["f1"])]
+        for row in worst
+    ]
+    console.table(title, ["", "n", "recall %", "precision %", "F1 %"], rows)
+
+
+def _show_comparison(console: Console, answer: Mapping[str, Any]) -> None:
+    for pair, result in zip(answer["against"]["paired"], answer["against"]["results"], strict=True):
+        low, high = pair["ci95"]
+        close = low <= 0 <= high or pair["p_value"] >= 0.05
+        console.say(
+            f"{pair['size']} px against {answer['against']['checkpoint']} at {pair['against_size']} px "
+            f"({result['top1']:.2f} %): {pair['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
+            f"(better on {pair['num_better']} pictures, worse on {pair['num_worse']}, McNemar's exact "
+            f"p = {pair['p_value']:.3g})" + (": not distinguishable" if close else "")
+        )

@@ -1,0 +1,127 @@
+"""The command `fix`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from fixres.cli.commands.common import open_product
+from fixres.cli.commands.train import finish_run, say_how_to_go_on
+from fixres.cli.parse import parse_flags
+from fixres.errors import Stopped, UserError, started_rank
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class FixFlags:
+    """Flags of `fixres fix`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    size: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="N|auto")]
+    """Size to fix at, in pixels; auto: chosen on the selecting split."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    moves: Literal["auto", "head", "head+stats", "head+norm", "last-stage", "stats", "all"] | None = None
+    """Which tensors may change. Left out, this and the next seven are as in the run's own fix, else the defaults."""
+    solver: Literal["auto", "cached", "sgd"] | None = None
+    """cached: the trunk runs once, the head is solved on its features; sgd (epochs, lr, augment): as published; auto:
+    cached where the network's head suits it."""
+    views: Annotated[int, Field(ge=1, le=10)] | None = None
+    """cached: views of a picture, the test-time crop first."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the training split."""
+    lr: float | None = None
+    """Peak learning rate."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Global batch."""
+    augment: Literal["none", "flip", "v1", "v2"] | None = None
+    """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """raw or ema of a training checkpoint; a file for timm:NAME."""
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    """Size the network was trained at, where the checkpoint does not say; timm's for a bare weights file."""
+    seed: int = 0
+    """Seed."""
+    out: Path | None = None
+    """Run folder to write."""
+    resume: bool = False
+    """Go on with a fix that was interrupted, in the folder it was writing."""
+    quiet: bool = False
+    """Print results only."""
+
+
+def fix(words: Sequence[str]) -> int:
+    """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
+    flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
+    from fixres.checkpoints import load
+    from fixres.cli.console import Console
+    from fixres.evaluation.measure import own_split
+    from fixres.training.initial_weights import fix_recipe
+    from fixres.training.run import run_recipe
+
+    is_main = started_rank() == 0
+    console = Console(flags.quiet or not is_main)
+    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    if product.details.get("before_fix"):
+        # A fix starts from the network as it was trained, not from a head fixed for another size.
+        product = load(flags.checkpoint, "before_fix")
+    if flags.train_size is not None:
+        product = replace(product, train_size=flags.train_size)
+    names = ("size", "moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
+    settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
+    try:
+        recipe = fix_recipe(product, flags.data, settings, flags.seed)
+        _require_used(flags, recipe.fix.solver)
+        run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own_split(product, flags.data))
+    except (KeyboardInterrupt, Stopped):
+        say_how_to_go_on(console, folder)
+        raise
+    except UserError as error:
+        raise UserError(_as_flags(str(error))) from error
+    finally:
+        console.close()
+    if is_main:
+        finish_run(console, folder)
+    return 0
+
+
+def _require_used(flags: FixFlags, solver: str) -> None:
+    """Refuse a flag that the solver would not look at.
+
+    Raises:
+        UserError: it would do nothing.
+    """
+    if solver == "sgd" and flags.views is not None:
+        raise UserError("--views is for the cached solver, and this fix is trained by sgd\n  leave --views out")
+    given = [name for name in ("epochs", "lr", "batch_size", "augment") if getattr(flags, name) is not None]
+    if solver == "cached" and given:
+        raise UserError(
+            f"--{given[0].replace('_', '-')} is for training by sgd, and this fix is solved on cached features\n"
+            "  leave it out, or add --solver sgd"
+        )
+
+
+def _as_flags(text: str) -> str:
+    """Return a message about a recipe's fix in the words of this command's flags."""
+    text = re.sub(r"(?:--)?\bfix\.([a-z_]+)", lambda key: f"--{key[1].replace('_', '-')}", text)
+    return re.sub(r"\b(moves|solver): (?=[a-z])", r"--\1 ", text)
+
+
+def _beside(source: str, suffix: str) -> Path:
+    checkpoint = Path(source)
+    if not checkpoint.exists():
+        return Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source)}-{suffix}"
+    base = checkpoint.parent if checkpoint.name == "model" or checkpoint.is_file() else checkpoint
+    return base.with_name(f"{base.resolve().name}-{suffix}")

@@ -1,0 +1,172 @@
+"""The commands `plan` and `tables`: what recipes cost before they run, and the published tables after."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from pydantic import Field
+
+from fixres.cli.parse import parse_flags
+from fixres.config.lab_record import LabRecord, read_record
+from fixres.config.loading import list_recipes, load
+from fixres.errors import UserError
+
+if TYPE_CHECKING:
+    from fixres.experiments.cost import RecipeCost, StageCost
+
+_GIB = 2**30
+_PLAN_HELP = """What recipes cost, before they run and without their pictures.
+
+Memory is an estimate: weights, gradients, optimizer and average at 4 bytes a number, and the activations autograd keeps
+for the share of a batch that one device has, counted without computing. Hours come from a stated speed, that of the
+first stage, or from 20 steps on this machine; reading pictures is in neither."""
+_TABLES_HELP = """Fill the published tables of the four systems from finished runs, in Markdown.
+
+A run belongs to the shipped recipe whose settings it has; runs of one recipe with several seeds share a row."""
+
+
+@dataclass(frozen=True)
+class PlanFlags:
+    """Flags of `fixres plan`."""
+
+    recipes: tyro.conf.Positional[tuple[str, ...]]
+    """Shipped recipes or YAML files; several are put side by side."""
+    devices: Annotated[int, Field(ge=1)] | None = None
+    """Processes that share every batch; left out: as many as the command in the recipe's lab record starts."""
+    images_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Training speed of all devices together in the first stage; other stages are scaled by their multiply-adds."""
+    measure: bool = False
+    """Take 20 steps on this machine for the hours."""
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    """Training pictures, where they are neither on disk nor those of a known data set."""
+    classes: Annotated[int, Field(ge=1)] | None = None
+    """Classes of the head, likewise."""
+    json: Path | None = None
+    """Write everything to this file; - for stdout, in place of the table."""
+
+
+def plan(words: Sequence[str]) -> int:
+    """`fixres plan RECIPE... [--images-per-second X | --measure] [--devices N] [--json FILE]`."""
+    flags = parse_flags(words, PlanFlags, "fixres plan", _PLAN_HELP)
+    if flags.measure and flags.images_per_second:
+        raise UserError("--measure and --images-per-second contradict each other")
+    recipes = {name: load(name, require_data=not flags.train_images) for name in flags.recipes}
+    from fixres.experiments.cost import Speed, count_pictures, plan_recipe
+    from fixres.runtime.run_folder import write_text
+
+    speed = Speed(flags.images_per_second or 0.0, flags.measure) if flags.measure or flags.images_per_second else None
+    costs, records = [], []
+    for name, recipe in recipes.items():
+        record = _record(name)
+        pictures = count_pictures(recipe, flags.train_images or 0, flags.classes or 0)
+        costs.append(plan_recipe(name, recipe, pictures, flags.devices or record.devices, speed))
+        records.append(record)
+    text = json.dumps([_as_dict(cost, record) for cost, record in zip(costs, records, strict=True)], indent=2) + "\n"
+    if flags.json is not None and str(flags.json) == "-":
+        sys.stdout.write(text)
+        return 0
+    sys.stdout.write(_side_by_side(costs, records))
+    if flags.json is not None:
+        write_text(flags.json, text)
+    return 0
+
+
+def _record(name: str) -> LabRecord:
+    path = list_recipes().get(name, Path(name))
+    return read_record(path)
+
+
+def _as_dict(cost: RecipeCost, record: LabRecord) -> dict[str, Any]:
+    """Return one recipe's entry of the JSON: bytes, hours and teramultiply-adds, with what was published."""
+    found = asdict(cost) | {"teramacs": cost.teramacs, "hours": cost.hours}
+    for stage, entry in zip(cost.stages, found["stages"], strict=True):
+        entry["memory"]["total"] = stage.memory.total
+    return found | {"published": {"expect": record.expect, "cost": record.cost}}
+
+
+def _side_by_side(costs: Sequence[RecipeCost], records: Sequence[LabRecord]) -> str:
+    """Return a table of plain text: a column for each recipe, a block of lines for each stage."""
+    rows: list[tuple[str, list[str]]] = [
+        ("recipe", [cost.name for cost in costs]),
+        ("train pictures", [f"{c.pictures.num_train:,} ({c.pictures.source})" for c in costs]),
+        ("classes", [str(cost.pictures.num_classes) for cost in costs]),
+        ("parameters", [f"{cost.num_parameters / 1e6:.2f} M" for cost in costs]),
+        ("devices", [str(cost.devices) for cost in costs]),
+    ]
+    for number in range(max(len(cost.stages) for cost in costs)):
+        blocks = [dict(_stage_lines(c.stages[number])) if number < len(c.stages) else {} for c in costs]
+        keys = list(dict.fromkeys(key for block in blocks for key in block))
+        rows += [("", [""] * len(costs)), *((key, [block.get(key, "-") for block in blocks]) for key in keys)]
+    rows.append(("", [""] * len(costs)))
+    rows.append(("petaMACs in all", [_number(cost.teramacs / 1000) for cost in costs]))
+    rows.append(("hours in all", ["-" if cost.hours is None else _number(cost.hours) for cost in costs]))
+    rows.append(("published for it", [record.expect or "-" for record in records]))
+    rows.append(("published cost", [record.cost or "-" for record in records]))
+    if len(costs) == 1:
+        return "".join(f"{key:<19}{values[0]}".rstrip() + "\n" for key, values in rows)
+    widths = [max(len(_cut(values[i])) for _, values in rows) for i in range(len(costs))]
+    lines = []
+    for key, values in rows:
+        cells = [f"{_cut(value):<{width}}" for value, width in zip(values, widths, strict=True)]
+        lines.append(f"{key:<19}{'   '.join(cells)}".rstrip() + "\n")
+    return "".join(lines)
+
+
+def _cut(text: str, limit: int = 44) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _stage_lines(stage: StageCost) -> list[tuple[str, str]]:
+    memory = stage.memory
+    parts = {"weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer}
+    parts |= {"average": memory.average, "activations": memory.activations}
+    shares = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items() if size)
+    return [
+        ("stage", f"{stage.name} at {stage.size} px"),
+        *([("note", stage.note)] if stage.note else []),
+        ("epochs", str(stage.num_epochs)),
+        ("steps", f"{stage.num_steps:,} of {stage.batch_size:,}" if stage.num_steps else "none"),
+        ("pictures shown", f"{stage.num_samples:,}"),
+        ("distinct an epoch", f"{stage.num_distinct:,}"),
+        ("GMACs a picture", f"{stage.gmacs:.3f} forward"),
+        ("petaMACs", _number(stage.teramacs / 1000)),
+        ("GiB per device", f"about {memory.total / _GIB:.2f}"),
+        ("of these", shares),
+        ("hours", "-" if stage.hours is None else _number(stage.hours)),
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class TablesFlags:
+    """Flags of `fixres tables`."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Finished runs; none: the published tables alone."""
+    all: bool = False
+    """Also the tables in which no row was run."""
+    out: Path | None = None
+    """Write to this file instead of stdout."""
+
+
+def tables(words: Sequence[str]) -> int:
+    """`fixres tables RUN... [--all] [--out FILE]`."""
+    flags = parse_flags(words, TablesFlags, "fixres tables", _TABLES_HELP)
+    from fixres.experiments.filled_tables import filled_tables
+    from fixres.runtime.run_folder import write_text
+
+    text = filled_tables(flags.runs, everything=flags.all)
+    if flags.out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(flags.out, text)
+    return 0

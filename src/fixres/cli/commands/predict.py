@@ -1,0 +1,282 @@
+"""The command `predict`."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from pydantic import Field
+
+from fixres.cli.commands.common import open_product
+from fixres.cli.parse import parse_flags
+from fixres.errors import EXIT_USER_ERROR, UserError, counted
+from fixres.io.files import cannot_write, require_writable_file, require_writable_folder
+
+if TYPE_CHECKING:
+    from fixres.checkpoints import Product
+    from fixres.cli.console import Console
+    from fixres.cli.prediction_writers import Writer
+    from fixres.inference.ensemble import CascadePredictor
+    from fixres.inference.predict import Prediction, Predictor
+    from fixres.runtime.device import Runtime
+
+_MANY_FAILURES = 20
+"""Warnings about single pictures before they are only counted."""
+
+
+@dataclass(frozen=True)
+class PredictFlags:
+    """Flags of `fixres predict`."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    paths: tyro.conf.Positional[tuple[str, ...]]
+    """Pictures, folders, patterns, tables with a column path (.csv .tsv .jsonl .parquet), lists (.txt), - for stdin."""
+    top_k: Annotated[int, Field(ge=1)] = 5
+    """Classes to name per picture."""
+    size: Annotated[int, Field(ge=1)] | None = None
+    """Size in place of the product's test size."""
+    cascade: bool = False
+    """Use the two sizes that `eval --cascade SMALL,LARGE --save` kept in the product."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Best probability below which a prediction is called unsure, in a column of its own."""
+    format: Literal["table", "json", "jsonl", "csv", "parquet"] = "table"
+    """Form of the output."""
+    out: Path | None = None
+    """Write here in place of stdout; it grows as OUT.part."""
+    resume: bool = False
+    """Go on with OUT.part of a JSONL or CSV file."""
+    explain: Path | None = None
+    """Folder for a picture of where the network looks, at the train and the test size."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pictures computed at once."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that read pictures; one per core when left out."""
+    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
+    """Where to compute."""
+    backend: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    """Who computes, on a CPU; anything but torch is compared with it on the first pictures."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
+    quiet: bool = False
+    """Print predictions only."""
+
+
+def predict(words: Sequence[str]) -> int:
+    """`fixres predict CKPT PATH... [--top-k 5] [--format table|json|jsonl|csv|parquet] [--out FILE] [--resume]`."""
+    flags = parse_flags(
+        words, PredictFlags, "fixres predict", "Classify pictures with the product's own preprocessing."
+    )
+    _check(flags)
+    from fixres.cli.console import Console
+    from fixres.config.recipe import Runtime as RuntimeSettings
+    from fixres.inference.ensemble import CascadePredictor
+    from fixres.inference.predict import Pictures, Predictor
+    from fixres.runtime.device import Runtime
+
+    console = Console(flags.quiet)
+    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    pictures = Pictures(_expand(flags.paths), map(os.fsdecode, sys.stdin.buffer) if "-" in flags.paths else ())
+    if flags.size is not None and flags.size != product.preprocess.size:
+        console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
+        product = product.at(flags.size)
+    console.preprocessing(product.preprocess, product.source)
+    total = pictures.count()
+    runtime = Runtime(RuntimeSettings(device=flags.device))
+    runtime.keep_memory()
+    workers = _workers(flags, total)
+    few = (product, runtime, flags.top_k, flags.batch_size)
+    predictor: Predictor | CascadePredictor
+    if flags.cascade:
+        predictor = CascadePredictor(*few, workers=workers, threshold=flags.threshold)
+    else:
+        predictor = Predictor(*few, workers=workers, threshold=flags.threshold, backend=flags.backend)
+    if isinstance(predictor, CascadePredictor):
+        small, large = predictor.sizes
+        console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
+    job = _Job(flags, console, predictor, iter(pictures), total)
+    try:
+        num_failed = job.run()
+    finally:
+        console.close()
+    if num_failed > _MANY_FAILURES:
+        console.warn(f"{counted(num_failed, 'picture')} could not be read")
+    return EXIT_USER_ERROR if num_failed else 0
+
+
+def _check(flags: PredictFlags) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    if flags.cascade and flags.size is not None:
+        raise UserError("--cascade has two sizes of its own; leave --size out")
+    if flags.backend != "torch" and (flags.cascade or flags.device not in ("auto", "cpu")):
+        raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
+    if flags.format == "parquet" and flags.out is None:
+        raise UserError("Parquet goes to a file\n  add --out FILE.parquet")
+    if flags.resume and (flags.out is None or flags.format not in ("jsonl", "csv")):
+        raise UserError("--resume goes on with a file of rows\n  add --format jsonl (or csv) --out FILE")
+    if flags.out is not None:
+        require_writable_file(flags.out)
+    if flags.explain is not None:
+        require_writable_folder(flags.explain)
+
+
+def _workers(flags: PredictFlags, total: int | None) -> int:
+    from fixres.data.loader import resolve_workers
+
+    if flags.workers is not None:
+        return flags.workers
+    # For a few pictures, starting processes takes longer than reading them.
+    return 0 if total is not None and total <= 2 * flags.batch_size else resolve_workers("auto")
+
+
+@dataclass
+class _Job:
+    """One list of pictures on its way to its output."""
+
+    flags: PredictFlags
+    console: Console
+    predictor: Predictor | CascadePredictor
+    pictures: Iterator[str]
+    total: int | None
+    done: int = 0
+    num_failed: int = 0
+
+    def run(self) -> int:
+        """Predict everything and return how many pictures could not be read."""
+        flags, out = self.flags, self.flags.out
+        if out is None:
+            with contextlib.suppress(AttributeError):
+                # A file name may hold bytes that are no text.
+                sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+            self._write(self._text_writer(sys.stdout))
+            return self.num_failed
+        try:
+            if flags.format in ("jsonl", "csv"):
+                self._append(out)
+            else:
+                self._replace(out)
+        except OSError as error:
+            raise cannot_write(out, error) from error
+        return self.num_failed
+
+    def _replace(self, out: Path) -> None:
+        """Write a file that is only of use as a whole."""
+        from fixres.cli.prediction_writers import ParquetWriter
+
+        part = out.with_name(out.name + ".part")
+        try:
+            if self.flags.format == "parquet":
+                self._write(ParquetWriter(part))
+            else:
+                with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
+                    self._write(self._text_writer(file))
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _append(self, out: Path) -> None:
+        """Write a file of rows, or go on with one."""
+        from fixres.io.resumable_table import Unfinished, no_longer_asked
+        from fixres.training.cached_solver.feature_cache import cache_key
+
+        flags, product = self.flags, self.predictor.product
+        rows = Unfinished(out, "csv" if flags.format == "csv" else "jsonl")
+        made_by = {
+            "size": product.preprocess.size,
+            "cascade": flags.cascade,
+            "backend": flags.backend,
+            "top_k": self.predictor.top_k,
+            "threshold": flags.threshold,
+            "batch_size": flags.batch_size,
+            "format": flags.format,
+            "network": cache_key(product.model, product.preprocess, {}, {}),
+        }
+        if rows.exists() and not flags.resume:
+            raise no_longer_asked(rows)
+        if rows.exists():
+            rows.require_same(made_by)
+            self.done, self.num_failed = rows.keep(self.pictures, flags.batch_size)
+            self.console.say(f"goes on after {counted(self.done, 'picture')}")
+        elif flags.resume and out.exists():
+            self.console.say(f"{out} is complete\n  delete it to start over")
+            return
+        else:
+            if flags.resume:
+                self.console.say(f"nothing to go on with: there is no {rows.part}")
+            rows.begin(made_by)
+        try:
+            with rows.part.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                self._write(self._text_writer(file, goes_on=file.tell() > 0))
+        except KeyboardInterrupt:
+            self.console.say(f"stopped; {rows.part} holds what is done: add --resume to go on")
+            raise
+        rows.finish()
+
+    def _text_writer(self, file: Any, goes_on: bool = False) -> Writer:
+        from fixres.cli.prediction_writers import TextWriter
+
+        return TextWriter(
+            file,
+            self.flags.format,
+            self.predictor.top_k,
+            with_unsure=self.flags.threshold is not None,
+            goes_on=goes_on,
+        )
+
+    def _write(self, writer: Writer) -> None:
+        explain = _explainer(self.flags, self.predictor.product, self.predictor.runtime) if self.flags.explain else None
+        # Where rows are gone on with, the batches are as large as they would have been.
+        found = self.predictor(self.pictures, self.flags.batch_size if self.done else 0)
+        while batch := list(islice(found, self.flags.batch_size)):
+            writer.write(batch)
+            for number, prediction in enumerate(batch, self.done + 1):
+                if prediction.error:
+                    self._fail(prediction)
+                elif explain is not None:
+                    explain(prediction, number)
+            self.done += len(batch)
+            self.console({"event": "progress", "what": "predicting", "done": self.done, "total": self.total})
+        writer.close()
+
+    def _fail(self, prediction: Prediction) -> None:
+        self.num_failed += 1
+        if self.num_failed <= _MANY_FAILURES:
+            self.console.warn(f"{prediction.path}: {prediction.error}")
+        elif self.num_failed == _MANY_FAILURES + 1:
+            self.console.warn("more pictures cannot be read; they are counted")
+
+
+def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Callable[[Prediction, int], None]:
+    """Return what draws where the network looks for the class it names."""
+    from fixres.checkpoints import load
+    from fixres.inference.grad_cam import Explainer, file_name, sights
+    from fixres.io.files import write_with
+
+    folder = flags.explain
+    assert folder is not None
+    has_before = flags.weights == "fixed" and product.details.get("before_fix")
+    explainer = Explainer(sights(product, load(flags.checkpoint, "before_fix") if has_before else None), runtime)
+
+    def draw(prediction: Prediction, number: int) -> None:
+        page = explainer(prediction.path, product.classes.index(prediction.top[0][0]))
+        write_with(folder / file_name(number, prediction.path), lambda path: page.save(path, "PNG"))
+
+    return draw
+
+
+def _expand(paths: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for path in paths:
+        matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) and not Path(path).exists() else []
+        found.extend(matches or [path])
+    return found

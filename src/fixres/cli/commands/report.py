@@ -1,0 +1,57 @@
+"""`fixres report`: one page about one run or several, and its content for other programs."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from fixres.cli.parse import parse_flags
+from fixres.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    """Flags of `fixres report`."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """The page; report.html in the first run folder when left out."""
+    png: Path | None = None
+    """Folder for every chart and every sheet of pictures as PNG."""
+    json: Path | None = None
+    """Write the content of the page to this file; - for stdout."""
+
+
+def report(words: Sequence[str]) -> int:
+    """`fixres report RUN... [--out FILE.html] [--png DIR] [--json FILE]`."""
+    flags = parse_flags(words, ReportFlags, "fixres report", "One self-contained HTML page about one or more runs.")
+    from fixres.cli.console import Console
+    from fixres.evaluation.per_image_table import require_writable
+    from fixres.reporting import read_report
+
+    if not flags.runs:
+        raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")
+    found = read_report(flags.runs)
+    out = flags.out or flags.runs[0] / "report.html"
+    to_stdout = flags.json == Path("-")
+    for path in (out, None if to_stdout else flags.json):
+        if path is not None:
+            require_writable(path)
+    if flags.png is not None and flags.png.exists() and not flags.png.is_dir():
+        raise UserError(f"--png {flags.png}: there is a file of this name; give the name of a folder")
+    console = Console()
+    console.say(str(found.write_html(out)))
+    if to_stdout:
+        json_format.dump(found.content(), sys.stdout, indent=1, ensure_ascii=False)
+        sys.stdout.write("\n")
+    elif flags.json is not None:
+        console.say(str(found.write_json(flags.json)))
+    if flags.png is not None:
+        console.say(f"{len(found.write_png(flags.png))} pictures in {flags.png}")
+    return 0

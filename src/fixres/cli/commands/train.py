@@ -1,0 +1,166 @@
+"""The commands `train` and `demo`, and what the other commands that train share. tyro costs what a typo may take."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fixres.cli.parse import TrainFlags, parse_flags, parse_recipe
+from fixres.config.recipe import Recipe
+from fixres.errors import Stopped, UserError, started_rank
+
+if TYPE_CHECKING:
+    from fixres.cli.console import Console
+    from fixres.experiments.seeds import Study
+
+
+def train(words: Sequence[str]) -> int:
+    """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
+    recipe, flags, _ = parse_recipe(words)
+    from fixres.cli.console import Console
+    from fixres.experiments.dry_run import dry_run
+    from fixres.training.run import run_recipe
+
+    folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe, flags.resume))
+    is_main = started_rank() == 0
+    console = Console(flags.quiet or not is_main, flags.verbose)
+    if flags.dry_run:
+        for line in dry_run(recipe):
+            console.say(line)
+        return 0
+    if flags.extend and not flags.resume:
+        raise UserError("--extend goes on with a run\n  add --resume")
+    if flags.seeds:
+        run_seeds(recipe, flags, folder, count_seeds(flags.seeds, recipe.seed), words)
+        return 0
+    try:
+        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console])
+    except (KeyboardInterrupt, Stopped):
+        say_how_to_go_on(console, folder)
+        raise
+    finally:
+        console.close()
+    if is_main:
+        finish_run(console, folder)
+    return 0
+
+
+def say_how_to_go_on(console: Console, folder: Path) -> None:
+    """Print the command that resumes the run in a folder."""
+    recipe = shlex.quote(str(folder / "recipe.yaml"))
+    console.say(f"stopped; go on with\n  fixres train {recipe} --out {shlex.quote(str(folder))} --resume")
+
+
+def finish_run(console: Console, folder: Path) -> None:
+    """Write the run's page and say what can be typed next."""
+    from fixres.reporting import write_report
+
+    page = write_report([folder], folder / "report.html")
+    console.say(f"run folder: {folder}\nreport: {page}")
+    for next_step in ("fixres eval {}", "fixres predict {} PICTURE"):
+        console.say("  " + next_step.format(shlex.quote(str(folder))))
+
+
+def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
+    """Return runs/RECIPE-MODEL-SIZE, with a number appended while a run is there; to resume, the newest of these."""
+    first = Path("runs") / "-".join([Path(name).stem or "run", recipe.model.name, str(recipe.train.size)])
+    number, newest, folder = 2, first, first
+    while folder.exists():
+        newest, folder = folder, first.with_name(f"{first.name}-{number}")
+        number += 1
+    return newest if resume else folder
+
+
+def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[int], words: Sequence[str] = ()) -> None:
+    """Run a recipe once for every seed, into FOLDER/seed-N, and put the runs side by side.
+
+    Args:
+        recipe: its own seed gives way.
+        flags: resume goes for every seed: finished ones stay as they are, missing ones begin.
+        folder: study.json, and for `train` report.html, are written into it.
+        seeds: in the order they run.
+        words: of `fixres train`, to be repeated when it is interrupted.
+    """
+    from fixres.cli.console import Console
+    from fixres.experiments.seeds import summarise
+    from fixres.training.run import run_recipe
+
+    is_main = started_rank() == 0
+    quiet = flags.quiet or not is_main
+    console = Console(quiet)
+    runs = [folder / f"seed-{seed}" for seed in seeds]
+    for seed, run in zip(seeds, runs, strict=True):
+        console.say(f"seed {seed}")
+        listener = Console(quiet, flags.verbose)
+        try:
+            run_recipe(
+                recipe.model_copy(update={"seed": seed}),
+                run,
+                resume=flags.resume,
+                extend=flags.extend,
+                listeners=[listener],
+            )
+        except (KeyboardInterrupt, Stopped):
+            if words:
+                again = [word for word in words if word != "--resume"]
+                again += [] if flags.out else ["--out", str(folder)]
+                console.say(f"stopped; go on with\n  fixres train {shlex.join(again)} --resume")
+            raise
+        finally:
+            listener.close()
+    if not is_main:
+        return
+    tell(console, summarise(runs), folder / "study.json")
+    if words:
+        from fixres.reporting import write_report
+
+        console.say(f"runs: {folder}\nreport: {write_report(runs, folder / 'report.html')}")
+
+
+def tell(console: Console, found: Study, out: Path | None) -> None:
+    """Print the table of a study and write it as JSON."""
+    from fixres.cli.console import study_table
+    from fixres.runtime.run_folder import write_text
+
+    console.table(*study_table(found))
+    if out is not None:
+        write_text(out, json.dumps(found.as_dict(), indent=2) + "\n")
+
+
+def count_seeds(text: str, first: int) -> list[int]:
+    """Return the seeds of `--seeds 3` (as many from `first` on) or `--seeds 0,1,5` (these; `5,` is the one).
+
+    Raises:
+        UserError: no such numbers, none at all, or one twice.
+    """
+    if "," not in text:
+        if not text.strip().isdecimal() or int(text) == 0:
+            raise UserError(f"--seeds {text}: give how many (--seeds 3), or which (--seeds 0,1,2; one: --seeds 2,)")
+        return list(range(first, first + int(text)))
+    return take_seeds(["--seeds", text])[1] or []
+
+
+def take_seeds(words: list[str]) -> tuple[list[str], list[int] | None]:
+    """Split `--seeds 0,1,2` (or `--seeds=0,1,2`) off a command line; None when it is not there."""
+    for i, word in enumerate(words):
+        if word == "--seeds" or word.startswith("--seeds="):
+            end = i + 1 if "=" in word else i + 2
+            text = word.partition("=")[2] or " ".join(words[i + 1 : i + 2])
+            try:
+                seeds = [int(part) for part in text.removesuffix(",").split(",")]
+            except ValueError:
+                raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
+            if len(set(seeds)) != len(seeds):
+                raise UserError(f"--seeds {text}: a seed is named twice")
+            return words[:i] + words[end:], seeds
+    return words, None
+
+
+def demo(words: Sequence[str]) -> int:
+    """`fixres demo [--out DIR]`."""
+    from fixres.cli.demo import DemoFlags, run_demo
+
+    return run_demo(parse_flags(words, DemoFlags, "fixres demo", "The whole method on real photographs."))

@@ -1,0 +1,250 @@
+"""What a person sees while work goes on: bars on a terminal, plain lines in a log. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fixres.errors import counted, printable
+from fixres.resolution import Preprocess
+
+if TYPE_CHECKING:
+    from fixres.experiments.seeds import Study
+
+_LONG_WAIT = 0.2
+"""Share of the training time spent waiting for pictures above which advice is printed."""
+
+
+class Console:
+    """A listener of run events that prints them."""
+
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.rich = RichConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self.quiet = quiet
+        self.verbose = verbose
+        self._progress: Progress | None = None
+        self._task: tuple[str, TaskID] | None = None
+        self._epochs: dict[str, float] = {}
+        self._last_train: Mapping[str, Any] = {}
+        self._told = time.monotonic()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Print one event."""
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+
+    def say(self, text: str) -> None:
+        """Print a line, unless quiet."""
+        if not self.quiet:
+            self._stop()
+            self.rich.print(printable(text), markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, quiet or not."""
+        self._stop()
+        self.rich.print(f"warning: {text}", markup=False, style="yellow" if self.rich.is_terminal else None)
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; the first column is text, the others numbers."""
+        self._stop()
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for i, name in enumerate(header):
+            table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self.rich.print()
+        self.rich.print(table)
+        self.rich.print()
+
+    def preprocessing(self, preprocess: Preprocess, source: str) -> None:
+        """Print the one line about size, crop and resize, and where it comes from."""
+        self.say(f"input: {preprocess.describe()} (from {source})")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress, self._task = None, None
+
+    def _on_progress(self, event: Mapping[str, Any]) -> None:
+        if self.quiet:
+            return
+        if not self.rich.is_terminal:
+            self._tell_slowly(event)
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.rich,
+                transient=True,
+            )
+            self._progress.start()
+        note = f"loss {event['loss']:.3f}  {event['rate']:.0f} img/s" if "loss" in event else ""
+        if self._task is None or self._task[0] != event["what"]:
+            if self._task is not None:
+                self._progress.remove_task(self._task[1])
+            self._task = event["what"], self._progress.add_task(event["what"], total=event["total"], note=note)
+        self._progress.update(self._task[1], completed=event["done"], note=note)
+
+    def _tell_slowly(self, event: Mapping[str, Any]) -> None:
+        # Epochs print their own line; this is for epochs and measurements so long that a log would look dead.
+        if time.monotonic() - self._told > 30:
+            self._told = time.monotonic()
+            # What comes in through a pipe has no known end.
+            total = "" if event["total"] is None else f"/{event['total']}"
+            self.say(f"  {event['what']}: {event['done']}{total}")
+
+    def _on_start(self, event: Mapping[str, Any]) -> None:
+        counts = ", ".join(f"{name} {count:,}" for name, count in event["num_images"].items())
+        classes = event["classes"]
+        names = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+        self.say(f"model: {event['model']}, weights {event['weights']}, on {event['device']}")
+        self.say(f"data: {event['uri']}, {len(classes)} classes ({names}); {counts}")
+        self.say(f"select on {event['select']}, report on {event['report']}")
+        for note in event["notes"]:
+            self.say(f"note: {note}")
+
+    def _on_begin(self, event: Mapping[str, Any]) -> None:
+        self.say(event["text"])
+
+    def _on_plan(self, event: Mapping[str, Any]) -> None:
+        crops = {"random": "random crops", "resize": "resized random crops", "pad": "padded random crops"}
+        crops["center"] = "the test-time crop"
+        self.say(f"stage {event['stage']}: {event['text']}")
+        if event.get("solver") == "cached":
+            self.say(f"  solved on cached features at {event['size']} px")
+        else:
+            self.say(f"  train on {crops[event['crop']]} at {event['size']} px, {event['total_steps']:,} steps")
+        self.say(f"  test at {event['preprocess']}")
+
+    def _on_train(self, event: Mapping[str, Any]) -> None:
+        self._last_train = event
+        self._told = time.monotonic()
+        if self.verbose:
+            self.say(f"  step {event['step']} loss {event['loss']:.4f} lr {event['lr']:.2e}")
+
+    def _on_epoch(self, event: Mapping[str, Any]) -> None:
+        wait = event.get("data_wait_ratio", 0.0)
+        self.say(
+            f"  {event['stage']} epoch {event['epoch']:g}  FPS {event['fps']:.1f} img/s  "
+            f"{event['seconds']:.1f} s, {100 * wait:.0f} % of it waiting for pictures"
+        )
+
+    def _on_warning(self, event: Mapping[str, Any]) -> None:
+        self.warn(event["text"])
+
+    def _on_eval(self, event: Mapping[str, Any]) -> None:
+        result = event["results"][0]
+        train = self._last_train
+        speed = f"loss {train['loss']:.3f}  {train['images_per_second']:.0f} img/s  " if train else ""
+        self.say(
+            f"  {event['stage']} epoch {event['epoch']:g}  {speed}"
+            f"{event['split']} top-1 {result['top1']:.2f} % at {result['size']} px ({event['weights']})"
+        )
+
+    def _on_stage_done(self, event: Mapping[str, Any]) -> None:
+        wait = event.get("data_wait_ratio", 0.0)
+        if wait > _LONG_WAIT:
+            self.say(
+                f"  {100 * wait:.0f} % of stage {event['stage']} went to waiting for pictures: raise --data.workers; "
+                "at the number of cores, store them smaller, or on a faster disk"
+            )
+
+    def _on_kept(self, event: Mapping[str, Any]) -> None:
+        self.say(f"  kept epoch {event['epoch']:g} ({event['why']}: {event['top1']:.2f} %)")
+
+    def _on_note(self, event: Mapping[str, Any]) -> None:
+        self.say(f"note: {event['text']}")
+
+    def _on_cell(self, event: Mapping[str, Any]) -> None:
+        self.say(
+            f"cell {event['done']} of {event['total']}: trained at {event['train_size']} px, {event['arm']} at "
+            f"{event['test_size']} px, seed {event['seed']}: top-1 {event['top1']:.2f} %, {event['seconds']:.1f} s"
+        )
+
+    def _on_bad_images(self, event: Mapping[str, Any]) -> None:
+        num = counted(event["num_bad_images"], "picture")
+        self.warn(f"{num} left out because they cannot be read, last {event['paths'][-1]}")
+
+    def _on_chosen(self, event: Mapping[str, Any]) -> None:
+        self.say(f"test size {event['size']} px: {event['why']} (on {event['split']}, n = {event['num_images']:,})")
+
+    def _on_sweep(self, event: Mapping[str, Any]) -> None:
+        if self.quiet:
+            return
+        title = f"{event['label']}: accuracy against size on {event['split']}, n = {event['num_images']:,}"
+        self.table(title, *results_table(event["results"]))
+
+    def _on_comparison(self, event: Mapping[str, Any]) -> None:
+        title = f"result on {event['split']}, n = {event['num_images']:,}"
+        labels = [row["label"] for row in event["rows"]]
+        self.table(title, *results_table(event["rows"], labels))
+        if event["paired"]:
+            self.rich.print(paired_sentence(event["paired"]), markup=False)
+
+
+def results_table(
+    results: Sequence[Mapping[str, Any]], labels: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows for a list of results, with a column of labels when given."""
+    with_top5 = any(r["top5"] is not None for r in results)
+    header = ["", "size"] if labels else ["size"]
+    header += ["top-1 %", "95 % interval", *(["top-5 %"] if with_top5 else []), "loss", "ECE", "GMACs", "img/s"]
+    rows = []
+    for i, r in enumerate(results):
+        low, high = r["top1_ci95"]
+        row = [labels[i], str(r["size"])] if labels else [str(r["size"])]
+        row += [f"{r['top1']:.2f}", f"{low:.1f} to {high:.1f}"]
+        row += [f"{r['top5']:.2f}" if r["top5"] is not None else "-"] if with_top5 else []
+        row += [f"{r['loss']:.3f}", f"{r['ece']:.3f}", f"{r['gmacs']:.3f}", f"{r['images_per_second']:.0f}"]
+        rows.append(row)
+    return header, rows
+
+
+def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
+    """Return title, header and rows of a study: mean and standard deviation over seeds."""
+    seeds = ", ".join(map(str, study.seeds))
+    title = f"{study.split}, n = {study.num_images:,} pictures, {len(study.seeds)} seeds ({seeds})"
+    rows = [
+        [
+            row.label,
+            "/".join(map(str, row.sizes)),
+            f"{row.mean:.2f} +- {row.std:.2f}",
+            f"{row.gmacs:.3f}",
+            f"{row.train_seconds / 60:.1f}",
+        ]
+        for row in study.rows
+    ]
+    for what, d, digits in (("points of top-1", study.top1, 2), ("nats of loss", study.loss, 3)):
+        if d is not None:
+            low, high = d.ci95
+            verdict = " (not distinguishable)" if low <= 0 <= high else ""
+            title += (
+                f"\nfixed minus before: {d.mean:+.{digits}f} +- {d.std:.{digits}f} {what} over seeds, "
+                f"95 % interval over pictures {low:+.{digits}f} to {high:+.{digits}f}{verdict}"
+            )
+    return title, ["", "size", "top-1 %", "GMACs", "minutes"], rows
+
+
+def paired_sentence(paired: Mapping[str, Any]) -> str:
+    """Return the headline: fixed minus before on the same pictures, and whether the interval contains 0."""
+    low, high = paired["ci95"]
+    text = (
+        f"fixed minus before: {paired['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
+        f"(better on {paired['num_better']} pictures, worse on {paired['num_worse']}, p = {paired['p_value']:.3f})"
+    )
+    return text + (": not distinguishable" if low <= 0 <= high or paired["p_value"] >= 0.05 else "")

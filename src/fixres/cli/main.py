@@ -1,0 +1,158 @@
+"""The command line: finds the command, and turns errors into exit codes.
+
+Nothing heavy is imported here: a command's module is imported when the command is known.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, did_you_mean, printable, started_rank
+from fixres.runtime.slurm_env import adopt_slurm
+
+EXIT_INTERRUPTED = 130
+_EXIT_BROKEN_PIPE = 141
+_FIRST_WORD_SECONDS = 3.0
+_PARALLEL = ("train", "fix", "eval", "extract", "study")
+"""Commands that run on several processes."""
+
+
+class Command(NamedTuple):
+    """Where a command lives (`module:function`, called with its words) and its line of help."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": Command("fixres.cli.commands.train:demo", "the whole method on real photographs, in minutes"),
+    "train": Command("fixres.cli.commands.train:train", "train a recipe: small first, then the fix"),
+    "fix": Command("fixres.cli.commands.fix:fix", "adapt the end of a trained network to a larger size"),
+    "eval": Command("fixres.cli.commands.eval:eval", "accuracy of a checkpoint at any sizes"),
+    "advise": Command("fixres.cli.commands.advise:advise", "which size to test and to fix at, and why"),
+    "predict": Command("fixres.cli.commands.predict:predict", "classify pictures"),
+    "extract": Command(
+        "fixres.cli.commands.extract:extract", "embeddings and probabilities of every picture as NumPy files"
+    ),
+    "score": Command("fixres.cli.commands.extract:score", "accuracy from such files, without PyTorch"),
+    "study": Command(
+        "fixres.cli.commands.study:study", "one recipe over several seeds: mean, spread, paired difference"
+    ),
+    "slurm": Command(
+        "fixres.cli.commands.slurm:slurm", "a recipe as a job for a cluster, which goes on after its time limit"
+    ),
+    "export": Command("fixres.cli.commands.export:export", "one file for other programs: ONNX, torch.export, OpenVINO"),
+    "serve": Command("fixres.cli.commands.serve:serve", "predictions over HTTP, and a page to see the effect of size"),
+    "report": Command("fixres.cli.commands.report:report", "one HTML page about one or more runs"),
+    "models": Command("fixres.cli.commands.models:models", "list architectures: parameters, GMACs, sizes, last norm"),
+    "import": Command("fixres.cli.commands.weights:import_", "any checkpoint to a model folder, strictly and safely"),
+    "average": Command("fixres.cli.commands.weights:average", "one network with the mean of several's weights"),
+    "data": Command("fixres.cli.commands.data:data", "check, describe, draw, split, pack and prepare collections"),
+    "fetch": Command("fixres.cli.commands.weights:fetch", "download released weights, with resume and checksum"),
+    "recipes": Command("fixres.cli.main:recipes", "the shipped recipes by system and table, or one of them"),
+    "plan": Command("fixres.cli.commands.plan:plan", "what recipes cost, before they run: steps, GMACs, memory, hours"),
+    "tables": Command(
+        "fixres.cli.commands.plan:tables", "the published tables, ours beside theirs, from finished runs"
+    ),
+    "bench": Command(
+        "fixres.cli.commands.bench:bench", "speed of reading, training and evaluating, beside torchvision and timm"
+    ),
+    "doctor": Command("fixres.cli.commands.doctor:doctor", "what this machine has, and what it lacks"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 2 the user's mistake, 75 stopped and saved, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+    except UserError as error:
+        _complain(error)
+        return EXIT_USER_ERROR
+    except Stopped:
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        print("fixres: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_BROKEN_PIPE
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    else:
+        return code
+
+
+def _complain(error: UserError) -> None:
+    """Print a message for people; of several processes the first has the word, since most mistakes are everyone's."""
+    rank = started_rank()
+    if rank:
+        # When the first process ends, what started them ends the others before they repeat it.
+        time.sleep(_FIRST_WORD_SECONDS)
+    who = f"fixres (process {rank})" if rank else "fixres"
+    print(f"{who}: {printable(str(error))}", file=sys.stderr)
+
+
+def help_text() -> str:
+    """Return what `fixres --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fixres COMMAND [...]",
+            "",
+            "Train small, measure accuracy against size, fix at the best size, ship.",
+            "",
+            *lines,
+            "",
+            "'fixres COMMAND --help' explains a command; 'fixres --version' prints the version.",
+        ]
+    )
+
+
+def recipes(words: Sequence[str]) -> int:
+    """List the shipped recipes; print one; or copy one with --out."""
+    from fixres.cli.parse import parse_flags
+    from fixres.cli.recipe_reference import RecipesFlags, copy_recipe, printed_recipe, recipe_list
+
+    flags = parse_flags(words, RecipesFlags, "fixres recipes", "List the shipped recipes, or print one.")
+    if flags.out is not None:
+        copy_recipe(flags.name, flags.out)
+        print(f"written: {flags.out}", file=sys.stderr)
+    elif listed := recipe_list(flags.name):
+        print(listed, end="")
+    else:
+        print(printed_recipe(flags.name, full=flags.full), end="")
+    return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    if words[0] in ("-V", "--version"):
+        import fixres
+
+        print(f"fixres {fixres.__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS) or f"\n  commands: {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command '{name}'{hint}")
+    if name in _PARALLEL:
+        # Before the command's module imports PyTorch and Accelerate, which look for the rank.
+        adopt_slurm()
+    elif "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"'{name}' runs on one process\n  these run on several: {', '.join(_PARALLEL)}")
+    module, _, function = COMMANDS[name].target.partition(":")
+    run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
+    return run(rest) or 0

@@ -1,0 +1,292 @@
+"""Filling in what a recipe file leaves out.
+
+A stage takes what it does not say itself from the sections `optim`, `schedule`, `ema` and `augment`. `TRAIN` and `FIX`
+say from where; everything else here follows from these two tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fixres.config.recipe import Recipe, Section, Stage
+
+FIX_LR_RATIO = 1 / 20
+OPTIMIZERS: dict[str, dict[str, float]] = {
+    "sgd": {},
+    "nesterov": {},
+    "adamw": {"lr": 0.001},
+    "lamb": {"lr": 0.005, "eps": 1e-6},
+    "lion": {"lr": 0.0001, "beta2": 0.99},
+    "muon": {"lr": 0.001, "momentum": 0.95, "beta2": 0.95, "eps": 1e-7},
+}
+"""Defaults of `optim` that go with an optimizer."""
+LR_RULES = {"linear256": 256, "fixres": 64}
+"""The batch at which the learning rate is base_lr. Goyal et al. 2017; FixRes: 8 x base_lr x batch / 512."""
+
+
+@dataclass(frozen=True)
+class From:
+    """A default taken from another key of the recipe, times `ratio`."""
+
+    key: str
+    ratio: float = 1.0
+
+
+TRAIN: dict[str, Any] = {
+    "enabled": True,
+    "size": 224,
+    "epochs": 30,
+    "batch_size": 64,
+    "sizes": (),
+    "size_schedule": "step",
+    "size_epochs": (),
+    "size_multiple": 32,
+    "size_weights": (),
+    "batch_rule": "constant",
+    "batch_sizes": (),
+    "batch_lr": "linear",
+    "patience": 0,
+    "moves": "all",
+    "crop": From("augment.crop"),
+    "crop_scale": From("augment.crop_scale"),
+    "crop_aspect": From("augment.crop_aspect"),
+    "interpolation": From("augment.interpolation"),
+    "augment": From("augment.policy"),
+    "vertical_flip": From("augment.vertical_flip"),
+    "rotation": From("augment.rotation"),
+    "erasing": From("augment.erasing"),
+    "randaugment_ops": From("augment.randaugment_ops"),
+    "randaugment_magnitude": From("augment.randaugment_magnitude"),
+    "sampler": From("data.sampler"),
+    "repeats": 1,
+    "epoch_samples": 1.0,
+    "lr": From("optim.lr"),
+    "base_lr": From("optim.base_lr"),
+    "lr_rule": From("optim.lr_rule"),
+    "schedule": From("schedule.name"),
+    "warmup_epochs": From("schedule.warmup_epochs"),
+    "warmup_shape": From("schedule.warmup_shape"),
+    "min_lr": From("schedule.min_lr"),
+    "cycles": From("schedule.cycles"),
+    "cycle_decay": From("schedule.cycle_decay"),
+    "decay_epochs": From("schedule.decay_epochs"),
+    "decay_factor": From("schedule.decay_factor"),
+    "lr_points": From("schedule.points"),
+    "lr_update": From("schedule.update"),
+    "weight_decay": From("optim.weight_decay"),
+    "freeze": (),
+    "loss": From("loss.name"),
+    "loss_gamma": From("loss.gamma"),
+    "loss_threshold": From("loss.threshold"),
+    "label_smoothing": From("augment.label_smoothing"),
+    "teacher": From("distill.teacher"),
+    "distill_alpha": From("distill.alpha"),
+    "distill_temperature": From("distill.temperature"),
+    "mixup": From("augment.mixup"),
+    "cutmix": From("augment.cutmix"),
+    "ema": From("ema.enabled"),
+    "solver": "sgd",
+    "views": 2,
+    "cache_gib": 2.0,
+    "start_from": "ema",
+}
+
+FIX: dict[str, Any] = {
+    **TRAIN,
+    "size": "auto",
+    "epochs": 10,
+    "batch_size": From("train.batch_size"),
+    "moves": "auto",
+    "crop": "center",
+    "interpolation": "test",
+    "augment": "v1",
+    "vertical_flip": 0.0,
+    "rotation": (0.0, 0.0),
+    "erasing": 0.0,
+    "lr": From("optim.lr", FIX_LR_RATIO),
+    "base_lr": From("optim.base_lr", FIX_LR_RATIO),
+    "warmup_epochs": 0.0,
+    "teacher": "",
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "ema": False,
+}
+
+
+CACHED_MOVES = ("auto", "head", "head+stats", "stats")
+"""What the cached solver can move."""
+CACHED_KEYS = {"enabled", "size", "moves", "label_smoothing", "solver", "views", "cache_gib", "start_from"}
+"""What the cached solver reads of a stage. A fix that says more, such as its epochs, is solved by sgd."""
+CACHED_NEEDS: dict[str, Any] = {"loss": "ce", "teacher": "", "sizes": ()}
+"""What a stage must not say otherwise for the cached solver: it would solve another problem."""
+_WITHOUT_FLIP = ("none", "v1", "trivial")
+"""Training policies without a mirror image, which a fix must then not show either."""
+
+
+def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the recipe mapping `raw` in which every stage is filled in.
+
+    Values of a wrong type are left for the validation to report. With `stages`, `train` and `fix` become the first
+    and the last of them. `fix.enabled` is true when any other key of `fix` is given.
+    """
+    filled = {key: value for key, value in raw.items() if value is not None or key not in Recipe.model_fields}
+    optim = filled.get("optim")
+    if isinstance(optim, Mapping):
+        filled["optim"] = {**_optimizer_defaults(optim), **optim}
+    stages = filled.get("stages")
+    if isinstance(stages, list) and stages:
+        filled["stages"] = _complete_list(stages, filled)
+        filled["train"], filled["fix"] = filled["stages"][0], filled["stages"][-1]
+    else:
+        filled["train"] = _complete_stage(filled.get("train", {}), TRAIN, filled, {})
+        filled["fix"] = fix = filled.get("fix", {})
+        if isinstance(fix, Mapping):
+            filled["fix"] = _complete_stage({"enabled": bool(fix), **fix}, FIX, filled, filled["train"])
+    if isinstance(optim, Mapping) and _is_number(optim.get("base_lr")):
+        filled["optim"] = {**filled["optim"], **_lr_by_rule(optim, filled["train"])}
+    return filled
+
+
+def _optimizer_defaults(optim: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the defaults of the optimizer that is named, without its lr where base_lr is given."""
+    name = optim.get("name")
+    defaults = OPTIMIZERS.get(name, {}) if isinstance(name, str) else {}
+    return {key: value for key, value in defaults.items() if key != "lr" or not optim.get("base_lr")}
+
+
+def learning_rate_of(base_lr: float, rule: str, batch_size: int) -> float:
+    """Return the learning rate of a batch by `rule`, to ten digits so that 0.1 x 512 / 256 is written 0.2."""
+    return float(f"{base_lr * batch_size / LR_RULES[rule]:.10g}")
+
+
+def _lr_by_rule(settings: Mapping[str, Any], first: Any) -> dict[str, Any]:
+    """Return lr and lr_rule of `optim`, a mapping with a base_lr, at the batch of the first stage."""
+    rule = settings.get("lr_rule", "linear256")
+    batch = first.get("batch_size") if isinstance(first, Mapping) else None
+    found = {"lr_rule": rule, **settings}
+    if settings["base_lr"] > 0 and _is_rule(rule) and isinstance(batch, int):
+        found = {"lr": learning_rate_of(settings["base_lr"], rule, batch), **found}
+    return {key: found[key] for key in ("lr", "lr_rule") if key in found}
+
+
+def _is_rule(rule: Any) -> bool:
+    return isinstance(rule, str) and rule in LR_RULES
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def stage_defaults(index: int, stage: Any) -> dict[str, Any]:
+    """Return the table that fills entry `index` of `stages`: a later stage that moves only a part is a fix."""
+    moves = stage.get("moves", "all") if isinstance(stage, Mapping) else "all"
+    return TRAIN if index == 0 or moves == "all" else FIX
+
+
+def source_key(key: str, stage: Mapping[str, Any] | None = None) -> str:
+    """Return the top-level key that fills the stage key `key` (`train.lr` -> `optim.lr`), or `key` itself."""
+    head, _, name = key.rpartition(".")
+    if head == "train" or head == "fix" or head.startswith("stages."):
+        index = 0 if head == "train" else 1 if head == "fix" else int(head.rpartition(".")[2])
+        table = FIX if head == "fix" else stage_defaults(index, stage)
+        default = table.get(name)
+        if isinstance(default, From):
+            return default.key
+    return key
+
+
+def named_stages(recipe: Recipe) -> Iterator[tuple[str, Stage]]:
+    """Yield every stage of `recipe`, enabled or not, under the name its keys have: `train`, `fix` or `stages.N`."""
+    if recipe.stages:
+        yield from ((f"stages.{index}", stage) for index, stage in enumerate(recipe.stages))
+    else:
+        yield "train", recipe.train
+        yield "fix", recipe.fix
+
+
+def _complete_list(stages: list[Any], raw: Mapping[str, Any]) -> list[Any]:
+    first = _complete_stage(stages[0], TRAIN, raw, {})
+    rest = [_complete_stage(stage, stage_defaults(i, stage), raw, first) for i, stage in enumerate(stages[1:], 1)]
+    return [first, *rest]
+
+
+def _complete_stage(stage: Any, table: Mapping[str, Any], raw: Mapping[str, Any], train: Any) -> Any:
+    if stage is None:
+        stage = {}
+    if not isinstance(stage, Mapping):
+        return stage
+    filled = {name: _default(default, raw, train) for name, default in table.items()}
+    filled.update(stage)
+    if table is FIX:
+        filled = {**filled, **_solver_defaults(stage, filled, raw)}
+    if "warmup_epochs" not in stage and not _is_given(raw, "schedule.warmup_epochs"):
+        # One epoch is a sensible warm-up only for stages that are longer than two.
+        epochs = filled["epochs"]
+        if filled["schedule"] == "points":
+            filled["warmup_epochs"] = 0.0
+        elif isinstance(epochs, int):
+            filled["warmup_epochs"] = min(filled["warmup_epochs"], epochs / 2)
+    return {**filled, **_complete_lr(stage, filled, raw)}
+
+
+def _complete_lr(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return lr, base_lr and lr_rule of a stage, where they do not follow from the tables alone.
+
+    What the stage says itself wins over `optim`. Where one place gives both lr and base_lr, both are kept, and
+    `problems` compares them: a completed recipe has both, and has to be read back.
+    """
+    if "lr" in stage and "base_lr" not in stage:
+        return {"base_lr": 0.0, "lr_rule": stage.get("lr_rule", "none")}
+    base, rule, batch = filled["base_lr"], filled["lr_rule"], filled["batch_size"]
+    if not _is_number(base) or base <= 0 or not isinstance(batch, int):
+        return {}
+    if "lr_rule" not in stage and not _is_given(raw, "optim.lr_rule"):
+        rule = "linear256"
+    gives_both = "lr" in stage if "base_lr" in stage else _is_given(raw, "optim.lr")
+    if gives_both or not _is_rule(rule):
+        return {"lr_rule": rule}
+    return {"lr_rule": rule, "lr": learning_rate_of(base, rule, batch)}
+
+
+def _solver_defaults(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return solver and views of a fix where it does not say them itself."""
+    found: dict[str, Any] = {}
+    if "solver" not in stage:
+        is_cached = filled["moves"] == "stats" or (filled["moves"] in CACHED_MOVES and not set(stage) - CACHED_KEYS)
+        # Whether the network's head suits the cached solver is known once there is a network.
+        found["solver"] = "auto" if is_cached else "sgd"
+    if "views" not in stage:
+        policy = raw["augment"]["policy"] if _is_given(raw, "augment.policy") else _section_default("augment", "policy")
+        found["views"] = 1 if policy in _WITHOUT_FLIP else FIX["views"]
+    return found
+
+
+def _default(default: Any, raw: Mapping[str, Any], train: Any) -> Any:
+    if not isinstance(default, From):
+        return default
+    section, name = default.key.split(".")
+    if section == "train":
+        return train.get(name, TRAIN[name]) if isinstance(train, Mapping) else TRAIN[name]
+    value = raw[section][name] if _is_given(raw, default.key) else _section_default(section, name)
+    optim = raw.get("optim")
+    name = optim.get("name", "sgd") if isinstance(optim, Mapping) else "sgd"
+    if name not in ("sgd", "nesterov"):
+        # The ratio is that of SGD in FixRes; the steps of Adam do not shrink with the gradients of a trained network.
+        return value
+    if default.ratio != 1 and isinstance(value, int | float):
+        return float(f"{value * default.ratio:.10g}")
+    return value
+
+
+def _section_default(section: str, name: str) -> Any:
+    defaults: Section = Recipe.model_fields[section].default
+    value = getattr(defaults, name)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_given(raw: Mapping[str, Any], key: str) -> bool:
+    section, name = key.split(".")
+    values = raw.get(section)
+    return isinstance(values, Mapping) and name in values

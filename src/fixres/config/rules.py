@@ -1,0 +1,248 @@
+"""The combinations of settings that cannot work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from fixres.config.defaults import CACHED_MOVES, CACHED_NEEDS, LR_RULES, TRAIN, From, learning_rate_of, named_stages
+from fixres.config.recipe import Recipe, Stage
+
+MANY_TIMES = 20
+"""Up to here a whole number of samples was probably meant as a multiple of the split."""
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cycles": ("schedule", ("restarts",)),
+    "cycle_decay": ("schedule", ("restarts",)),
+    "decay_epochs": ("schedule", ("step",)),
+    "decay_factor": ("schedule", ("step",)),
+    "lr_points": ("schedule", ("points",)),
+    "loss_gamma": ("loss", ("focal",)),
+    "loss_threshold": ("loss", ("bce",)),
+    "size_epochs": ("size_schedule", ("step", "progressive")),
+    "size_multiple": ("size_schedule", ("progressive",)),
+    "size_weights": ("size_schedule", ("random",)),
+}
+"""Stage keys without effect, unless another key has one of these values."""
+OF_SIZES = ("size_schedule", "size_epochs", "size_multiple", "size_weights", "batch_rule", "batch_sizes")
+
+
+class Problem(NamedTuple):
+    """A combination of settings that cannot work: the key to change, and why."""
+
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
+
+def problems(recipe: Recipe, require_data: bool = False) -> list[Problem]:
+    """Return every impossible combination in `recipe`, in the order of its keys; empty when it can run.
+
+    `require_data` makes an empty `data.uri` one of them.
+    """
+    found: list[Problem] = []
+    if require_data and not recipe.data.uri:
+        found.append(
+            Problem("data.uri", "no data; give a folder of pictures: --data.uri DIR, or data: {uri: DIR} in the recipe")
+        )
+    if recipe.model.std != "model" and min(recipe.model.std) <= 0:
+        found.append(Problem("model.std", "pixels are divided by it, so every value must be above 0"))
+    for key, statistic in (("model.mean", recipe.model.mean), ("model.std", recipe.model.std)):
+        if statistic != "model" and max(statistic) > 1:
+            found.append(Problem(key, "pixels are in [0, 1] here; divide values meant for 0 to 255 by 255"))
+    stages = list(named_stages(recipe))
+    if not any(stage.enabled for _, stage in stages):
+        found.append(Problem(f"{stages[0][0]}.enabled", "no stage is enabled, so there is nothing to run"))
+    first = next(((name, stage) for name, stage in stages if stage.enabled), None)
+    if first is not None and first[1].moves != "all" and recipe.model.weights == "none":
+        found.append(
+            Problem(
+                f"{first[0]}.moves",
+                f"'{first[1].moves}' would leave most of a random network as it is;"
+                " give model.weights (for example pretrained) or moves all",
+            )
+        )
+    for name, stage in stages:
+        if stage.enabled:
+            found.extend(_stage_problems(name, stage, recipe))
+    found.extend(_whole_problems(recipe))
+    return found
+
+
+def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
+    is_fix = name == "fix" or (name not in ("train", "stages.0") and stage.moves != "all")
+    if stage.size == "auto" and not is_fix:
+        yield Problem(f"{name}.size", "auto is for a fix stage; give a number of pixels")
+    low, high = stage.crop_scale
+    if low == 0 or low > high:
+        yield Problem(f"{name}.crop_scale", f"[{low:g}, {high:g}] is no range of areas; use 0 < low <= high <= 1")
+    for key, what in (("crop_aspect", "aspects"), ("rotation", "degrees")):
+        low, high = getattr(stage, key)
+        if low > high:
+            yield Problem(f"{name}.{key}", f"[{low:g}, {high:g}] is no range of {what}; the first must not be larger")
+    yield from _sampling_problems(name, stage, recipe)
+    yield from _rate_problems(name, stage)
+    yield from _schedule_problems(name, stage)
+    yield from _size_problems(name, stage)
+    yield from _loss_problems(name, stage, recipe)
+    yield from _solver_problems(name, stage)
+    if stage.warmup_epochs >= stage.epochs:
+        yield Problem(
+            f"{name}.warmup_epochs",
+            f"a warm-up of {stage.warmup_epochs:g} epochs leaves nothing of the stage's {stage.epochs};"
+            f" use less than {name}.epochs",
+        )
+    if stage.batch_size % 2 and (stage.mixup > 0 or stage.cutmix > 0):
+        mixing = "mixup" if stage.mixup > 0 else "cutmix"
+        yield Problem(f"{name}.batch_size", f"{mixing} pairs pictures and needs an even batch, not {stage.batch_size}")
+
+
+def _sampling_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
+    samples = stage.epoch_samples
+    if isinstance(samples, int) and samples < stage.batch_size:
+        hint = f"; a multiple of the split has a point: {samples}.0" if samples <= MANY_TIMES else ""
+        yield Problem(f"{name}.epoch_samples", f"{samples} pictures do not fill one batch of {stage.batch_size}{hint}")
+    if stage.sampler == "balanced" and recipe.data.class_weights == "auto":
+        yield Problem(
+            "data.class_weights",
+            f"auto counts rarity twice: {name}.sampler balanced shows every class equally often already;"
+            " use class_weights none, or sampler shuffle",
+        )
+    if stage.sampler == "compat" and not 0 <= recipe.seed < 2**32:
+        yield Problem("seed", f"sampler compat needs a seed that numpy takes, 0 to 2^32 - 1, not {recipe.seed}")
+
+
+def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
+    yield from _unused(recipe)
+    if recipe.runtime.device == "cpu" and recipe.runtime.precision == "fp16":
+        yield Problem("runtime.precision", "fp16 does not train on a CPU; use auto, fp32 or bf16")
+    default = type(recipe.evaluation).model_fields["crop_ratio"].default
+    if recipe.evaluation.resize in ("squash", "pad") and recipe.evaluation.crop_ratio != default:
+        yield Problem(
+            "evaluation.crop_ratio",
+            f"{recipe.evaluation.crop_ratio:g} has no effect: resize {recipe.evaluation.resize} does not crop;"
+            " leave it out, or use resize shorter",
+        )
+
+
+def _rate_problems(name: str, stage: Stage) -> Iterable[Problem]:
+    rule, base = stage.lr_rule, stage.base_lr
+    if base > 0 and rule == "none":
+        yield Problem(
+            f"{name}.lr_rule", f"none does not use base_lr {base:g}; use linear256 or fixres, or leave base_lr out"
+        )
+    elif base == 0 and rule != "none":
+        yield Problem(f"{name}.lr_rule", f"{rule} multiplies base_lr, which is not given; give it in place of lr")
+    elif rule != "none":
+        by_rule = learning_rate_of(base, rule, stage.batch_size)
+        if not math.isclose(stage.lr, by_rule, rel_tol=1e-9):
+            yield Problem(
+                f"{name}.lr",
+                f"lr {stage.lr:g} and base_lr {base:g} are both given and differ: {rule} makes"
+                f" {base:g} x {stage.batch_size} / {LR_RULES[rule]} = {by_rule:g}; leave one of them out",
+            )
+    if stage.schedule in ("cosine", "restarts") and stage.min_lr > stage.lr:
+        yield Problem(f"{name}.min_lr", f"{stage.min_lr:g} is above {name}.lr {stage.lr:g}, so the cosine would rise")
+
+
+def _schedule_problems(name: str, stage: Stage) -> Iterable[Problem]:
+    points = stage.lr_points
+    if stage.schedule != "points":
+        return
+    if not points:
+        yield Problem(f"{name}.lr_points", "schedule points needs [epoch, factor] pairs, such as [[0, 0.1], [5, 1]]")
+        return
+    if any(first[0] >= second[0] for first, second in pairwise(points)):
+        yield Problem(f"{name}.lr_points", "the epochs of the points must rise")
+    elif points[-1][0] > stage.epochs:
+        yield Problem(
+            f"{name}.lr_points", f"the last point is at epoch {points[-1][0]:g}, the stage ends at {stage.epochs}"
+        )
+    if max(factor for _, factor in points) == 0:
+        yield Problem(f"{name}.lr_points", "every factor is 0, so nothing would be learned")
+    if stage.warmup_epochs > 0:
+        yield Problem(f"{name}.warmup_epochs", "schedule points holds its own warm-up; use 0, or leave it out")
+
+
+def _size_problems(name: str, stage: Stage) -> Iterator[Problem]:
+    sizes, epochs = stage.sizes, stage.size_epochs
+    if not sizes:
+        return
+    num = f"{len(sizes)} sizes"
+    if stage.size == "auto":
+        yield Problem(f"{name}.sizes", f"a stage with sizes needs a number of pixels as {name}.size, not auto")
+    if stage.size_schedule == "progressive" and len(sizes) != 2:
+        yield Problem(f"{name}.sizes", f"progressive goes from a first to a last size; give two, not {len(sizes)}")
+    if stage.size_schedule == "step" and epochs and (len(epochs) != len(sizes) or epochs[0] != 0):
+        yield Problem(f"{name}.size_epochs", f"step needs one epoch for each of {num}, the first 0")
+    elif stage.size_schedule == "progressive" and epochs and len(epochs) != 2:
+        yield Problem(f"{name}.size_epochs", f"progressive needs [start, end], not {len(epochs)} epochs")
+    elif any(first >= second for first, second in pairwise(epochs)):
+        yield Problem(f"{name}.size_epochs", "the epochs must rise")
+    elif epochs and epochs[-1] >= stage.epochs:
+        yield Problem(f"{name}.size_epochs", f"epoch {epochs[-1]:g} never comes: the stage has {stage.epochs}")
+    elif stage.size_schedule == "step" and len(sizes) > stage.epochs:
+        yield Problem(f"{name}.sizes", f"{num} do not fit into {stage.epochs} epochs")
+    weights = stage.size_weights
+    if weights and (len(weights) != len(sizes) or sum(weights) == 0):
+        yield Problem(f"{name}.size_weights", f"random needs one weight for each of {num}, not all of them 0")
+    batches = stage.batch_sizes
+    if batches and (stage.size_schedule == "progressive" or len(batches) != len(sizes)):
+        yield Problem(f"{name}.batch_sizes", f"give one for each of {num}; progressive has batch_rule area instead")
+    if any(batch % 2 for batch in batches) and (stage.mixup > 0 or stage.cutmix > 0):
+        yield Problem(f"{name}.batch_sizes", "mixup and cutmix pair pictures and need even batches")
+
+
+def _loss_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]:
+    if stage.freeze and stage.moves != "all":
+        yield Problem(f"{name}.freeze", f"is for moves all; with moves {stage.moves} everything else stays already")
+    if stage.patience and recipe.evaluation.keep == "last":
+        yield Problem(
+            f"{name}.patience", "stops at the best result, which evaluation.keep last would not ship; use keep best"
+        )
+
+
+def _solver_problems(name: str, stage: Stage) -> Iterable[Problem]:
+    if stage.solver == "cached" and stage.moves not in CACHED_MOVES:
+        allowed = ", ".join(CACHED_MOVES)
+        yield Problem(f"{name}.solver", f"cached moves {allowed}, not '{stage.moves}'; use solver sgd")
+    elif stage.solver == "cached" and cached_conflict(stage):
+        yield Problem(f"{name}.solver", f"{cached_conflict(stage)}; use solver sgd")
+    if stage.solver == "sgd" and stage.moves == "stats":
+        yield Problem(f"{name}.solver", "sgd trains parameters, and moves 'stats' has none; use solver cached")
+
+
+def cached_conflict(stage: Stage) -> str:
+    """Return what the stage asks for that the cached solver does not do; empty where there is nothing."""
+    asked = [key for key, only in CACHED_NEEDS.items() if getattr(stage, key) != only]
+    if not asked or stage.moves == "stats":
+        return ""
+    value = getattr(stage, asked[0])
+    return f"the cached solver has no {asked[0]} {', '.join(map(str, value)) if isinstance(value, tuple) else value}"
+
+
+def _unused(recipe: Recipe) -> Iterable[Problem]:
+    """Find settings that no stage uses, though one of them has them otherwise than by default."""
+    enabled = [(name, stage) for name, stage in named_stages(recipe) if stage.enabled]
+    for key, (other, values) in NEEDS.items():
+        if not any(getattr(stage, other) in values for _, stage in enabled):
+            for name, stage in enabled:
+                if getattr(stage, key) != _default(key):
+                    yield Problem(f"{name}.{key}", f"has no effect: {name}.{other} is {getattr(stage, other)},"
+                                  f" and only {' and '.join(values)} takes it")  # fmt: skip
+                    break
+    for name, stage in enabled:
+        changed = [key for key in OF_SIZES if getattr(stage, key) != _default(key)]
+        if changed and not stage.sizes:
+            yield Problem(f"{name}.{changed[0]}", f"has no effect without {name}.sizes")
+
+
+def _default(key: str) -> object:
+    default = TRAIN[key]
+    if not isinstance(default, From):
+        return default
+    section, _, name = default.key.partition(".")
+    return getattr(Recipe.model_fields[section].default, name)

@@ -1,0 +1,261 @@
+"""Order, seeds and splits as pure functions of named coordinates.
+
+Everything is derived from one 64-bit hash, so a result depends on neither the platform, the library versions nor the
+number of processes that share the work. The hash is splitmix64 (Steele, Lea, Flood 2014).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fixres.config.recipe import Sampler
+
+Indices = npt.NDArray[np.int64]
+
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_DRAWS = 3
+"""Last coordinate of `draws`, so that they have nothing to do with the order of the same epoch."""
+_PIECE = 1 << 16
+
+
+def _mix(value: int) -> int:
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK
+    return value ^ (value >> 31)
+
+
+def _hash(*coordinates: int) -> int:
+    """Return a 64-bit hash in which the place of every coordinate matters."""
+    state = 0
+    for coordinate in coordinates:
+        state = _mix(((state ^ (coordinate & _MASK)) + _GAMMA) & _MASK)
+    return state
+
+
+def _keys(num: int, base: int) -> npt.NDArray[np.uint64]:
+    """Return `num` distinct 64-bit keys: outputs base + 1 ... base + num of the splitmix64 sequence."""
+    keys = np.arange(1, num + 1, dtype=np.uint64)
+    # In pieces: of ten million keys at once, what lies in between would take four times their memory.
+    for start in range(0, num, _PIECE):
+        piece = slice(start, start + _PIECE)
+        with np.errstate(over="ignore"):
+            keys[piece] = _mix_all(np.uint64(base) + keys[piece] * np.uint64(_GAMMA))
+    return keys
+
+
+def _mix_all(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return `_mix` of every value; the caller lets numpy overflow."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(_MIX_1)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(_MIX_2)
+    return values ^ (values >> np.uint64(31))
+
+
+def sample_seed(seed: int, stage: int, epoch: int, index: int, copy: int) -> int:
+    """Return the augmentation seed in [0, 2**63) of one sample.
+
+    `copy` counts earlier occurrences of the same index in the epoch, so repeated pictures are augmented differently.
+    """
+    return _hash(seed, stage, epoch, index, copy) >> 1
+
+
+def draws(num: int, *coordinates: int) -> npt.NDArray[np.float64]:
+    """Return `num` numbers in [0, 1), float64, that follow from the coordinates alone."""
+    return (_keys(num, _hash(*coordinates, _DRAWS)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def sample_draws(
+    num: int, seed: int, stage: int, epoch: int, indices: Indices, copies: Indices
+) -> npt.NDArray[np.float64]:
+    """Return `num` numbers in [0, 1) for each of a batch of samples, float64 `[B, num]`.
+
+    Row i follows from (seed, stage, epoch, indices[i], copies[i]) alone: the draws of `sample_seed`'s coordinates.
+    """
+    with np.errstate(over="ignore"):
+        state = np.full(len(indices), _hash(seed, stage, epoch), dtype=np.uint64)
+        for coordinate in (indices, copies):
+            state = _mix_all((state ^ coordinate.astype(np.uint64)) + np.uint64(_GAMMA))
+        state = _mix_all(state[:, None] + np.arange(1, num + 1, dtype=np.uint64) * np.uint64(_GAMMA))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def uniforms(num: int, *coordinates: int) -> npt.NDArray[np.float64]:
+    """Return `num` numbers in [0, 1), float64 `[num]`, that depend on the coordinates alone."""
+    return (_keys(num, _hash(*coordinates)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _permutations(num_items: int, num: int, *coordinates: int) -> Indices:
+    """Return `num` places in 0 ... num_items - 1: permutations of all of them one after the other, the last one cut."""
+    cycles = -(-num // num_items) if num else 0
+    keys = _keys(cycles * num_items, _hash(*coordinates)).reshape(cycles, num_items)
+    # No two keys are equal, so any sort gives the same order; a stable one takes half as much memory again.
+    return np.argsort(keys, axis=1).astype(np.int64, copy=False).ravel()[:num]
+
+
+def epoch_order(num_images: int, seed: int, stage: int, epoch: int) -> Indices:
+    """Return the order in which an epoch visits the images: a permutation of 0 ... num_images - 1, int64."""
+    return _permutations(num_images, num_images, seed, stage, epoch)
+
+
+def num_epoch_samples(num_images: int, epoch_samples: float) -> int:
+    """Return the samples of an epoch: an int is a number of pictures, a float a multiple of `num_images`."""
+    return epoch_samples if isinstance(epoch_samples, int) else math.floor(epoch_samples * num_images + 1e-9)
+
+
+def epoch_indices(
+    labels: Indices, num_samples: int, sampler: Sampler, repeats: int, *, seed: int, stage: int, epoch: int
+) -> Indices:
+    """Return the pictures of an epoch in their order, int64 `[num_samples]`.
+
+    Args:
+        labels: int64 `[N]`, the class of every picture.
+        num_samples: length of the epoch, copies counted; with more than `repeats * N` pictures come back.
+        sampler: shuffle (permutations), balanced (`balanced_order`) or compat (`compat_list`).
+        repeats: times a drawn picture is repeated in a row. Neighbours in this order go to neighbouring processes
+            (`rank_shard`), so the copies of a picture meet in one step but not in one batch normalisation.
+    """
+    if sampler == "compat":
+        return compat_list(len(labels), num_samples, repeats, seed, epoch)
+    num_drawn = -(-num_samples // repeats)
+    if sampler == "balanced":
+        drawn = balanced_order(labels, num_drawn, seed, stage, epoch)
+    else:
+        drawn = _permutations(len(labels), num_drawn, seed, stage, epoch)
+    return np.repeat(drawn, repeats)[:num_samples]
+
+
+def copy_numbers(order: Indices) -> Indices:
+    """Return for every place how often its index occurred earlier in `order`, int64: the copy of `sample_seed`."""
+    if len(order) and np.bincount(order).max() == 1:
+        return np.zeros(len(order), dtype=np.int64)  # sorting ten million places would need half a gigabyte
+    by_index = np.argsort(order, kind="stable")
+    ordered = order[by_index]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    places = np.arange(len(order), dtype=np.int64)
+    copies = np.empty(len(order), dtype=np.int64)
+    copies[by_index] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return copies
+
+
+def rank_shard(order: Indices, rank: int, world: int) -> Indices:
+    """Return what process `rank` of `world` takes of an epoch: every `world`-th entry.
+
+    The shards partition the epoch for any `world`; their lengths differ by at most 1.
+    """
+    return order[rank::world]
+
+
+def balanced_order(labels: Indices, num_samples: int, seed: int, stage: int, epoch: int) -> Indices:
+    """Return an epoch that shows every class equally often, int64 `[num_samples]`.
+
+    It goes round by round: each round holds one picture of every class that has any, classes in random order, so
+    that any part of the epoch is balanced too. Within a class no picture comes back before all have been shown.
+    """
+    counts = np.bincount(labels)
+    present = np.flatnonzero(counts)
+    rounds = -(-num_samples // len(present))
+    keys = _keys(rounds * len(present), _hash(seed, stage, epoch, 1)).reshape(rounds, len(present))
+    turns = present[np.argsort(keys, axis=1, kind="stable").ravel()[:num_samples]]
+    members = np.argsort(labels, kind="stable")
+    places = np.argsort(turns, kind="stable")
+    num_turns = np.bincount(turns, minlength=len(counts))
+    first_member, first_place = np.cumsum(counts) - counts, np.cumsum(num_turns) - num_turns
+    order = np.empty(num_samples, dtype=np.int64)
+    for label in present.tolist():
+        own = members[first_member[label] : first_member[label] + counts[label]]
+        chosen = _permutations(len(own), int(num_turns[label]), seed, stage, epoch, 2, label)
+        order[places[first_place[label] : first_place[label] + num_turns[label]]] = own[chosen]
+    return order
+
+
+def compat_list(num_images: int, num_samples: int, repeats: int, seed: int, epoch: int) -> Indices:
+    """Return the epoch of FixRes' repeated-augmentation sampler before it is padded, int64 `[num_samples]`.
+
+    Permutations come from numpy's global generator, seeded once when training starts, so epoch e goes on where epoch
+    e - 1 stopped. The stage plays no part: in the reference each one is a process of its own.
+    """
+    generator = np.random.RandomState(seed)
+    num_permutations = -(-num_samples // (repeats * num_images))
+    for _ in range(epoch * num_permutations):
+        generator.permutation(num_images)
+    drawn = [generator.permutation(num_images) for _ in range(num_permutations)]
+    return np.repeat(np.concatenate([np.empty(0, dtype=np.int64), *drawn]), repeats)[:num_samples]
+
+
+def compat_order(
+    num_images: int, seed: int, epoch: int = 0, *, repeats: int = 3, len_factor: float = 2.0, world: int = 1
+) -> Indices:
+    """Return the whole epoch that FixRes' sampler divides among `world` processes, int64.
+
+    The list of int(len_factor * num_images) entries is padded with its own head to ceil(repeats * num_images / world)
+    entries for each process; `rank_shard` gives the list of one. Where that is more than its head can be, all of it,
+    the list goes round again, so that every process has its share. (The reference's training loop stops before the
+    padding, and so does a recipe with `sampler: compat, repeats: 3, epoch_samples: 2.0`.)
+
+    Raises:
+        ValueError: the list is longer than what the processes take, so that nothing can be padded.
+    """
+    total = -(-num_images * repeats // world) * world
+    num_listed = int(len_factor * num_images)
+    if not 0 < num_listed <= total:
+        raise ValueError(f"len_factor must be above 0 and at most the repeats, {repeats}, got {len_factor}")
+    return np.resize(compat_list(num_images, num_listed, repeats, seed, epoch), total)
+
+
+def inverse_frequency(counts: Indices) -> npt.NDArray[np.float64]:
+    """Return class weights `[C]`, float64: inverse to the counts, mean 1 over samples; 0 for a class without any."""
+    return mean_one(np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0), counts)
+
+
+def mean_one(weights: npt.NDArray[np.float64], counts: Indices) -> npt.NDArray[np.float64]:
+    """Return class weights `[C]` scaled so that their mean over all samples is 1, which keeps the learning rate."""
+    return weights * (float(counts.sum()) / float(weights @ counts))
+
+
+def stratified_split(
+    strata: Sequence[Hashable] | npt.NDArray[np.int64], fractions: Mapping[str, float], seed: int
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Split indices 0 ... len(strata) - 1 so that every stratum is divided in the same proportion.
+
+    Counts are exact in every stratum by largest remainder (ties go to the name that comes first). The parts are
+    disjoint, cover every index and are sorted. An index keeps its draw whatever the strata are called.
+
+    Raises:
+        ValueError: the fractions are negative or do not sum to 1.
+    """
+    if any(share < 0 for share in fractions.values()) or not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-9):
+        raise ValueError(f"fractions must be at least 0 and sum to 1, got {dict(fractions)}")
+    keys = _keys(len(strata), _hash(seed))
+    if isinstance(strata, np.ndarray):
+        codes = strata
+    else:
+        places: dict[Hashable, int] = {}
+        codes = np.array([places.setdefault(stratum, len(places)) for stratum in strata], dtype=np.int64)
+    # Stratum by stratum, within each in the order of the draws; ten million fit where lists of them would not.
+    shuffled = np.lexsort((keys, codes))
+    bounds = [0, *(np.flatnonzero(np.diff(codes[shuffled])) + 1).tolist(), len(codes)]
+    parts: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in fractions}
+    for start, end in itertools.pairwise(bounds):
+        for name, count in _largest_remainder(end - start, fractions).items():
+            parts[name].append(shuffled[start : start + count])
+            start += count
+    empty = np.empty(0, dtype=np.int64)
+    return {name: np.sort(np.concatenate([empty, *groups])) for name, groups in parts.items()}
+
+
+def _largest_remainder(num: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    quotas = {name: num * share for name, share in fractions.items()}
+    counts = {name: math.floor(quota) for name, quota in quotas.items()}
+    # Rounded, so that of two equal remainders noise in the last bits does not choose one.
+    by_remainder = sorted(quotas, key=lambda name: -round(quotas[name] - counts[name], 9))
+    for name in by_remainder[: num - sum(counts.values())]:
+        counts[name] += 1
+    return counts

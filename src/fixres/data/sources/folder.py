@@ -1,0 +1,309 @@
+"""`folder:DIR` - train/, val/ and test/ folders of classes, or one folder of classes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fixres.config.recipe import Data
+from fixres.data.decode import Alpha, BadImage, Exif, decode
+from fixres.data.splits import Names, Split
+from fixres.errors import UserError, counted, did_you_mean
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
+
+_UNREAD = {".heic": "HEIC", ".heif": "HEIF", ".avif": "AVIF"}
+"""Formats of pictures that are not opened as such; passing them over in silence would lose a whole phone's worth."""
+_CONVERT = "convert to JPEG first, for example with ImageMagick: magick mogrify -format jpg *{ending}"
+_NO_PICTURE = "no picture by its name"
+_LOOSE = "outside the class folders"
+_NAMED = 3
+_STATED = 4096
+_ASKING = 16
+
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "dev", "eval", "evaluation", "valset"})
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pictures as files below one folder."""
+
+    root: Path
+
+    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
+        """Return the RGB picture at `path`; raises BadImage."""
+        return decode(self.read_bytes(path), path, exif, alpha)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return the file at `path` as it is; raises BadImage."""
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise BadImage(path, f"cannot be read ({error.strerror})") from None
+
+    def stamp(self, paths: Names) -> str:
+        """Return a digest of the folder and of every file's size and time of change."""
+
+        def states(first: int) -> bytes:
+            return "".join(_state(self.root / path) for path in paths[first : first + _STATED]).encode()
+
+        digest = hashlib.sha256(os.fsencode(self.root.resolve()))
+        # Several at once: a network's disk answers each of a million questions late.
+        with ThreadPoolExecutor(_ASKING) as pool:
+            for part in pool.map(states, range(0, len(paths), _STATED)):
+                digest.update(part)
+        return digest.hexdigest()
+
+
+def _state(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return f"{error.errno}\n"
+    return f"{found.st_size} {found.st_mtime_ns}\n"
+
+
+class Ignored(NamedTuple):
+    """A file that was found and not used: its split, its path below the folder, and why."""
+
+    split: str
+    path: str
+    reason: str
+
+
+@dataclass
+class Found:
+    """What lies in a folder: its splits, notes, what it would be refused for, and what was passed over."""
+
+    uri: str
+    splits: dict[str, Split] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    faults: list[UserError] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+
+@dataclass
+class _Scan:
+    """Pictures of every class below one folder, and what was passed over: in the class folders, and beside them."""
+
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    loose: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def open_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
+    """Return the absolute URI, the splits found (or `{"all": ...}` when there are none) and notes.
+
+    Every split has its own class list; hidden files and folders are passed over.
+
+    Raises:
+        UserError: no such folder, no pictures, an empty class, pictures outside class folders.
+    """
+    found = inspect_folder(data, body)
+    if found.faults:
+        raise found.faults[0]
+    return found.uri, found.splits, [*found.notes, *in_words(found.ignored)]
+
+
+def inspect_folder(data: Data, body: str) -> Found:
+    """Return everything in the folder, with what `open_folder` would refuse it for as faults.
+
+    A second folder for the same split keeps its own name.
+
+    Raises:
+        UserError: no such folder, or no class folder with pictures in it.
+    """
+    root = Path(body).expanduser().absolute()
+    _check_folder(root, body)
+    found = Found(f"folder:{root}")
+    names = _entry_names(root, folders=True)
+    try:
+        folders = _split_folders(root)
+    except UserError as error:
+        found.faults.append(error)
+        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _holds_folders(root / name)}
+    if folders:
+        others = sorted(names - set(folders.values()))
+        if others:
+            found.notes.append(f"not a split, ignored: {', '.join(others)} in {body}")
+    else:
+        misnamed = sorted(name for name in names if name.lower() in _MISNAMED)
+        if any(_holds_folders(root / name) for name in misnamed):
+            found.faults.append(
+                UserError(
+                    f"{body} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
+                    "  rename the folders to train, val and test"
+                )
+            )
+    for name, folder in (folders or {"all": "."}).items():
+        scan = _scan(root, folder)
+        try:
+            _check_scan(scan, name, root / folder)
+        except UserError as error:
+            found.faults.append(error)
+        found.ignored += [Ignored(name, path, _why(path)) for path in sorted(scan.ignored)]
+        found.ignored += [Ignored(name, path, _LOOSE) for path in sorted(scan.loose)]
+        if any(scan.classes.values()):
+            found.splits[name] = _split(name, scan, root, data)
+    if not found.splits:
+        raise found.faults[0]
+    return found
+
+
+def in_words(ignored: Sequence[Ignored]) -> list[str]:
+    """Return a line for every split and reason, with the first files."""
+    by_kind: dict[tuple[str, str], list[str]] = {}
+    for split, path, reason in ignored:
+        by_kind.setdefault((split, reason), []).append(path)
+    lines = []
+    for (split, reason), paths in by_kind.items():
+        where = "" if split == "all" else f" of {split}"
+        num = f"{counted(len(paths), 'file')}{where} ignored, {reason}"
+        lines.append(f"{num}: {', '.join(paths[:_NAMED])}" + (", ..." if len(paths) > _NAMED else ""))
+    return lines
+
+
+def _check_folder(root: Path, given: str) -> None:
+    if root.is_dir():
+        return
+    if root.exists():
+        raise UserError(f"{given} is a file; allowed is a folder with one sub-folder per class\n  unpack it first")
+    parent = next(folder for folder in root.parents if folder.is_dir())
+    missing = root.relative_to(parent).parts[0]
+    present = sorted(_entry_names(parent, folders=True))
+    shown = ", ".join(present[:10]) + (" ..." if len(present) > 10 else "")
+    raise UserError(
+        f"there is no folder {given}{did_you_mean(missing, present)}\n"
+        f"  {parent} holds {f'the folders {shown}' if present else 'no folders'}"
+    )
+
+
+def _entry_names(folder: Path, *, folders: bool) -> set[str]:
+    with _listing(folder) as entries:
+        return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() is folders}
+
+
+def _holds_folders(folder: Path) -> bool:
+    return bool(_entry_names(folder, folders=True))
+
+
+def _listing(folder: Path | str) -> os._ScandirIterator[str]:
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from None
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """Return split name -> folder name. A folder called train that holds no folders is a class, not a split."""
+    found: dict[str, str] = {}
+    for folder in sorted(_entry_names(root, folders=True)):
+        split = _SPLITS.get(folder.lower())
+        if split is None or not _holds_folders(root / folder):
+            continue
+        if split in found:
+            raise UserError(f"{root} holds both {found[split]} and {folder}; only one may be the split '{split}'")
+        found[split] = folder
+    order = ("train", "val", "test")
+    return {name: found[name] for name in order if name in found}
+
+
+def _scan(root: Path, folder: str) -> _Scan:
+    scan = _Scan()
+    top = root if folder == "." else root / folder
+    prefix = "" if folder == "." else f"{folder}/"
+    classes: list[str] = []
+    with _listing(top) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                classes.append(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 - a Path per file is slow
+                scan.loose.append(prefix + entry.name)
+    for name in sorted(classes):
+        found: list[str] = []
+        _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, ())
+        scan.classes[name] = sorted(found)
+    return scan
+
+
+def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], above: tuple[str, ...]) -> None:
+    # Links are followed; a link to a folder above would never end.
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with _listing(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if entry.is_dir():
+                _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
+            elif os.path.splitext(name)[1].lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):  # noqa: PTH122
+                # A link to nothing counts: its picture is missing, which reading it will say.
+                found.append(prefix + name)
+            else:
+                ignored.append(prefix + name)
+
+
+def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
+    if not any(scan.classes.values()):
+        if scan.loose:
+            raise UserError(
+                f"{counted(len(scan.loose), 'picture')} in the folder {folder} itself, and none in a class folder\n"
+                "  put the pictures of each class into a sub-folder named after the class"
+            )
+        raise UserError(
+            f"no pictures in {folder}{_unread_in(scan.ignored)}\n  allowed are sub-folders, one per class, with files "
+            f"ending in {' '.join(sorted(EXTENSIONS))}"
+        )
+    empty = [name for name, paths in scan.classes.items() if not paths]
+    if empty and split in ("train", "all"):
+        inside = [path for path in scan.ignored if set(path.split("/")) & set(empty)]
+        raise UserError(
+            f"no pictures in the class folder{'s' if len(empty) > 1 else ''} {', '.join(empty)} of {folder}"
+            f"{_unread_in(inside)}\n  add pictures, or remove the folder"
+        )
+
+
+def _why(path: str) -> str:
+    """Return why a file of a class folder is not used."""
+    ending = _ending(path)
+    return f"{_UNREAD[ending]}, {_CONVERT.format(ending=ending)}" if ending in _UNREAD else _NO_PICTURE
+
+
+def _unread_in(paths: Sequence[str]) -> str:
+    """Return what to say of files that are pictures for people but not for this program."""
+    unread = [path for path in paths if _ending(path) in _UNREAD]
+    if not unread:
+        return ""
+    ending = _ending(unread[0])
+    return f", but {counted(len(unread), 'file')} in {_UNREAD[ending]}: {_CONVERT.format(ending=ending)}"
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path per file is slow
+
+
+def _split(name: str, scan: _Scan, root: Path, data: Data) -> Split:
+    classes = tuple(cls for cls, paths in scan.classes.items() if paths)
+    counts = [len(scan.classes[cls]) for cls in classes]
+    return Split(
+        name=name,
+        classes=classes,
+        labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
+        paths=Names(path for cls in classes for path in scan.classes[cls]),
+        source=Files(root),
+        exif=data.exif,
+        alpha=data.alpha,
+    )

@@ -1,0 +1,317 @@
+"""From a picture to the square the network sees, at test time and in training.
+
+The test-time crop is one Pillow call that crops and resizes together, within one grey level of torchvision's
+`Resize` followed by `CenterCrop` (99.9 % of the values); `exact` does the two steps and is equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from fixres.config.recipe import Stage
+from fixres.resolution import Preprocess, Triple
+
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_QUARTER_TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+_LONGEST_STRIP = 100
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
+
+class Undecoded(Protocol):
+    """A picture that decodes no more than a random crop asks for."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+    def pixels(self, size: tuple[int, int], resample: Image.Resampling, box: Box) -> npt.NDArray[np.uint8]:
+        """Return the part of the picture in `box` at `size` (width, height), uint8 `[height, width, 3]`."""
+
+
+_JITTER = {"jitter": 0.3, "v2": 0.05}
+
+
+def evaluation_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """Return the test-time view of an RGB picture, uint8 `[3, S, S]` (channels last in memory)."""
+    return _tensor(_test_view(image, preprocess))
+
+
+def five_crops(image: Image.Image, preprocess: Preprocess) -> tuple[Tensor, ...]:
+    """Return the centre crop and those at top left, top right, bottom left and bottom right of the resized picture.
+
+    They are those of torchvision's `FiveCrop`, the centre first and as `evaluation_crop` makes it; a side shorter than
+    the crop is padded with black. uint8 `[3, S, S]` each.
+    """
+    size, resized = preprocess.size, _resize(image, preprocess)
+    right, bottom = resized.width - size, resized.height - size
+    # A short side has one place only: where the centre crop has it.
+    xs = (0, right) if right >= 0 else (_center_offset(resized.width, size),) * 2
+    ys = (0, bottom) if bottom >= 0 else (_center_offset(resized.height, size),) * 2
+    corners = [_tensor(resized.crop((x, y, x + size, y + size))) for y in ys for x in xs]
+    return (evaluation_crop(image, preprocess), *corners)
+
+
+def train_crop(image: Image.Image | Undecoded, stage: Stage, preprocess: Preprocess) -> Tensor:
+    """Return one augmented training view of an RGB picture, uint8 `[3, S, S]` with S = preprocess.size.
+
+    All chance comes from torch's default CPU generator. The order is crop, trivial or randaugment, rotation, flips,
+    colour, erasing; only the shifted crop of v2 comes after the colour, as published.
+    """
+    if stage.interpolation != "test":
+        preprocess = replace(preprocess, interpolation=stage.interpolation)
+    resample = _RESAMPLE[preprocess.interpolation]
+    if not isinstance(image, Image.Image):
+        return _crop_undecoded(image, stage, preprocess)
+    if stage.crop == "random":
+        view = _augment(_random_resized_crop(image, preprocess.size, stage, resample), stage)
+        return _erased(_tensor(view), stage, preprocess)
+    if stage.crop == "center" and stage.augment == "v2" and preprocess.resize in ("shorter", "height"):
+        view = _shifted_crop(_augment(_resize(image, preprocess), stage), preprocess.size)
+    elif stage.crop == "center":
+        view = _augment(_test_view(image, preprocess), stage)
+    elif stage.crop == "resize":
+        view = _augment(_random_place(_resize(image, preprocess), preprocess.size), stage)
+    else:
+        view = _augment(_padded_crop(image, preprocess.size, resample), stage)
+    return _erased(_tensor(view), stage, preprocess)
+
+
+def _crop_undecoded(image: Undecoded, stage: Stage, preprocess: Preprocess) -> Tensor:
+    if stage.crop != "random":
+        raise TypeError(f"crop {stage.crop} needs a decoded picture")
+    size = preprocess.size
+    box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
+    pixels = image.pixels((size, size), _RESAMPLE[preprocess.interpolation], box)
+    if is_plain(stage):
+        # The way through a Pillow picture costs as much as the resize.
+        view = torch.from_numpy(pixels).permute(2, 0, 1)
+        # By torch, which mirrors interleaved colours ten times as fast as numpy.
+        return view.flip(2) if stage.augment == "flip" and _draw(2) else view
+    return _erased(_tensor(_augment(Image.fromarray(pixels), stage)), stage, preprocess)
+
+
+def is_plain(stage: Stage) -> bool:
+    """Return whether pictures are augmented by nothing beyond the crop and a flip."""
+    plain = stage.augment in ("none", "v1", "flip")
+    return plain and not (stage.vertical_flip or stage.erasing or any(stage.rotation))
+
+
+def _erased(pixels: Tensor, stage: Stage, preprocess: Preprocess) -> Tensor:
+    return _erasing(stage.erasing, preprocess.mean)(pixels) if stage.erasing else pixels
+
+
+def normalise(images: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """Return float32 `[B, 3, S, S]` with (x / 255 - mean) / std per channel, on the images' device and layout."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return images.to(torch.float32).mul_(scale.view(3, 1, 1)).sub_(shift.view(3, 1, 1))
+    # By rows, because three channels at a time leave a processor's vector units empty: half the time, the same bits.
+    num, _, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).reshape(num * height, width * 3).to(torch.float32)
+    rows.mul_(scale.repeat(width)).sub_(shift.repeat(width))
+    return rows.view(num, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _test_view(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    size = preprocess.size
+    resample = _RESAMPLE[preprocess.interpolation]
+    if preprocess.resize == "squash":
+        return image if image.size == (size, size) else image.resize((size, size), resample)
+    if preprocess.resize == "pad":
+        return _letterbox(image, preprocess)
+    width, height = _resized(image, preprocess)
+    # Enlarging saves nothing in one call, and its rounding would differ by 2 levels here and there.
+    if preprocess.resize == "height" or preprocess.exact or width >= image.width:
+        return _center_crop(_resize(image, preprocess), size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    scale_x, scale_y = image.width / width, image.height / height
+    # Rounding may put the far edge a hair outside the picture, which Pillow refuses.
+    right, bottom = min((left + size) * scale_x, image.width), min((top + size) * scale_y, image.height)
+    return image.resize((size, size), resample, box=(left * scale_x, top * scale_y, right, bottom))
+
+
+def _resized(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
+    """Return width and height in pixels before the crop, truncated like torchvision's `Resize`."""
+    width, height, side = image.width, image.height, preprocess.resize_size
+    if preprocess.resize == "height" or width > height:
+        return max(1, int(side * width / height)), side
+    return side, int(side * height / width)
+
+
+def _resize(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    image = _without_far_ends(image)
+    size = _resized(image, preprocess)
+    return image if size == image.size else image.resize(size, _RESAMPLE[preprocess.interpolation])
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """Cut a strip to its middle: resizing all of a 30,000 x 1 picture by its short side would take gigabytes."""
+    limit = _LONGEST_STRIP * min(image.size)
+    if max(image.size) <= limit:
+        return image
+    width, height = min(image.width, limit), min(image.height, limit)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Crop the centre like torchvision's `CenterCrop`: a side that is too short is padded with black first."""
+    left, top = _center_offset(image.width, size), _center_offset(image.height, size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _center_offset(length: int, size: int) -> int:
+    return round((length - size) / 2) if length >= size else -((size - length) // 2)
+
+
+def _letterbox(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    size = preprocess.size
+    longest = max(image.size)
+    width, height = (max(1, round(side * size / longest)) for side in image.size)
+    resized = image.resize((width, height), _RESAMPLE[preprocess.interpolation])
+    red, green, blue = (round(255 * value) for value in preprocess.mean)
+    square = Image.new("RGB", (size, size), (red, green, blue))
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def _random_resized_crop(image: Image.Image, size: int, stage: Stage, resample: Image.Resampling) -> Image.Image:
+    box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
+    return image.resize((size, size), resample, box=box)
+
+
+def random_box(width: int, height: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Box:
+    """Return left, top, right, bottom of a random crop in pixels.
+
+    The draws are those of torchvision's `RandomResizedCrop.get_params`, one by one, at a third of its time; like it,
+    ten misses give the largest centre crop within the aspects.
+    """
+    low, high = _log_aspects(aspect)
+    for _ in range(10):
+        area = width * height * torch.empty(1).uniform_(*scale).item()
+        drawn = torch.empty(1).uniform_(low, high).exp_().item()
+        w, h = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
+        if 0 < w <= width and 0 < h <= height:
+            top = _draw(height - h + 1)
+            left = _draw(width - w + 1)
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < min(aspect):
+        h = round(width / min(aspect))
+    elif width / height > max(aspect):
+        w = round(height * max(aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+@cache
+def _log_aspects(aspect: tuple[float, float]) -> tuple[float, float]:
+    low, high = torch.log(torch.tensor(aspect)).tolist()
+    return low, high
+
+
+def _random_place(image: Image.Image, size: int) -> Image.Image:
+    """Cut out a square anywhere; a side that is too short is centred on black, as in the centre crop."""
+    left, top = (
+        _draw(length - size + 1) if length >= size else _center_offset(length, size)
+        for length in (image.width, image.height)
+    )
+    return image.crop((left, top, left + size, top + size))
+
+
+def _padded_crop(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """Resize the shorter side to `size`, pad by an eighth with black, cut out a random square."""
+    image = _without_far_ends(image)
+    shortest = min(image.size)
+    width, height = (int(size * side / shortest) for side in image.size)
+    resized = image if image.size == (width, height) else image.resize((width, height), resample)
+    pad = size // 8
+    left = _draw(width - size + 2 * pad + 1) - pad
+    top = _draw(height - size + 2 * pad + 1) - pad
+    return resized.crop((left, top, left + size, top + size))
+
+
+def _augment(image: Image.Image, stage: Stage) -> Image.Image:
+    policy = stage.augment
+    if policy == "trivial":
+        image = _trivial()(image)
+    elif policy == "randaugment":
+        image = _randaugment(stage.randaugment_ops, stage.randaugment_magnitude)(image)
+    if stage.rotation != (0, 0):
+        image = _rotation(stage.rotation)(image)
+    if policy not in ("none", "v1") and _draw(2):
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if stage.vertical_flip and torch.rand(()).item() < stage.vertical_flip:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    if policy == "dihedral":
+        if _draw(2):
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        turn = _QUARTER_TURNS[_draw(4)]
+        image = image if turn is None else image.transpose(turn)
+    return _jitter(_JITTER[policy])(image) if policy in _JITTER else image
+
+
+@cache
+def _trivial() -> v2.TrivialAugmentWide:
+    return v2.TrivialAugmentWide()
+
+
+@cache
+def _randaugment(num_ops: int, magnitude: int) -> v2.RandAugment:
+    return v2.RandAugment(num_ops, magnitude)
+
+
+@cache
+def _rotation(degrees: tuple[float, float]) -> v2.RandomRotation:
+    return v2.RandomRotation(degrees)
+
+
+@cache
+def _erasing(probability: float, mean: Triple) -> v2.RandomErasing:
+    """Return the operation on uint8 pixels; the mean colour is what 0 is on normalised ones, to half a level."""
+    return v2.RandomErasing(probability, value=tuple(round(255 * channel) for channel in mean))
+
+
+@cache
+def _jitter(strength: float) -> v2.ColorJitter:
+    return v2.ColorJitter(strength, strength, strength)
+
+
+def _shifted_crop(image: Image.Image, size: int) -> Image.Image:
+    """Crop at centre height, moved left or right by up to the whole margin, as FixRes' second test augmentation does.
+
+    With n uniform on 0 ... left0 and a random sign the centre is drawn twice as often as every other offset.
+    """
+    centre = round((image.width - size) / 2)
+    if centre <= 0:
+        return _center_crop(image, size)
+    shift = _draw(centre + 1)
+    left = centre + shift if _draw(2) else centre - shift
+    top = round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _draw(num: int) -> int:
+    """Return a uniform integer in 0 ... num - 1 from torch's default generator."""
+    return int(torch.randint(num, ()).item())

@@ -1,0 +1,204 @@
+"""Pictures without labels: found in folders and lists one after the other, and read in batches, in their order."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fixres.data.decode import BadImage, decode
+from fixres.data.loader import start_worker
+from fixres.data.sources.folder import EXTENSIONS
+from fixres.data.sources.tables import TABLES, listed_paths
+from fixres.data.transforms import evaluation_crop
+from fixres.errors import UserError
+from fixres.resolution import Preprocess
+
+Picture = str | Path | bytes | Image.Image | np.ndarray
+LISTS = (*TABLES, ".txt")
+"""Files that name pictures: tables with a column `path`, and texts with one path per line."""
+
+
+class Pictures:
+    """The pictures that files, folders and lists name, found while they are used: a million of them take no memory."""
+
+    def __init__(self, arguments: Sequence[str], lines: Iterable[str] = ()) -> None:
+        """Check that what is named is there.
+
+        Args:
+            arguments: files; folders, walked in sorted order; tables and lists (`LISTS`); `-` for `lines`.
+            lines: paths, one per line.
+
+        Raises:
+            UserError: a path that does not exist, or a folder without pictures.
+        """
+        self._arguments, self._lines = tuple(arguments), lines
+        for argument in self._arguments:
+            path = Path(argument)
+            if argument == "-":
+                continue
+            if path.is_dir():
+                if next(_inside(path), None) is None:
+                    raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}")
+            elif not path.exists():
+                raise UserError(f"no such file or folder: {argument}")
+            elif path.suffix.lower() in LISTS:
+                next(_listed(path), None)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the paths."""
+        for argument in self._arguments:
+            path = Path(argument)
+            if argument == "-":
+                yield from _plain(self._lines)
+            elif path.is_dir():
+                yield from _inside(path)
+            elif path.suffix.lower() in LISTS:
+                yield from _listed(path)
+            else:
+                yield argument
+
+    def count(self) -> int | None:
+        """Return how many there are, None where they come in as lines."""
+        return None if "-" in self._arguments else sum(1 for _ in self)
+
+
+def _inside(folder: Path) -> Iterator[str]:
+    """Yield the pictures below a folder as sorting their paths would order them, one folder at a time."""
+    with os.scandir(folder) as entries:
+        # A link that leads to a folder is not followed: it may lead back.
+        found = sorted((entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in entries)
+    for name in found:
+        path = folder / name
+        if name.endswith("/"):
+            yield from _inside(path)
+        elif path.suffix.lower() in EXTENSIONS and path.is_file():
+            yield str(path)
+
+
+def _listed(path: Path) -> Iterator[str]:
+    if path.suffix.lower() != ".txt":
+        yield from listed_paths(path)
+        return
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        yield from _plain(lines)
+
+
+def _plain(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if name := line.rstrip("\r\n"):
+            yield name
+
+
+def open_picture(picture: Picture, p: Preprocess) -> Image.Image:
+    """Return an RGB picture.
+
+    Raises:
+        BadImage: it cannot be read.
+        UserError: an array that is no picture.
+    """
+    if isinstance(picture, bytes):
+        return decode(picture, "bytes", p.exif, p.alpha)
+    if isinstance(picture, Image.Image):
+        # Through the decoder, so that transparency and 16 bits mean what they mean in a file.
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG" if picture.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else "TIFF")
+        return decode(buffer.getvalue(), name_of(picture), p.exif, p.alpha)
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+            raise UserError(
+                f"an array {picture.dtype} {list(picture.shape)} is no picture; give uint8 [H, W] or [H, W, 3]"
+            )
+        return Image.fromarray(picture).convert("RGB")
+    path = Path(picture)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(str(path), (error.strerror or str(error)).lower()) from error
+    except ValueError as error:
+        # A NUL byte in a name.
+        raise BadImage(str(path), str(error)) from error
+    return decode(data, str(path), p.exif, p.alpha)
+
+
+def name_of(picture: Picture) -> str:
+    """Return the path of a picture, or what kind of thing it is."""
+    if isinstance(picture, str | Path):
+        return str(picture)
+    return getattr(picture, "filename", "") or type(picture).__name__
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures in their order, and those of them that could be read."""
+
+    names: tuple[str, ...]
+    images: Tensor
+    """uint8 `[B, 3, S, S]`, of the pictures at `places`."""
+    places: tuple[int, ...]
+    errors: dict[int, str]
+    """Why the others could not be read, by place."""
+
+
+def picture_batches(
+    pictures: Iterable[Picture], preprocess: Preprocess, batch_size: int, workers: int = 0
+) -> Iterator[Batch]:
+    """Yield the test-time crops of pictures, `batch_size` at a time; what cannot be read is told, never raised.
+
+    With workers, pictures are taken from the iterable a few batches ahead.
+    """
+    reader, chunks = _Reader(preprocess), _chunks(pictures, batch_size)
+    if workers == 0:
+        yield from map(reader.__getitem__, chunks)
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=chunks,
+            num_workers=workers,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),
+        )
+        made = iter(loader)
+    yield from made
+
+
+def _chunks(pictures: Iterable[Picture], batch_size: int) -> Iterator[tuple[Picture, ...]]:
+    iterator = iter(pictures)
+    while chunk := tuple(islice(iterator, batch_size)):
+        yield chunk
+
+
+class _Reader(Dataset[Batch]):
+    """Item `chunk` is the batch of these pictures."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+
+    def __getitem__(self, chunk: Sequence[Picture]) -> Batch:
+        size = self.preprocess.size
+        images = np.empty((len(chunk), size, size, 3), dtype=np.uint8)
+        places: list[int] = []
+        errors: dict[int, str] = {}
+        for place, picture in enumerate(chunk):
+            try:
+                view = evaluation_crop(open_picture(picture, self.preprocess), self.preprocess)
+            except UserError as error:
+                errors[place] = getattr(error, "reason", str(error)).split("\n")[0]
+                continue
+            images[len(places)] = view.permute(1, 2, 0).numpy()
+            places.append(place)
+        names = tuple(name_of(picture) for picture in chunk)
+        return Batch(names, torch.from_numpy(images[: len(places)]).permute(0, 3, 1, 2), tuple(places), errors)

@@ -1,0 +1,306 @@
+"""Measuring a product at its own data, size and conditions, and saying whether the logged number repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from fixres.checkpoints import Product
+from fixres.config.recipe import Data
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.data.collections import Collection, Split, absolute_uri, open_collection
+from fixres.data.decode import DECODER
+from fixres.data.loader import OnBadImage, resolve_workers
+from fixres.data.test_time_augmentation import Corruption, Tta, View, views_at
+from fixres.errors import UserError
+from fixres.evaluation.bootstrap import bootstrap_intervals
+from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate
+from fixres.evaluation.metrics import class_table, confusion_matrix, paired_difference
+from fixres.evaluation.temperature_scaling import fit_temperature
+from fixres.models.backends import BackendName
+from fixres.resolution import Preprocess, Resize
+from fixres.runtime.device import Runtime
+
+# The fields that say whether two results are the same; speed is not one of them.
+_REPEATED = ("top1", "top5", "loss", "ece", "balanced_accuracy", "macro_f1")
+MAX_CONFUSION_CLASSES = 5000
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. None and 0 mean: as the product says."""
+
+    data: str | None = None
+    split: str | None = None
+    sizes: tuple[int, ...] = ()
+    batch_size: int | None = None
+    workers: int | None = None
+    on_bad_image: OnBadImage = "error"
+    device: str = "auto"
+    resize: Resize | None = None
+    crop_ratio: float | None = None
+    tta: Tta = "none"
+    corruptions: tuple[Corruption, ...] = ()
+    backend: BackendName = "torch"
+    calibrate: bool = False
+    """Fit a temperature on the selecting split."""
+    num_resamples: int = 0
+    """Of the bootstrap; 0: no such intervals."""
+    per_class: bool = False
+    confusion: bool = False
+
+
+class Measured(NamedTuple):
+    """The object of `eval --json` (with "remarks" for people), the evaluation and its split."""
+
+    answer: dict[str, Any]
+    found: Evaluation
+    split: Split
+
+
+def open_for(product: Product, request: Request, split_of: Product | None = None) -> Collection:
+    """Open the collection to measure on, mapped onto the product's class list by name.
+
+    A carved split is that of the run `split_of`, the product itself when left out.
+
+    Raises:
+        UserError: no data given and none stored, or classes the product does not know.
+    """
+    owner = split_of or product
+    stored = owner.details.get("data", {})
+    uri = request.data or stored.get("uri")
+    if not uri:
+        raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
+    data = Data(
+        uri=uri,
+        split_seed=stored.get("split_seed", 0),
+        holdout=stored.get("holdout", 0.1),
+        exif=product.preprocess.exif,
+        alpha=product.preprocess.alpha,
+    )
+    classes = product.classes if product.has_names else None
+    saved = own_split(owner, request.data)
+    is_own = _is_own(owner, request.data)
+    # Pictures the product was not made from are measured as they lie there: nothing of them need be set aside.
+    collection = open_collection(data, saved, classes, for_training=is_own)
+    if request.split and request.split not in collection.splits and {"train", "all"} & set(collection.splits):
+        collection = open_collection(data, saved, classes)
+    if classes is not None:
+        return collection
+    if len(collection.classes) != len(product.classes):
+        raise UserError(
+            f"{product.source} has {len(product.classes)} outputs without names, {collection.uri} has "
+            f"{len(collection.classes)} classes"
+        )
+    note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
+    return replace(collection, notes=(*collection.notes, note))
+
+
+def own_split(product: Product, uri: str | None) -> Path | None:
+    """Return the split.json of the run the product belongs to, if `uri` is that run's collection."""
+    if product.home is None:
+        return None
+    saved = product.home / "split.json"
+    return saved if _is_own(product, uri) and saved.exists() else None
+
+
+def _is_own(product: Product, uri: str | None) -> bool:
+    """Return whether `uri` is the collection the product was made from."""
+    return uri is None or absolute_uri(uri) == product.details.get("data", {}).get("uri")
+
+
+def measure_product(
+    product: Product, request: Request, progress: Progress | None = None, split_of: Product | None = None
+) -> Measured:
+    """Measure a product as `fixres eval` does; `split_of` see `open_for`.
+
+    Raises:
+        UserError: no such split, no such size, nothing to fit a temperature on, or pictures that cannot be read.
+    """
+    if request.confusion and len(product.classes) > MAX_CONFUSION_CLASSES:
+        raise UserError(
+            f"a confusion matrix of {len(product.classes):,} classes is too large\n"
+            f"  allowed: {MAX_CONFUSION_CLASSES:,}; --per-class has no limit"
+        )
+    asked = asked_for(product, request)
+    collection = open_for(product, request, split_of)
+    split = collection.split(request.split or collection.report)
+    if not len(split):
+        raise UserError(f"the split '{split.name}' of {collection.uri} is empty\n  --split takes another one")
+    logged = product.details.get("evaluation", {})
+    runtime = _runtime(request, logged)
+    reading = Reading(
+        batch_size=int(logged.get("batch_size", 64)) if request.batch_size is None else request.batch_size,
+        workers=resolve_workers("auto" if request.workers is None else request.workers),
+        on_bad_image=request.on_bad_image,
+    )
+    sizes = tuple(dict.fromkeys(request.sizes)) or (asked.size,)
+    views = views_at(asked, sizes, request.tta, request.corruptions)
+    model = runtime.place(product.model)
+    temperatures, note = None, ""
+    if request.calibrate:
+        select = collection.split(collection.select)
+        note = f"temperatures fitted on {select.name}, n = {len(select):,}"
+        if select.name == split.name:
+            note += "; warning: the split they are reported on"
+        clean = [view for view in views if not (isinstance(view, View) and view.corruption)]
+        fitted = _temperatures(
+            evaluate(model, select, clean, runtime, reading, progress, backend=request.backend, keep_logits=True)
+        )
+        temperatures = [fitted[view.size] for view in views]
+    found = evaluate(
+        model, split, views, runtime, reading, progress, backend=request.backend, temperatures=temperatures
+    )
+    _add_what_was_asked(found, request, product.classes)
+    measured = conditions(split, found.num_images, reading.batch_size, runtime)
+    if request.backend != "torch":
+        measured["backend"] = request.backend
+    answer = {
+        "checkpoint": product.source,
+        "model": product.architecture,
+        "data": collection.uri,
+        "split": split.name,
+        "num_images": found.num_images,
+        "num_classes": len(product.classes),
+        "weights": product.weights,
+        "decoder": DECODER,
+        "resize": asked.resize,
+        "backend": request.backend,
+        "conditions": measured,
+        "num_bad_images": len(found.bad_images),
+        "bad_images": found.bad_images,
+        "results": found.results,
+        "remarks": [*collection.notes, *([note] if note else []), *_remarks(product, asked, found.results, measured)],
+    }
+    return Measured(answer, found, split)
+
+
+def asked_for(product: Product, request: Request) -> Preprocess:
+    """Return the product's preprocessing with what was asked for in its place."""
+    changed = {"resize": request.resize, "crop_ratio": request.crop_ratio}
+    return replace(product.preprocess, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _runtime(request: Request, logged: Mapping[str, Any]) -> Runtime:
+    """Return the device and threads the product was measured with, unless others are asked for.
+
+    Raises:
+        UserError: another device than the CPU for a backend that has no other.
+    """
+    device = request.device
+    if request.backend != "torch":
+        if device not in ("auto", "cpu"):
+            raise UserError(f"--backend {request.backend} computes on the CPU\n  leave --device {device} out")
+        device = "cpu"
+    own_device = request.device == "auto" and "threads" in logged
+    settings = RuntimeSettings(
+        device=device,
+        threads=int(logged["threads"]) if own_device else 0,
+        channels_last=bool(logged.get("channels_last", True)),
+        precision=logged.get("precision", "auto") if own_device and logged.get("device") == "cpu" else "auto",
+    )
+    return Runtime(settings)
+
+
+def _temperatures(found: Evaluation) -> dict[int, float]:
+    """Return the temperature of every size."""
+    assert found.logits is not None
+    labels = torch.from_numpy(found.labels)
+    return {
+        result["size"]: fit_temperature(torch.from_numpy(logits), labels)
+        for result, logits in zip(found.results, found.logits, strict=True)
+    }
+
+
+def _add_what_was_asked(found: Evaluation, request: Request, classes: Sequence[str]) -> None:
+    for row, result in enumerate(found.results):
+        predictions = found.predictions[row]
+        if request.num_resamples:
+            result["bootstrap_ci95"] = bootstrap_intervals(
+                found.labels,
+                predictions,
+                found.ranks[row],
+                found.probabilities[row],
+                found.losses[row],
+                num_classes=len(classes),
+                num_resamples=request.num_resamples,
+            )
+        if request.per_class:
+            result["per_class"] = class_table(found.labels, predictions, classes)
+        if request.confusion:
+            result["confusion"] = confusion_matrix(found.labels, predictions, len(classes)).tolist()
+
+
+def _remarks(
+    product: Product, asked: Preprocess, results: Sequence[dict[str, Any]], measured: dict[str, Any]
+) -> list[str]:
+    """Say for every size whether a logged result was repeated, and warn where size or crop is not the product's."""
+    own = product.preprocess
+    remarks = []
+    for name in ("resize", "crop_ratio"):
+        if getattr(asked, name) != getattr(own, name):
+            told = f"{name.replace('_', ' ')} {getattr(asked, name)}"
+            remarks.append(f"warning: {told} is not the product's, {getattr(own, name)}")
+    if product.weights == "before_fix":
+        remarks.append("warning: these are the weights from before the fix, not the product's")
+    if own.size not in {result["size"] for result in results}:
+        given = ", ".join(str(size) for size in dict.fromkeys(result["size"] for result in results))
+        remarks.append(f"warning: {given} px is not the product's test size, {own.size} px")
+    if product.weights != "before_fix" and asked == own:
+        remarks += _repetitions(product, results, measured)
+    return remarks
+
+
+def _repetitions(product: Product, results: Sequence[dict[str, Any]], measured: dict[str, Any]) -> list[str]:
+    """Say of every result that the product has logged whether it is the same."""
+    logged = {r["size"]: r for r in product.details.get("results", []) if r.get("split") == measured["split"]}
+    stored = product.details.get("evaluation", {})
+    different = [k for k, v in measured.items() if stored.get(k) != v]
+    remarks = []
+    for result in results:
+        size, before = result["size"], logged.get(result["size"])
+        if before is None or result.get("corruption") or result.get("tta", "none") != "none":
+            continue
+        if all(before.get(key) == result[key] for key in _REPEATED):
+            remarks.append(f"{size} px: repeats the logged result exactly ({result['top1']:.2f} %)")
+        else:
+            why = f"; other conditions: {', '.join(different)}" if different else ""
+            remarks.append(
+                f"{size} px: {result['top1']:.4f} %, logged {before['top1']:.4f} %, loss {result['loss']:.6f}, "
+                f"logged {before['loss']:.6f}{why}"
+            )
+    return remarks
+
+
+def compare_products(product: Product, other: Product, request: Request, progress: Progress | None = None) -> Measured:
+    """Measure two products on the same pictures: `other` too, and a paired comparison in the first one's answer.
+
+    Each is measured at its own test size unless sizes are given. The answer's "against" holds the other's checkpoint
+    and, per result, "difference" (the first minus the other, points of top-1) with its 95 % interval, McNemar's exact
+    p-value and the two counts behind it.
+
+    Raises:
+        UserError: see `measure_product`; or the two do not see the same pictures.
+    """
+    mine = measure_product(product, request, progress)
+    theirs = measure_product(other, replace(request, data=mine.answer["data"]), progress, split_of=product)
+    if mine.split.file_list_hash() != theirs.split.file_list_hash():
+        raise UserError(f"{product.source} and {other.source} do not see the same pictures, or label them differently")
+    if len(mine.found.indices) != len(theirs.found.indices):
+        raise UserError("a picture could be read for one checkpoint and not for the other\n  start again")
+    pairs = zip(theirs.found.correct(), mine.found.correct(), mine.found.results, theirs.found.results, strict=True)
+    mine.answer["against"] = {
+        "checkpoint": other.source,
+        "remarks": theirs.answer["remarks"],
+        "results": theirs.found.results,
+        "paired": [
+            {"size": a["size"], "against_size": b["size"], **vars(paired_difference(before, after))}
+            for before, after, a, b in pairs
+        ],
+    }
+    return mine

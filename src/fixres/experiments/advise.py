@@ -1,0 +1,292 @@
+"""Which size to test and to fix at: theory, measurement, cost, and a sentence why."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fixres import models
+from fixres.checkpoints import Product
+from fixres.config.loading import read_document, validate
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.config.recipe import Stage
+from fixres.data.collections import Collection
+from fixres.data.loader import resolve_workers
+from fixres.data.splits import Split
+from fixres.errors import UserError
+from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
+from fixres.evaluation.measure import Request, open_for
+from fixres.models.candidate_sizes import Offer, offer_sizes
+from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
+from fixres.runtime.device import Runtime
+from fixres.training import cached_solver
+
+HALVES_FROM = 2000
+"""Pictures from which one half of the selecting split chooses and the other reports."""
+
+_ASPECTS = 300
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be advised on. None and empty mean: as the product says, or candidates."""
+
+    data: str | None = None
+    sizes: tuple[int, ...] = ()
+    crop_ratios: tuple[float, ...] = ()
+    budget_gmacs: float | None = None
+    budget_ms: float | None = None
+    fixed: bool = True
+    """Whether to solve the head at every size, and measure that too."""
+
+
+def advise(product: Product, question: Question, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Return the object of `advise --json`: theory, rows, front, advice.
+
+    Raises:
+        UserError: no data, a size the network cannot take, or nothing within the budget.
+    """
+    collection = open_for(product, Request(data=question.data))
+    runtime = Runtime(RuntimeSettings())
+    model = runtime.place(product.model)
+    reading = Reading(workers=resolve_workers("auto"))
+    stage, known = _train_stage(product)
+    train = product.preprocess.at(product.train_size)
+    offer = offer_sizes(model, train, stage)
+    theory = _theory(train, stage, _aspects(collection), offer) | {"crop_is_known": known}
+    sizes = question.sizes or offer.sizes
+    ratios = _ratios(product.preprocess, question.crop_ratios)
+    _require_affordable(model, sizes, question.budget_gmacs)
+    views = [_at(product.preprocess, size, ratio) for size in sizes for ratio in ratios]
+    choose, confirm, how = _roles(collection)
+    rows = _rows(evaluate_all(model, choose, views, runtime, reading, progress), "as it is", views)
+    not_fixed = _why_not_fixed(model, collection, sizes) if question.fixed else None
+    if question.fixed and not_fixed is None:
+        own = [product.preprocess.at(size) for size in sizes]
+        rows += _fixed_rows(model, own, collection.split("train"), (choose, confirm), (runtime, reading, progress))
+    front = pareto_front([row["gmacs"] for row in rows], [row["top1"] for row in rows])
+    for place, row in enumerate(rows):
+        row["on_front"] = place in front
+    chosen, why = _choose(rows, question)
+    answer = {
+        "model": product.architecture,
+        "data": collection.uri,
+        "split": collection.select,
+        "num_images": len(choose),
+        "halves": how,
+        "theory": theory,
+        "not_fixed": not_fixed,
+        "advice": {**_brief(chosen), "why": why},
+    }
+    if confirm is not None:
+        if "confirmed" not in chosen:
+            p = _at(product.preprocess, chosen["size"], chosen["crop_ratio"])
+            chosen["confirmed"] = evaluate_all(model, confirm, [p], runtime, reading, progress).results[0]["top1"]
+        answer["confirmed"] = {"num_images": len(confirm), "top1": chosen["confirmed"]}
+    return answer | {"rows": [_brief(row) for row in rows]}
+
+
+def evaluate_all(
+    model: nn.Module,
+    split: Split,
+    preprocesses: Sequence[Preprocess],
+    runtime: Runtime,
+    reading: Reading,
+    progress: Progress,
+) -> Evaluation:
+    """Measure a network at every preprocessing, telling how far it is."""
+    return evaluate(
+        model, split, preprocesses, runtime, reading, lambda done, total: progress("measuring", done, total)
+    )
+
+
+def _train_stage(product: Product) -> tuple[Stage, bool]:
+    """Return how the product was cropped in training, and whether that is known or FixRes' default is taken."""
+    path = product.home / "recipe.yaml" if product.home is not None else None
+    is_known = path is not None and path.exists()
+    raw = dict(read_document(path).values) if is_known and path is not None else {}
+    recipe = validate({key: raw[key] for key in ("augment", "train", "stages") if key in raw})
+    return recipe.train, is_known
+
+
+def _aspects(collection: Collection) -> tuple[float, ...]:
+    """Return width / height of some training pictures, evenly spaced."""
+    split = collection.splits.get("train") or collection.split(collection.select)
+    places = np.unique(np.linspace(0, len(split) - 1, min(_ASPECTS, len(split))).astype(int))
+    pictures = (split.read(int(place)) for place in places)
+    return tuple(picture.width / picture.height for picture in pictures)
+
+
+def _theory(train: Preprocess, stage: Stage, aspects: Sequence[float], offer: Offer) -> dict[str, Any]:
+    scale = stage.crop_scale
+    ratio = apparent_ratio(train, stage.crop, scale, train)
+    simulated = ratio
+    if stage.crop == "random":
+        simulated = simulated_ratio(train, scale, stage.crop_aspect, train, aspects)
+    return {
+        "train_size": train.size,
+        "crop": stage.crop,
+        "crop_scale": list(scale),
+        "apparent_ratio": ratio,
+        "alpha": 1 / ratio,
+        "simulated_ratio": simulated,
+        "num_aspects": len(aspects),
+        "exact_matching_size": offer.exact,
+        "matching_size": offer.matching,
+    }
+
+
+def _at(preprocess: Preprocess, size: int, crop_ratio: float) -> Preprocess:
+    return Preprocess(**{**vars(preprocess), "size": size, "crop_ratio": crop_ratio})
+
+
+def _ratios(preprocess: Preprocess, asked: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the crop ratios to measure: one where nothing is cropped and all of them give the same.
+
+    Raises:
+        UserError: ratios were asked for, and nothing is cropped.
+    """
+    if preprocess.is_cropped:
+        return asked or tuple(dict.fromkeys((preprocess.crop_ratio, 1.0)))
+    if asked:
+        raise UserError(
+            f"--crop-ratios {','.join(f'{ratio:g}' for ratio in asked)}: resize {preprocess.resize} shows the whole "
+            "picture, so no crop ratio changes anything\n  leave --crop-ratios out"
+        )
+    return (preprocess.crop_ratio,)
+
+
+def _require_affordable(model: nn.Module, sizes: Sequence[int], budget_gmacs: float | None) -> None:
+    """Refuse a budget below the work of every size, which is known before anything is measured.
+
+    Raises:
+        UserError: naming the cheapest size and its work.
+    """
+    if budget_gmacs is None:
+        return
+    least, size = min((models.gmacs(models.at_size(model, size), size), size) for size in sizes)
+    if least > budget_gmacs:
+        raise UserError(
+            f"--budget-gmacs {budget_gmacs:g}: no size is within it\n"
+            f"  the cheapest is {size} px: {least:.3g} GMACs; raise it, or name smaller sizes with --sizes"
+        )
+
+
+def _roles(collection: Collection) -> tuple[Split, Split | None, str]:
+    """Return the pictures to choose on, those to confirm on, and a word on it.
+
+    Where no split but the reported one has labels to choose by, it is halved however small it is: nothing else is left
+    to report on.
+    """
+    split = collection.split(collection.select)
+    is_reported = collection.select == collection.report
+    if len(split) < (2 if is_reported else HALVES_FROM):
+        return split, None, "all of them, with the one-standard-error rule"
+    order = np.random.default_rng(0).permutation(len(split))
+    half = len(split) // 2
+    first, second = (split.take(split.name, np.sort(part)) for part in (order[:half], order[half:]))
+    how = "one half chooses, the other confirms"
+    return first, second, f"there is no other split to report on, so {how}" if is_reported else how
+
+
+def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int]) -> str | None:
+    """Return why no head is solved, or None where one can be at every size."""
+    if "train" not in collection.splits:
+        return f"{collection.uri} has no split named train to solve a head on"
+    if collection.select == "train":
+        return f"{collection.uri} has no split but train, and a head would be measured on the pictures it is solved on"
+    try:
+        for size in sizes:
+            own = models.at_size(model, size)
+            cached_solver.check(own, models.make_plan(own, "auto", size), size)
+    except UserError as error:
+        # The second line is on a recipe's keys, which are no flags here.
+        return str(error).partition("\n")[0] + "; fixres fix can do it by gradient descent"
+    return None
+
+
+def _rows(found: Evaluation, network: str, views: Sequence[Preprocess]) -> list[dict[str, Any]]:
+    correct = found.correct()
+    return [
+        {
+            "network": network,
+            "size": result["size"],
+            "crop_ratio": result["crop_ratio"],
+            "view": f"crop {view.crop_ratio:g}" if view.is_cropped else view.resize,
+            "top1": result["top1"],
+            "loss": result["loss"],
+            "gmacs": result["gmacs"],
+            "ms": 1000 / result["images_per_second"] if result["images_per_second"] else 0.0,
+            "correct": correct[place],
+        }
+        for place, (result, view) in enumerate(zip(found.results, views, strict=True))
+    ]
+
+
+def _fixed_rows(
+    model: nn.Module,
+    preprocesses: Sequence[Preprocess],
+    train: Split,
+    halves: tuple[Split, Split | None],
+    means: tuple[Runtime, Reading, Progress],
+) -> list[dict[str, Any]]:
+    """Solve the head at every size on one view and measure it.
+
+    `halves` are the pictures to choose on and those, if any, to confirm on: a fixed network is not kept until one is
+    chosen, so each is measured on both.
+    """
+    runtime, reading, progress = means
+    choose, confirm = halves
+    rows: list[dict[str, Any]] = []
+    for p in preprocesses:
+        own = copy.deepcopy(models.at_size(model, p.size))
+        plan = models.make_plan(own, "auto", p.size)
+        with tempfile.TemporaryDirectory() as cache:
+            cached_solver.solve(
+                cached_solver.Problem(
+                    own, plan, train, choose, p, runtime, reading, Path(cache), num_views=1, progress=progress
+                )
+            )
+        rows += _rows(evaluate_all(own, choose, [p], runtime, reading, progress), "fixed", [p])
+        if confirm is not None:
+            rows[-1]["confirmed"] = evaluate_all(own, confirm, [p], runtime, reading, progress).results[0]["top1"]
+    return rows
+
+
+def _choose(rows: Sequence[dict[str, Any]], question: Question) -> tuple[dict[str, Any], str]:
+    """Return the row to use and why: the cheapest within one standard error of the best the budget allows."""
+    within = [
+        row
+        for row in rows
+        if (question.budget_gmacs is None or row["gmacs"] <= question.budget_gmacs)
+        and (question.budget_ms is None or row["ms"] <= question.budget_ms)
+    ]
+    if not within:
+        least = min(rows, key=lambda row: row["gmacs"])
+        raise UserError(
+            f"nothing measured is within the budget\n  the cheapest is {least['size']} px: {least['gmacs']:.3f} GMACs, "
+            f"{least['ms']:.1f} ms a picture; raise it, or name smaller sizes with --sizes"
+        )
+    # Places in the list stand for sizes, of which there may be several rows.
+    correct = np.stack([row["correct"] for row in within])
+    place, why = choose_size(range(len(within)), correct, [row["gmacs"] for row in within])
+    best = max(within, key=lambda row: row["top1"])
+    if " px)" in why:
+        why = f"{within[place]['top1']:.1f} %, within one standard error of the best ({_name(best)}) and cheaper"
+    return within[place], why.replace(f"the best of {len(within)} sizes", f"the best of {len(within)} measured")
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['top1']:.1f} %, {row['network']} at {row['size']} px, {row['view']}"
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("correct", "confirmed")}

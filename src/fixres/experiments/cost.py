@@ -1,0 +1,344 @@
+"""What a recipe costs before it runs: steps, samples, multiply-adds, memory and hours. Needs no pictures."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fixres import models
+from fixres.config.recipe import Recipe, Stage
+from fixres.data.collections import open_collection
+from fixres.data.prepare.known_sets import SETS
+from fixres.data.progressive_sizes import Timeline, make_timeline
+from fixres.data.sampling import num_epoch_samples
+from fixres.data.splits import THIRDS
+from fixres.errors import UserError
+from fixres.resolution import Plan
+from fixres.runtime.device import Runtime
+from fixres.training.context import is_fix
+from fixres.training.freeze import apply_plan, set_train_mode
+from fixres.training.optim import make_optimizer
+
+BACKWARD = 2
+"""A backward pass costs about two forward ones."""
+MEASURED_STEPS = 20
+OPTIMIZER_COPIES = {"sgd": 1, "nesterov": 1, "lion": 1, "muon": 1, "adamw": 2, "lamb": 2}
+"""Numbers an optimizer keeps for each trained parameter; muon's vectors, which have two, are few."""
+_PROBE_BATCH = 2
+"""Batch normalisation wants two pictures."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How many pictures a recipe trains on, of how many classes, and who says so."""
+
+    num_train: int
+    num_classes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. Weights, gradients, optimizer and average are 4 bytes a number."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    activations: int
+    """What autograd keeps for the backward pass of one process's share, and the largest layer's input and output."""
+
+    @property
+    def total(self) -> int:
+        """Sum of all."""
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage costs."""
+
+    name: str
+    size: int
+    note: str
+    """What had to be assumed; empty: nothing."""
+    num_epochs: int
+    num_steps: int
+    num_samples: int
+    """Pictures shown, copies and repetitions counted."""
+    num_distinct: int
+    """Different pictures in an epoch, at most."""
+    batch_size: int
+    gmacs: float
+    """Of one forward pass of one picture at `size`."""
+    teramacs: float
+    """Of the whole stage, forward and backward."""
+    memory: Memory
+    hours: float | None = None
+
+
+@dataclass(frozen=True)
+class RecipeCost:
+    """What a recipe costs, stage by stage."""
+
+    name: str
+    pictures: Pictures
+    num_parameters: int
+    devices: int
+    stages: tuple[StageCost, ...]
+
+    @property
+    def teramacs(self) -> float:
+        """Of all stages."""
+        return math.fsum(stage.teramacs for stage in self.stages)
+
+    @property
+    def hours(self) -> float | None:
+        """Of all stages, where the speed is known."""
+        hours = [stage.hours for stage in self.stages]
+        return None if None in hours else math.fsum(hour for hour in hours if hour is not None)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast pictures are trained: stated for the first stage at its size, or measured on this machine."""
+
+    images_per_second: float = 0.0
+    is_measured: bool = False
+
+
+def count_pictures(recipe: Recipe, num_train: int = 0, num_classes: int = 0) -> Pictures:
+    """Return the training pictures of a recipe: as given, as published for its data set, or as found on disk.
+
+    Raises:
+        UserError: nothing says how many there are.
+    """
+    uri = recipe.data.uri
+    known = SETS.get(uri.partition(":")[2].rstrip("/").rpartition("/")[2]) if uri.startswith("folder:") else None
+    if num_train:
+        return Pictures(num_train, num_classes or (known.num_classes if known else 1000), "as given")
+    if known is not None:
+        counts = known.counts
+        total = counts.get("train") or math.floor(THIRDS["train"] * counts[""] + 0.5)
+        carved = recipe.data.holdout if "train" in counts and len(counts) < len(THIRDS) else 0.0
+        left = total - math.floor(total * carved + 0.5)
+        return Pictures(left, num_classes or known.num_classes, f"{known.title} as published")
+    try:
+        collection = open_collection(recipe.data)
+    except UserError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"how many pictures? {first}\n  --train-images N (and --classes N)") from error
+    return Pictures(len(collection.split("train")), len(collection.classes), "as found")
+
+
+def plan_recipe(name: str, recipe: Recipe, pictures: Pictures, devices: int, speed: Speed | None = None) -> RecipeCost:
+    """Return what a recipe costs.
+
+    Args:
+        name: how the recipe is called.
+        recipe: checked.
+        pictures: what it trains on.
+        devices: processes that share every batch.
+        speed: for the hours; None: they stay unknown.
+
+    Raises:
+        UserError: a batch that the devices cannot share, or larger than the epoch; a size the network cannot take.
+    """
+    with torch.device("meta"):
+        model = models.build(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
+    stages = []
+    first_work = 0.0
+    for index, stage in enumerate(recipe.run_stages):
+        cost = _stage_cost(recipe, index, stage, model, pictures, devices)
+        work = cost.teramacs / max(1, cost.num_samples)
+        first_work = first_work or work
+        stages.append(_with_hours(cost, recipe, stage, pictures, devices, speed, work / first_work))
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return RecipeCost(name, pictures, num_parameters, devices, tuple(stages))
+
+
+def _stage_cost(
+    recipe: Recipe, index: int, stage: Stage, model: nn.Module, pictures: Pictures, devices: int
+) -> StageCost:
+    size, note = _size(recipe, stage)
+    network = models.at_size(model, size)
+    plan = models.make_plan(network, stage.moves, size, stage.freeze)
+    name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
+    forward = models.gmacs(network, size)
+    if stage.batch_size % devices:
+        raise UserError(f"{name}: a batch of {stage.batch_size} cannot be shared by {devices} devices\n  --devices N")
+    if stage.solver in ("cached", "auto"):
+        num_samples = pictures.num_train * stage.views
+        memory = _memory(recipe, stage, network, plan, size, recipe.evaluation.batch_size, is_solved=True)
+        note = "; ".join(filter(None, [note, f"solved on features of {stage.views} views"]))
+        return StageCost(
+            name, size, note, 1, 0, num_samples, pictures.num_train, recipe.evaluation.batch_size, forward,
+            forward * num_samples / 1000, memory,
+        )  # fmt: skip
+    num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
+    timeline = make_timeline(stage, size, num_samples, seed=recipe.seed, stage_index=index)
+    factor = 1 if plan.is_trunk_frozen else 1 + BACKWARD
+    shown, gigamacs = _walk(timeline, model)
+    return StageCost(
+        name=name,
+        size=size,
+        note=note,
+        num_epochs=timeline.num_epochs,
+        num_steps=timeline.total_steps,
+        num_samples=shown,
+        num_distinct=min(pictures.num_train, -(-num_samples // stage.repeats)),
+        batch_size=stage.batch_size,
+        gmacs=forward,
+        teramacs=factor * gigamacs / 1000,
+        memory=_memory(recipe, stage, network, plan, size, stage.batch_size // devices),
+    )
+
+
+def _walk(timeline: Timeline, model: nn.Module) -> tuple[int, float]:
+    """Return the pictures of all steps and the multiply-adds of their forward passes, in billions."""
+    work = {size: models.gmacs(models.at_size(model, size), size) for size in timeline.sizes}
+    shown, gigamacs = 0, 0.0
+    for epoch, choices in enumerate(timeline.choices):
+        if len(choices) == 1:
+            num = timeline.steps_in(epoch) * choices[0].batch_size
+            shown += num
+            gigamacs += num * work[choices[0].size]
+            continue
+        for step in range(timeline.first_steps[epoch], timeline.first_steps[epoch + 1]):
+            place = timeline.at(step)
+            shown += place.batch_size
+            gigamacs += place.batch_size * work[place.size]
+    return shown, gigamacs
+
+
+def _size(recipe: Recipe, stage: Stage) -> tuple[int, str]:
+    if stage.size != "auto":
+        return stage.size, ""
+    train = recipe.train.size
+    assert isinstance(train, int), "training stages have a size"
+    size = max(recipe.evaluation.sizes, default=train)
+    return size, f"the size is chosen when the stage starts; counted at {size} px"
+
+
+def _memory(
+    recipe: Recipe, stage: Stage, model: nn.Module, plan: Plan, size: int, batch: int, *, is_solved: bool = False
+) -> Memory:
+    """Estimate the bytes of one device; activations from the tensors autograd keeps for a batch of 2, times batch / 2.
+
+    They are counted at 4 bytes a number, at 2 where the recipe says bf16 or fp16. What devices exchange, the buffers of
+    the convolutions and what the allocator wastes are not in it.
+    """
+    numbers = sum(t.numel() for t in model.state_dict().values())
+    trained = 0 if is_solved else plan.num_trained
+    kept, largest = _activations(model, plan, size, is_solved)
+    share = batch / _PROBE_BATCH / (2 if recipe.runtime.precision in ("bf16", "fp16") else 1)
+    return Memory(
+        weights=4 * numbers,
+        gradients=4 * trained,
+        optimizer=4 * trained * OPTIMIZER_COPIES[recipe.optim.name],
+        average=4 * numbers if stage.ema and not is_solved else 0,
+        activations=math.ceil((kept + largest) * share),
+    )
+
+
+def _activations(model: nn.Module, plan: Plan, size: int, is_solved: bool) -> tuple[int, int]:
+    """Return the bytes autograd keeps for two pictures in fp32, and those of the largest layer's input and output."""
+    network = models.without_values(model)
+    apply_plan(network, plan)
+    largest = 0
+
+    def watch(_module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal largest
+        tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
+        largest = max(largest, sum(4 * t.numel() for t in tensors))
+
+    hooks = [m.register_forward_hook(watch) for m in network.modules() if not list(m.children())]
+    images = torch.zeros(_PROBE_BATCH, models.in_channels(network), size, size, device="meta")
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+    try:
+        set_train_mode(network, plan)
+        with _kept_tensors(own) as kept, torch.set_grad_enabled(not is_solved):
+            output = network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    del output
+    return sum(kept.values()), largest
+
+
+@contextmanager
+def _kept_tensors(own: set[int]) -> Iterator[dict[int, int]]:
+    """Collect {storage: bytes} of everything autograd keeps but the storages in `own`."""
+    kept: dict[int, int] = {}
+    # Held so that no storage is freed and its address used again.
+    alive: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _with_hours(
+    cost: StageCost,
+    recipe: Recipe,
+    stage: Stage,
+    pictures: Pictures,
+    devices: int,
+    speed: Speed | None,
+    work: float,
+) -> StageCost:
+    """Return the cost with its hours: the stated speed goes down as a picture's multiply-adds go up."""
+    if speed is None:
+        return cost
+    rate = _measured_rate(cost, recipe, stage, pictures, devices) if speed.is_measured else 0.0
+    rate = rate or speed.images_per_second / work
+    return StageCost(**{**vars(cost), "hours": cost.num_samples / rate / 3600})
+
+
+def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pictures, devices: int) -> float:
+    """Return pictures per second of 20 steps on this machine's device, times `devices`; reading is not in it."""
+    runtime = Runtime(recipe.runtime.model_copy(update={"device": _device(recipe)}))
+    model = models.build(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
+    model = runtime.place(models.at_size(model, cost.size))
+    plan = models.make_plan(model, stage.moves, cost.size, stage.freeze)
+    apply_plan(model, plan)
+    is_solved = cost.num_steps == 0
+    batch = cost.batch_size if is_solved else max(2, cost.batch_size // devices)
+    images = runtime.images(torch.randn(batch, models.in_channels(model), cost.size, cost.size))
+    labels = torch.zeros(batch, dtype=torch.int64, device=runtime.device)
+    wrapped, optimizer = model, None
+    if not is_solved:
+        wrapped, optimizer = runtime.prepare(model, make_optimizer(model, recipe.optim, stage))
+    set_train_mode(model, plan)
+    seconds = []
+    for _ in range(MEASURED_STEPS):
+        start = time.perf_counter()
+        with runtime.autocast(), torch.set_grad_enabled(not is_solved):
+            loss = nn.functional.cross_entropy(wrapped(images), labels)
+        if optimizer is not None:
+            runtime.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        loss.item()
+        seconds.append(time.perf_counter() - start)
+    middle = sorted(seconds[MEASURED_STEPS // 4 :])
+    return devices * batch / middle[len(middle) // 2]
+
+
+def _device(recipe: Recipe) -> str:
+    """Return the recipe's device, or any there is where it names one that this machine lacks."""
+    wanted = recipe.runtime.device
+    return "auto" if wanted == "npu" and not hasattr(torch, "npu") else wanted

@@ -1,0 +1,299 @@
+"""Fills the published tables from finished runs: ours beside theirs, in Markdown."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fixres.config.loading import flatten, list_recipes, load
+from fixres.config.recipe import Recipe
+from fixres.data.prepare.known_sets import SETS
+from fixres.errors import UserError
+from fixres.experiments.published_tables import ASCEND, TABLES, AscendRow, Figure, Row, Table
+from fixres.runtime.run_folder import read_events
+
+IGNORED = ("seed", "output.", "runtime.", "data.uri", "data.workers", "data.hold_gib", "data.license", "model.weights")
+IGNORED_IN_TESTS = ("evaluation.sizes", "evaluation.batch_size", "evaluation.every_epochs")
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantiles of Student's t for 1 to 10 degrees of freedom."""
+_NOTHING = "-"
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a finished run of a shipped recipe measured on its report split."""
+
+    folder: Path
+    recipe: str
+    seed: int
+    num_images: int
+    after: Mapping[int, Result]
+    """What ships, by size in pixels."""
+    before: Mapping[int, Result]
+    """Before the fix."""
+    size: int
+    train_size: int
+    fps: Mapping[str, float] = field(default_factory=dict)
+    """Pictures per second of the last epoch, by stage."""
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    precision: str = ""
+    torch: str = ""
+    weights: str = ""
+
+
+def shipped_settings() -> dict[str, dict[str, Any]]:
+    """Return what decides the result of every shipped recipe, by name."""
+    return {name: _settings(load(name)) for name in list_recipes()}
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of the stages that run and of everything else that decides a result, by dotted key."""
+    values = recipe.model_dump(mode="json", exclude={"train", "fix", "stages"})
+    found = flatten(values)
+    for index, stage in enumerate(recipe.run_stages):
+        found.update({f"stage {index + 1}.{key}": value for key, value in stage.model_dump(mode="json").items()})
+    keys = (*IGNORED, *(IGNORED_IN_TESTS if recipe.evaluation.keep == "last" else IGNORED_IN_TESTS[:2]))
+    return {key: value for key, value in found.items() if not key.startswith(keys)}
+
+
+def read_run(folder: Path, shipped: Mapping[str, Mapping[str, Any]]) -> Ran | str:
+    """Return what a run measured, or why it makes no published row: the nearest recipe, and where it differs.
+
+    Raises:
+        UserError: no run, or one that has not finished.
+    """
+    events = read_events(folder)
+    comparison = next((e for e in reversed(events) if e["event"] == "comparison"), None)
+    if comparison is None:
+        raise UserError(f"{folder} has no result yet\n  fixres train {folder / 'recipe.yaml'} --out {folder} --resume")
+    recipe = load(folder / "recipe.yaml")
+    own = _settings(recipe)
+    differing = {name: _different(own, settings) for name, settings in shipped.items()}
+    fewest = min(map(len, differing.values()))
+    nearest = [name for name, keys in differing.items() if len(keys) == fewest]
+    name = _by_pictures(nearest, recipe.data.uri, events)
+    if not name:
+        return f"its settings are those of {', '.join(nearest)}; call the folder of its pictures as one of them does"
+    if differing[name]:
+        keys = differing[name]
+        more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+        return f"no shipped recipe has these settings; nearest is {name}, different in {', '.join(keys[:4])}{more}"
+    after, before = _results(events, comparison)
+    environment = _environment(folder)
+    train_size = next(
+        (row["size"] for row in comparison["rows"] if row["label"] == "train size"), comparison["rows"][-1]["size"]
+    )
+    epochs = {e["stage"]: e for e in events if e["event"] == "epoch"}
+    return Ran(
+        folder=folder,
+        recipe=name,
+        seed=recipe.seed,
+        num_images=comparison["num_images"],
+        after=after,
+        before=before,
+        size=comparison["rows"][-1]["size"],
+        train_size=train_size,
+        fps={stage: event["fps"] for stage, event in epochs.items()},
+        epochs={stage: event["epoch"] for stage, event in epochs.items()},
+        precision=str(environment.get("device", "")).partition(", ")[2].partition(",")[0],
+        torch=str(environment.get("versions", {}).get("torch", environment.get("torch", ""))),
+        weights=recipe.model.weights,
+    )
+
+
+def _by_pictures(names: Sequence[str], uri: str, events: Sequence[Mapping[str, Any]]) -> str:
+    """Return which of several recipes a run belongs to that differ in nothing but their pictures; empty: unknown.
+
+    It is the one whose folder is called as the run's, else the one whose data set has as many classes.
+    """
+    if len(names) == 1:
+        return names[0]
+    folders = {name: Path(load(name).data.uri.partition(":")[2]).name for name in names}
+    by_name = [name for name, folder in folders.items() if folder == Path(uri.partition(":")[2]).name]
+    if by_name:
+        return by_name[0]
+    num_classes = len(next((e["classes"] for e in events if e["event"] == "start"), ()))
+    by_classes = [n for n, folder in folders.items() if folder in SETS and SETS[folder].num_classes == num_classes]
+    return by_classes[0] if len(by_classes) == 1 else ""
+
+
+def _different(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {*own, *other} if own.get(key) != other.get(key))
+
+
+def _results(
+    events: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]
+) -> tuple[dict[int, Result], dict[int, Result]]:
+    """Return results by size of what ships and of what was before a fix, those of the comparison last."""
+    has_fix = any(row["label"] == "fixed" for row in comparison["rows"])
+    after: dict[int, Result] = {}
+    before: dict[int, Result] = {}
+    for event in events:
+        if event["event"] == "sweep" and event["split"] == comparison["split"]:
+            into = before if has_fix and event["label"] == "before" else after
+            into.update({row["size"]: row for row in event["results"]})
+    for row in comparison["rows"]:
+        (after if row["label"] in ("fixed", "trained") else before)[row["size"]] = row
+    return after, before
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    path = folder / "environment.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
+
+
+def filled_tables(folders: Sequence[Path], *, everything: bool = False) -> str:
+    """Return the published tables in Markdown, ours beside theirs; "-" where nothing was published or run.
+
+    Args:
+        folders: finished runs; several seeds of one recipe share its row.
+        everything: also tables in which no row was run; without runs these are all.
+
+    Raises:
+        UserError: a folder holds no finished run, or two runs of a recipe have the same seed.
+    """
+    shipped = shipped_settings()
+    runs: dict[str, list[Ran]] = {}
+    notes: list[str] = []
+    for folder in folders:
+        found = read_run(folder, shipped)
+        if isinstance(found, str):
+            notes.append(f"- {folder}: {found}")
+            continue
+        runs.setdefault(found.recipe, []).append(found)
+        notes += _remarks(found)
+    for same in runs.values():
+        if len({run.seed for run in same}) != len(same):
+            raise UserError(f"a seed comes twice: {', '.join(str(run.folder) for run in same)}\n  name every run once")
+    everything = everything or not folders
+    parts = [_table(table, runs) for table in TABLES if everything or any(row.recipe in runs for row in table.rows)]
+    if everything or any(name.startswith("ascend/") for name in runs):
+        parts.append(_ascend(runs))
+    if notes:
+        parts.append("Notes\n\n" + "\n".join(notes) + "\n")
+    return "\n".join(parts)
+
+
+def _remarks(run: Ran) -> Iterable[str]:
+    """Yield what sets a run apart from the published row: other pictures, other starting weights."""
+    recipe = load(run.recipe)
+    known = SETS.get(recipe.data.uri.partition(":")[2])
+    published = next((known.counts[s] for s in ("test", "val") if s in known.counts), 0) if known else 0
+    if published and published != run.num_images:
+        yield f"- {run.folder}: on {run.num_images:,} pictures, the published row is on {published:,}"
+    if run.weights != recipe.model.weights:
+        yield f"- {run.folder}: starts from {run.weights}, the published row from {recipe.model.weights}"
+
+
+def _table(table: Table, runs: Mapping[str, Sequence[Ran]]) -> str:
+    what = "top-1 error %" if table.kind == "error" else "top-1 %"
+    five = what.replace("1", "5")
+    header = ["row", "recipe", "px", f"{what}, published", f"{what}, ours", "95 % interval", "n"]
+    header += [f"{five}, published", f"{five}, ours"]
+    lines = [f"## {table.title}", "", f"Published: {table.source}.", "", _line(header), _line(["---"] * len(header))]
+    for row in table.rows:
+        for figure in row.figures:
+            lines.append(_line(_cells(table, row, figure, runs.get(row.recipe, ()))))
+    return "\n".join(lines) + "\n"
+
+
+def _cells(table: Table, row: Row, figure: Figure, runs: Sequence[Ran]) -> list[str]:
+    is_error = table.kind == "error"
+    found = [result for run in runs if (result := _result(run, row, figure)) is not None]
+    ours, interval = _summary([result["top1"] for result in found], found, is_error)
+    fives = [result["top5"] for result in found if result.get("top5") is not None]
+    sizes = sorted({result["size"] for result in found})
+    num = "" if not found else f"{len(found)} seed{'s' if len(found) > 1 else ''}, {runs[0].num_images:,} pictures"
+    return [
+        row.label,
+        f"`{row.recipe}`",
+        str(figure.size or "/".join(map(str, sizes)) or _NOTHING),
+        _percent(figure.top1, is_error),
+        ours,
+        interval,
+        num or _NOTHING,
+        _percent(figure.top5, is_error),
+        _summary(fives, (), is_error)[0] if fives else _NOTHING,
+    ]
+
+
+def _result(run: Ran, row: Row, figure: Figure) -> Result | None:
+    results = run.before if row.is_before else run.after
+    return results.get(figure.size or (run.train_size if row.is_before else run.size))
+
+
+def _percent(value: float | None, is_error: bool) -> str:
+    if value is None:
+        return _NOTHING
+    shown = round(100 - value, 3) if is_error else value
+    return f"{shown:.2f}" if is_error else f"{shown:g}" if round(shown, 1) != shown else f"{shown:.1f}"
+
+
+def _summary(values: Sequence[float], results: Sequence[Result], is_error: bool) -> tuple[str, str]:
+    """Return the mean with its spread over seeds, and a 95 % interval: of the one run's pictures, or over seeds."""
+    if not values:
+        return _NOTHING, _NOTHING
+    if is_error:
+        values = [100 - value for value in values]
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        if not results:
+            return f"{mean:.2f}", _NOTHING
+        low, high = results[0]["top1_ci95"]
+        low, high = (100 - high, 100 - low) if is_error else (low, high)
+        return f"{mean:.2f}", f"{low:.2f} to {high:.2f}"
+    std = statistics.stdev(values)
+    quantile = _T975[min(len(values) - 2, len(_T975) - 1)]
+    half = quantile * std / len(values) ** 0.5
+    return f"{mean:.2f} ± {std:.2f}", f"{mean - half:.2f} to {mean + half:.2f}"
+
+
+def _ascend(runs: Mapping[str, Sequence[Ran]]) -> str:
+    header = ["Name", "Acc@1", "FPS", "Epochs", "AMP_Type", "Torch_Version"]
+    lines = ["## Ascend: ResNet-50", "", "Published: README of the port; FPS of training/fine-tuning.", ""]
+    lines += [_line(header), _line(["---"] * len(header))]
+    for row in ASCEND:
+        lines.append(_line([f"{row.name}, published", row.accuracy, row.speed, row.epochs, row.precision, row.torch]))
+        lines.append(_line([f"{row.name}, ours", *_ascend_cells(row, runs)]))
+    return "\n".join(lines) + "\n"
+
+
+def _ascend_cells(row: AscendRow, runs: Mapping[str, Sequence[Ran]]) -> list[str]:
+    """Return a row of ours: accuracy after the fix and before it, speeds, epochs, precision and version."""
+    train = _first_of(runs, "train", row)
+    fix = _first_of(runs, "finetune", row)
+    ran = [run for run in (train, fix) if run is not None]
+    accuracy = _NOTHING
+    if fix is not None:
+        before = fix.before.get(fix.size)
+        at_size = f"({before['top1']:.1f} before finetune)" if before else ""
+        accuracy = f"{fix.after[fix.size]['top1']:.1f}{at_size}"
+    elif train is not None:
+        accuracy = f"{train.after[train.size]['top1']:.1f} at {train.size} px"
+    speeds = [_NOTHING if run is None else f"{next(iter(run.fps.values()), 0.0):.0f}" for run in (train, fix)]
+    epochs = [_NOTHING if run is None else f"{next(iter(run.epochs.values()), 0.0):g}" for run in (train, fix)]
+    if not ran:
+        return [_NOTHING] * 5
+    precisions = sorted({run.precision for run in ran if run.precision})
+    versions = sorted({run.torch for run in ran if run.torch})
+    return [accuracy, "/".join(speeds), "/".join(epochs), ", ".join(precisions) or _NOTHING, ", ".join(versions)]
+
+
+def _first_of(runs: Mapping[str, Sequence[Ran]], kind: str, row: AscendRow) -> Ran | None:
+    """Return the run of a row: the full one where there is one, else that for the speed alone."""
+    for mode in ("full", "performance"):
+        found = runs.get(f"ascend/{kind}-{mode}-{row.devices}p", ())
+        if found:
+            return found[0]
+    return None
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

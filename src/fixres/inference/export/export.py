@@ -1,0 +1,175 @@
+"""Export a product: trace, write, compare, and only then put the files in place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fixres.checkpoints import Product
+from fixres.errors import UserError
+from fixres.evaluation.metrics import PairedDifference
+from fixres.evaluation.results import html_table
+from fixres.inference.export.formats import OPSET, require_packages, write
+from fixres.inference.export.int8 import open_labelled, quantise
+from fixres.inference.export.metadata import SUFFIXES, ExportSheet, Format, make_sheet
+from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.parity import Agreement, compare, runner_file, sample_pictures
+from fixres.inference.export.trace import capture
+from fixres.runtime.run_folder import write_text, write_with
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to write, and what to compare it on."""
+
+    out: Path
+    format: Format = "onnx"
+    size: int | None = None
+    """Test size of the file in pixels; None: the product's."""
+    softmax: bool = False
+    """Whether the file gives probabilities."""
+    normalise: bool = False
+    """Whether the file applies mean and std itself."""
+    data: str | None = None
+    """Data URI to compare on; None: the product's own."""
+    pictures: tuple[str, ...] = ()
+    """Files and folders to compare on in place of data."""
+    int8: bool = False
+    """Whether an OpenVINO file is rounded to 8 bits."""
+    calibration: str | None = None
+    """Data URI to calibrate and measure 8 bits on; None: the product's own."""
+    max_drop: float = 1.0
+    """Points of top-1 that 8 bits may cost."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written and how well it agrees."""
+
+    path: Path
+    files: tuple[Path, ...]
+    sheet: ExportSheet
+    agreement: tuple[Agreement, ...]
+    compared_on: str
+    reason: str
+    """Why the file takes one size only; empty where it takes more."""
+    rounding: PairedDifference | None = None
+    """8 bits minus 32 on the same pictures, in points of top-1."""
+
+    def _repr_html_(self) -> str:
+        header = ["height x width", "pictures", "largest difference", "of a range of", "same best class"]
+        rows = [
+            [
+                f"{row.height} x {row.width}",
+                str(row.num_images),
+                f"{row.max_difference:.1e}",
+                f"{row.output_range:.3g}",
+                f"{row.num_same_top1} of {row.num_images}",
+            ]
+            for row in self.agreement
+        ]
+        return html_table(f"{self.path}: compared with the network on {self.compared_on}", header, rows)
+
+
+def export(product: Product, request: ExportRequest, step: Callable[[str], None] = lambda text: None) -> Exported:
+    """Write a product as one file for other programs, with its JSON and, for ONNX, a torch-free runner beside it.
+
+    The file is opened again and compared with the network on pictures first; where they differ nothing is written.
+
+    Args:
+        product: the network, its preprocessing and class names. It is moved to the CPU.
+        request: format, place and what to compare on.
+        step: told in words what is being done.
+
+    Raises:
+        UserError: a package is missing, the place cannot be written, the network cannot be exported, or the file does
+            not give the network's answers.
+    """
+    require_packages(request.format)
+    require_rounding(request)
+    path = place(request.out, request.format)
+    if request.size is not None:
+        product = product.at(request.size)
+    product.model.cpu().eval()
+    images, compared_on = sample_pictures(product, request.data, request.pictures)
+    labelled = open_labelled(product, request.calibration) if request.int8 else None
+    rounding = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}\n  name another place with --out") from error
+    try:
+        step("tracing the network")
+        captured = capture(product, softmax=request.softmax, normalise=request.normalise)
+        sheet = make_sheet(
+            product,
+            request.format,
+            captured.sizes,
+            softmax=request.softmax,
+            normalise=request.normalise,
+            opset=None if request.format == "torch" else OPSET,
+        )
+        step(f"writing {path.name}")
+        written = write(captured, sheet, folder / path.name)
+        step(f"comparing it with the network on {compared_on}")
+        opened = open_exported(written[-1])
+        agreement = compare(opened.outputs, captured.eager, images, product, sheet)
+        if labelled is not None:
+            rounded = quantise(written[-1], sheet, product, labelled, request.max_drop, step)
+            written, sheet, rounding = rounded.files, rounded.sheet, rounded.paired
+        files = _move(written, path, sheet)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}\n  make room, or name another place"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Exported(path, files, sheet, tuple(agreement), compared_on, captured.reason, rounding)
+
+
+def require_rounding(request: ExportRequest) -> None:
+    """Raise UserError where 8 bits are asked of another format, or calibrated without being asked for."""
+    if request.int8 and request.format != "openvino":
+        raise UserError(f"--int8 writes OpenVINO files, not {request.format}\n  --format openvino")
+    if request.calibration is not None and not request.int8:
+        raise UserError("--calibration is for 8 bits\n  add --int8, or leave it out")
+
+
+def place(out: Path, kind: Format) -> Path:
+    """Return the file to write: `out`, or model.onnx, .pt2 or .xml in the folder it names.
+
+    Raises:
+        UserError: `out` ends like another format.
+    """
+    suffix = SUFFIXES[kind]
+    if out.suffix == suffix and not out.is_dir():
+        return out
+    if out.suffix in {*SUFFIXES.values(), ".bin"} and not out.is_dir():
+        raise UserError(f"{out} does not end in {suffix}, as {kind} files do\n  --out {out.with_suffix(suffix)}")
+    if out.is_file():
+        raise UserError(f"{out} is a file that does not end in {suffix}\n  --out {out.with_name(out.name + suffix)}")
+    return out / f"model{suffix}"
+
+
+def _move(written: list[Path], path: Path, sheet: ExportSheet) -> tuple[Path, ...]:
+    """Put the files where they belong, the one to open last, so that it is never there without the others."""
+    moved = []
+    if sheet.format == "onnx":
+        runner = path.with_name(runner_file().name)
+        write_with(runner, lambda temporary: shutil.copyfile(runner_file(), temporary))
+        moved.append(runner)
+    beside = path.with_suffix(".json")
+    write_text(beside, sheet.text())
+    moved.append(beside)
+    for file in written:
+        target = path.with_name(file.name)
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        file.replace(target)
+        moved.append(target)
+    return tuple(reversed(moved))

@@ -1,0 +1,176 @@
+"""8-bit weights and activations for OpenVINO: calibrated on one split at the test size, measured on another."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fixres.checkpoints import Product
+from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.splits import Split
+from fixres.errors import UserError, require_extra
+from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.metrics import PairedDifference, paired_difference
+from fixres.inference.export.metadata import KEY, EightBit, ExportSheet
+from fixres.inference.export.open_exported import Run, open_exported
+from fixres.inference.export.parity import file_inputs, views
+from fixres.models.backends import import_openvino, openvino_core
+
+NUM_CALIBRATION = 300
+"""Pictures whose activations decide the ranges; NNCF's own default."""
+_BATCH = 16
+_FLAG = "--calibration"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures to calibrate on and others to measure on."""
+
+    uri: str
+    calibration: Split
+    report: Split
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """What 8 bits did to a file."""
+
+    files: list[Path]
+    """The one to open last."""
+    sheet: ExportSheet
+    paired: PairedDifference
+    """8 bits minus 32 on the same pictures, in points."""
+
+
+def open_labelled(product: Product, uri: str | None) -> Labelled:
+    """Return the training split to calibrate on (where there is none, the selecting one) and the reported split.
+
+    Raises:
+        UserError: NNCF is missing, no data are known, or there is only one split.
+    """
+    for package in ("openvino", "nncf"):
+        if importlib.util.find_spec(package) is None:
+            raise require_extra(package, "openvino")
+    try:
+        collection = open_for(product, Request(data=uri))
+    except UserError as error:
+        raise UserError(
+            f"8 bits are calibrated and measured on labelled pictures: {error}".replace("--data", _FLAG)
+        ) from error
+    name = "train" if "train" in collection.splits else collection.select
+    if name == collection.report:
+        raise UserError(
+            f"{collection.uri} has one split only; 8 bits are calibrated on one and measured on another\n"
+            "  fixres data split makes them"
+        )
+    return Labelled(collection.uri, collection.split(name), collection.split(collection.report))
+
+
+def quantise(
+    full: Path, sheet: ExportSheet, product: Product, pictures: Labelled, max_drop: float, step: Callable[[str], None]
+) -> Rounded:
+    """Round an OpenVINO file to 8 bits and measure both.
+
+    Args:
+        full: the file in 32 bits; stays as it is.
+        sheet: of that file.
+        product: what it was made from.
+        pictures: see `open_labelled`.
+        max_drop: points of top-1 that may be lost.
+        step: told in words what is being done.
+
+    Raises:
+        UserError: NNCF cannot take the network, or more than `max_drop` is lost.
+    """
+    chosen = np.unique(np.linspace(0, len(pictures.calibration) - 1, NUM_CALIBRATION).round().astype(int))
+    step(f"calibrating 8 bits on {len(chosen)} pictures of {pictures.calibration.name}")
+    inputs = [
+        file_inputs(views([pictures.calibration.read(int(i))], product, sheet.size, sheet.size), sheet).numpy()
+        for i in chosen
+    ]
+    model = _rounded(openvino_core().read_model(str(full)), inputs, product.architecture)
+    folder = full.parent / "int8"
+    folder.mkdir()
+    path = folder / full.name
+    _save(model, path, sheet)
+    step(f"measuring 32 and 8 bits on {pictures.report.name}, n = {len(pictures.report):,}")
+    before, after = _correct([open_exported(full).run, open_exported(path).run], product, sheet, pictures.report)
+    paired = paired_difference(before, after)
+    if -paired.difference > max_drop:
+        low, high = paired.ci95
+        raise UserError(
+            f"8 bits cost {-paired.difference:.2f} points of top-1 on {pictures.report.name} (n = {len(before):,}, "
+            f"95 % interval {-high:.2f} to {-low:.2f}), allowed {max_drop:g}; nothing was written\n"
+            "  leave --int8 out, or allow more with --max-drop"
+        )
+    record = EightBit(
+        calibrated_on=f"{pictures.calibration.name} of {pictures.uri}",
+        num_calibration=len(chosen),
+        measured_on=pictures.report.name,
+        num_images=len(before),
+        top1_before=100 * float(before.mean()),
+        top1=100 * float(after.mean()),
+    )
+    said = sheet.model_copy(update={"int8": record})
+    _save(model, path, said)
+    return Rounded([path.with_suffix(".bin"), path], said, paired)
+
+
+def _rounded(model: Any, inputs: list[np.ndarray], architecture: str) -> Any:
+    with _quiet():
+        import nncf
+
+        try:
+            # Activations of SiLU and GELU are not symmetric; weights are.
+            return nncf.quantize(
+                model,
+                nncf.Dataset(inputs),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(inputs),
+            )
+        except Exception as error:  # whatever a network makes it trip over
+            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            raise UserError(
+                f"NNCF cannot round {architecture} to 8 bits ({type(error).__name__}: {reason})\n  leave --int8 out"
+            ) from error
+
+
+def _save(model: Any, path: Path, sheet: ExportSheet) -> None:
+    model.set_rt_info(sheet.text(), KEY)
+    import_openvino().save_model(model, str(path), compress_to_fp16=False)
+
+
+def _correct(runs: list[Run], product: Product, sheet: ExportSheet, split: Split) -> list[np.ndarray]:
+    """Return for every file bool `[N]`: whether its best class is the label."""
+    found: list[list[np.ndarray]] = [[] for _ in runs]
+    batches = evaluation_batches(
+        split, [product.preprocess], batch_size=_BATCH, workers=resolve_workers("auto"), bad=[]
+    )
+    for (pixels,), labels, _ in batches:
+        images = file_inputs(pixels, sheet).numpy()
+        for own, run in zip(found, runs, strict=True):
+            own.append(run(images).argmax(1) == labels.numpy())
+    return [np.concatenate(own) for own in found]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's progress, warnings and log to itself."""
+    log = logging.getLogger("nncf")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

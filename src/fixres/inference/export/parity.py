@@ -1,0 +1,166 @@
+"""Does the file give the network's answers? On pictures, through the product's preprocessing, at several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fixres.checkpoints import Product
+from fixres.config.recipe import Data
+from fixres.data.decode import BadImage
+from fixres.data.sources.synthetic import open_synthetic
+from fixres.data.transforms import evaluation_crop, normalise
+from fixres.errors import UserError
+from fixres.evaluation.measure import Request, open_for
+from fixres.inference.export.metadata import ExportSheet
+from fixres.inference.predict import find_pictures, open_picture
+
+NUM_PICTURES = 16
+TOLERANCE = {"torch": 1e-4, "onnx": 1e-4, "openvino": 1e-3}
+"""Largest difference allowed, relative to the range of the outputs. OpenVINO resizes a grid of positions a little
+differently."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the comparison at one size found."""
+
+    height: int
+    width: int
+    num_images: int
+    max_difference: float
+    """Between any two outputs."""
+    output_range: float
+    """Largest output minus smallest, of the network."""
+    num_same_top1: int
+    num_ties: int
+    """Pictures whose two best outputs are closer than the tolerance."""
+
+
+def sample_pictures(product: Product, data: str | None, pictures: Sequence[str]) -> tuple[list[Image.Image], str]:
+    """Return RGB pictures to compare on, and in words where they come from.
+
+    Raises:
+        UserError: the pictures or the data named by the user cannot be read.
+    """
+    if pictures:
+        found = find_pictures(list(pictures))[:NUM_PICTURES]
+        return [open_picture(path, product) for path in found], f"{len(found)} pictures given"
+    why = "no data is stored with the product"
+    stored = product.details.get("data", {}).get("uri")
+    if data or stored:
+        try:
+            collection = open_for(product, Request(data=data))
+            split = collection.split(collection.report)
+            chosen = np.unique(np.linspace(0, len(split) - 1, NUM_PICTURES).round().astype(int))
+            images = [split.read(int(i)) for i in chosen]
+        except (UserError, BadImage):
+            if data:
+                raise
+            why = f"{stored} cannot be read here"
+        else:
+            return images, f"{len(images)} pictures of the {split.name} split of {collection.uri}"
+    _, splits, _ = open_synthetic(Data(uri="synthetic:"), "classes=8,images=16,size=240")
+    drawn = [splits["train"].read(i) for i in range(NUM_PICTURES)]
+    return drawn, f"{len(drawn)} generated pictures ({why}; --data or --pictures names real ones)"
+
+
+def shapes_to_check(sheet: ExportSheet) -> list[tuple[int, int]]:
+    """Return heights and widths: the test size, another square, and one that is no square; as far as they are legal."""
+    size, rule = sheet.size, sheet.accepted
+    if rule.fixed is not None:
+        return [(size, size)]
+    step = max(rule.step, 32 if size % 32 == 0 else 1)
+    others = [sheet.train_size, size + step, size - step, size + rule.step]
+    other = next(s for s in others if s != size and rule.accept(s, s))
+    # An odd number of steps apart, where the file takes any size.
+    wide = size + (37 if rule.step == 1 else rule.step)
+    return [(size, size), (other, other), (size, wide)]
+
+
+def views(images: Sequence[Image.Image], product: Product, height: int, width: int) -> Tensor:
+    """Return uint8 `[B, 3, height, width]`: the test-time view at the longer side, its middle where it is no square."""
+    side = max(height, width)
+    preprocess = product.preprocess.at(side)
+    squares = torch.stack([evaluation_crop(image, preprocess) for image in images])
+    top, left = (side - height) // 2, (side - width) // 2
+    return squares[:, :, top : top + height, left : left + width].contiguous()
+
+
+def file_inputs(pixels: Tensor, sheet: ExportSheet) -> Tensor:
+    """Return float32 `[B, 3, H, W]` in the range the file wants, of uint8 pixels."""
+    if sheet.normalised_inside:
+        return pixels.contiguous().to(torch.float32)
+    return normalise(pixels.contiguous(), sheet.mean, sheet.std).contiguous()
+
+
+def compare(
+    run: Callable[[np.ndarray], np.ndarray],
+    eager: nn.Module,
+    images: Sequence[Image.Image],
+    product: Product,
+    sheet: ExportSheet,
+) -> list[Agreement]:
+    """Return what `run` and the network say to the same pictures, at every shape to check.
+
+    Raises:
+        UserError: they differ by more than the tolerance, or in the best class of a picture that is no tie.
+    """
+    found = []
+    for height, width in shapes_to_check(sheet):
+        inputs = file_inputs(views(images, product, height, width), sheet)
+        with torch.inference_mode():
+            wanted = eager(inputs).numpy()
+        # One picture alone as well: a file may have been bound to the batch it was traced with.
+        given = np.concatenate([run(inputs[:1].numpy()), run(inputs[1:].numpy())])
+        row = _agreement(height, width, wanted, given, TOLERANCE[sheet.format])
+        _require(row, sheet)
+        found.append(row)
+    return found
+
+
+def _agreement(height: int, width: int, wanted: np.ndarray, given: np.ndarray, tolerance: float) -> Agreement:
+    if given.shape != wanted.shape:
+        raise UserError(f"the file gives outputs {list(given.shape)} where the network gives {list(wanted.shape)}")
+    span = float(wanted.max() - wanted.min())
+    ordered = np.sort(wanted, axis=1)
+    ties = ordered[:, -1] - ordered[:, -2] <= 2 * tolerance * span if wanted.shape[1] > 1 else np.zeros(len(wanted))
+    same = wanted.argmax(1) == given.argmax(1)
+    difference = float(np.abs(given - wanted).max())
+    return Agreement(
+        height=height,
+        width=width,
+        num_images=len(wanted),
+        max_difference=difference if np.isfinite(given).all() else float("inf"),
+        output_range=span,
+        num_same_top1=int(same.sum()),
+        num_ties=int((ties & ~same).sum()) if len(wanted) else 0,
+    )
+
+
+def _require(row: Agreement, sheet: ExportSheet) -> None:
+    tolerance = TOLERANCE[sheet.format] * row.output_range
+    where = f"at {row.height} x {row.width}"
+    if row.max_difference > tolerance:
+        raise UserError(
+            f"the exported file does not give the network's answers: {where} its outputs differ by "
+            f"{row.max_difference:.1e}, allowed {tolerance:.1e}; nothing was written\n"
+            "  another --format may do"
+        )
+    if row.num_same_top1 + row.num_ties < row.num_images:
+        raise UserError(
+            f"the exported file does not give the network's answers: {where} the best class differs for "
+            f"{row.num_images - row.num_same_top1} of {row.num_images} pictures; nothing was written\n"
+            "  another --format may do"
+        )
+
+
+def runner_file() -> Path:
+    """Return the torch-free runner that is copied beside a file."""
+    return Path(__file__).with_name("run_onnx.py")

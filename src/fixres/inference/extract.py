@@ -1,0 +1,344 @@
+"""Embeddings and probabilities of every picture of a split as NumPy files, which `score` reads without PyTorch.
+
+    embedding.npy   float32 [N, D]   what the classifier is given: pooled features
+    softmax.npy     float32 [N, C]   probabilities
+    labels.npy      int64 [N]
+    outcomes.npy    [N]              rank of the label, prediction, its probability and the loss, in float64
+    index.csv       path and label of every row
+    extract.json    what was extracted from what
+
+Rows go to their place in files of full size, so memory stays constant; what is finished is noted per batch, so the same
+command goes on after a kill. Every picture is computed in the batch it would have been in without one, by whichever
+process: the files are equal bit for bit. A file ends in .part until all of it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fixres import models
+from fixres.checkpoints import Product
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.data.collections import Split
+from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.prepare.disk import reserved
+from fixres.errors import Stopped, UserError, counted
+from fixres.evaluation.evaluate import Reading, conditions, predict_logits
+from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.metrics import NEAR_TIE, Tally, label_ranks
+from fixres.inference.extract_record import (
+    FORMAT,
+    OUTCOME,
+    RECORD,
+    Extracted,
+    describe,
+    difference,
+    layout,
+    read_record,
+    write_index,
+    write_record,
+)
+from fixres.io.array_store import Rows
+from fixres.io.files import require_room, require_writable_folder, write_with
+from fixres.resolution import Preprocess
+from fixres.runtime.device import Runtime
+from fixres.training.cached_solver.feature_cache import cache_key
+
+_CHECKPOINT_SECONDS = 2.0
+"""Work that a kill can cost, about."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a process needs to make its rows."""
+
+    network: nn.Module
+    preprocess: Preprocess
+    split: Split
+    runtime: Runtime
+    reading: Reading
+
+    @property
+    def shape(self) -> int:
+        """Pictures per batch, padding included: that of an evaluation, whose bits are to be repeated."""
+        return min(self.reading.batch_size, len(self.split))
+
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self.split) // self.reading.batch_size)
+
+    def places(self, batch: int) -> np.ndarray:
+        """Return which pictures of the split a batch holds, int64."""
+        first = batch * self.reading.batch_size
+        return np.arange(first, min(first + self.reading.batch_size, len(self.split)), dtype=np.int64)
+
+
+def extract(product: Product, request: Request, out: Path, progress: Progress = lambda *_: None) -> Extracted:
+    """Write the embeddings, probabilities and labels of a split into a folder, or go on with what is there.
+
+    Args:
+        product: the network, as it is fed in an evaluation.
+        request: data, split, one size, batch size, workers, device.
+        out: the folder; several processes of a run share it.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        UserError: no data, no such split, a folder that holds something else, no room, a picture that cannot be read.
+        Stopped: a signal came; the same call goes on.
+    """
+    out = out.absolute()
+    if len(request.sizes) > 1:
+        raise UserError("extract takes one size\n  one folder per size")
+    if request.sizes:
+        product = product.at(request.sizes[0])
+    collection = open_for(product, request)
+    split = collection.split(request.split or collection.report)
+    if not len(split):
+        raise UserError(f"{split.name} of {collection.uri} is empty\n  --split {' or '.join(collection.splits)}")
+    before = read_record(out)
+    runtime, reading = _means(product, request, before)
+    job = _Job(runtime.place(product.at_test_size().model), product.preprocess, split, runtime, reading)
+    num_classes, embedding_size = _widths(job)
+    runtime.keep_memory()
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "state": "running",
+        "checkpoint": product.source,
+        "model": product.architecture,
+        "weights": product.weights,
+        "data": collection.uri,
+        "split": split.name,
+        "num_images": len(split),
+        "num_classes": num_classes,
+        "classes": list(split.classes),
+        "embedding_size": embedding_size,
+        "preprocess": asdict(product.preprocess),
+        "network": cache_key(job.network, product.preprocess, {}, {}),
+        "conditions": conditions(split, len(split), reading.batch_size, runtime),
+    }
+    # As it will be read back, tuples as lists.
+    record = json.loads(json.dumps(record))
+    rows = Rows(out, layout(len(split), embedding_size, num_classes), job.num_batches)
+    with ExitStack() as stack:
+        with runtime.processes.main_first():
+            if runtime.processes.is_main:
+                stack.enter_context(reserved(out))
+                _begin(rows, record, before, split)
+        done = runtime.processes.gather(rows.done() if (out / RECORD).exists() else None)[0]
+        if before is not None and before["state"] == "done":
+            rows.require_all()
+            return describe(out, before, len(split))
+        num_resumed = sum(len(job.places(batch)) for batch in np.flatnonzero(done).tolist())
+        with _together(runtime):
+            _fill(job, rows, [int(batch) for batch in np.flatnonzero(~done)], num_resumed, progress)
+        with runtime.processes.main_first():
+            if runtime.processes.is_main:
+                record = _end(rows, record, split)
+        record = runtime.processes.gather(record)[0]
+    return describe(out, record, num_resumed)
+
+
+def _means(product: Product, request: Request, before: dict[str, Any] | None) -> tuple[Runtime, Reading]:
+    """Return the conditions of an evaluation of the product; of what was begun in the folder, where that is so."""
+    logged = product.details.get("evaluation", {})
+    begun = before["conditions"] if before is not None else {}
+    kept = begun or (logged if request.device == "auto" and "threads" in logged else {})
+    on_cpu = kept.get("device") == "cpu"
+    runtime = Runtime(
+        RuntimeSettings(
+            device=request.device,
+            threads=int(kept.get("threads", 0)),
+            channels_last=bool((begun or logged).get("channels_last", True)),
+            precision=kept.get("precision", "auto") if on_cpu else "auto",
+        )
+    )
+    batch_size = request.batch_size or begun.get("batch_size") or logged.get("batch_size", 64)
+    workers = resolve_workers("auto" if request.workers is None else request.workers)
+    return runtime, Reading(int(batch_size), workers, request.on_bad_image)
+
+
+@contextmanager
+def _remembering(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list that holds, after each forward pass, what the classifier was given, `[B, D]`.
+
+    Of networks with several classifiers it is the first one's; of one that is applied to a map, the map's mean.
+    """
+    seen: list[Tensor] = []
+
+    def remember(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given = inputs[0].detach()
+        seen[:] = [given.flatten(2).mean(2) if given.dim() > 2 else given]
+
+    hook = network.get_submodule(models.head_names(network)[0]).register_forward_pre_hook(remember)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _widths(job: _Job) -> tuple[int, int]:
+    """Return the number of classes and the length of an embedding."""
+    blank = torch.zeros(1, 3, job.preprocess.size, job.preprocess.size, dtype=torch.uint8)
+    with models.evaluation_mode(job.network), _remembering(job.network) as seen:
+        logits = predict_logits(job.network, blank, job.preprocess, job.runtime, 1)
+    return logits.shape[1], seen[0].shape[1]
+
+
+def _begin(rows: Rows, record: dict[str, Any], before: dict[str, Any] | None, split: Split) -> None:
+    """Make the files, or check that those that are there are of the same network, pictures and conditions."""
+    if before is not None:
+        for key in ("data", "split", "preprocess", "network", "conditions"):
+            if before[key] != record[key]:
+                raise UserError(f"{rows.folder} holds {difference(key, before, record)}\n  use another --out")
+        return
+    require_writable_folder(rows.folder)
+    require_room(rows.folder, rows.num_bytes(), f"the arrays of {counted(len(split), 'picture')}")
+    rows.create({"labels": split.labels})
+    write_record(rows.folder, record)
+
+
+@contextmanager
+def _together(runtime: Runtime) -> Iterator[None]:
+    """Leave when every process has done its part, all of them with the error of the first that had one.
+
+    Raises:
+        UserError: of any process.
+        Stopped: a signal came.
+    """
+    error: UserError | Stopped | None = None
+    try:
+        with runtime.stop:
+            yield
+    except (UserError, Stopped) as raised:
+        error = raised
+    for found in runtime.processes.gather(error):
+        if found is not None:
+            raise found
+
+
+def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progress) -> None:
+    """Compute this process's share of the missing batches and write them.
+
+    Raises:
+        UserError: a picture cannot be read, or the outputs are not finite.
+        Stopped: a signal came; what was computed is kept.
+    """
+    shard = job.runtime.processes.shard
+    own = missing[shard.rank :: shard.world]
+    if not own:
+        return
+    places = np.concatenate([job.places(batch) for batch in own])
+    tally = Tally(len(job.split.classes))
+    todo = iter(own)
+    noted = time.monotonic()
+    with (
+        rows.writing(),
+        models.evaluation_mode(job.network),
+        _remembering(job.network) as seen,
+        closing(
+            evaluation_batches(
+                job.split.take(job.split.name, places),
+                (job.preprocess,),
+                batch_size=job.reading.batch_size,
+                workers=job.reading.workers,
+                bad=[],
+                on_bad_image=job.reading.on_bad_image,
+            )
+        ) as read,
+    ):
+        for (images,), labels, indices in read:
+            wanted = int(places[int(indices[0])]) // job.reading.batch_size
+            while (batch := next(todo)) != wanted:
+                # Not one of its pictures could be read.
+                _write(rows, batch, job.places(batch), np.empty(0, dtype=np.int64), {})
+            logits = predict_logits(job.network, images, job.preprocess, job.runtime, job.shape)
+            if not torch.isfinite(logits).all():
+                raise UserError(
+                    f"the network's outputs are not finite at {job.preprocess.size} px; its weights are broken"
+                )
+            made = _rows_of(tally, logits, labels, seen[0][: len(logits)])
+            _write(rows, batch, job.places(batch), places[indices.numpy()], made)
+            done += len(images) * shard.world
+            progress(min(done, len(job.split)), len(job.split))
+            if time.monotonic() - noted > _CHECKPOINT_SECONDS:
+                rows.note()
+                noted = time.monotonic()
+            if job.runtime.stop.received:
+                break
+        else:
+            for batch in todo:
+                _write(rows, batch, job.places(batch), np.empty(0, dtype=np.int64), {})
+    if job.runtime.stop.received:
+        raise Stopped
+
+
+def _rows_of(tally: Tally, logits: Tensor, labels: Tensor, embedding: Tensor) -> dict[str, np.ndarray]:
+    """Return what is stored of a batch; loss and confidence are the ones an evaluation counts."""
+    predictions, confidences, losses = tally.add(logits, labels)
+    exact = logits.double()
+    outcomes = np.empty(len(labels), OUTCOME)
+    outcomes["prediction"], outcomes["rank"] = predictions.numpy(), label_ranks(exact, labels).numpy()
+    outcomes["confidence"], outcomes["loss"] = confidences.numpy(), losses.numpy()
+    outcomes["near_tie"] = _near_ties(exact)
+    return {
+        "embedding": embedding.float().cpu().numpy(),
+        "softmax": exact.log_softmax(1).exp().float().numpy(),
+        "outcomes": outcomes,
+    }
+
+
+def _near_ties(logits: Tensor) -> np.ndarray:
+    """Return bool `[B]`: whether rounding may decide between the two best classes."""
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    span = logits.amax(1) - logits.amin(1)
+    near: np.ndarray = ((first - second < NEAR_TIE * span) | (span == 0)).numpy()
+    return near
+
+
+def _write(rows: Rows, batch: int, places: np.ndarray, read: np.ndarray, made: dict[str, np.ndarray]) -> None:
+    """Write the rows of a batch; those of pictures that could not be read stay empty, their rank -1."""
+    inside = np.searchsorted(places, read)
+    blocks: dict[str, np.ndarray] = {}
+    for name, (shape, kind) in rows.layout.items():
+        if name == "labels":
+            continue
+        block = np.zeros((len(places), *shape[1:]), kind)
+        if name == "outcomes":
+            block["rank"] = -1
+        if name in made:
+            block[inside] = made[name]
+        blocks[name] = block
+    rows.write(batch, int(places[0]), blocks)
+
+
+def _end(rows: Rows, record: dict[str, Any], split: Split) -> dict[str, Any]:
+    """Put the files in place, without the rows of pictures that could not be read, and return the finished record."""
+    begun = read_record(rows.folder)
+    if begun is not None and begun["state"] == "finishing":
+        record = begun
+    else:
+        kept = rows.read("outcomes")["rank"] >= 0
+        if not kept.any():
+            raise UserError(f"none of the {counted(len(split), 'picture')} of {split.name} can be read")
+        bad = [split.paths[int(place)] for place in np.flatnonzero(~kept)]
+        write_with(rows.folder / "index.csv", lambda path: write_index(path, split, np.flatnonzero(kept).tolist()))
+        left = {"num_images": int(kept.sum()), "num_bad_images": len(bad), "bad_images": bad}
+        record = {**record, "state": "finishing", **left}
+        # From here on the arrays may be shorter than the split: what was left out must be known already.
+        write_record(rows.folder, record)
+    rows.finish(lambda outcomes: outcomes["rank"] >= 0)
+    record = {**record, "state": "done"}
+    write_record(rows.folder, record)
+    rows.forget()
+    return record

@@ -1,0 +1,131 @@
+"""Names and probabilities for pictures, through the product's own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from fixres.checkpoints import Product
+from fixres.data import unlabelled as reading
+from fixres.data.unlabelled import Batch, Picture, Pictures, picture_batches
+from fixres.evaluation.evaluate import Forward
+from fixres.models.backends import BackendName
+from fixres.runtime.device import Runtime
+
+__all__ = ["Picture", "Pictures", "Prediction", "Predictor", "find_pictures", "open_picture"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes of one picture, best first, or why it could not be read."""
+
+    path: str
+    top: tuple[tuple[str, float], ...]
+    """(class name, probability)."""
+    size: int
+    error: str = ""
+    said: tuple[str, ...] = ()
+    """What people call the classes of `top`; the names themselves where they are words."""
+    unsure: bool | None = None
+    """Whether the best probability is below the threshold; None without one, or for what cannot be read."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields of `predict --format json`."""
+        fields: dict[str, Any] = {
+            "path": self.path,
+            "size": self.size,
+            "top": [
+                {"name": name, **({"description": said} if said != name else {}), "probability": probability}
+                for (name, probability), said in zip(self.top, self.said, strict=True)
+            ],
+        }
+        if self.unsure is not None:
+            fields["unsure"] = self.unsure
+        return {**fields, "error": self.error} if self.error else fields
+
+
+class Predictor:
+    """Applies a product to pictures of any kind a user has."""
+
+    def __init__(
+        self,
+        product: Product,
+        runtime: Runtime,
+        top_k: int = 5,
+        batch_size: int = 16,
+        *,
+        workers: int = 0,
+        threshold: float | None = None,
+        backend: BackendName = "torch",
+    ) -> None:
+        """Place the network.
+
+        Args:
+            product: the network and how it is fed.
+            runtime: where it computes.
+            top_k: classes to name, at most all of them.
+            batch_size: pictures computed at once.
+            workers: processes that read pictures; with any, pictures are taken a few batches ahead.
+            threshold: best probability below which a prediction is called unsure.
+            backend: who computes; anything but `torch` is compared with it on the first pictures.
+        """
+        self.product = product
+        self.runtime = runtime
+        self.model = runtime.place(product.model).eval()
+        self.top_k = min(top_k, len(product.classes))
+        self.batch_size = batch_size
+        self.workers = workers
+        self.threshold = threshold
+        self._forward = Forward(self.model, product.preprocess, runtime, 0, backend)
+
+    def __call__(self, pictures: Iterable[Picture], shape: int = 0) -> Iterator[Prediction]:
+        """Yield one prediction per picture, in order, reading `batch_size` at a time.
+
+        Pictures are paths, bytes of a file, PIL images or uint8 arrays `[H, W, 3]` or `[H, W]`. One that cannot be
+        read yields a prediction with `error` set; the rest go on. Batches are padded to at least `shape` pictures,
+        which a list that is gone on with needs for the same last bits.
+        """
+        for batch in picture_batches(pictures, self.product.preprocess, self.batch_size, self.workers):
+            # The last batch of many is padded to the shape of the others; a few pictures need not pay for a full one.
+            shape = max(shape, len(batch.names))
+            yield from self._predict(batch, shape)
+
+    def _predict(self, batch: Batch, shape: int) -> list[Prediction]:
+        product, size = self.product, self.product.preprocess.size
+        found = {place: Prediction(batch.names[place], (), size, error) for place, error in batch.errors.items()}
+        if batch.places:
+            self._forward.shape = shape
+            logits = self._forward([batch.images])
+            values, indices = logits.double().softmax(1).sort(dim=1, descending=True, stable=True)
+            best = zip(values[:, : self.top_k].tolist(), indices[:, : self.top_k].tolist(), strict=True)
+            for place, (probabilities, classes) in zip(batch.places, best, strict=True):
+                found[place] = Prediction(
+                    batch.names[place],
+                    tuple((product.classes[k], p) for k, p in zip(classes, probabilities, strict=True)),
+                    size,
+                    said=tuple(product.spoken(k) for k in classes),
+                    unsure=None if self.threshold is None else probabilities[0] < self.threshold,
+                )
+        return [found[place] for place in range(len(batch.names))]
+
+
+def open_picture(picture: Picture, product: Product) -> Image.Image:
+    """Return an RGB picture as the product reads it.
+
+    Raises:
+        BadImage: it cannot be read.
+        UserError: an array that is no picture.
+    """
+    return reading.open_picture(picture, product.preprocess)
+
+
+def find_pictures(arguments: Sequence[str]) -> list[str]:
+    """Return the pictures named by files, folders (walked in sorted order) and lists (tables with a column `path`).
+
+    Raises:
+        UserError: a path that does not exist, or a folder without pictures.
+    """
+    return list(Pictures(arguments))

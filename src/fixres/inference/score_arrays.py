@@ -1,0 +1,256 @@
+"""Accuracy, loss and calibration from arrays alone, without PyTorch: what `extract` wrote, or somebody else's files.
+
+A folder holds `labels.npy` int64 [N] and `softmax.npy` float32 [N, C], or files named as FixRes published them:
+`NAME_softmax.npy`, `NAME_softmax_v2.npy`, with `NAME_embedding.npy` and `NAME_embedding_v2.npy` beside them.
+
+The definitions are those of an evaluation (metrics.py). Where `extract` left `outcomes.npy`, its float64 losses and
+ranks are counted, and the result is that of `eval`; else both are taken from the float32 probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fixres.errors import UserError, counted
+from fixres.io.array_store import load_array
+
+NUM_BINS = 15
+LOSS_UNIT = 2.0**-32
+CONFIDENCE_UNIT = 2.0**-36
+"""As in metrics.py: sums of whole multiples are the same in any order."""
+
+_PIECE = 4096
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+_SOFTMAX = re.compile(r"(?:(?P<name>.+)_)?softmax(?P<variant>_v\d+)?\.npy")
+_NAMES = "softmax.npy, NAME_softmax.npy or NAME_softmax_v2.npy"
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays of one network on one list of pictures, mapped into memory."""
+
+    name: str
+    """What stands before _softmax, the architecture of a published file; empty for softmax.npy."""
+    variant: str
+    """v1 or v2 of a published file."""
+    softmax: np.ndarray
+    """float32 `[N, C]`."""
+    labels: Integers
+    """int64 `[N]`."""
+    outcomes: np.ndarray | None
+    """What `extract` noted of every picture, None without."""
+    embedding: np.ndarray | None
+    """float32 `[N, D]`, None without."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """extract.json."""
+
+    def title(self) -> str:
+        """Return the name for people."""
+        return f"{self.name} {self.variant}".strip() or str(self.details.get("model", "softmax"))
+
+
+def open_arrays(folder: Path, name: str | None = None, variant: str | None = None) -> list[Arrays]:
+    """Return the arrays of a folder, one entry per softmax file.
+
+    Args:
+        folder: where `extract` wrote to, or where published files lie.
+        name: only this one of several, `ResNet50` of `ResNet50_softmax.npy`.
+        variant: only v1 or v2 of published files.
+
+    Raises:
+        UserError: there are none, they do not fit together, or `extract` has not finished.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder\n  fixres extract CKPT --data URI --out {folder}")
+    details = _record(folder)
+    found = [
+        (match["name"] or "", (match["variant"] or "_v1")[1:] if match["name"] else "", path)
+        for path in sorted(folder.glob("*.npy"))
+        if (match := _SOFTMAX.fullmatch(path.name))
+    ]
+    wanted = [entry for entry in found if name in (None, entry[0]) and variant in (None, entry[1])]
+    if not wanted:
+        there = ", ".join(path.name for *_, path in found) or "none"
+        asked = " ".join(word for word in (name, variant) if word)
+        raise UserError(
+            f"no softmax file{' of ' + asked if asked else ''} in {folder}\n  read are {_NAMES}; there: {there}"
+        )
+    labels_file = folder / "labels.npy"
+    if not labels_file.exists():
+        raise UserError(f"{folder} has no labels.npy\n  int64 [N], one label per row of {wanted[0][2].name}")
+    labels = _load(labels_file)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{labels_file} is {labels.dtype} {list(labels.shape)}\n  allowed: integers [N]")
+    return [_arrays(path, own, version, labels.astype(np.int64), details) for own, version, path in wanted]
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / "extract.json"
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path} cannot be read\n  extract again into another folder") from None
+    if record.get("state") != "done":
+        raise UserError(
+            f"{folder} is not finished\n  the command that began it goes on: fixres extract ... --out {folder}"
+        )
+    return dict(record)
+
+
+def _arrays(path: Path, name: str, variant: str, labels: Integers, details: dict[str, Any]) -> Arrays:
+    softmax = _load(path)
+    if softmax.ndim != 2 or softmax.dtype.kind != "f" or softmax.shape[1] < 2:
+        raise UserError(f"{path} is {softmax.dtype} {list(softmax.shape)}\n  allowed: float32 [N, C]")
+    if len(softmax) != len(labels) or not len(labels):
+        raise UserError(
+            f"{path} has {counted(len(softmax), 'row')}, labels.npy {len(labels):,}\n  they must be as many"
+        )
+    if labels.min() < 0 or labels.max() >= softmax.shape[1]:
+        raise UserError(
+            f"{path.parent / 'labels.npy'} holds labels {labels.min()} to {labels.max()}, {path.name} "
+            f"{softmax.shape[1]} columns\n  a label is the number of a column"
+        )
+    outcomes = path.parent / "outcomes.npy"
+    embedding = path.with_name(path.name.replace("softmax", "embedding"))
+    return Arrays(
+        name,
+        variant,
+        softmax,
+        labels,
+        _load(outcomes) if outcomes.exists() and not name else None,
+        _load(embedding) if embedding.exists() else None,
+        details,
+    )
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        return load_array(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as a NumPy array ({str(error).splitlines()[0]})") from None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is counted of some pictures, `[B]` each."""
+
+    ranks: Integers
+    predictions: Integers
+    confidences: Floats
+    losses: Floats
+
+
+def score(arrays: Arrays) -> dict[str, Any]:
+    """Return the fields of a result of `eval --json`; accuracies in percent, loss in nats, ECE in [0, 1].
+
+    `source` says what was counted: `outcomes` repeats the evaluation, `softmax` has float32's seven digits.
+
+    Raises:
+        UserError: rows that are no probabilities.
+    """
+    n, num_classes = arrays.softmax.shape
+    fits = arrays.outcomes is not None and _fits(arrays, arrays.outcomes)
+    hits = np.zeros((3, num_classes), dtype=np.int64)
+    bins = np.zeros((3, NUM_BINS), dtype=np.int64)
+    # Equal to torch's to the last bit but two edges, which differ in it.
+    edges = np.arange(NUM_BINS + 1) / NUM_BINS
+    num_correct = num_correct5 = loss_sum = 0
+    for first, rows in _pieces(arrays, fits):
+        labels = arrays.labels[first : first + len(rows.ranks)]
+        hit = rows.ranks == 0
+        num_correct += int(hit.sum())
+        num_correct5 += int((rows.ranks < 5).sum())
+        loss_sum += sum(map(round, (rows.losses / LOSS_UNIT).tolist()))
+        for row, classes in enumerate((labels[hit], rows.predictions, labels)):
+            hits[row] += np.bincount(classes, minlength=num_classes)
+        place = (np.searchsorted(edges, rows.confidences, side="right") - 1).clip(0, NUM_BINS - 1)
+        units = np.rint(rows.confidences / CONFIDENCE_UNIT).astype(np.int64)
+        for row, values in enumerate((np.ones_like(units), units, hit.astype(np.int64))):
+            np.add.at(bins[row], place, values)
+    true, predicted, actual = hits.astype(np.float64)
+    seen, counted_ = actual > 0, (predicted + actual) > 0
+    near = arrays.outcomes["near_tie"] if fits and arrays.outcomes is not None else None
+    _, confidence, right = bins.astype(np.float64)
+    return {
+        "name": arrays.title(),
+        "num_images": n,
+        "num_classes": num_classes,
+        "size": arrays.details.get("preprocess", {}).get("size"),
+        "top1": 100 * num_correct / n,
+        "top1_ci95": wilson_interval(num_correct, n),
+        "top5": 100 * num_correct5 / n if num_classes > 5 else None,
+        "loss": loss_sum * LOSS_UNIT / n,
+        "ece": math.fsum(np.abs(confidence * CONFIDENCE_UNIT - right).tolist()) / n,
+        "balanced_accuracy": 100 * math.fsum((true[seen] / actual[seen]).tolist()) / int(seen.sum()),
+        "macro_f1": 100 * math.fsum((2 * true / (predicted + actual).clip(1))[counted_].tolist()) / int(counted_.sum()),
+        "num_near_ties": None if near is None else int(near.sum()),
+        "source": "outcomes" if fits else "softmax",
+    }
+
+
+def _fits(arrays: Arrays, outcomes: np.ndarray) -> bool:
+    """Return whether the outcomes are of these probabilities: somebody may have averaged several networks since."""
+    if len(outcomes) != len(arrays.softmax) or outcomes.dtype.names is None:
+        return False
+    for first in range(0, len(outcomes), _PIECE):
+        rows, probability = outcomes[first : first + _PIECE], arrays.softmax[first : first + _PIECE]
+        of_prediction = probability[np.arange(len(rows)), rows["prediction"]]
+        if not np.allclose(of_prediction, rows["confidence"], rtol=1e-6, atol=0):
+            return False
+        of_label = probability[np.arange(len(rows)), arrays.labels[first : first + _PIECE]]
+        if not np.allclose(of_label, np.exp(-rows["loss"]), rtol=1e-6, atol=1e-37):
+            return False
+    return True
+
+
+def _pieces(arrays: Arrays, fits: bool) -> Iterator[tuple[int, _Rows]]:
+    for first in range(0, len(arrays.labels), _PIECE):
+        if fits and arrays.outcomes is not None:
+            own = arrays.outcomes[first : first + _PIECE]
+            yield first, _Rows(own["rank"], own["prediction"], own["confidence"], own["loss"])
+        else:
+            yield first, _from_softmax(arrays, first)
+
+
+def _from_softmax(arrays: Arrays, first: int) -> _Rows:
+    probability = np.asarray(arrays.softmax[first : first + _PIECE], dtype=np.float64)
+    total = probability.sum(1)
+    wrong = ~((probability >= 0).all(1) & (np.abs(total - 1) < 1e-2))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise UserError(
+            f"row {first + row} of the softmax of {arrays.title()} is no list of probabilities: it adds up to "
+            f"{total[row]:.4g}\n  give probabilities, not logits"
+        )
+    labels = arrays.labels[first : first + _PIECE]
+    of_label = probability[np.arange(len(labels)), labels][:, None]
+    # Equal probabilities: the lower class wins, as in an evaluation.
+    before = (probability > of_label) | (
+        (probability == of_label) & (np.arange(probability.shape[1]) < labels[:, None])
+    )
+    # Normalised, since float32 rows do not add up to 1 exactly; a probability of 0 counts as the least float32.
+    losses = np.log(total) - np.log(of_label[:, 0].clip(_SMALLEST))
+    return _Rows(before.sum(1), probability.argmax(1), probability.max(1) / total, losses)
+
+
+def wilson_interval(num_correct: int, num_images: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of an accuracy, in percent."""
+    p = num_correct / num_images
+    centre = p + z * z / (2 * num_images)
+    spread = z * math.sqrt(p * (1 - p) / num_images + z * z / (4 * num_images**2))
+    scale = 100 / (1 + z * z / num_images)
+    return max(0.0, scale * (centre - spread)), min(100.0, scale * (centre + spread))

@@ -1,0 +1,9 @@
+"""A product behind HTTP: predictions, health, metrics, and a page that shows the effect of size.
+
+Not here: the command `serve`. README.md says why this is hard.
+"""
+
+from fixres.inference.server.launch import run_server
+from fixres.inference.server.settings import Settings
+
+__all__ = ["Settings", "run_server"]

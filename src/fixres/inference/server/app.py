@@ -1,0 +1,235 @@
+"""The endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from fixres import __version__
+from fixres.inference.server.middleware import Gate
+from fixres.inference.server.network import Network
+from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.schemas import (
+    MAX_TOP_K,
+    TOP_K,
+    BatchAnswer,
+    CompareAnswer,
+    ModelAnswer,
+    PredictAnswer,
+    PredictOptions,
+    errors,
+    one_picture,
+    several_pictures,
+)
+from fixres.inference.server.service import Service
+from fixres.inference.server.settings import Settings
+from fixres.inference.server.uploads import Upload, drain, read_upload
+from fixres.inference.server.web_page import Page
+
+SizeQuery = Annotated[int | None, Query(ge=1, le=1_000_000, description="Side in pixels; the test size if left out.")]
+TopQuery = Annotated[int, Query(ge=1, le=MAX_TOP_K, description="Classes to name.")]
+ExplainQuery = Annotated[bool, Query(description="Add Grad-CAM.")]
+WeightsQuery = Annotated[Literal["fixed", "before_fix"], Query(description="Tensors a fix moved: after it, or before.")]
+_POST = errors(400, 401, 408, 413, 415, 421, 422, 501, 503)
+
+
+def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
+    """Return the ASGI application of one worker.
+
+    Args:
+        network: what answers.
+        settings: limits, batching, hosts.
+        token: what clients must show; empty: nothing.
+    """
+    meters = Meters(settings.meters)
+    service = Service(network, settings, meters)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="fixres",
+        version=__version__,
+        description=f"{network.architecture}, {len(network.classes)} classes.",
+        lifespan=lifespan,
+        # Their pages load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    _add_answers(app, service)
+    _add_state(app, service)
+    page = Page(Path(__file__).with_name("page.html"))
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page.text, headers=page.headers)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def show_icon() -> Response:
+        return Response(page.icon, media_type="image/svg+xml")
+
+    _add_handlers(app)
+    return Gate(app, settings, token, meters)
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    limits = service.limits
+
+    @app.post("/v1/predict", response_model_exclude_none=True, responses=_POST, openapi_extra=one_picture())
+    async def predict(
+        request: Request,
+        size: SizeQuery = None,
+        top_k: TopQuery = TOP_K,
+        explain: ExplainQuery = False,
+        weights: WeightsQuery = "fixed",
+    ) -> PredictAnswer:
+        """Classify one picture: the body itself, or the `file` of a form, whose fields stand in for the parameters."""
+        with service.admission.ticket() as ticket:
+            upload = await read_upload(request, ticket, limits, 1)
+            asked = PredictOptions(size=size, top_k=top_k, explain=explain, weights=weights)
+            options = _with_fields(asked, upload)
+            if options.explain:
+                service.sight.require()
+            file = _only_file(upload)
+            found_size = await service.size_of(options)
+            top, explanation = await service.predict(file, found_size, options, ticket)
+        return PredictAnswer(size=found_size, weights=options.weights, top=top, explanation=explanation)
+
+    @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=several_pictures())
+    async def predict_batch(
+        request: Request, size: SizeQuery = None, top_k: TopQuery = TOP_K, weights: WeightsQuery = "fixed"
+    ) -> BatchAnswer:
+        """Classify the pictures of a form; one that cannot be used has its error in its place."""
+        with service.admission.ticket() as ticket:
+            upload = await read_upload(request, ticket, limits, limits.files)
+            if not upload.files:
+                raise Problem(400, "no_file", "the request holds no file")
+            options = _with_fields(PredictOptions(size=size, top_k=top_k, weights=weights), upload)
+            found_size = await service.size_of(options)
+            ticket.take_pictures(len(upload.files))
+            results = await service.predict_all(upload.files, found_size, options, ticket)
+        return BatchAnswer(size=found_size, weights=options.weights, results=results)
+
+    @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=one_picture())
+    async def compare(request: Request, top_k: TopQuery = TOP_K, explain: ExplainQuery = False) -> CompareAnswer:
+        """Classify one picture at the train size, the un-fixed test size and the fixed size."""
+        with service.admission.ticket() as ticket:
+            upload = await read_upload(request, ticket, limits, 1)
+            options = _with_fields(PredictOptions(top_k=top_k, explain=explain), upload)
+            if options.explain:
+                service.sight.require()
+            rows = await service.compare(_only_file(upload), options, ticket)
+        fixed = "before_fix" in service.network.compute
+        note = "" if fixed else "The tensors from before a fix are not part of what is served."
+        return CompareAnswer(rows=rows, note=note)
+
+
+def _with_fields(options: PredictOptions, upload: Upload) -> PredictOptions:
+    """Return the options with those of the form in their place.
+
+    Raises:
+        Problem: a field that cannot be used.
+    """
+    given = {name: value for name, value in upload.fields.items() if name in PredictOptions.model_fields}
+    try:
+        return PredictOptions.model_validate({**options.model_dump(), **given})
+    except ValidationError as error:
+        raise bad_parameter(error.errors()) from None
+
+
+def _only_file(upload: Upload) -> tuple[str, bytes]:
+    if not upload.files:
+        raise Problem(400, "no_file", "the form holds no file")
+    return upload.files[0]
+
+
+def bad_parameter(found: Any) -> Problem:
+    """Return the answer to parameters that are out of range or of the wrong type."""
+    lines = [f"{error['loc'][-1] if error['loc'] else 'request'}: {error['msg']}" for error in found]
+    return Problem(422, "bad_parameter", "; ".join(lines)[:500])
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    network = service.network
+
+    @app.get("/v1/model", responses=errors(401, 421))
+    async def model() -> ModelAnswer:
+        """Say what is served and how it is fed."""
+        p = network.preprocess
+        return ModelAnswer(
+            name=network.name,
+            architecture=network.architecture,
+            num_classes=len(network.classes),
+            classes=list(network.classes),
+            size=p.size,
+            train_size=network.train_size,
+            resize=p.resize,
+            resize_size=p.resize_size,
+            crop_ratio=p.crop_ratio,
+            interpolation=p.interpolation,
+            mean=p.mean,
+            std=p.std,
+            sizes=network.size_rule,
+            weights=list(network.compute),
+            backend=network.backend,
+            checkpoint_sha256=network.sha256,
+            explains=service.sight.is_possible,
+            limits=asdict(service.limits),
+        )
+
+    @app.get("/healthz", responses=errors(421))
+    async def healthz() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses=errors(421, 503))
+    async def readyz() -> dict[str, str]:
+        """Say that pictures are being computed."""
+        if not service.batcher.is_alive:
+            raise Problem(503, "not_ready", "no pictures are being computed", 1)
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses=errors(401, 421))
+    async def metrics() -> PlainTextResponse:
+        """Counters for Prometheus, of all workers together."""
+        service.meters.set_gauges(service.batcher.num_waiting(), service.admission.held_bytes)
+        return PlainTextResponse(service.meters.text(), media_type="text/plain; version=0.0.4")
+
+
+def _add_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, problem: Problem) -> JSONResponse:
+        await drain(request)
+        return JSONResponse(problem.body(), problem.status, problem.headers())
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        return await on_problem(request, bad_parameter(error.errors()))
+
+    @app.exception_handler(Exception)
+    async def on_bug(_request: Request, _error: Exception) -> JSONResponse:
+        # The gate writes it to the log.
+        problem = Problem(500, "internal", "this is a bug; the server's log has more")
+        return JSONResponse(problem.body(), problem.status)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        problem = Problem(error.status_code, codes.get(error.status_code, "bad_request"), str(error.detail))
+        answer = await on_problem(request, problem)
+        answer.headers.update(error.headers or {})
+        return answer

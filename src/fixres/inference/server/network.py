@@ -1,0 +1,303 @@
+"""What answers: a checkpoint or an exported file, at the sizes it takes, with the weights of a fix or before it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fixres import models
+from fixres.checkpoints import Product, load
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.data.decode import BadImage, decode, jpeg_size
+from fixres.data.sources.synthetic import Synthetic
+from fixres.data.transforms import evaluation_crop, normalise
+from fixres.errors import UserError
+from fixres.evaluation.evaluate import predict_logits
+from fixres.inference.export import ExportedModel, open_exported
+from fixres.inference.export.metadata import checkpoint_hash
+from fixres.inference.export.open_exported import is_exported
+from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.settings import Limits, Settings
+from fixres.models.backends import make_backend, require_agreement
+from fixres.models.sizes import needs_values
+from fixres.resolution import Preprocess
+from fixres.runtime.device import Runtime
+
+Weights = Literal["fixed", "before_fix"]
+Compute = Callable[[Tensor, int], npt.NDArray[np.float64]]
+"""uint8 `[B, 3, S, S]` and S to probabilities float64 `[B, C]`."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""What a client may send. Pillow knows more, some of which start other programs."""
+_SMALLEST_SIZE = 32
+_LARGEST_SIZE = 448
+_KEPT_SIZES = 4
+"""Copies of a network with a position grid, one per size."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network ready to serve."""
+
+    name: str
+    """What was loaded, without the folders of this machine."""
+    architecture: str
+    classes: tuple[str, ...]
+    descriptions: dict[str, str]
+    preprocess: Preprocess
+    """At the test size."""
+    train_size: int
+    backend: str
+    sha256: str
+    compute: dict[Weights, Compute]
+    refuse_size: Callable[[int], str | None]
+    """Why a size is not answered, or None."""
+    size_rule: str
+    products: dict[Weights, Product]
+    """Where torch computes: what Grad-CAM needs."""
+
+    def require_size(self, size: int) -> None:
+        """Raise Problem for a size that is not answered."""
+        why = self.refuse_size(size)
+        if why is not None:
+            raise Problem(422, "bad_size", f"size {size}: {why}; this server answers at {self.size_rule}")
+
+    def require_weights(self, weights: Weights) -> None:
+        """Raise Problem for weights that are not there."""
+        if weights not in self.compute:
+            raise Problem(422, "no_such_weights", "the tensors from before a fix are not part of what is served")
+
+    def spoken(self, index: int) -> str:
+        """Return what people call class `index`."""
+        return self.descriptions.get(self.classes[index], self.classes[index])
+
+
+def open_network(settings: Settings) -> Network:
+    """Load what is to be served, ready to compute.
+
+    Raises:
+        UserError: it cannot be loaded, or not run on the backend; or the weights changed since the server started.
+    """
+    network = _from_file(settings) if is_exported(settings.source) else _from_product(settings)
+    if settings.expected_sha256 not in ("", network.sha256):
+        raise UserError(f"{settings.source} was replaced while the server runs: start the server again")
+    _warm_up(network)
+    return network
+
+
+def _warm_up(network: Network) -> None:
+    """Compute once at the sizes of the page: the first time of anything takes longer."""
+    for compute in network.compute.values():
+        for size in {network.train_size, network.preprocess.size}:
+            if network.refuse_size(size) is None:
+                compute(torch.zeros(1, 3, size, size, dtype=torch.uint8), size)
+
+
+def _from_product(settings: Settings) -> Network:
+    product = load(settings.source, settings.weights, settings.model)
+    products: dict[Weights, Product] = {"fixed": product}
+    if settings.weights == "fixed" and product.details.get("before_fix"):
+        products["before_fix"] = load(settings.source, "before_fix", settings.model)
+    runtime = Runtime(RuntimeSettings(threads=settings.threads))
+    backend = settings.backend or "torch"
+    if backend == "torch":
+        rule, refuse = _rule_of_network(product, settings)
+        compute: dict[Weights, Compute] = {key: _torch(one, runtime) for key, one in products.items()}
+    else:
+        sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
+        rule, refuse = _rule_of_list(sizes)
+        compute = {
+            key: _compiled(one, sizes, backend, settings.threads or runtime.threads) for key, one in products.items()
+        }
+    return Network(
+        name=_short(product.source),
+        architecture=product.architecture,
+        classes=product.classes,
+        descriptions=dict(product.descriptions),
+        preprocess=product.preprocess,
+        train_size=product.train_size,
+        backend=backend,
+        sha256=checkpoint_hash(product),
+        compute=compute,
+        refuse_size=refuse,
+        size_rule=rule,
+        products=products,
+    )
+
+
+def _from_file(settings: Settings) -> Network:
+    if settings.weights != "fixed" or settings.model is not None:
+        raise UserError(f"{settings.source} holds one set of weights of one network\n  leave --weights and --model out")
+    opened = open_exported(Path(settings.source), settings.backend, settings.threads)
+    sheet = opened.sheet
+    size, largest = sheet.size, _largest(sheet.size, settings.limits)
+
+    def refuse(asked: int) -> str | None:
+        if settings.sizes:
+            return None if asked in settings.sizes else "not one of the sizes the server was started for"
+        return None if asked <= largest and sheet.accepted.accept(asked, asked) else "the file does not take it"
+
+    rule = sheet.accepted.describe() + ("" if sheet.sizes.fixed else f" to {largest}")
+    for asked in settings.sizes:
+        if not sheet.accepted.accept(asked, asked):
+            raise UserError(f"{settings.source} takes {sheet.accepted.describe()}, not {asked}\n  --sizes {size}")
+    return Network(
+        name=Path(settings.source).name,
+        architecture=sheet.architecture,
+        classes=sheet.classes,
+        descriptions=sheet.descriptions,
+        preprocess=sheet.preprocess,
+        train_size=sheet.train_size,
+        backend=opened.backend,
+        sha256=sheet.checkpoint_sha256,
+        compute={"fixed": _exported(opened)},
+        refuse_size=refuse,
+        size_rule=_words(settings.sizes) if settings.sizes else rule,
+        products={},
+    )
+
+
+def _short(source: str) -> str:
+    path = Path(source)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else source
+
+
+def _words(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes))
+
+
+def _largest(size: int, limits: Limits) -> int:
+    return limits.size or max(2 * size, _LARGEST_SIZE)
+
+
+def _rule_of_list(sizes: tuple[int, ...]) -> tuple[str, Callable[[int], str | None]]:
+    return _words(sizes), lambda size: None if size in sizes else "not one of the sizes the server was started for"
+
+
+def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callable[[int], str | None]]:
+    """Return in words and as a function which sizes a checkpoint on torch is asked at; each is found by trying once."""
+    if settings.sizes:
+        for size in settings.sizes:
+            product.at(size)
+        return _rule_of_list(settings.sizes)
+    own = (product.train_size, product.preprocess.size)
+    low, high = min(_SMALLEST_SIZE, *own), _largest(product.preprocess.size, settings.limits)
+    shape = product.model if needs_values(product.model) else models.without_values(product.model)
+    known: dict[int, str | None] = {product.preprocess.size: None}
+    lock = threading.Lock()
+
+    def refuse(size: int) -> str | None:
+        if not low <= size <= high:
+            return "out of range"
+        with lock:
+            if size not in known:
+                known[size] = models.refusal(shape, size)
+            return known[size]
+
+    return f"{low} to {high} px where the network takes it", refuse
+
+
+def _torch(product: Product, runtime: Runtime) -> Compute:
+    model = runtime.place(product.model).eval()
+    is_bound = models.bound_size(model) is not None
+    kept: OrderedDict[int, nn.Module] = OrderedDict()
+
+    def at(size: int) -> nn.Module:
+        if not is_bound:
+            return model
+        if size not in kept:
+            kept[size] = models.at_size(model, size)
+            if len(kept) > _KEPT_SIZES:
+                kept.popitem(last=False)
+        kept.move_to_end(size)
+        return kept[size]
+
+    def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
+        logits = predict_logits(at(size), images, product.preprocess, runtime, len(images))
+        return logits.double().softmax(1).numpy()
+
+    return compute
+
+
+def _compiled(product: Product, sizes: tuple[int, ...], name: Any, threads: int) -> Compute:
+    """Return the network as another program computes it, compared with PyTorch at every size first."""
+    drawn = Synthetic(classes=8, images=8, size=240)
+    pictures = [drawn.read(f"train/{name}/{i:05}", "apply", "white") for i, name in enumerate(drawn.class_names())]
+    backends = {}
+    for size in sizes:
+        at = product.at(size)
+        model = at.model.cpu().eval()
+        backends[size] = make_backend(name, model, size, threads)
+        pixels = torch.stack([evaluation_crop(picture, at.preprocess) for picture in pictures])
+        require_agreement(backends[size], model, normalise(pixels, at.preprocess.mean, at.preprocess.std))
+
+    def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
+        inputs = normalise(images, product.preprocess.mean, product.preprocess.std)
+        return backends[size].logits(inputs).double().softmax(1).numpy()
+
+    return compute
+
+
+def _exported(opened: ExportedModel) -> Compute:
+    sheet = opened.sheet
+
+    def compute(images: Tensor, _size: int) -> npt.NDArray[np.float64]:
+        inputs = images.to(torch.float32) if sheet.normalised_inside else normalise(images, sheet.mean, sheet.std)
+        outputs = torch.from_numpy(opened.outputs(inputs.contiguous().numpy())).double()
+        return (outputs.softmax(1) if sheet.output == "logits" else outputs).numpy()
+
+    return compute
+
+
+def read_picture(data: bytes, name: str, preprocess: Preprocess, max_pixels: int) -> Image.Image:
+    """Return the RGB picture a client sent.
+
+    Raises:
+        Problem: empty, too large, of a kind that is not taken, or damaged.
+    """
+    if not data:
+        raise Problem(400, "empty_file", f"{name} is empty")
+    width, height = _stated_size(data, name)
+    if width * height > max_pixels:
+        raise Problem(
+            413, "too_many_pixels", f"{name}: {width} x {height} is more than this server's {max_pixels:,} pixels"
+        )
+    try:
+        return decode(data, name, preprocess.exif, preprocess.alpha)
+    except BadImage as error:
+        raise Problem(422, "bad_picture", f"{name}: {error.reason}") from None
+    except MemoryError:
+        raise Problem(413, "too_many_pixels", f"{name} needs more memory than there is") from None
+
+
+def _stated_size(data: bytes, name: str) -> tuple[int, int]:
+    """Return width and height from the header."""
+    try:
+        found = jpeg_size(data, name)
+        if found is not None:
+            return found
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return opened.size
+    except (BadImage, Image.DecompressionBombError):
+        # Beyond what anything here decodes.
+        raise Problem(413, "too_many_pixels", f"{name} has more pixels than are decoded here") from None
+    except Exception:  # noqa: BLE001 - Pillow's parsers raise whatever a damaged header makes them trip over
+        raise Problem(
+            415, "not_a_picture", f"{name} is not a picture this server takes ({', '.join(FORMATS)})"
+        ) from None
+
+
+def view(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """Return what the network sees, uint8 `[3, S, S]`."""
+    return evaluation_crop(image, preprocess)

@@ -1,0 +1,196 @@
+"""From bytes to an answer: decode in threads, compute in batches, name the classes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from fixres.inference.server.batcher import Batcher, Row
+from fixres.inference.server.explain import Sight
+from fixres.inference.server.network import Network, Weights, read_picture, view
+from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions
+from fixres.inference.server.settings import Settings
+from fixres.inference.server.uploads import Admission, Ticket
+
+Key = tuple[int, Weights]
+_DECODERS = 4
+
+
+class Service:
+    """One network with its queue; lives in one event loop."""
+
+    def __init__(self, network: Network, settings: Settings, meters: Meters) -> None:
+        self.network = network
+        self.limits = settings.limits
+        self.admission = Admission(settings.limits)
+        self.meters = meters
+        self.sight = Sight(network)
+        self._decoders = ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode")
+        self.batcher: Batcher[Key] = Batcher(
+            self._compute,
+            settings.max_batch,
+            settings.max_wait_seconds,
+            lambda: self.admission.coming > 0,
+            self._count,
+        )
+
+    def _compute(self, key: Key, images: Tensor) -> npt.NDArray[np.float64]:
+        size, weights = key
+        return self.network.compute[weights](images, size)
+
+    def _count(self, num: int, seconds: float) -> None:
+        self.meters.add("pictures", num)
+        self.meters.add("batches")
+        self.meters.add("batch_seconds", seconds)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """End; call it when no request is left, or none may wait any longer."""
+        await self.batcher.stop()
+        self._decoders.shutdown(wait=True)
+
+    async def size_of(self, options: PredictOptions) -> int:
+        """Return the size asked for, once it is known to be answered.
+
+        Raises:
+            Problem: the size or the weights are not answered.
+        """
+        self.network.require_weights(options.weights)
+        size = options.size or self.network.preprocess.size
+        # Trying a size for the first time takes a moment.
+        await self._in_thread(self.network.require_size, size)
+        return size
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+
+    async def predict(
+        self, file: tuple[str, bytes], size: int, options: PredictOptions, ticket: Ticket
+    ) -> tuple[list[Named], str | None]:
+        """Return the best classes of one picture, and where the network looks if that was asked for.
+
+        Raises:
+            Problem: the picture cannot be used, or the answer takes too long.
+        """
+        image = await self._in_thread(self._view, file, size)
+        ticket.mark_read()
+        row = await self.row((size, options.weights), image)
+        explanation = await self._explain(image, row, options.weights) if options.explain else None
+        return self.named(row, options.top_k), explanation
+
+    async def _explain(self, pixels: Tensor, row: Row, weights: Weights) -> str:
+        drawn = await self.batcher.alone(self.sight, pixels, int(row.argmax()), weights)
+        shown: str = await self._in_thread(data_uri, drawn)
+        return shown
+
+    async def predict_all(
+        self, files: Sequence[tuple[str, bytes]], size: int, options: PredictOptions, ticket: Ticket
+    ) -> list[FileAnswer]:
+        """Return an answer for every file; one that cannot be used does not stop the others."""
+        images = await asyncio.gather(
+            *(self._in_thread(self._view, file, size) for file in files), return_exceptions=True
+        )
+        ticket.mark_read()
+        rows = await asyncio.gather(
+            *(self.row((size, options.weights), image) for image in images if not isinstance(image, BaseException))
+        )
+        found = iter(rows)
+        answers = []
+        for (name, _), image in zip(files, images, strict=True):
+            if isinstance(image, Problem):
+                answers.append(FileAnswer(file=name, error={"code": image.code, "message": image.message}))
+            elif isinstance(image, BaseException):
+                raise image
+            else:
+                answers.append(FileAnswer(file=name, top=self.named(next(found), options.top_k)))
+        return answers
+
+    async def compare(self, file: tuple[str, bytes], options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
+        """Return the picture at every size worth comparing, one after the other so that times mean something."""
+        image: Image.Image = await self._in_thread(self._read, file)
+        ticket.mark_read()
+        rows = []
+        for label, size, weights in self.comparison():
+            pixels: Tensor = await self._in_thread(view, image, self.network.preprocess.at(size))
+            shown: str = await self._in_thread(data_uri, pixels)
+            row = ComparedRow(label=label, size=size, weights=weights, top=[], milliseconds=0, view=shown)
+            try:
+                await self._in_thread(self.network.require_size, size)
+                start = time.perf_counter()
+                found = await self.row((size, weights), pixels)
+            except Problem as problem:
+                rows.append(row.model_copy(update={"error": problem.message}))
+                continue
+            milliseconds = round(1000 * (time.perf_counter() - start), 2)
+            explanation = await self._explain(pixels, found, weights) if options.explain else None
+            update = {"top": self.named(found, options.top_k), "milliseconds": milliseconds, "explanation": explanation}
+            rows.append(row.model_copy(update=update))
+        return rows
+
+    def comparison(self) -> list[tuple[str, int, Weights]]:
+        """Return label, size and weights of the rows of a comparison."""
+        train, test = self.network.train_size, self.network.preprocess.size
+        if "before_fix" in self.network.compute:
+            return [
+                ("train size", train, "before_fix"),
+                ("test size, not fixed", test, "before_fix"),
+                ("test size, fixed", test, "fixed"),
+            ]
+        if train == test:
+            return [("train and test size", test, "fixed")]
+        return [("train size", train, "fixed"), ("test size", test, "fixed")]
+
+    async def row(self, key: Key, image: Tensor) -> Row:
+        """Return the probabilities of one picture, computed with whatever else has the same key.
+
+        Raises:
+            Problem: 503, it took too long.
+        """
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return await self.batcher(key, image)
+        except TimeoutError:
+            raise Problem(503, "busy", "the answer took too long; try again", 1) from None
+
+    def named(self, row: Row, top_k: int) -> list[Named]:
+        """Return the best classes; of equal ones the first."""
+        best = np.argsort(-row, kind="stable")[:top_k]
+        classes = self.network.classes
+        return [
+            Named(
+                name=classes[k],
+                description=self.network.spoken(k) if self.network.spoken(k) != classes[k] else None,
+                probability=float(row[k]),
+            )
+            for k in best.tolist()
+        ]
+
+    def _read(self, file: tuple[str, bytes]) -> Image.Image:
+        name, data = file
+        return read_picture(data, name, self.network.preprocess, self.limits.pixels)
+
+    def _view(self, file: tuple[str, bytes], size: int) -> Tensor:
+        return view(self._read(file), self.network.preprocess.at(size))
+
+
+def data_uri(pixels: Tensor, kind: Literal["JPEG", "PNG"] = "JPEG") -> str:
+    """Return uint8 `[3, S, S]` as a picture a page can show."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(buffer, kind, quality=90)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

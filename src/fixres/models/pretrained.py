@@ -1,0 +1,124 @@
+"""What is published for an architecture: its weights, how they are fed, and the names of the classes they know."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+
+from fixres.errors import UserError
+from fixres.io import download
+from fixres.models.names import canonical
+from fixres.resolution import Preprocess, Resize
+
+PACKAGED_WEIGHTS = {"package:efficientnet-lite0": "tf_efficientnet_lite0.in1k"}
+
+
+def fetch_pretrained(name: str) -> dict[str, Tensor]:
+    """Return the weights timm publishes for `name`, from the cache or the network.
+
+    Raises:
+        UserError: there are none, or they cannot be fetched (for instance offline).
+    """
+    name = canonical(name)
+    cfg = timm.models.get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
+        tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        others = f"\n  there are: {', '.join(tags[:6])}" if tags else "\n  use none, or a weights file"
+        raise UserError(f"there are no published weights for '{name}'{others}")
+    if cfg.url and not cfg.hf_hub_id:
+        # Ours goes on after an interruption and checks; timm then finds the file where PyTorch would have put it.
+        download.fetch(cfg.url)
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # hub clients raise a dozen unrelated types when offline
+        address = f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors" if cfg.hf_hub_id else cfg.url
+        raise UserError(
+            f"cannot fetch the weights of '{name}' ({type(error).__name__}: {_first_line(error)})\n"
+            f"  they are at {address}\n"
+            f"  fetch them where there is a network, and give the file:\n"
+            f"  --model.weights FILE in training, timm:{name} --weights FILE elsewhere"
+        ) from error
+    return dict(model.state_dict())
+
+
+def fetch_hub_folder(name: str) -> Path:
+    """Return the local folder of a timm model on the Hugging Face hub, `ORGANISATION/NAME[@REVISION]`.
+
+    Raises:
+        UserError: no such model, not in timm's layout, or it cannot be fetched.
+    """
+    repository, _, revision = name.partition("@")
+    if repository.count("/") > 1 or not repository.strip("/"):
+        raise UserError(f"hf-hub:{name}\n  give hf-hub:ORGANISATION/NAME, with @REVISION if it is not the newest")
+    try:
+        config = hf_hub_download(repository, "config.json", revision=revision or None)
+        try:
+            hf_hub_download(repository, "model.safetensors", revision=revision or None)
+        except EntryNotFoundError:
+            hf_hub_download(repository, "pytorch_model.bin", revision=revision or None)
+    except Exception as error:  # hub clients raise a dozen unrelated types when offline
+        raise UserError(
+            f"cannot fetch hf-hub:{name} ({type(error).__name__}: {_first_line(error)})\n"
+            f"  it is at https://huggingface.co/{repository}: fetch config.json and model.safetensors where there is\n"
+            "  a network, put both into one folder, and give the folder"
+        ) from error
+    return Path(config).parent
+
+
+def published_config(model: nn.Module) -> dict[str, Any]:
+    """Return timm's configuration of the network without the address of weights it no longer holds."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    kept = ("tag", "custom_load", "fixed_input_size", "min_input_size", "pool_size", "first_conv", "classifier")
+    return {key: cfg[key] for key in kept if cfg.get(key) is not None}
+
+
+def published_tag(model: nn.Module) -> str:
+    """Return timm's tag of the weights the network's configuration belongs to, for instance `tv_in1k`."""
+    return str((getattr(model, "pretrained_cfg", None) or {}).get("tag") or "")
+
+
+def published_classes(name: str) -> int:
+    """Return the number of classes of the published weights of `name`: 0 for a body without a classifier."""
+    cfg = timm.models.get_pretrained_cfg(canonical(name))
+    return 1000 if cfg is None or cfg.num_classes is None else int(cfg.num_classes)
+
+
+def published_preprocess(model: nn.Module) -> Preprocess:
+    """Return how timm's configuration says the network is fed at test time: size, crop, resize, mean and std."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    size = cfg.get("test_input_size") or cfg.get("input_size") or (3, 224, 224)
+    resize: dict[str, Resize] = {"squash": "squash", "border": "pad"}
+    return Preprocess(
+        size=int(size[-1]),
+        crop_ratio=float(cfg.get("test_crop_pct") or cfg.get("crop_pct") or 0.875),
+        resize=resize.get(cfg.get("crop_mode") or "center", "shorter"),
+        interpolation="bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic",
+        mean=tuple(cfg.get("mean", (0.485, 0.456, 0.406))),
+        std=tuple(cfg.get("std", (0.229, 0.224, 0.225))),
+    )
+
+
+def is_imagenet(tag: str, num_classes: int) -> bool:
+    """Return whether weights with this timm tag and number of outputs know the classes of ImageNet-1k."""
+    # Tags name the data sets in order, fine-tuning last; 12k, 21k and 22k sets have other numbers of classes.
+    return num_classes == 1000 and re.search(r"(^|_)in1k(_|$)", tag) is not None
+
+
+@cache
+def imagenet_classes() -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the 1,000 class codes of ImageNet-1k in the order of the outputs, and what each means, from timm."""
+    info = ImageNetInfo("imagenet-1k")
+    codes = tuple(info.label_names())
+    return codes, {code: info.label_name_to_description(code) for code in codes}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split("\n") or [""])[0][:160]

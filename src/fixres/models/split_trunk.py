@@ -1,0 +1,301 @@
+"""A frozen network cut at its last norms and in front of its head, so that what never changes is computed once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import timm.layers
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from fixres.errors import UserError
+from fixres.models.build import architecture, in_channels
+from fixres.models.moves import NORM_TYPES, head_names
+from fixres.models.sizes import evaluation_mode
+
+RELATIVE = 1e-4
+"""How far a faster path may be from the network itself, relative to the largest value."""
+
+Crossing = tuple[Tensor, ...]
+
+
+class BrokenWeightsError(UserError):
+    """A network whose outputs are not finite."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The frozen part of a network. The last norms are the network's own modules, so new statistics apply at once."""
+
+    head: str
+    norms: tuple[str, ...]
+    path: str
+    """folded | traced | hooked: how it runs, the fastest that gave the network's own values."""
+    features: Callable[[Tensor], Tensor]
+    """Normalised images `[B, 3, S, S]` to what the head is given, `[B, D]`."""
+    norm_inputs: Callable[[Tensor], Crossing]
+    """Normalised images to the input of every last norm, `[B, C, h, w]` each."""
+    front: Callable[[Tensor], Crossing] | None = None
+    """Normalised images to everything the back needs, where the network can be cut; the norms' inputs among it."""
+    back: Callable[[Crossing], Tensor] | None = None
+    """What the front gave to what the head is given."""
+    places: tuple[int, ...] = ()
+    """Where in the front's output the input of every last norm is."""
+
+
+def linear_head(model: nn.Module) -> str:
+    """Return the name of the network's one linear classifier.
+
+    Raises:
+        UserError: it has several, or one with layers of its own.
+    """
+    names = head_names(model)
+    head = model.get_submodule(names[0])
+    is_pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1
+    if len(names) > 1 or not (isinstance(head, nn.Linear) or is_pointwise):
+        what = f"{len(names)} classifiers ({', '.join(names)})" if len(names) > 1 else f"{names[0]} is no linear layer"
+        raise UserError(f"the cached solver does not suit '{architecture(model)}': {what}\n  use solver: sgd")
+    return names[0]
+
+
+def require_linear_head(model: nn.Module, size: int) -> None:
+    """Refuse a network whose logits are more, or less, than one linear layer applied to its features.
+
+    Raises:
+        BrokenWeightsError: its outputs are not finite.
+        UserError: naming what it has instead.
+    """
+    head = linear_head(model)
+    parameter = next(model.parameters())
+    image = torch.linspace(-2, 2, in_channels(model) * size * size, device=parameter.device)
+    with evaluation_mode(model), torch.inference_mode():
+        features, _, logits = _Hooked(model, (), head).run(image.view(1, -1, size, size))
+        _require_finite(model, logits)
+        if not _is_close(head_logits(model, head, features), logits):
+            raise _more_than_linear(model)
+
+
+def _require_finite(model: nn.Module, logits: Tensor) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise BrokenWeightsError(f"the outputs of '{architecture(model)}' are not finite; its weights are broken")
+
+
+def _more_than_linear(model: nn.Module) -> UserError:
+    return UserError(
+        f"the cached solver does not suit '{architecture(model)}': its logits are more than its linear layer\n"
+        "  use solver: sgd"
+    )
+
+
+def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has_head: bool = True) -> Cut:
+    """Cut a network in evaluation mode; each faster path is used only if it gives the network's own values.
+
+    Args:
+        model: the network; nothing of it is changed.
+        norms: its last norms, whose statistics will change; none: only the head will.
+        images: a normalised batch `[B, 3, S, S]` of real pictures to check with.
+        has_head: whether features are wanted; without it only the inputs of the norms can be had.
+
+    Raises:
+        UserError: the head is not one linear layer applied to the features.
+    """
+    if not has_head:
+        last = _Hooked(model, norms, norms[-1])
+        return Cut("", norms, "hooked", lambda x: last.run(x)[0], lambda x: last.run(x)[1])
+    head = linear_head(model)
+    hooked = _Hooked(model, norms, head)
+    features, inputs, logits = hooked.run(images)
+    _require_finite(model, logits)
+    if not _is_close(head_logits(model, head, features), logits):
+        raise _more_than_linear(model)
+    for fold in (True, False):
+        try:
+            made = _traced(model, norms, head, fold)
+            same = _is_close(made.features(images), features)
+            pairs = zip(made.norm_inputs(images), inputs, strict=True)
+            if same and all(_is_close(a, b) for a, b in pairs):
+                return made
+        except Exception:  # noqa: BLE001 - networks that cannot be traced raise whatever they trip over
+            continue
+    return Cut(head, norms, "hooked", lambda x: hooked.run(x)[0], lambda x: hooked.run(x)[1])
+
+
+def head_logits(model: nn.Module, head: str, features: Tensor) -> Tensor:
+    """Return float32 `[B, C]` of the head alone, for features `[B, D]`."""
+    layer = model.get_submodule(head)
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    return nn.functional.linear(features, weight.flatten(1), bias if isinstance(bias, Tensor) else None)
+
+
+def _is_close(found: Tensor, wanted: Tensor) -> bool:
+    if found.shape != wanted.shape:
+        return False
+    scale = float(wanted.abs().max())
+    return float((found - wanted).abs().max()) <= RELATIVE * scale
+
+
+class _Hooked:
+    """The network as it is, with what passes the norms and reaches the head remembered."""
+
+    def __init__(self, model: nn.Module, norms: tuple[str, ...], head: str) -> None:
+        self.model, self.norms, self.head = model, norms, head
+
+    def run(self, images: Tensor) -> tuple[Tensor, Crossing, Tensor]:
+        """Return features `[B, D]`, the inputs of the norms, and logits."""
+        seen: dict[str, Tensor] = {}
+        with _remembering(self.model, (*self.norms, self.head), seen):
+            logits: Tensor = self.model(images)
+        inputs = tuple(seen[name].float() for name in self.norms)
+        return seen[self.head].flatten(1).float(), inputs, logits.float()
+
+
+@contextmanager
+def _remembering(model: nn.Module, names: Sequence[str], seen: dict[str, Tensor]) -> Iterator[None]:
+    def remember(name: str) -> Any:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            # Norms fused with an activation work in place.
+            seen[name] = inputs[0].clone()
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(remember(name)) for name in names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Tracer(fx.Tracer):
+    """Records a network's calls; layers with weights and what timm says cannot be traced stay whole."""
+
+    def __init__(self) -> None:
+        found = timm.layers.get_notrace_functions()
+        super().__init__(autowrap_functions=tuple(f for f in found if callable(f)))
+        self.whole = (nn.Conv2d, nn.Linear, *NORM_TYPES, *timm.layers.get_notrace_modules())
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether a module is one call."""
+        return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _traced(model: nn.Module, norms: tuple[str, ...], head: str, fold: bool) -> Cut:
+    """Cut the recorded calls in two: what depends on no last norm, and the rest up to the head."""
+    graph = _Tracer().trace(model)
+    calls = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
+    features = calls[head].args[0]
+    assert isinstance(features, fx.Node)
+    behind: set[fx.Node] = set()
+    for node in graph.nodes:
+        if (node.op == "call_module" and node.target in norms) or any(n in behind for n in node.all_input_nodes):
+            behind.add(node)
+    needed = _upstream(features)
+    if features in behind:
+        inputs = tuple(_first_input(calls[name]) for name in norms)
+        used = {n for node in needed & behind for n in node.all_input_nodes if n not in behind and n.op != "get_attr"}
+        crossing = (*inputs, *(n for n in graph.nodes if n in used and n not in inputs))
+    else:
+        crossing = (features,)
+    front = _part(model, graph, (), crossing)
+    if fold:
+        _fold(front)
+    back = _part(model, graph, crossing, (features,))
+
+    def run_back(crossed: Crossing) -> Tensor:
+        # Copied: norms fused with an activation, and residual sums, work in place.
+        result: Tensor = back(*(t.clone() for t in crossed))[0]
+        return result.flatten(1).float()
+
+    places = tuple(range(len(norms)))
+    return Cut(
+        head,
+        norms,
+        "folded" if fold else "traced",
+        lambda x: run_back(front(x)),
+        lambda x: tuple(t.float() for t in front(x)[: len(norms)]),
+        front,
+        run_back,
+        places,
+    )
+
+
+def _first_input(node: fx.Node) -> fx.Node:
+    found = node.args[0]
+    assert isinstance(found, fx.Node)
+    return found
+
+
+def _upstream(*ends: fx.Node) -> set[fx.Node]:
+    seen: set[fx.Node] = set()
+    stack = list(ends)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.all_input_nodes)
+    return seen
+
+
+def _part(model: nn.Module, graph: fx.Graph, given: Sequence[fx.Node], wanted: Sequence[fx.Node]) -> fx.GraphModule:
+    """Return the calls that compute `wanted` from `given`, or from the images where nothing is given."""
+    part = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {node: part.placeholder(f"given_{i}") for i, node in enumerate(given)}
+    seen: set[fx.Node] = set()
+    stack = list(wanted)
+    while stack:
+        node = stack.pop()
+        if node not in seen and node not in made:
+            seen.add(node)
+            stack.extend(node.all_input_nodes)
+    for node in graph.nodes:
+        if node in seen and node not in made:
+            made[node] = part.node_copy(node, lambda n: made[n])
+    part.output(tuple(made[node] for node in wanted))
+    return fx.GraphModule(model, part)
+
+
+def _fold(part: fx.GraphModule) -> None:
+    """Multiply every BatchNorm that follows a convolution alone into it; the network keeps its own modules."""
+    modules = dict(part.named_modules())
+    nodes = [node for node in part.graph.nodes if node.op == "call_module"]
+    calls = [str(node.target) for node in nodes]
+    for node in nodes:
+        source = node.args[0]
+        norm = modules.get(str(node.target))
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) > 1:
+            continue
+        conv = modules.get(str(source.target))
+        is_pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
+        if not is_pair or calls.count(str(source.target)) > 1 or calls.count(str(node.target)) > 1:
+            continue
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        _set(part, str(source.target), _folded(conv, norm))
+        # timm's norms bring an activation along, which stays.
+        kept = [child for child in (getattr(norm, "drop", None), getattr(norm, "act", None)) if child is not None]
+        _set(part, str(node.target), nn.Sequential(*kept))
+    part.eval()
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    own = copy.copy(conv)
+    own._parameters = dict(conv._parameters)
+    with torch.no_grad():
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+    own._parameters["weight"], own._parameters["bias"] = weight, bias
+    return own
+
+
+def _set(part: fx.GraphModule, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(part.get_submodule(parent), child, module)

@@ -1,0 +1,8 @@
+"""The report: one self-contained HTML page about one run or several, and its charts.
+
+Not here: measuring anything anew; it reads what runs have written.
+"""
+
+from fixres.reporting.page import Report, read_report, write_report
+
+__all__ = ["Report", "read_report", "write_report"]

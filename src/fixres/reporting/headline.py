@@ -1,0 +1,141 @@
+"""The sentence on top: what came out, never stronger than the paired interval allows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fixres.reporting.number_format import count, duration, figures, interval, p_value, percent, points
+from fixres.reporting.run_record import Comparison, Json, Record, number
+
+Verdict = Literal["better", "worse", "open", "none"]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`verdict`: better or worse when the paired interval excludes 0, open when it contains 0, none without a test."""
+
+    verdict: Verdict
+    badge: str
+    sentence: str
+    detail: str
+
+
+def headline(record: Record) -> Headline:
+    """Return what to say first about one run."""
+    comparison = record.comparison
+    if comparison is None:
+        return _without_comparison(record)
+    fixed = comparison.row("fixed")
+    if fixed is None or not record.has_fix:
+        return _without_fix(record, comparison)
+    return _fixed(comparison, fixed)
+
+
+def verdict_of(paired: Json) -> Verdict:
+    """Return what a paired difference allows to say."""
+    bounds = paired.get("ci95")
+    if not bounds or any(number(bound) is None for bound in bounds):
+        return "none"
+    low, high = bounds
+    p_value = number(paired.get("p_value"))
+    if p_value is not None and p_value >= 0.05:
+        # On a few pictures the interval, an approximation, can exclude 0 where the exact test does not.
+        return "open"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "open"
+
+
+def repeats_headline(records: Sequence[Record]) -> Headline | None:
+    """Return the sentence about one recipe repeated with several seeds, when every run has a paired difference."""
+    comparisons = [record.comparison for record in records]
+    differences = [number(c.paired.get("difference")) for c in comparisons if c is not None]
+    known = [difference for difference in differences if difference is not None]
+    if len(known) != len(records) or len(known) < 2:
+        return None
+    mean, spread = statistics.mean(known), statistics.stdev(known)
+    num_decided = sum(verdict_of(c.paired) in ("better", "worse") for c in comparisons if c is not None)
+    return Headline(
+        "none",
+        f"n = {len(known)}",
+        f"Over {len(known)} seeds, fixing changes accuracy by {points(mean)} ± {spread:.1f} points.",
+        f"Mean and standard deviation over seeds of the paired difference, fixed minus train size: "
+        f"{', '.join(points(difference) for difference in known)}. "
+        f"In {num_decided} of {len(known)} runs the run's own 95 % interval excludes 0.",
+    )
+
+
+def _fixed(comparison: Comparison, fixed: Json) -> Headline:
+    before = comparison.row("train size") or comparison.rows[0]
+    difference = number(comparison.paired.get("difference"))
+    where = count(comparison.num_images, f"{comparison.split} picture")
+    opening = f"Fixed at {fixed.get('size')} pixels, the network is right on {percent(fixed.get('top1'))} % of {where}"
+    verdict = verdict_of(comparison.paired)
+    if verdict == "none" or difference is None:
+        sentence = f"{opening}; at its training size, on {percent(before.get('top1'))} %."
+        return Headline("none", "", sentence, "No paired test was logged, so the two numbers stand side by side.")
+    bounds = interval(comparison.paired["ci95"], is_signed=True)
+    zero = ", which contains 0" if verdict == "open" else ""
+    detail = f"Paired 95 % interval of the difference: {bounds} points{zero}{_counts(comparison.paired)}."
+    larger = comparison.row("larger size only")
+    if larger is not None:
+        detail += f" The larger size alone, without the fix, reaches {percent(larger.get('top1'))} %."
+    if verdict == "open":
+        return Headline(
+            "open",
+            f"{points(difference)} points",
+            f"{opening}, against {percent(before.get('top1'))} % at its training size: not distinguishable.",
+            detail,
+        )
+    more = "more" if verdict == "better" else "fewer"
+    return Headline(
+        verdict,
+        f"{points(difference)} points",
+        f"{opening}, {percent(abs(difference))} points {more} than at its training size.",
+        detail,
+    )
+
+
+def _counts(paired: Json) -> str:
+    parts = []
+    if isinstance(paired.get("num_better"), int) and isinstance(paired.get("num_worse"), int):
+        parts.append(f"{paired['num_better']} became right, {paired['num_worse']} became wrong")
+    if number(paired.get("p_value")) is not None:
+        parts.append(p_value(paired["p_value"]))
+    return "".join(f"; {part}" for part in parts)
+
+
+def _without_fix(record: Record, comparison: Comparison) -> Headline:
+    row = next((row for row in comparison.rows if row.get("size") == record.test_size), comparison.rows[-1])
+    return Headline(
+        "none",
+        "",
+        f"At {row.get('size')} pixels, the network is right on {percent(row.get('top1'))} % of "
+        f"{count(comparison.num_images, f'{comparison.split} picture')}.",
+        f"95 % interval: {interval(row.get('top1_ci95'))}. "
+        "This run has no fix stage: `fixres fix RUN --size auto` adds one.",
+    )
+
+
+def _without_comparison(record: Record) -> Headline:
+    done = record.last("done")
+    last_eval = record.last("eval")
+    if done:
+        opening = f"The run ended after {duration(done.get('seconds'))} without a measurement on the report split."
+    elif record.state in ("failed", "stopped"):
+        opening = f"The run {'failed' if record.state == 'failed' else 'was stopped'} before its result was measured."
+    else:
+        opening = "The run is not finished: there is no result on the report split yet."
+    if not last_eval or not last_eval.get("results"):
+        return Headline("none", "", opening, "No evaluation has been logged.")
+    result = last_eval["results"][-1]
+    return Headline(
+        "none",
+        "",
+        opening,
+        f"Last measured: {percent(result.get('top1'))} % on {last_eval.get('split')} at {result.get('size')} pixels"
+        f" after epoch {figures(last_eval.get('epoch'))} of stage {last_eval.get('stage')}.",
+    )

@@ -1,0 +1,112 @@
+"""Several runs side by side: one line each, mean and spread over seeds, and the curves in one chart."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fixres.evaluation.metrics import paired_difference
+from fixres.reporting import charts, sections
+from fixres.reporting.headline import repeats_headline, verdict_of
+from fixres.reporting.number_format import MISSING, duration, interval, percent, points
+from fixres.reporting.per_image import Answers
+from fixres.reporting.run_record import Json, Record, number, same_but_for_seed
+
+View = dict[str, Any]
+
+
+def overview(records: Sequence[Record], answers: Sequence[Answers | None], ids: Sequence[str]) -> View:
+    """Return what stands above the single runs."""
+    is_repeat = same_but_for_seed(records)
+    curves = sections.run_curves(records, is_repeat)
+    names = ", ".join(record.name for record in records)
+    title = f"Top-1 accuracy against size of {names}"
+    has_cost = any(result.get("gmacs") for curve in curves for result in curve.results)
+    against_first = [None, *(against(other, answers[0]) for other in answers[1:])]
+    return {
+        "headline": repeats_headline(records) if is_repeat else None,
+        "is_repeat": is_repeat,
+        "means": _means(records) if is_repeat else [],
+        "is_shared": len({_pictures(record) for record in records}) == 1,
+        "has_against": any(against_first),
+        "first": records[0].name,
+        "rows": [_row(record, name, first) for record, name, first in zip(records, ids, against_first, strict=True)],
+        "wide": charts.accuracy_against_size(curves, {}, title, charts.WIDE) if curves else "",
+        "narrow": charts.accuracy_against_size(curves, {}, title, charts.NARROW) if curves else "",
+        "cost": charts.accuracy_against_cost(curves, {}, f"Top-1 accuracy against GMACs of {names}", charts.WIDE)
+        if has_cost
+        else "",
+        "cost_narrow": charts.accuracy_against_cost(curves, {}, f"Top-1 accuracy against GMACs of {names}")
+        if has_cost
+        else "",
+    }
+
+
+def against(answers: Answers | None, first: Answers | None) -> Json | None:
+    """Return the paired difference of the shipped networks, this run minus the first; None on other pictures."""
+    if answers is None or first is None or answers.paths != first.paths:
+        return None
+    if _names(answers) != _names(first):
+        return None
+    return asdict(paired_difference(first.correct(first.final), answers.correct(answers.final)))
+
+
+def _pictures(record: Record) -> tuple[str, str, str, int]:
+    """Return what has to be equal for the curves of two runs to be measured on the same pictures."""
+    swept = record.sweep("fixed") or record.sweep("before") or {}
+    data = record.section("data")
+    return str(data.get("uri")), str(data.get("split_seed")), str(swept.get("split")), int(swept.get("num_images") or 0)
+
+
+def _names(answers: Answers) -> list[str]:
+    return [answers.classes[label] for label in answers.labels]
+
+
+def _row(record: Record, name: str, first: Json | None) -> View:
+    comparison = record.comparison
+    by_label: Mapping[str, Json] = {str(row.get("label")): row for row in comparison.rows} if comparison else {}
+    if "fixed" not in by_label and "trained" in by_label:
+        by_label = {**by_label, "train size": by_label["trained"]}
+    paired = comparison.paired if comparison else {}
+    difference = number(paired.get("difference"))
+    done = record.last("done") or {}
+    return {
+        "id": name,
+        "name": record.name,
+        "state": record.state,
+        "model": record.model,
+        "seed": record.recipe.get("seed"),
+        "sizes": " → ".join(str(size) for size in dict.fromkeys((record.train_size, record.test_size)) if size),
+        "where": f"{comparison.split}, {comparison.num_images:,}" if comparison else MISSING,
+        "top1": [
+            (percent(by_label.get(label, {}).get("top1")), interval(by_label.get(label, {}).get("top1_ci95")))
+            for label in sections.LABELS
+        ],
+        "difference": points(difference) if difference is not None else MISSING,
+        "interval": interval(paired.get("ci95"), is_signed=True),
+        "verdict": verdict_of(paired),
+        "against": "" if first is None else points(first["difference"]),
+        "against_interval": "" if first is None else interval(first["ci95"], is_signed=True),
+        "against_verdict": "none" if first is None else verdict_of(first),
+        "time": duration(done.get("seconds")),
+    }
+
+
+def _means(records: Sequence[Record]) -> list[str]:
+    """Return mean and standard deviation of each accuracy and of the paired difference, where every run has them."""
+    comparisons = [record.comparison for record in records]
+    columns = [
+        [number((c.row(label) or {}).get("top1")) if c else None for c in comparisons] for label in sections.LABELS
+    ]
+    columns.append([number(c.paired.get("difference")) if c else None for c in comparisons])
+    means = []
+    for position, column in enumerate(columns):
+        known = [value for value in column if value is not None]
+        if len(known) < len(records):
+            means.append(MISSING)
+            continue
+        write = percent if position < len(sections.LABELS) else points
+        means.append(f"{write(statistics.mean(known))} ± {statistics.stdev(known):.1f}")
+    return means

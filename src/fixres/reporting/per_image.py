@@ -1,0 +1,175 @@
+"""What a run said of every reported picture, from comparison.csv, and the numbers recounted from it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fixres.evaluation.bootstrap import bootstrap_intervals
+from fixres.evaluation.metrics import MAX_CONFUSION_CLASSES, NUM_BINS, bin_places, confusion_matrix, wilson_interval
+from fixres.reporting.charts import Bin
+from fixres.reporting.run_record import Record
+from fixres.training.size_choice import PICTURES
+
+NUM_RESAMPLES = 1000
+MAX_DRAWN = 20_000_000
+"""Pictures drawn for the intervals of one row: a set of 100,000 is resampled 200 times."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One row of the comparison over all pictures: classes int64 `[N]`, losses in nats `[N]`.
+
+    `probabilities` are those of the predicted class, None where the run is older than their column and has more than
+    two classes.
+    """
+
+    predictions: npt.NDArray[np.int64]
+    losses: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """`labels` int64 `[N]` are places in `classes`; the columns go by the labels of the comparison's rows."""
+
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    columns: Mapping[str, Column]
+
+    @cached_property
+    def final(self) -> str:
+        """Label of the row that ships."""
+        return next((name for name in ("fixed", "trained") if name in self.columns), list(self.columns)[-1])
+
+    @property
+    def before(self) -> str | None:
+        """Label of the row from before a fix."""
+        return "train size" if "train size" in self.columns and self.final != "train size" else None
+
+    def correct(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return bool `[N]`."""
+        found: npt.NDArray[np.bool_] = self.columns[name].predictions == self.labels
+        return found
+
+    def confusion(self, name: str) -> list[list[int]]:
+        """Return the counts `[C, C]`, a row for each label; empty above 1,000 classes."""
+        num_classes = len(self.classes)
+        if num_classes > MAX_CONFUSION_CLASSES:
+            return []
+        counts: list[list[int]] = confusion_matrix(self.labels, self.columns[name].predictions, num_classes).tolist()
+        return counts
+
+
+def read_answers(record: Record) -> Answers | None:
+    """Return the answers, None where the run has no such table, or one that is not of this kind."""
+    try:
+        with (record.folder / PICTURES).open(newline="", encoding="utf-8") as file:
+            return _answers(list(csv.DictReader(file)), record.classes)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+
+
+def _answers(rows: list[dict[str, str]], known: list[str]) -> Answers | None:
+    names = [name.removesuffix(" loss") for name in rows[0] if name.endswith(" loss")] if rows else []
+    if not names:
+        return None
+    told = {row[name] for row in rows for name in ("label", *names)}
+    classes = [*known, *sorted(told - set(known))]
+    place = {name: index for index, name in enumerate(classes)}
+    labels = np.array([place[row["label"]] for row in rows], dtype=np.int64)
+    columns = {}
+    for name in names:
+        predictions = np.array([place[row[name]] for row in rows], dtype=np.int64)
+        losses = np.array([float(row[f"{name} loss"]) for row in rows])
+        columns[name] = Column(predictions, losses, _probabilities(rows, name, labels == predictions, len(classes)))
+    return Answers(tuple(row["path"] for row in rows), labels, tuple(classes), columns)
+
+
+def _probabilities(
+    rows: list[dict[str, str]], name: str, is_right: npt.NDArray[np.bool_], num_classes: int
+) -> npt.NDArray[np.float64] | None:
+    if f"{name} probability" in rows[0]:
+        return np.array([float(row[f"{name} probability"]) for row in rows])
+    if num_classes > 2:
+        return None
+    of_label = np.exp(-np.array([float(row[f"{name} loss"]) for row in rows]))
+    found: npt.NDArray[np.float64] = np.where(is_right, of_label, 1 - of_label)
+    return found
+
+
+def intervals(answers: Answers, name: str) -> dict[str, tuple[float, float]]:
+    """Return 95 % bootstrap intervals over pictures of loss, ECE, balanced accuracy and macro-F1."""
+    column = answers.columns[name]
+    if column.probabilities is None:
+        return {}
+    correct = answers.correct(name)
+    found = bootstrap_intervals(
+        answers.labels,
+        column.predictions,
+        np.where(correct, 0, 1),
+        column.probabilities,
+        column.losses,
+        num_classes=len(answers.classes),
+        num_resamples=max(100, min(NUM_RESAMPLES, MAX_DRAWN // (len(correct) + len(answers.classes)))),
+    )
+    # The table does not say at which place the label came, and the interval of top-1 is logged.
+    return {key: bounds for key, bounds in found.items() if key not in ("top1", "top5")}
+
+
+def bins(answers: Answers, name: str) -> list[Bin]:
+    """Return the bins of the expected calibration error that hold pictures, the least sure first."""
+    probabilities = answers.columns[name].probabilities
+    if probabilities is None:
+        return []
+    places = bin_places(torch.from_numpy(probabilities)).numpy()
+    correct = answers.correct(name)
+    found = []
+    for place in np.unique(places).tolist():
+        chosen = places == place
+        num, right = int(chosen.sum()), int(correct[chosen].sum())
+        found.append(
+            Bin(
+                100 * place / NUM_BINS,
+                100 * (place + 1) / NUM_BINS,
+                num,
+                100 * float(probabilities[chosen].mean()),
+                100 * right / num,
+                wilson_interval(right, num),
+            )
+        )
+    return found
+
+
+def expected_calibration_error(found: list[Bin]) -> float:
+    """Return the mean distance of confidence and accuracy over pictures, in [0, 1] (Guo et al. 2017, equation 3)."""
+    num = sum(one.num_images for one in found)
+    return sum(one.num_images * abs(one.confidence - one.right) for one in found) / (100 * num)
+
+
+def hardest(answers: Answers, num: int) -> list[int]:
+    """Return the places of the pictures on which the shipped network loses most."""
+    order = np.argsort(-answers.columns[answers.final].losses, kind="stable")
+    return [int(place) for place in order[:num]]
+
+
+def confused(answers: Answers, num_pairs: int, num: int) -> list[tuple[int, int, int, list[int]]]:
+    """Return (label, prediction, how often, the surest places) of the commonest errors."""
+    column = answers.columns[answers.final]
+    wrong = np.flatnonzero(column.predictions != answers.labels)
+    num_classes = len(answers.classes)
+    pairs, counts = np.unique(answers.labels[wrong] * num_classes + column.predictions[wrong], return_counts=True)
+    found = []
+    for chosen in np.argsort(-counts, kind="stable")[:num_pairs]:
+        label, prediction = divmod(int(pairs[chosen]), num_classes)
+        own = wrong[(answers.labels[wrong] == label) & (column.predictions[wrong] == prediction)]
+        surest = own[np.argsort(-column.losses[own], kind="stable")][:num]
+        found.append((label, prediction, int(counts[chosen]), [int(place) for place in surest]))
+    return found

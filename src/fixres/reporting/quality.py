@@ -1,0 +1,108 @@
+"""Every metric with its interval, and whether the network is as often right as it is sure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fixres.reporting import charts
+from fixres.reporting.number_format import MISSING, figures, interval, percent
+from fixres.reporting.per_image import Answers, bins, expected_calibration_error, intervals
+from fixres.reporting.run_record import Json, Record, number
+from fixres.reporting.sections import LABELS
+
+View = dict[str, Any]
+METRICS = {
+    "top1": "Top-1, %",
+    "top5": "Top-5, %",
+    "balanced_accuracy": "Balanced accuracy, %",
+    "macro_f1": "Macro-F1, %",
+    "loss": "Loss, nats",
+    "ece": "Calibration error (ECE)",
+}
+_RATIOS = ("loss", "ece")
+
+
+def scores(record: Record, answers: Answers | None) -> list[Json]:
+    """Return for every row of the comparison its metrics, each as {"value", "ci95"}; ci95 is None where unknown."""
+    if record.comparison is None:
+        return []
+    rows = []
+    for row in record.comparison.rows:
+        label = str(row.get("label", ""))
+        known = intervals(answers, label) if answers is not None and label in answers.columns else {}
+        metrics = {}
+        for name in METRICS:
+            value = number(row.get(name))
+            if value is not None:
+                bounds = row.get("top1_ci95") if name == "top1" else known.get(name)
+                metrics[name] = {"value": value, "ci95": list(bounds) if bounds else None}
+        rows.append({"label": label, "size": row.get("size"), "metrics": metrics})
+    return rows
+
+
+def scores_view(rows: list[Json]) -> View | None:
+    """Return the table: a line per metric, a column per row of the comparison."""
+    lines = [
+        {"name": name, "cells": [_cell(key, row["metrics"].get(key)) for row in rows]}
+        for key, name in METRICS.items()
+        if any(key in row["metrics"] for row in rows)
+    ]
+    columns = [{"label": LABELS.get(row["label"], row["label"].capitalize()), "size": row["size"]} for row in rows]
+    has_intervals = any(found["ci95"] for row in rows for key, found in row["metrics"].items() if key != "top1")
+    return {"columns": columns, "lines": lines, "has_intervals": has_intervals} if lines else None
+
+
+def calibration(answers: Answers | None) -> Json | None:
+    """Return the reliability bins of the shipped network, and of the one before a fix, or None without them."""
+    if answers is None:
+        return None
+    sets = []
+    for name in (answers.before, answers.final):
+        found = bins(answers, name) if name is not None else []
+        if found:
+            sets.append({"label": name, "ece": expected_calibration_error(found), "bins": [vars(one) for one in found]})
+    return {"sets": sets} if sets else None
+
+
+def calibration_view(found: Json | None) -> View | None:
+    """Return the diagram and the sentence below it."""
+    if found is None:
+        return None
+    drawn = [
+        (
+            LABELS.get(one["label"], one["label"].capitalize()),
+            "after" if position == len(found["sets"]) - 1 else "before",
+            [charts.Bin(**values) for values in one["bins"]],
+        )
+        for position, one in enumerate(found["sets"])
+    ]
+    final = found["sets"][-1]
+    num = sum(one["num_images"] for one in final["bins"])
+    gap = sum(one["num_images"] * (one["confidence"] - one["right"]) for one in final["bins"]) / num
+    return {
+        "chart": charts.reliability(drawn, "How often the network is right against how sure it is"),
+        "told": f"On average the network that ships is {abs(gap):.1f} points {'more' if gap >= 0 else 'less'} sure "
+        f"than it is right; the mean distance over the bins (ECE) is {figures(final['ece'], 2)}.",
+        "bins": [
+            {
+                "confidence": percent(one["confidence"]),
+                "right": percent(one["right"]),
+                "interval": interval(one["ci95"]),
+                "num_images": one["num_images"],
+            }
+            for one in final["bins"]
+        ],
+    }
+
+
+def _cell(key: str, found: Json | None) -> tuple[str, str]:
+    if found is None:
+        return MISSING, ""
+    write = _three if key in _RATIOS else percent
+    bounds = found["ci95"]
+    return write(found["value"]), " to ".join(write(bound) for bound in bounds) if bounds else ""
+
+
+def _three(value: object) -> str:
+    known = number(value)
+    return MISSING if known is None else f"{known:.3f}"

@@ -1,0 +1,75 @@
+"""One stage of a run by the cached solver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from fixres.training import state
+from fixres.training.cached_solver.solve import Problem, Solution, solve
+from fixres.training.context import StageRun, Workshop
+from fixres.training.freeze import verify_plan
+
+CACHE = "cache"
+"""In the run folder: features, while the stage is not done."""
+
+_WORDS = {"statistics": "statistics of the last norm", "train": "features", "select": "features to select on"}
+
+
+def solve_stage(shop: Workshop, run: StageRun, model: nn.Module) -> float:
+    """Solve a stage in place, leave a record in the log, and return the seconds, interrupted ones included.
+
+    Raises:
+        UserError: the network does not suit the solver, or pictures cannot be read.
+        Stopped: a signal came; features that are complete are kept for a rerun.
+    """
+    before = state.copy_state(model)
+    model = shop.runtime.place(model)
+
+    def progress(what: str, done: int, total: int) -> None:
+        shop.log.progress(what=_WORDS.get(what, what), done=done, total=total)
+
+    found = solve(
+        Problem(
+            model=model,
+            plan=run.plan,
+            train=shop.collection.split("train"),
+            select=shop.collection.split(shop.collection.select),
+            preprocess=shop.preprocess.at(run.size),
+            runtime=shop.runtime,
+            reading=shop.reading,
+            cache=shop.folder / CACHE / f"stage-{run.index}",
+            num_views=run.stage.views,
+            cache_gib=run.stage.cache_gib,
+            label_smoothing=run.stage.label_smoothing,
+            class_weights=run.class_weights,
+            progress=progress,
+        )
+    )
+    # A statistic over the whole set is no running one, so its count of batches has nothing to count.
+    plan = replace(run.plan, statistics=tuple(n for n in run.plan.statistics if not n.endswith("num_batches_tracked")))
+    unmoved = verify_plan(before, model.state_dict(), plan)
+    shop.log.event("solved", stage=run.name, stage_index=run.index, size=run.size, **found.as_dict())
+    shop.log.event("note", text=describe(found, shop.collection.select))
+    if found.num_views < run.stage.views:
+        shop.log.event(
+            "note",
+            text=f"{found.num_views} views, not {run.stage.views}: the test-time crop leaves no room to shift it",
+        )
+    if unmoved and (found.chosen is None or found.chosen.decay is not None):
+        shop.log.event("note", text=f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}")
+    shop.log.event("stage_done", stage=run.name, stage_index=run.index, size=run.size, seconds=round(found.seconds, 3))
+    return found.seconds
+
+
+def describe(found: Solution, select: str) -> str:
+    """Return what the solver did, in one line."""
+    passes = "1 pass" if found.num_passes == 1 else f"{found.num_passes} passes"
+    text = f"cached solver: {passes} over the training pictures ({found.path} trunk), {found.seconds:.1f} s"
+    if found.chosen is None:
+        return text
+    old, chosen = found.candidates[0], found.chosen
+    if chosen.decay is None:
+        return f"{text}; no head pays less loss on {select} than the old one ({old.loss:.4f}), which stays"
+    return f"{text}; loss on {select} {old.loss:.4f} with the old head, {chosen.loss:.4f} at decay {chosen.decay:.2g}"

@@ -1,0 +1,200 @@
+"""What a run starts from: the network with its weights, and how it is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fixres import models
+from fixres.checkpoints import Product, load
+from fixres.checkpoints.resolve import WEIGHTS, released_without_head
+from fixres.checkpoints.resolve import which as which_weights
+from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
+from fixres.config.defaults import CACHED_KEYS, CACHED_MOVES
+from fixres.config.loading import read_document, validate
+from fixres.config.recipe import Model, Recipe
+from fixres.data.collections import Collection
+from fixres.errors import UserError
+from fixres.io.download import fetch_released
+from fixres.resolution import Preprocess
+
+
+class Start(NamedTuple):
+    """A network with the weights a run starts from, its test-time preprocessing, and what became of its head."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    note: str
+    model_args: dict[str, Any]
+    """What timm.create_model was given beside the name."""
+
+
+def starting_network(recipe: Recipe, collection: Collection) -> Start:
+    """Build the network of a recipe with the weights it starts from, and its test-time preprocessing.
+
+    A head for other classes than the collection's is replaced by a random one.
+
+    Raises:
+        UserError: unknown model, or weights that do not fit.
+    """
+    settings = recipe.model
+    num_classes = len(collection.classes)
+    if settings.num_classes not in ("data", num_classes):
+        raise UserError(
+            f"model.num_classes {settings.num_classes}, but {collection.uri} has {num_classes}\n"
+            "  leave it out: the head follows the data"
+        )
+    product: Product | None = None
+    model_args: Mapping[str, Any] = settings.kwargs
+    note = f"the head starts from random weights, for {num_classes} classes"
+    if settings.weights == "none":
+        note = ""
+        zero_init_last = None if settings.zero_init_last == "init" else settings.zero_init_last
+        model = models.build(settings.name, num_classes, model_args, settings.init, zero_init_last)
+    elif settings.weights == "pretrained":
+        model = models.build(settings.name, num_classes, model_args)
+        models.load_body(model, models.fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
+    else:
+        product, is_new = _load_product(settings, num_classes)
+        model, model_args = product.model, product.model_args
+        if is_new:
+            pass
+        elif product.classes == collection.classes:
+            note = ""
+        elif not product.has_names and len(product.classes) == num_classes:
+            note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
+        else:
+            models.reset_head(model, num_classes)
+    return Start(model, _preprocess(recipe, model, product), note, dict(model_args))
+
+
+def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:
+    """Load model.weights: anything `load` takes; #before_fix, #raw or #ema after it asks for these weights.
+
+    Returns the product and whether its head is new: weights without a classifier, such as MoCo's, get a random one.
+    """
+    source, which = weights_and_kind(settings.weights)
+    if released_without_head(source) is not None:
+        path, _ = fetch_released(source.partition(":")[2])
+        return load_file(path, _wanted(settings, which, num_classes), source)[0], True
+    try:
+        product = load(source, which, _model_name(source, settings.name))
+    except NoClassifierError:
+        if not Path(source).is_file():
+            raise
+        return load_file(Path(source), _wanted(settings, which, num_classes), settings.weights)[0], True
+    if not models.same_architecture(product.architecture, settings.name):
+        raise UserError(
+            f"{source} holds '{product.architecture}', not '{settings.name}'\n  --model.name {product.architecture}"
+        )
+    model_args = {**product.model_args, **settings.kwargs}
+    if model_args == product.model_args:
+        return product, False
+    bound = models.bound_size(product.model)
+    size = {} if bound is None else {"img_size": bound}
+    model = models.build(product.architecture, len(product.classes), {**model_args, **size})
+    models.load_strict(model, product.model.state_dict(), source)
+    return replace(product, model=model, model_args=model_args), False
+
+
+def _model_name(source: str, name: str) -> str | None:
+    """Return the name for bare weights; what knows its own network is compared with the recipe afterwards."""
+    return name if Path(source).is_file() or source.startswith("url:") else None
+
+
+def _wanted(settings: Model, which: str, num_classes: int) -> Wanted:
+    return Wanted(settings.name, which_weights(which), new_head=num_classes, model_args=settings.kwargs)
+
+
+def weights_and_kind(text: str) -> tuple[str, str]:
+    """Split `SOURCE#raw` and the like into the source and which of its weights are meant, `fixed` where none is named.
+
+    Raises:
+        UserError: something else stands after #.
+    """
+    source, mark, which = text.rpartition("#")
+    if not mark or "=" in which or Path(text).exists():
+        return text, "fixed"
+    if which not in WEIGHTS:
+        raise UserError(f"model.weights {text}: after # may stand {', '.join(WEIGHTS)}")
+    return source, which
+
+
+def _preprocess(recipe: Recipe, model: nn.Module, product: Product | None) -> Preprocess:
+    """Return the test-time preprocessing: the recipe's where it says, else the product's, else the network's."""
+    settings, evaluation = recipe.model, recipe.evaluation
+    kept = product.preprocess if product is not None else models.published_preprocess(model)
+    return Preprocess(
+        size=models.default_size(model),
+        crop_ratio=evaluation.crop_ratio,
+        resize=evaluation.resize,
+        interpolation=kept.interpolation if evaluation.interpolation == "model" else evaluation.interpolation,
+        mean=kept.mean if settings.mean == "model" else settings.mean,
+        std=kept.std if settings.std == "model" else settings.std,
+        exif=recipe.data.exif,
+        alpha=recipe.data.alpha,
+        exact=evaluation.exact,
+    )
+
+
+def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed: int) -> Recipe:
+    """Return the recipe that fixes `product`: no training stage, one fix stage with `settings`.
+
+    The pictures, and how they were cropped in training, come from the recipe of the run the product belongs to when
+    it is there.
+
+    Raises:
+        UserError: no data given and none stored.
+    """
+    stored = product.details.get("data", {})
+    path = product.home / "recipe.yaml" if product.home is not None else None
+    raw: dict[str, Any] = dict(read_document(path).values) if path is not None and path.exists() else {}
+    data = {**raw.get("data", {}), "uri": uri or stored.get("uri", "")}
+    if not data["uri"]:
+        raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
+    p = product.preprocess
+    evaluation = {**raw.get("evaluation", {}), "interpolation": p.interpolation}
+    evaluation |= {"crop_ratio": p.crop_ratio, "resize": p.resize, "exact": p.exact}
+    if p.resize in ("squash", "pad"):
+        evaluation.pop("crop_ratio")
+    own_fix = raw.get("fix") or {}
+    # What a training's momentum started from does not belong to a fix of its result.
+    raw["optim"] = {key: value for key, value in (raw.get("optim") or {}).items() if key != "state"}
+    train = raw.get("train") or (raw.get("stages") or [{}])[0]
+    return validate(
+        {
+            **{
+                key: value
+                for key, value in raw.items()
+                if key in ("optim", "schedule", "loss", "ema", "augment", "runtime")
+            },
+            "seed": seed,
+            "data": {**data, "exif": p.exif, "alpha": p.alpha},
+            "model": {
+                "name": product.architecture,
+                "weights": product.source,
+                "kwargs": dict(product.model_args),
+                "mean": p.mean,
+                "std": p.std,
+            },
+            "train": {**train, "enabled": False, "size": product.train_size},
+            "fix": {**_own_fix(own_fix, settings), **settings, "enabled": True},
+            "evaluation": evaluation,
+        }
+    )
+
+
+def _own_fix(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a new fix keeps of the run's own: not its solver, where what is asked for now decides that."""
+    if not own.get("enabled"):
+        return {}
+    if "solver" in settings:
+        return dict(own)
+    moves = settings.get("moves", own.get("moves"))
+    if set(settings) - CACHED_KEYS or moves not in CACHED_MOVES:
+        return {**own, "solver": "sgd"}
+    return {**own, "solver": "cached"} if moves == "stats" else dict(own)

@@ -1,0 +1,352 @@
+"""Soups: one network whose weights are the mean of several trained ones (Wortsman et al., Model soups, 2022)."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fixres import models
+from fixres.checkpoints import Product, Sheet, load, save_product
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.data.collections import Collection
+from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.splits import Split
+from fixres.data.transforms import normalise
+from fixres.errors import UserError
+from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate
+from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.metrics import without_confusion
+from fixres.resolution import Preprocess
+from fixres.runtime.device import Runtime
+
+State = dict[str, Tensor]
+Say = Callable[[str], None]
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class AverageRequest:
+    """What to average, and what to measure it on."""
+
+    sources: tuple[str, ...]
+    """Run folders, model folders, or files with `model`."""
+    out: Path
+    greedy: bool = False
+    """Add a network only where the soup loses no accuracy on the selecting split."""
+    recalibrate: bool = False
+    """Recompute BatchNorm statistics over the training split."""
+    data: str | None = None
+    """Collection; None: the first product's own."""
+    model: str | None = None
+    """Architecture of bare files."""
+    weights: str = "fixed"
+    workers: int | None = None
+    batch_size: int = 64
+
+
+@dataclass
+class Averaged:
+    """What came out. Accuracies are top-1 in percent on the selecting split, None where nothing was measured."""
+
+    product: Product
+    used: list[str]
+    """Sources in the soup, in the order they were added."""
+    alone: dict[str, float] = field(default_factory=dict)
+    select: str = ""
+    report: str = ""
+    soup_top1: float | None = None
+    result: dict[str, Any] | None = None
+    """The soup on the report split."""
+    num_images: int = 0
+
+
+@dataclass
+class _Bench:
+    """What measures candidates: all of them on the same pictures under the same conditions."""
+
+    collection: Collection
+    runtime: Runtime
+    reading: Reading
+    preprocess: Preprocess
+
+    def measure(self, model: nn.Module, split: str) -> Evaluation:
+        placed = self.runtime.place(model)
+        return evaluate(placed, self.collection.split(split), [self.preprocess], self.runtime, self.reading)
+
+
+def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
+    """Average the weights, measure the soup where there is data, and write the model folder `request.out`.
+
+    Raises:
+        UserError: fewer than two networks, or networks of different architectures, classes or sizes; the folder is
+            there already; a greedy soup or recalibration without data.
+    """
+    if len(request.sources) < 2:
+        raise UserError("an average needs at least two checkpoints\n  fixres average CKPT CKPT ... --out DIR")
+    if len(set(request.sources)) < len(request.sources):
+        raise UserError("a checkpoint is named twice: name every one once")
+    if request.out.exists() and any(request.out.iterdir() if request.out.is_dir() else [request.out]):
+        raise UserError(f"{request.out} is there already; give another folder with --out")
+    files = [_weights_file(source) for source in request.sources]
+    products = [load(source, request.weights, request.model) for source in request.sources]
+    for source, product in zip(request.sources[1:], products[1:], strict=True):
+        _require_alike(request.sources[0], products[0], source, product)
+    states = {source: _state(product) for source, product in zip(request.sources, products, strict=True)}
+    bench = _open(request, products[0])
+    finished = Averaged(products[0], list(request.sources))
+    model = copy.deepcopy(products[0].model)
+    if bench is not None:
+        _select(request, bench, model, states, finished, say)
+    _fill(model, [states[source] for source in finished.used], bench if request.recalibrate else None)
+    finished.product = replace(products[0], model=model.cpu())
+    found = bench.measure(model, bench.collection.report) if bench is not None else None
+    if found is not None and bench is not None:
+        finished.result, finished.num_images = found.results[0], found.num_images
+    digests = {source: _sha256(file) for source, file in zip(request.sources, files, strict=True)}
+    save_product(request.out, model.cpu(), _sheet(request, products, finished, digests, bench))
+    return finished
+
+
+def mean_state(states: Sequence[Mapping[str, Tensor]]) -> State:
+    """Return the mean of every floating tensor, summed in float64; counters are averaged and rounded down.
+
+    Raises:
+        UserError: a table of whole numbers differs, whose mean would mean nothing.
+    """
+    mean: State = {}
+    for name, first in states[0].items():
+        if first.is_floating_point():
+            total = torch.zeros_like(first, dtype=torch.float64)
+            for state in states:
+                total += state[name]
+            mean[name] = (total / len(states)).to(first.dtype)
+        elif name.endswith("num_batches_tracked"):
+            mean[name] = torch.stack([state[name] for state in states]).sum(0) // len(states)
+        elif all(torch.equal(first, state[name]) for state in states):
+            mean[name] = first.clone()
+        else:
+            raise UserError(f"the tables of whole numbers '{name}' differ and have no mean")
+    return mean
+
+
+def recalibrate(model: nn.Module, split: Split, preprocess: Preprocess, runtime: Runtime, reading: Reading) -> int:
+    """Replace BatchNorm statistics by those of a whole split in the test-time view; return the number of layers.
+
+    Every batch is normalised by its own statistics, as in training, while each layer's input is summed up in float64:
+    mean, and unbiased variance as BatchNorm stores it, over all pictures and places. Everything else stays in
+    evaluation mode. A last batch of one picture is left out.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not layers:
+        return 0
+    with torch.no_grad(), _watched(model, layers) as moments:
+        bad: list[str] = []
+        for (images,), _, _ in evaluation_batches(
+            split,
+            [preprocess],
+            batch_size=reading.batch_size,
+            workers=reading.workers,
+            on_bad_image=reading.on_bad_image,
+            bad=bad,
+        ):
+            if len(images) > 1:
+                model(normalise(runtime.images(images), preprocess.mean, preprocess.std))
+    for layer, (count, num_batches, total, squares) in zip(layers, moments, strict=True):
+        if count == 0:
+            continue  # A layer of a branch that testing does not run keeps what it has.
+        mean = total / count
+        buffers = dict(layer.named_buffers(recurse=False))
+        buffers["running_mean"].copy_(mean)
+        buffers["running_var"].copy_((squares - count * mean**2).clamp(min=0) / (count - 1))
+        if "num_batches_tracked" in buffers:
+            buffers["num_batches_tracked"].fill_(num_batches)
+    return len(layers)
+
+
+@contextmanager
+def _watched(model: nn.Module, layers: list[Any]) -> Iterator[list[list[Any]]]:
+    """Let the layers normalise by the batch and sum up their inputs, without touching what they store."""
+    moments: list[list[Any]] = [[0, 0, 0.0, 0.0] for _ in layers]
+    stored = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
+    hooks = []
+    model.eval()
+    for layer, sums in zip(layers, moments, strict=True):
+
+        def add(_: nn.Module, inputs: tuple[Tensor, ...], sums: list[Any] = sums) -> None:
+            x = inputs[0].detach().double()
+            over = [d for d in range(x.dim()) if d != 1]
+            sums[0] += x.numel() // x.shape[1]
+            sums[1] += 1
+            sums[2] = sums[2] + x.sum(over)
+            sums[3] = sums[3] + x.square().sum(over)
+
+        hooks.append(layer.register_forward_pre_hook(add))
+        layer.training, layer.momentum, layer.num_batches_tracked = True, 0.0, None
+    try:
+        yield moments
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, (momentum, counter) in zip(layers, stored, strict=True):
+            layer.training, layer.momentum, layer.num_batches_tracked = False, momentum, counter
+
+
+def _select(
+    request: AverageRequest,
+    bench: _Bench,
+    model: nn.Module,
+    states: Mapping[str, State],
+    finished: Averaged,
+    say: Say,
+) -> None:
+    """Measure every network alone and the soup on the selecting split; of a greedy soup, decide what is in it."""
+    select = bench.collection.select
+    calibrate = bench if request.recalibrate else None
+    finished.select, finished.report = select, bench.collection.report
+
+    def top1(sources: Sequence[str], calibrate: _Bench | None) -> float:
+        _fill(model, [states[source] for source in sources], calibrate)
+        return float(bench.measure(model, select).results[0]["top1"])
+
+    for source in states:
+        finished.alone[source] = top1([source], None)
+        say(f"{source}: {finished.alone[source]:.2f} % on {select}")
+    if not request.greedy:
+        finished.soup_top1 = top1(finished.used, calibrate)
+        return
+    order = sorted(states, key=lambda source: -finished.alone[source])
+    used = order[:1]
+    best = finished.alone[order[0]] if calibrate is None else top1(used, calibrate)
+    for source in order[1:]:
+        found = top1([*used, source], calibrate)
+        is_taken = found >= best
+        say(f"with {source}: {found:.2f} % on {select}, {'taken' if is_taken else 'left out'}")
+        if is_taken:
+            used, best = [*used, source], found
+    finished.used, finished.soup_top1 = used, best
+
+
+def _fill(model: nn.Module, states: Sequence[State], calibrate: _Bench | None) -> None:
+    models.load_strict(model, mean_state(states), "the average")
+    if calibrate is not None:
+        placed = calibrate.runtime.place(model)
+        train = calibrate.collection.split("train")
+        recalibrate(placed, train, calibrate.preprocess, calibrate.runtime, calibrate.reading)
+
+
+def _open(request: AverageRequest, product: Product) -> _Bench | None:
+    """Open the collection; None where there is none, and none is needed."""
+    stored = product.details.get("data", {}).get("uri")
+    needed = request.greedy or request.recalibrate or request.data
+    if not needed and not stored:
+        return None
+    try:
+        collection = open_for(product, Request(data=request.data))
+    except UserError:
+        # A soup of weights alone is still a soup when the pictures have moved away.
+        if needed:
+            raise
+        return None
+    if request.recalibrate and "train" not in collection.splits:
+        raise UserError(f"{collection.uri} has no training split to recompute the statistics over")
+    reading = Reading(request.batch_size, resolve_workers("auto" if request.workers is None else request.workers))
+    return _Bench(collection, Runtime(RuntimeSettings()), reading, product.preprocess)
+
+
+def _require_alike(first_source: str, first: Product, source: str, product: Product) -> None:
+    pairs = {
+        "architectures": (first.architecture, product.architecture),
+        "arguments of the architecture": (dict(first.model_args), dict(product.model_args)),
+        "numbers of classes": (len(first.classes), len(product.classes)),
+        "classes": (first.classes, product.classes),
+        "test sizes": (first.preprocess.size, product.preprocess.size),
+        "train sizes": (first.train_size, product.train_size),
+        "preprocessings": (first.preprocess.describe(), product.preprocess.describe()),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            shown = "" if what == "classes" else f": {one} and {other}"
+            raise UserError(
+                f"{first_source} and {source} have different {what}{shown}\n"
+                "  only networks of one architecture, one class list and one size have a mean"
+            )
+
+
+def _state(product: Product) -> State:
+    return {name: tensor.detach().cpu() for name, tensor in product.model.state_dict().items()}
+
+
+def _weights_file(source: str) -> Path:
+    path = Path(source)
+    for candidate in [path / folder / name for folder in ("model", "") for name in _NAMES]:
+        if candidate.is_file():
+            return candidate
+    if path.is_file():
+        return path
+    raise UserError(
+        f"{source} is no run folder, model folder or weights file\n"
+        f"  fixres import {source} --out DIR makes a model folder of anything that can be loaded"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sheet(
+    request: AverageRequest,
+    products: Sequence[Product],
+    finished: Averaged,
+    digests: Mapping[str, str],
+    bench: _Bench | None,
+) -> Sheet:
+    first = products[0]
+    labels = {product.weights for product in products}
+    data = dict(first.details.get("data", {}))
+    evaluation: dict[str, Any] = {}
+    results: list[dict[str, Any]] = []
+    if bench is not None and finished.result is not None:
+        report = bench.collection.split(finished.report)
+        data["uri"] = bench.collection.uri
+        evaluation = conditions(report, finished.num_images, bench.reading.batch_size, bench.runtime)
+        lasting = {key: v for key, v in without_confusion(finished.result).items() if key != "images_per_second"}
+        results = [{"split": finished.report, "num_images": finished.num_images, **lasting}]
+    made = {
+        "kind": "greedy" if request.greedy else "uniform",
+        "recalibrated": request.recalibrate,
+        "select": finished.select or None,
+        "select_top1": finished.soup_top1,
+        "ingredients": [
+            {
+                "source": str(Path(source).absolute()),
+                "sha256": digests[source],
+                "weights": product.weights,
+                "used": source in finished.used,
+                "select_top1": finished.alone.get(source),
+            }
+            for source, product in zip(request.sources, products, strict=True)
+        ],
+    }
+    return Sheet(
+        classes=first.classes,
+        preprocess=first.preprocess,
+        train_size=first.train_size,
+        moves=str(first.details.get("moves", "all")),
+        weights=labels.pop() if len(labels) == 1 else "raw",
+        results=results,
+        evaluation=evaluation,
+        data=data,
+        model_args=first.model_args,
+        has_names=first.has_names,
+        descriptions=first.descriptions,
+        average=made,
+    )

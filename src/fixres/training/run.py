@@ -1,0 +1,318 @@
+"""A whole run, top to bottom: open the pictures, build the network, run the stages, measure, write the product."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fixres import models
+from fixres.config.loading import flatten, to_yaml
+from fixres.config.recipe import Recipe, Stage
+from fixres.data.collections import Collection, absolute_uri, open_collection
+from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
+from fixres.evaluation.metrics import PairedDifference
+from fixres.runtime.device import Runtime
+from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events, write_text, write_with
+from fixres.runtime.trackers import require_trackers
+from fixres.training import state as checkpoint
+from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
+from fixres.training.context import StageRun, Stopwatch, Workshop, describe_stage
+from fixres.training.distillation import find_teacher
+from fixres.training.initial_weights import Start, starting_network, weights_and_kind
+from fixres.training.loop import run_stage
+from fixres.training.resume import find_start, require_same_pictures, with_warmups_of
+from fixres.training.size_choice import Carried, Outcome, decide_size, finish
+
+_DETERMINISTIC = (
+    "runtime.deterministic: operations without a deterministic kernel are errors; on a CPU steps took about as long "
+    "(ResNet-18 1.14x, EfficientNet-Lite0 1.07x, both within the noise, n = 7), on GPUs not measured: needs a GPU"
+)
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    extend: bool = False,
+    listeners: Sequence[Listener] = (),
+    split_from: Path | None = None,
+) -> Outcome:
+    """Run every stage of a recipe and write the run folder.
+
+    Args:
+        recipe: what to do.
+        folder: run folder; must not hold a run unless `resume`.
+        resume: go on from the last checkpoint, if there is one.
+        extend: with `resume`, the recipe may ask for more epochs than before.
+        listeners: told about every event and about progress.
+        split_from: a split.json to keep to, so that a fix never trains on pictures it will report on.
+
+    Raises:
+        UserError: anything wrong with the recipe, the pictures, the weights or the folder.
+        Stopped: SIGTERM, SIGINT or SIGUSR1 came; `resume` goes on from the checkpoint written last.
+    """
+    recipe = with_absolute_paths(recipe)
+    if extend and (folder / "recipe.yaml").exists():
+        recipe = with_warmups_of(recipe, (folder / "recipe.yaml").read_text(encoding="utf-8"))
+    text = to_yaml(recipe)
+    was_there = folder.exists()
+    # Every process looks at the folder before any of them writes to it.
+    saved, how = find_start(folder, text, resume, extend)
+    if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
+        return finished
+    require_trackers(_trackers(recipe))
+    runtime = Runtime(recipe.runtime)
+    processes = runtime.processes
+    processes.gather(None)
+    try:
+        with processes.main_first():
+            if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
+                write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
+            collection, start = _open(recipe, folder, processes.shard.world)
+        if saved is not None:
+            require_same_pictures(collection, saved["splits"])
+    except UserError:
+        # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
+        if not was_there and processes.is_main:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    log = RunLog(folder, recipe.output.tracker, tuple(listeners)) if processes.is_main else MuteLog(folder)
+    watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
+    shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
+    try:
+        with runtime.stop:
+            log.truncate(saved["metrics_bytes"] if saved else 0)
+            _announce(shop, how, start.note)
+            return _run_stages(shop, start.model, saved)
+    except RuntimeError as error:
+        explained = processes.explain(error)
+        _write_end(log, explained)
+        if explained is error:
+            raise
+        raise explained from error
+    except BaseException as error:
+        _write_end(log, error)
+        raise
+    finally:
+        log.close()
+
+
+def _trackers(recipe: Recipe) -> tuple[str, ...]:
+    given = recipe.output.tracker
+    return tuple(name for name in ((given,) if isinstance(given, str) else given) if name != "none")
+
+
+def _write_end(log: RunLog, error: BaseException) -> None:
+    """Write how the run ended; a disk without room for that must not hide why it ended."""
+    with contextlib.suppress(UserError):
+        log.status("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", _exit_code(error))
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, Stopped):
+        return EXIT_STOPPED
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return EXIT_USER_ERROR if isinstance(error, UserError) else 1
+
+
+def finished_outcome(folder: Path) -> Outcome | None:
+    """Return what a run found if it is done, so that resuming it changes nothing."""
+    status = folder / "status.json"
+    if not status.exists() or json.loads(status.read_text(encoding="utf-8")).get("state") != "done":
+        return None
+    found = [event for event in read_events(folder) if event["event"] == "comparison"]
+    if not found:
+        return None
+    event = found[-1]
+    paired = (
+        PairedDifference(**{**event["paired"], "ci95": tuple(event["paired"]["ci95"])}) if event["paired"] else None
+    )
+    return Outcome(folder, event["rows"][-1]["size"], event["split"], event["num_images"], event["rows"], paired)
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
+    weights = _absolute_weights(recipe.model.weights)
+    class_weights = recipe.data.class_weights
+    if class_weights not in ("none", "auto"):
+        class_weights = str(Path(class_weights).absolute())
+    state = str(Path(recipe.optim.state).absolute()) if recipe.optim.state else ""
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(
+                update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
+            ),
+            "model": recipe.model.model_copy(update={"weights": weights}),
+            "train": _absolute_teacher(recipe.train),
+            "fix": _absolute_teacher(recipe.fix),
+            "stages": tuple(map(_absolute_teacher, recipe.stages)),
+            "optim": recipe.optim.model_copy(update={"state": state}),
+        }
+    )
+
+
+def _absolute_weights(source: str) -> str:
+    path, which = weights_and_kind(source)
+    if path in ("", "none", "pretrained") or not Path(path).exists():
+        return source
+    return str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
+
+
+def _absolute_teacher(stage: Stage) -> Stage:
+    return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
+
+
+def _open(recipe: Recipe, folder: Path, world: int) -> tuple[Collection, Start]:
+    """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
+    collection = open_collection(recipe.data, split_file=folder / "split.json")
+    torch.manual_seed(recipe.seed)
+    start = starting_network(recipe, collection)
+    for index, stage in enumerate(recipe.run_stages):
+        size = recipe.train.size if stage.size == "auto" else stage.size
+        assert isinstance(size, int), "training stages have a size"
+        describe_stage(recipe, collection, start.model, index, size, world)
+        find_teacher(stage, size, collection, start.preprocess)
+    for size in recipe.evaluation.sizes:
+        models.at_size(start.model, size)
+    return collection, start
+
+
+def _announce(shop: Workshop, how: str, note: str) -> None:
+    """Write what is about to run before anything runs; how it starts comes first."""
+    shop.log.event("begin", text=how)
+    if shop.runtime.processes.is_main:
+        write_text(shop.folder / "recipe.yaml", shop.recipe_text)
+        about = {**environment(), "device": shop.runtime.describe(), "seed": shop.recipe.seed}
+        write_text(shop.folder / "environment.json", json.dumps(about, indent=2) + "\n")
+    collection = shop.collection
+    shop.log.event(
+        "start",
+        model=shop.recipe.model.name,
+        weights=shop.recipe.model.weights,
+        device=shop.runtime.describe(),
+        uri=collection.uri,
+        classes=list(collection.classes),
+        num_images={name: len(split) for name, split in collection.splits.items()},
+        select=collection.select,
+        report=collection.report,
+        notes=[*collection.notes, *([note] if note else [])],
+    )
+    if shop.recipe.runtime.deterministic:
+        shop.log.event("note", text=_DETERMINISTIC)
+    shop.log.settings(flatten(shop.recipe.model_dump(mode="json")))
+    shop.log.status("running")
+
+
+def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) -> Outcome:
+    """Run the stages in order, carrying the weights that ship from one to the next."""
+    recipe = shop.recipe
+    stages = recipe.run_stages
+    carried = Carried(model, recipe.train.size if isinstance(recipe.train.size, int) else models.default_size(model))
+    first = saved["stage_index"] if saved else 0
+    if first:
+        carried = _resume_carried(shop, model, first)
+    run: StageRun | None = None
+    for index in range(first, len(stages)):
+        resumed = saved if index == first else None
+        size = resumed["size"] if resumed else decide_size(shop, carried.model, index, carried.train_size)
+        world = shop.runtime.processes.shard.world
+        run = describe_stage(recipe, shop.collection, carried.model, index, size, world)
+        carried.before = copy.deepcopy(carried.model) if run.name == "fix" else None
+        carried.model = models.at_size(carried.model, size)
+        _log_plan(shop, run)
+        from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
+        seconds = _solve(shop, run, carried, resumed, from_raw)
+        if run.name == "fix":
+            shop.log.event(
+                "fix", size=size, plan=_plan_fields(run), solver=run.stage.solver, solver_seconds=round(seconds, 3)
+            )
+        else:
+            carried.train_size = size
+        if index + 1 < len(stages):
+            _leave(shop, carried, index + 1, size)
+    assert run is not None, "a recipe has at least one enabled stage"
+    outcome = finish(shop, run, carried)
+    if shop.runtime.processes.is_main:
+        # Features are for going on after an interruption; the product is written.
+        shutil.rmtree(shop.folder / CACHE, ignore_errors=True)
+    return outcome
+
+
+def _solve(shop: Workshop, run: StageRun, carried: Carried, resumed: dict[str, Any] | None, from_raw: bool) -> float:
+    """Run one stage by its solver, leave what the next starts from in `carried`, and return the seconds it took.
+
+    `from_raw`: the next stage wants the weights without the average.
+    """
+    if run.stage.solver == "cached":
+        carried.label = "raw"
+        return solve_stage(shop, run, carried.model)
+    start = time.perf_counter()
+    state = run_stage(shop, run, carried.model, resumed)
+    carried.label = "raw" if from_raw else state.shipped_label
+    if not from_raw:
+        carried.model.load_state_dict(state.shipped.state_dict())
+    return time.perf_counter() - start
+
+
+def _log_plan(shop: Workshop, run: StageRun) -> None:
+    shop.log.event(
+        "plan",
+        stage=run.name,
+        stage_index=run.index,
+        size=run.size,
+        text=run.plan.describe(),
+        total_steps=run.total_steps,
+        solver=run.stage.solver,
+        preprocess=shop.preprocess.at(run.size).describe(),
+        crop=run.stage.crop,
+    )
+    if run.note:
+        shop.log.event("note", text=run.note)
+    if run.class_weights is not None:
+        pairs = sorted(zip(run.class_weights, shop.collection.classes, strict=True))
+        (low, light), (high, heavy) = pairs[0], pairs[-1]
+        text = f"class weights from {low:.3g} ({light}) to {high:.3g} ({heavy}), mean 1 over the pictures"
+        shop.log.event("note", text=text)
+
+
+def _plan_fields(run: StageRun) -> dict[str, Any]:
+    plan = run.plan
+    return {
+        "moves": plan.moves,
+        "tensors": sorted(plan.tensors) if len(plan.tensors) <= 50 else [],
+        "num_tensors": len(plan.tensors),
+        "num_trained": plan.num_trained,
+        "num_parameters": plan.num_parameters,
+        "live_norms": list(plan.live_norms),
+    }
+
+
+def _leave(shop: Workshop, carried: Carried, index: int, size: int) -> None:
+    """Write what stage `index` starts from, so that a resumed run finds it."""
+    content = {
+        "weights": carried.model.state_dict(),
+        "label": carried.label,
+        "size": size,
+        "train_size": carried.train_size,
+    }
+    if shop.runtime.processes.is_main:
+        write_with(shop.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
+
+
+def _resume_carried(shop: Workshop, model: nn.Module, index: int) -> Carried:
+    """Return what stage `index` started from."""
+    content = checkpoint.read_checkpoint(shop.folder / "checkpoints" / f"start-{index}.pt")
+    model = models.at_size(model, content["size"])
+    models.load_strict(model, content["weights"], "the weights of the stage before")
+    return Carried(shop.runtime.place(model), content["train_size"], content["label"])
