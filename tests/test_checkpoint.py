@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from fixres.errors import UserError
-from fixres.runtime.run_folder import write_text, write_with
-from fixres.training.state import changed_tensors, read_checkpoint, read_weights, write_weights
+from fixres.io.files import write_text, write_with
+from fixres.io.tensors import changed_tensors, read_checkpoint, read_weights, write_weights
 
 
 class Evil:

@@ -17,13 +17,13 @@ import torch
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
+from fixres.io.tensors import read_checkpoint
 from fixres.runtime.run_folder import read_events
 from fixres.runtime.signals import StopSignals
 from fixres.training import micro_batch as microbatch
-from fixres.training import state as checkpoint
+from fixres.training import checkpointing
 from fixres.training.micro_batch import chunk_count, largest_that_fits
 from fixres.training.run import run_recipe
-from fixres.training.state import read_checkpoint
 from several import run_processes
 from test_train import assert_same_run, weights
 
@@ -175,14 +175,14 @@ def test_a_disk_that_fills_up_while_saving_is_said_and_the_checkpoint_before_sta
 
 def _filling(recipe: Recipe, folder: Path) -> None:
     """Train, and let no file grow beyond 1 MB after the first checkpoint."""
-    save = checkpoint.save_state
+    save = checkpointing.save_state
 
     def limited(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    checkpoint.save_state = limited
+    checkpointing.save_state = limited
     run_recipe(recipe, folder)
 
 

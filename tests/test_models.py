@@ -10,8 +10,8 @@ from torch import nn
 from fixres import models
 from fixres.checkpoints import foreign
 from fixres.errors import UserError
+from fixres.io.tensors import changed_tensors, copy_state, read_weights
 from fixres.training.freeze import apply_plan, set_train_mode
-from fixres.training.state import changed_tensors, copy_state, read_weights
 
 CASES = {
     # name: (size, head, last norms)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from fixres import models
 from fixres.errors import UserError
+from fixres.io.tensors import changed_tensors, copy_state
 from fixres.resolution import Plan
 from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
-from fixres.training.state import changed_tensors, copy_state
 
 MOVES = [
     # name, moves, size: one row per family and kind of end

@@ -22,11 +22,11 @@ from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
+from fixres.io.tensors import read_checkpoint
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
-from fixres.training.state import read_checkpoint
 from several import run_processes
 from test_train import assert_same_run, weights
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from fixres.errors import UserError
 from fixres.io import safe_load
-from fixres.training.state import read_checkpoint, read_weights
+from fixres.io.tensors import read_checkpoint, read_weights
 
 MARKER = "ran"
 

@@ -30,6 +30,7 @@ from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Reading, evaluate
 from fixres.evaluation.measure import Request, measure_product
 from fixres.experiments.dry_run import dry_run
+from fixres.io.tensors import changed_tensors, copy_state
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
@@ -40,7 +41,6 @@ from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.context import describe_stage
 from fixres.training.freeze import set_train_mode
 from fixres.training.run import run_recipe
-from fixres.training.state import changed_tensors, copy_state
 
 Make = Callable[..., Recipe]
 DATA = open_collection(Data(uri="synthetic:classes=3,images=60,size=56"))

@@ -14,10 +14,10 @@ from fixres import models
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
+from fixres.io.tensors import changed_tensors, copy_state, read_checkpoint
 from fixres.runtime.run_folder import read_events
 from fixres.training.freeze import set_train_mode, verify_plan
 from fixres.training.run import run_recipe
-from fixres.training.state import changed_tensors, copy_state, read_checkpoint
 
 # `fixres.training.loop` is the verb.
 train = import_module("fixres.training.loop")

@@ -25,9 +25,9 @@ from fixres.checkpoints.resolve import (
 from fixres.checkpoints.weights_file import Wanted, load_file, with_feeding
 from fixres.errors import UserError
 from fixres.io import download
+from fixres.io.tensors import read_weights, write_weights
 from fixres.models.released import Released, find_released
 from fixres.training.optim import OPTIMIZER_FILE
-from fixres.training.state import read_weights, write_weights
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from fixres.checkpoints.folder_config import Own, Pretrained, read_config
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import NoClassifierError
 from fixres.errors import UserError
+from fixres.io.tensors import read_weights
 from fixres.resolution import Preprocess, Resize
-from fixres.training.state import read_weights
 
 _RESIZE_OF_TIMM: dict[str, Resize] = {"center": "shorter", "squash": "squash", "border": "pad"}
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")

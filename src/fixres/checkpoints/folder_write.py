@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fixres import __version__, models
 from fixres.checkpoints.product import Sheet
-from fixres.runtime.run_folder import write_text
-from fixres.training.state import write_weights
+from fixres.io.files import write_text
+from fixres.io.tensors import write_weights
 
 BEFORE_FIX = "before_fix.safetensors"
 

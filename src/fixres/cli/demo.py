@@ -16,10 +16,10 @@ from fixres.config import loading
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.inference.predict import Prediction, Predictor
+from fixres.io.files import write_text
 from fixres.models import at_size
 from fixres.reporting import write_report
 from fixres.runtime.device import Runtime
-from fixres.runtime.run_folder import write_text
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
 from fixres.training.run import run_recipe

@@ -19,7 +19,7 @@ from fixres.data.shards.index import INDEX_NAME
 from fixres.data.sources.shards import CLASSES_NAME, open_shards
 from fixres.data.splits import Split
 from fixres.errors import UserError
-from fixres.runtime.run_folder import write_text, write_with
+from fixres.io.files import write_text, write_with
 
 Progress = Callable[[int, int], None]
 """Called with (pictures written, pictures in all)."""

@@ -21,7 +21,7 @@ from fixres.data.sources.tables import read_table
 from fixres.data.sources.uri import parse_address
 from fixres.data.splits import Split
 from fixres.errors import UserError
-from fixres.runtime.run_folder import write_text
+from fixres.io.files import write_text
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fixres.data.decode import Alpha, Exif
 from fixres.data.sampling import stratified_split
 from fixres.errors import UserError, counted
-from fixres.runtime.run_folder import write_text
+from fixres.io.files import write_text
 
 THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
 """How a collection without splits of its own is divided."""

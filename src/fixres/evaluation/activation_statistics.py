@@ -23,9 +23,9 @@ from fixres.data.loader import evaluation_batches
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, predict_logits
+from fixres.io.files import write_text
 from fixres.resolution import Preprocess, seen_share, simulated_crop_share
 from fixres.runtime.device import Runtime
-from fixres.runtime.run_folder import write_text
 
 FILE = "activations.json"
 """In the run folder."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation
+from fixres.io.files import write_text, write_with
 from fixres.io.table_file import require_parquet, write_parquet
-from fixres.runtime.run_folder import write_text, write_with
 
 FORMATS = (".csv", ".parquet")
 

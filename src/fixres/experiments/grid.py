@@ -21,15 +21,16 @@ from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError, started_rank
+from fixres.io.files import write_text
+from fixres.io.tensors import copy_state
 from fixres.runtime.device import Runtime
-from fixres.runtime.run_folder import Listener, MuteLog, read_events, write_text
+from fixres.runtime.run_folder import Listener, MuteLog, read_events
 from fixres.training import cached_solver
 from fixres.training.cached_solver.solver_stage import solve_stage
 from fixres.training.context import StageRun, Stopwatch, Workshop, describe_stage
 from fixres.training.loop import run_stage
 from fixres.training.resume import MAY_DIFFER
 from fixres.training.run import run_recipe, with_absolute_paths
-from fixres.training.state import copy_state
 
 ARMS = ("none", "stats", "head", "head+stats", "head+norm", "all", "direct")
 """none: the trained network as it is; direct: trained at the test size itself; all others: what a fix moves."""

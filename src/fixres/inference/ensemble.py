@@ -26,9 +26,9 @@ from fixres.evaluation.measure import Request, open_for
 from fixres.evaluation.metrics import Tally, paired_difference
 from fixres.inference.cascade import AIM, Twice, choose_threshold, curve
 from fixres.inference.predict import Picture, Prediction, Predictor
+from fixres.io.files import write_text
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
-from fixres.runtime.run_folder import write_text
 
 Progress = Callable[[int, int], None]
 

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fixres.errors import UserError
+from fixres.io.files import write_with
 from fixres.reporting.svg import POINT, ROLES
-from fixres.runtime.run_folder import write_with
 
 ENDINGS = (".svg", ".png")
 _ARMS = {

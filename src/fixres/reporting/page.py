@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fixres.errors import UserError
+from fixres.io.files import write_text, write_with
 from fixres.reporting import charts, sections
 from fixres.reporting.analysis import Findings, find
 from fixres.reporting.content import content, finite
@@ -25,7 +26,6 @@ from fixres.reporting.quality import calibration_view, scores_view
 from fixres.reporting.reproduce import reproduce
 from fixres.reporting.run_record import Record, number, read_run
 from fixres.reporting.svg import ROLES
-from fixres.runtime.run_folder import write_text, write_with
 
 View = dict[str, Any]
 

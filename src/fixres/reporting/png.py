@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from fixres.errors import UserError
+from fixres.io.files import write_with
 from fixres.reporting.figures import Shown, draw_intervals, draw_pictures
 from fixres.reporting.gallery import Picture
 from fixres.reporting.misclassified import Case
 from fixres.reporting.svg import Chart
-from fixres.runtime.run_folder import write_with
 
 View = dict[str, Any]
 

@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 from fixres.data.bad_images import require_few_bad
-from fixres.training import state as checkpoint
 from fixres.training.context import StageRun, Stopwatch, Workshop, picture_lists
-from fixres.training.state import TrainState
+from fixres.training.state import TrainState, restore_state, save_state
 from fixres.training.throughput_meter import Window
 
 
@@ -50,7 +49,7 @@ class Keeper:
         )
         with runtime.averaged(*networks):
             if runtime.processes.is_main:
-                checkpoint.save_state(
+                save_state(
                     state,
                     shop.folder,
                     recipe=shop.recipe_text,
@@ -87,7 +86,7 @@ class Keeper:
     def restore(self, content: dict[str, Any]) -> None:
         """Put the content of last.pt into the freshly begun stage."""
         runtime, state = self.shop.runtime, self.state
-        checkpoint.restore_state(state, content)
+        restore_state(state, content)
         self.window.losses = list(content["losses"])
         self.is_measured = content["is_measured"]
         self._saved_step = state.step

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from fixres.io.tensors import changed_tensors
 from fixres.resolution import Plan
-from fixres.training.state import changed_tensors
 
 
 def apply_plan(model: nn.Module, plan: Plan) -> None:

@@ -16,9 +16,9 @@ from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import without_confusion
+from fixres.io.tensors import copy_state, read_weights
 from fixres.models import sync_norms
 from fixres.resolution import Plan
-from fixres.training import state as checkpoint
 from fixres.training.checkpointing import Keeper
 from fixres.training.context import StageRun, Stopwatch, Workshop
 from fixres.training.distillation import find_teacher, placed
@@ -51,7 +51,7 @@ def run_stage(shop: Workshop, run: StageRun, model: nn.Module, resume_from: dict
         Stopped: a signal came; the state is saved.
         UserError: the loss is not finite, or pictures cannot be read.
     """
-    before = checkpoint.copy_state(model)
+    before = copy_state(model)
     state, wrapped = begin(shop, run, model)
     window = Window()
     keeper = Keeper(shop, run, state, window, Stopwatch(resume_from["stage_seconds"] if resume_from else 0.0))
@@ -97,7 +97,7 @@ def begin(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[TrainState, 
     if shop.recipe.optim.state and run.index == 0:
         source = Path(shop.recipe.optim.state)
         source = source / OPTIMIZER_FILE if source.is_dir() else source
-        load_named_state(optimizer, model, checkpoint.read_weights(source), str(source))
+        load_named_state(optimizer, model, read_weights(source), str(source))
     average = WeightAverage(model, shop.recipe.ema) if run.stage.ema else None
     wrapped, optimizer = runtime.prepare(model, optimizer)
     state = TrainState(model, optimizer, average, scaler=runtime.accelerator.scaler, stage_index=run.index)
@@ -296,7 +296,7 @@ def finish_epoch(shop: Workshop, run: StageRun, state: TrainState, keeper: Keepe
             top1 = found.results[0]["top1"]
             if top1 > state.best_top1 or evaluation.keep == "last":
                 state.best_top1, state.best_step = top1, state.step
-                state.best_weights = checkpoint.copy_state(state.shipped)
+                state.best_weights = copy_state(state.shipped)
         shop.log.event(
             "eval",
             **_where(run, state),

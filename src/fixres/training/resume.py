@@ -11,8 +11,8 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.config.yaml_text import parse
 from fixres.data.collections import Collection
 from fixres.errors import UserError
-from fixres.training import state
 from fixres.training.context import picture_lists
+from fixres.training.state import read_state
 
 MAY_DIFFER = (
     "runtime.",
@@ -41,7 +41,7 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
         raise UserError(f"{folder} already holds a run\n  go on with --resume, or give another folder with --out")
     if not resume:
         return None, "start: from the beginning"
-    saved = state.read_state(folder)
+    saved = read_state(folder)
     if saved is None:
         return None, f"start: {folder} holds no checkpoint, so from the beginning"
     changed = compare_recipes(saved["recipe"], recipe_text)

@@ -20,10 +20,11 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import PairedDifference
+from fixres.io.files import write_text, write_with
+from fixres.io.tensors import read_checkpoint
 from fixres.runtime.device import Runtime
-from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events, write_text, write_with
+from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
 from fixres.runtime.trackers import require_trackers
-from fixres.training import state as checkpoint
 from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
 from fixres.training.context import StageRun, Stopwatch, Workshop, describe_stage
 from fixres.training.distillation import find_teacher
@@ -312,7 +313,7 @@ def _leave(shop: Workshop, carried: Carried, index: int, size: int) -> None:
 
 def _resume_carried(shop: Workshop, model: nn.Module, index: int) -> Carried:
     """Return what stage `index` started from."""
-    content = checkpoint.read_checkpoint(shop.folder / "checkpoints" / f"start-{index}.pt")
+    content = read_checkpoint(shop.folder / "checkpoints" / f"start-{index}.pt")
     model = models.at_size(model, content["size"])
     models.load_strict(model, content["weights"], "the weights of the stage before")
     return Carried(shop.runtime.place(model), content["train_size"], content["label"])

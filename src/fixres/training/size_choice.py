@@ -18,11 +18,11 @@ from fixres.checkpoints.resolve import license_of
 from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
 from fixres.evaluation.metrics import PairedDifference, paired_difference, without_confusion
+from fixres.io.files import write_text
+from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.resolution import choose_size
-from fixres.runtime.run_folder import write_text
 from fixres.training.context import StageRun, Workshop, is_fix
-from fixres.training.state import changed_tensors, copy_state
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts."""

@@ -51,8 +51,8 @@ def advise(words: Sequence[str]) -> int:
     from fixres.checkpoints import load
     from fixres.cli.console import Console
     from fixres.experiments.advise import Question, advise
+    from fixres.io.files import write_text
     from fixres.reporting.figures import check_plot, draw_advice
-    from fixres.runtime.run_folder import write_text
 
     if flags.plot is not None:
         check_plot(flags.plot)

@@ -23,7 +23,7 @@ def refuse_folder(path: Path | None) -> None:
 
 def write_answer(path: Path | None, answer: Mapping[str, Any]) -> None:
     """Write an answer as JSON to a file, to stdout for -, nowhere for None."""
-    from fixres.runtime.run_folder import write_text
+    from fixres.io.files import write_text
 
     if path is None:
         return

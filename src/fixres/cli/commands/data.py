@@ -170,7 +170,7 @@ def preview(words: Sequence[str], summary: str) -> int:
     if flags.out.suffix.lower() != ".png" or flags.out.is_dir():
         raise UserError(f"{flags.out}: the sheet is a PNG\n  --out {flags.out.with_suffix('.png')}")
     from fixres.config.loading import load
-    from fixres.runtime.run_folder import write_with
+    from fixres.io.files import write_with
     from fixres.training.preview import preview as draw
 
     given = {"data.uri": flags.uri or None, "seed": flags.seed}
@@ -199,7 +199,7 @@ def _bar(console: Console, what: str) -> Callable[[int, int], None]:
 
 def _deliver(text: str, json: str, path: Path | None) -> None:
     """Print the text, or the JSON in its place when `path` is -; write the JSON to any other path."""
-    from fixres.runtime.run_folder import write_text
+    from fixres.io.files import write_text
 
     if str(path) == "-":
         sys.stdout.write(json)

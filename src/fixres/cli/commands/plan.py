@@ -58,7 +58,7 @@ def plan(words: Sequence[str]) -> int:
         raise UserError("--measure and --images-per-second contradict each other")
     recipes = {name: load(name, require_data=not flags.train_images) for name in flags.recipes}
     from fixres.experiments.cost import Speed, count_pictures, plan_recipe
-    from fixres.runtime.run_folder import write_text
+    from fixres.io.files import write_text
 
     speed = Speed(flags.images_per_second or 0.0, flags.measure) if flags.measure or flags.images_per_second else None
     costs, records = [], []
@@ -162,7 +162,7 @@ def tables(words: Sequence[str]) -> int:
     """`fixres tables RUN... [--all] [--out FILE]`."""
     flags = parse_flags(words, TablesFlags, "fixres tables", _TABLES_HELP)
     from fixres.experiments.filled_tables import filled_tables
-    from fixres.runtime.run_folder import write_text
+    from fixres.io.files import write_text
 
     text = filled_tables(flags.runs, everything=flags.all)
     if flags.out is None:

@@ -91,8 +91,8 @@ def _grid(asked: Asked[GridOptions]) -> int:
     from fixres.cli.console import Console
     from fixres.experiments.grid import brief, cells_of, run_grid
     from fixres.experiments.grid_table import as_markdown, summarise_grid
+    from fixres.io.files import write_text
     from fixres.reporting.figures import draw_grid
-    from fixres.runtime.run_folder import write_text
 
     folder = options.out or default_folder(asked.name, asked.recipe, options.resume).with_name(
         f"{Path(asked.name).stem or 'run'}-grid"

@@ -123,7 +123,7 @@ def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[i
 def tell(console: Console, found: Study, out: Path | None) -> None:
     """Print the table of a study and write it as JSON."""
     from fixres.cli.console import study_table
-    from fixres.runtime.run_folder import write_text
+    from fixres.io.files import write_text
 
     console.table(*study_table(found))
     if out is not None:

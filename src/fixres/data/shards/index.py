@@ -22,7 +22,7 @@ import numpy.typing as npt
 from fixres.data.sources.folder import EXTENSIONS
 from fixres.data.splits import Names
 from fixres.errors import UserError
-from fixres.runtime.run_folder import write_with
+from fixres.io.files import write_with
 
 INDEX_NAME = "fixres-index.npz"
 _VERSION = 1

@@ -19,7 +19,7 @@ from fixres.inference.export.metadata import SUFFIXES, ExportSheet, Format, make
 from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.parity import Agreement, compare, runner_file, sample_pictures
 from fixres.inference.export.trace import capture
-from fixres.runtime.run_folder import write_text, write_with
+from fixres.io.files import write_text, write_with
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from fixres.io.tensors import write_weights
 from fixres.resolution import Preprocess
-from fixres.training.state import write_weights
 
 FORMAT = 2
 

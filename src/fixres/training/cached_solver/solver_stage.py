@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from fixres.training import state
+from fixres.io.tensors import copy_state
 from fixres.training.cached_solver.solve import Problem, Solution, solve
 from fixres.training.context import StageRun, Workshop
 from fixres.training.freeze import verify_plan
@@ -24,7 +24,7 @@ def solve_stage(shop: Workshop, run: StageRun, model: nn.Module) -> float:
         UserError: the network does not suit the solver, or pictures cannot be read.
         Stopped: a signal came; features that are complete are kept for a rerun.
     """
-    before = state.copy_state(model)
+    before = copy_state(model)
     model = shop.runtime.place(model)
 
     def progress(what: str, done: int, total: int) -> None:
