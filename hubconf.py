@@ -58,7 +58,7 @@ def _network(name: str, pretrained: bool, progress: bool, kwargs: dict[str, typi
     # Imported here: `torch.hub.list` must not wait for timm.
     from fixres import models
     from fixres.errors import UserError
-    from fixres.models.released import find_released
+    from fixres.models.released import fetch_released, find_released
 
     if not pretrained:
         num_classes = kwargs.pop("num_classes", 1000)
@@ -67,7 +67,6 @@ def _network(name: str, pretrained: bool, progress: bool, kwargs: dict[str, typi
         raise UserError(f"the released weights fit one network only\n  leave out {', '.join(kwargs)}, or pretrained")
 
     import fixres
-    from fixres.io.download import fetch_released
 
     # Before the download, which would be waited for in vain if this could not be imported.
     load = fixres.load

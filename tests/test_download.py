@@ -21,9 +21,9 @@ import pytest
 
 from file_server import CONTENT, OTHER, Server, sha256
 from fixres.errors import UserError
-from fixres.io.download import address, fetch, fetch_released, transfer
-from fixres.io.download import fetch as files
-from fixres.models.released import RELEASED
+from fixres.io.download import address, cache, transfer
+from fixres.io.download.cache import fetch
+from fixres.models.released import RELEASED, fetch_released
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def test_the_origin_is_written_down_where_no_checksum_tells(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Only https may go without a checksum, and this server has no certificate.
-    monkeypatch.setattr(files, "require_checksums", lambda *_: address.Checksums("", ""))
+    monkeypatch.setattr(cache, "require_checksums", lambda *_: address.Checksums("", ""))
     fetch(f"{server.root}/net.pth?signature=1", folder=tmp_path)
     assert (tmp_path / "net.pth.url").read_text() == f"{server.root}/net.pth\n"
     server.says_length = False

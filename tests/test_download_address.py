@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from fixres.errors import UserError
-from fixres.io.download import address, checkpoint_folder, fetch, parse_url
+from fixres.io.download import address
+from fixres.io.download.address import parse_url
+from fixres.io.download.cache import checkpoint_folder, fetch
 
 
 def test_a_redirect_may_not_leave_https() -> None:

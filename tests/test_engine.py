@@ -20,8 +20,8 @@ from fixres.errors import UserError
 from fixres.io.tensors import read_checkpoint
 from fixres.runtime.run_folder import read_events
 from fixres.runtime.signals import StopSignals
-from fixres.training import micro_batch as microbatch
 from fixres.training import checkpointing
+from fixres.training import micro_batch as microbatch
 from fixres.training.micro_batch import chunk_count, largest_that_fits
 from fixres.training.run import run_recipe
 from several import run_processes

@@ -63,7 +63,7 @@ def test_the_weights_are_those_of_version_two(
     hubconf: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], entry: str, name: str
 ) -> None:
     import fixres
-    import fixres.io.download
+    import fixres.models.released
 
     fetched: list[str] = []
 
@@ -73,7 +73,7 @@ def test_the_weights_are_those_of_version_two(
             progress(done, 5 << 20)
 
     model = nn.Identity()
-    monkeypatch.setattr(fixres.io.download, "fetch_released", fetch_released)
+    monkeypatch.setattr(fixres.models.released, "fetch_released", fetch_released)
     monkeypatch.setattr(
         fixres, "load", lambda source: fetched.append(source) or type("P", (), {"model": model}), raising=False
     )

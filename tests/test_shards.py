@@ -501,10 +501,9 @@ def test_shards_of_a_server_without_pieces_are_fetched(server: Any, tmp_path: Pa
     base = f"http://127.0.0.1:{server.server_port}"
     uri = f"wds:{base}/{{train,val,test}}-{{0000..0001}}.tar"
     assert "plain http" in told(uri)
-    from fixres.io.download import address
-    from fixres.io.download import fetch as files
+    from fixres.io.download import address, cache
 
-    monkeypatch.setattr(files, "require_checksums", lambda url, sha256, md5: address.Checksums("", ""))
+    monkeypatch.setattr(cache, "require_checksums", lambda url, sha256, md5: address.Checksums("", ""))
     assert values(opened(uri).split("test")) == list(range(40, 60))
     num = len(server.answers)
     assert values(opened(uri).split("test")) == list(range(40, 60))

@@ -80,12 +80,9 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from fixres.errors import fixres_version
 
-        try:
-            return version("fixres")
-        except PackageNotFoundError:  # a checkout that was never installed, as torch.hub makes
-            return "0+checkout"
+        return fixres_version()
     if name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = found

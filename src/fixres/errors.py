@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
@@ -16,6 +17,14 @@ class UserError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and is saved
     """A signal stopped the work at a place it can go on from. The command line exits with 75."""
+
+
+def fixres_version() -> str:
+    """Return the installed version, or "0+checkout" where nobody installed one, as in what torch.hub fetches."""
+    try:
+        return version("fixres")
+    except PackageNotFoundError:
+        return "0+checkout"
 
 
 def started_rank() -> int:

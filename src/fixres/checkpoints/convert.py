@@ -26,8 +26,10 @@ from fixres.checkpoints.weights_file import Wanted, load_file, with_feeding
 from fixres.errors import UserError
 from fixres.io import download
 from fixres.io.tensors import read_weights, write_weights
-from fixres.models.released import Released, find_released
-from fixres.training.optim import OPTIMIZER_FILE
+from fixres.models.released import Released, fetch_released, find_released
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+"""Optimizer state by parameter name, beside an imported model."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         require_weights(released)
         if not released.num_classes and request.new_head is None:
             require_classifier(released)
-        path, _ = download.fetch_released(released.name)
+        path, _ = fetch_released(released.name)
         if not (request.new_head or request.model or request.trust):
             return load_released(path, released, which(request.weights)), None
     elif request.source.startswith("url:"):

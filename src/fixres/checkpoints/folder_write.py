@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fixres import __version__, models
+from fixres import models
 from fixres.checkpoints.product import Sheet
+from fixres.errors import fixres_version
 from fixres.io.files import write_text
 from fixres.io.tensors import write_weights
 
@@ -59,7 +60,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
         "model_args": model_args,
         "pretrained_cfg": pretrained,
         "fixres": {
-            "version": __version__,
+            "version": fixres_version(),
             "train_size": sheet.train_size,
             "test_size": p.size,
             "resize_size": p.resize_size,

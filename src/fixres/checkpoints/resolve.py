@@ -14,7 +14,7 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import Wanted, load_file
 from fixres.errors import UserError
 from fixres.io import download
-from fixres.models.released import RELEASED, Released, find_released
+from fixres.models.released import RELEASED, Released, fetch_released, find_released
 from fixres.resolution import Preprocess
 
 WEIGHTS = ("fixed", "before_fix", "raw", "ema")
@@ -162,7 +162,7 @@ def fetch(source: str, model_name: str | None = None, progress: download.Progres
     if scheme == "fixres":
         released = find_released(rest)
         _require_network(released)
-        return download.fetch_released(released.name, progress)[0]
+        return fetch_released(released.name, progress)[0]
     _model_for(source, model_name)
     url, sha256 = download.parse_url(rest)
     return download.fetch(url, sha256=sha256, progress=progress)

@@ -12,7 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, did_you_mean, printable, started_rank
+from fixres.errors import (
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    Stopped,
+    UserError,
+    did_you_mean,
+    fixres_version,
+    printable,
+    started_rank,
+)
 from fixres.runtime.slurm_env import adopt_slurm
 
 EXIT_INTERRUPTED = 130
@@ -140,9 +149,7 @@ def _dispatch(words: list[str]) -> int:
         print(help_text())
         return 0
     if words[0] in ("-V", "--version"):
-        import fixres
-
-        print(f"fixres {fixres.__version__}")
+        print(f"fixres {fixres_version()}")
         return 0
     name, *rest = words
     if name not in COMMANDS:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from fixres.errors import UserError, did_you_mean
+from fixres.io.download.cache import checkpoint_folder, fetch
+from fixres.io.download.transfer import Progress
 
 Triple = tuple[float, float, float]
 
@@ -378,3 +381,16 @@ def _row(entry: Released) -> str:
     top1 = "" if entry.top1 is None else f"{entry.top1:.1f}"
     cells = (entry.name, entry.architecture, str(entry.test_size), top1, entry.license, checksum, entry.url)
     return f"| {' | '.join(cells)} |"
+
+
+def fetch_released(name: str, progress: Progress | None = None, folder: Path | None = None) -> tuple[Path, Released]:
+    """Fetch the released file called `name` into `folder` and return its path and what is known about it.
+
+    Raises:
+        UserError: no such name, or it cannot be had.
+    """
+    entry = find_released(name)
+    # `labels.npy` says little among other people's weights.
+    if folder is None and entry.content == "features":
+        folder = checkpoint_folder() / "fixres_features"
+    return fetch(entry.url, sha256=entry.sha256, md5=entry.md5, folder=folder, progress=progress), entry

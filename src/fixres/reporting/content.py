@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fixres import __version__
+from fixres.errors import fixres_version
 from fixres.evaluation.metrics import without_confusion
 from fixres.reporting import sections
 from fixres.reporting.analysis import Findings
@@ -27,7 +27,7 @@ def content(all_findings: Sequence[Findings]) -> Json:
     first = all_findings[0].answers
     differences = [against(found.answers, first) for found in all_findings[1:]]
     return {
-        "fixres": __version__,
+        "fixres": fixres_version(),
         "headline": asdict(repeats) if repeats else None,
         "runs": [_run(found) for found in all_findings],
         "against_first": differences,

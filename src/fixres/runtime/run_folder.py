@@ -17,11 +17,8 @@ from typing import Any
 import torch
 
 from fixres.errors import UserError
-from fixres.io.files import cannot_write as _cannot_write
-from fixres.io.files import write_text, write_with
+from fixres.io.files import cannot_write, write_text
 from fixres.runtime.trackers import Pixels, Trackers, require_trackers, scalars_of
-
-__all__ = ["Listener", "MuteLog", "RunLog", "environment", "read_events", "write_text", "write_with"]
 
 Listener = Callable[[dict[str, Any]], None]
 _PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
@@ -105,7 +102,7 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
 
     @property
     def metrics_file(self) -> Path:
@@ -149,7 +146,7 @@ class RunLog:
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise _cannot_write(self.metrics_file, error) from error
+            raise cannot_write(self.metrics_file, error) from error
         if event != "kept":
             # That one looks back, at the best step.
             self._last = record.get("total_step", self._last)

@@ -19,7 +19,7 @@ from fixres.config.loading import read_document, validate
 from fixres.config.recipe import Model, Recipe
 from fixres.data.collections import Collection
 from fixres.errors import UserError
-from fixres.io.download import fetch_released
+from fixres.models.released import fetch_released
 from fixres.resolution import Preprocess
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fixres.checkpoints.convert import OPTIMIZER_FILE
 from fixres.data.loader import resolve_workers, train_batches
 from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
@@ -26,14 +27,7 @@ from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
 from fixres.training.image_logging import show_batch, show_confused
 from fixres.training.losses import distillation_loss, training_loss
 from fixres.training.micro_batch import chunk_count, fewest_pictures, fit_micro_batch
-from fixres.training.optim import (
-    OPTIMIZER_FILE,
-    Mixer,
-    WeightAverage,
-    load_named_state,
-    make_optimizer,
-    set_learning_rate,
-)
+from fixres.training.optim import Mixer, WeightAverage, load_named_state, make_optimizer, set_learning_rate
 from fixres.training.state import TrainState
 from fixres.training.throughput_meter import Window
 

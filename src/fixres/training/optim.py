@@ -20,8 +20,6 @@ from fixres.training.lr_schedule import ema_decay
 
 MUON_BETA1 = 0.9
 """First beta of the AdamW step that muon takes for vectors; optim.momentum is that of the matrices."""
-OPTIMIZER_FILE = "optimizer.safetensors"
-"""Optimizer state by parameter name, beside an imported model."""
 
 
 def make_optimizer(model: nn.Module, optim: Optim, stage: Stage) -> torch.optim.Optimizer:

@@ -172,7 +172,7 @@ def fetch(words: Sequence[str]) -> int:
     flags = parse_flags(words, FetchFlags, "fixres fetch", "Download released weights, with resume and checksum.")
     from fixres.cli.console import Console
     from fixres.io import download
-    from fixres.models.released import RELEASED, find_released
+    from fixres.models.released import RELEASED, fetch_released, find_released
 
     if not flags.names:
         sys.stdout.write(_list_released())
@@ -184,7 +184,7 @@ def fetch(words: Sequence[str]) -> int:
         try:
             if name in RELEASED:
                 console.say(f"{name}: licence {RELEASED[name].license}")
-                path = download.fetch_released(name, folder=flags.out, progress=progress)[0]
+                path = fetch_released(name, folder=flags.out, progress=progress)[0]
             else:
                 url, sha256 = download.parse_url(name)
                 path = download.fetch(url, sha256=sha256, folder=flags.out, progress=progress)

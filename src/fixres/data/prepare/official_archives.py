@@ -9,7 +9,7 @@ from fixres.data.prepare.known_sets import SETS, find_set
 from fixres.data.prepare.locate import where_to_get
 from fixres.data.prepare.parts import DataSet, Progress, SourceFile
 from fixres.errors import UserError
-from fixres.io.download import fetch
+from fixres.io.download.cache import fetch
 
 
 def download(name: str, out: Path, progress: Progress | None = None) -> list[Path]:

@@ -23,7 +23,7 @@ from fixres.data.sources.tables import named_labels
 from fixres.data.sources.uri import is_web, parse_address
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, counted, did_you_mean
-from fixres.io.download import fetch
+from fixres.io.download.cache import fetch
 
 CLASSES_NAME = "classes.txt"
 _CONNECTIONS = 16

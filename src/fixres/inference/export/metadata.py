@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fixres import __version__
 from fixres.checkpoints import Product
-from fixres.errors import UserError
+from fixres.errors import UserError, fixres_version
 from fixres.models import MAX_SIZE
 from fixres.resolution import Preprocess
 
@@ -168,7 +167,7 @@ def make_sheet(
     """Return the sheet of a product at its test size."""
     p = product.preprocess
     return ExportSheet(
-        fixres=__version__,
+        fixres=fixres_version(),
         format=kind,
         architecture=product.architecture,
         classes=product.classes,

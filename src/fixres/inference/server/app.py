@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from fixres import __version__
+from fixres.errors import fixres_version
 from fixres.inference.server.middleware import Gate
 from fixres.inference.server.network import Network
 from fixres.inference.server.problem_details import Problem
@@ -62,7 +62,7 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
 
     app = FastAPI(
         title="fixres",
-        version=__version__,
+        version=fixres_version(),
         description=f"{network.architecture}, {len(network.classes)} classes.",
         lifespan=lifespan,
         # Their pages load scripts from other hosts.

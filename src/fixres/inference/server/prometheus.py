@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fixres import __version__
+from fixres.errors import fixres_version
 from fixres.inference.server.problem_details import MEANINGS
 
 ENDPOINTS = ("/v1/predict", "/v1/predict/batch", "/v1/compare", "/v1/model", "other")
@@ -57,7 +57,7 @@ class Meters:
         lines = [
             "# HELP fixres_info Version of the server.",
             "# TYPE fixres_info gauge",
-            f'fixres_info{{version="{__version__}"}} 1',
+            f'fixres_info{{version="{fixres_version()}"}} 1',
             "# HELP fixres_requests_total Answers by endpoint and status.",
             "# TYPE fixres_requests_total counter",
         ]

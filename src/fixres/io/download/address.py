@@ -6,14 +6,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from http.client import HTTPMessage
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import IO
 from urllib import request as web
 from urllib.parse import SplitResult, urlsplit
 
-import fixres
-from fixres.errors import UserError
+from fixres.errors import UserError, fixres_version
 
 _READ_BYTES = 2**20
 _HEX = re.compile(r"[0-9a-f]{8,64}")
@@ -140,8 +138,4 @@ def opener() -> web.OpenerDirector:
 
 def user_agent() -> str:
     """Return what we call ourselves: fixres/VERSION."""
-    # torch.hub runs us from a checkout that nobody installed.
-    try:
-        return f"fixres/{fixres.__version__}"
-    except PackageNotFoundError:
-        return "fixres"
+    return f"fixres/{fixres_version()}"

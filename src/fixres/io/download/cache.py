@@ -12,7 +12,6 @@ from filelock import FileLock
 from fixres.errors import UserError
 from fixres.io.download.address import require_address, require_checksums
 from fixres.io.download.transfer import MAX_BYTES, Job, Progress, on_disk, put_in_place, transfer
-from fixres.models.released import Released, find_released
 
 _OFFLINE_VARIABLES = ("FIXRES_OFFLINE", "HF_HUB_OFFLINE")
 
@@ -66,19 +65,6 @@ def fetch(
     finally:
         lock.release()
     return job.target
-
-
-def fetch_released(name: str, progress: Progress | None = None, folder: Path | None = None) -> tuple[Path, Released]:
-    """Fetch the released file called `name` into `folder` and return its path and what is known about it.
-
-    Raises:
-        UserError: no such name, or it cannot be had.
-    """
-    entry = find_released(name)
-    # `labels.npy` says little among other people's weights.
-    if folder is None and entry.content == "features":
-        folder = checkpoint_folder() / "fixres_features"
-    return fetch(entry.url, sha256=entry.sha256, md5=entry.md5, folder=folder, progress=progress), entry
 
 
 def checkpoint_folder() -> Path:
