@@ -56,13 +56,13 @@ def fixresnext101_32x48d(pretrained: bool = True, progress: bool = True, **kwarg
 
 def _network(name: str, pretrained: bool, progress: bool, kwargs: dict[str, typing.Any]) -> nn.Module:
     # Imported here: `torch.hub.list` must not wait for timm.
-    from fixres import models
     from fixres.errors import UserError
+    from fixres.models.build import build_model
     from fixres.models.released import fetch_released, find_released
 
     if not pretrained:
         num_classes = kwargs.pop("num_classes", 1000)
-        return models.build(find_released(name).architecture, num_classes, kwargs)
+        return build_model(find_released(name).architecture, num_classes, kwargs)
     if kwargs:
         raise UserError(f"the released weights fit one network only\n  leave out {', '.join(kwargs)}, or pretrained")
 

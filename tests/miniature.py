@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from fixres import models
 from fixres.config.defaults import named_stages
 from fixres.config.loading import load
 from fixres.config.recipe import Recipe
+from fixres.models.build import build_model
+from fixres.models.names import bare
 
 SMALLEST = {
     "resnext101_32x48d": "resnext50_32x4d",
@@ -24,7 +25,7 @@ STEPS = 2
 
 
 def architecture_of(recipe: Recipe) -> str:
-    network = models.bare(recipe.model.name)
+    network = bare(recipe.model.name)
     return SMALLEST.get(network, network)
 
 
@@ -81,7 +82,7 @@ def miniature(name: str, batch_size: int) -> dict[str, Any]:
 def save_weights(name: str, num_classes: int, path: Path) -> None:
     """Save random weights of the recipe's network as a bare state dict."""
     torch.manual_seed(0)
-    torch.save(models.build(architecture_of(load(name)), num_classes).state_dict(), path)
+    torch.save(build_model(architecture_of(load(name)), num_classes).state_dict(), path)
 
 
 def as_words(changes: dict[str, Any]) -> list[str]:

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres import models
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.evaluation.activation_statistics import FILE
-from fixres.reporting import write_report
+from fixres.models.moves import head_names
+from fixres.reporting.page import write_report
 from fixres.resolution import Preprocess, seen_share, simulated_crop_share
 from fixres.training.run import run_recipe
 
@@ -57,7 +57,7 @@ def test_a_fixed_run_knows_what_its_head_is_given(tmp_path: Path, make_recipe: C
     images = torch.stack([evaluation_crop(split.read(i), p) for i in range(len(split))])
     assert found["num_images"] == len(split)
     features: list[torch.Tensor] = []
-    head = product.model.get_submodule(models.head_names(product.model)[0])
+    head = product.model.get_submodule(head_names(product.model)[0])
     head.register_forward_pre_hook(lambda _m, inputs: features.append(inputs[0]))
     with torch.inference_mode():
         product.model(normalise(images, p.mean, p.std))

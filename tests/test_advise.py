@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres import models
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.loading import validate
 from fixres.errors import UserError
 from fixres.experiments.advise import Question, advise
+from fixres.models.build import build_model
 from fixres.models.candidate_sizes import offer_sizes
 from fixres.resolution import (
     Preprocess,
@@ -102,14 +102,14 @@ def test_sizes_are_multiples_of_what_the_network_takes_and_the_matching_one_is_a
     name: str, size: int, sizes: tuple[int, ...], matching: int
 ) -> None:
     stage = validate({"data": {"uri": "synthetic:classes=2"}}).train
-    offer = offer_sizes(models.build(name, 2, {"img_size": size} if "vit" in name else {}), Preprocess(size), stage)
+    offer = offer_sizes(build_model(name, 2, {"img_size": size} if "vit" in name else {}), Preprocess(size), stage)
     assert (offer.sizes, offer.matching) == (sizes, matching)
     assert offer.exact == pytest.approx(size * 1.235, rel=1e-2)
 
 
 def test_no_size_is_added_where_objects_look_as_large_already() -> None:
     stage = validate({"data": {"uri": "synthetic:classes=2"}, "train": {"crop_scale": [0.7, 0.8]}}).train
-    offer = offer_sizes(models.build("test_resnet", 2), Preprocess(224, crop_ratio=0.9), stage)
+    offer = offer_sizes(build_model("test_resnet", 2), Preprocess(224, crop_ratio=0.9), stage)
     assert 224 < offer.exact < 235
     assert (offer.sizes, offer.matching) == ((224, 256, 320, 384, 448), 224)
 
@@ -172,7 +172,7 @@ def test_it_is_said_why_nothing_could_be_fixed(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = load(str(trained))
-    two_heads = replace(product, model=models.build("repvit_m0_9", 3).eval())
+    two_heads = replace(product, model=build_model("repvit_m0_9", 3).eval())
     answer = advise(two_heads, Question(sizes=(32,)))
     assert {row["network"] for row in answer["rows"]} == {"as it is"}
     assert answer["not_fixed"].startswith("the cached solver does not suit 'repvit_m0_9': head is no linear layer")

@@ -40,7 +40,7 @@ def test_a_verb_stays_one_when_the_module_of_its_name_is_imported() -> None:
         "import sys, fixres\n"
         "assert 'torch' not in sys.modules\n"
         "import fixres.train, fixres.predict\n"
-        "from fixres.train import run_stage\n"
+        "from fixres.training.loop import run_stage\n"
         "assert callable(fixres.train) and callable(fixres.predict)\n"
         "assert fixres.train.__module__ == 'fixres.api'\n"
     )

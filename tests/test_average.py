@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from fixres import models
 from fixres.cli.main import main
 from fixres.config.recipe import Data, Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
@@ -25,6 +24,7 @@ from fixres.data.loader import evaluation_batches
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
+from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.model_soup import AverageRequest, average, mean_state, recalibrate
@@ -138,7 +138,7 @@ def test_a_greedy_soup_takes_what_loses_nothing(runs: list[Path], tmp_path: Path
 
 def calibrated(batch_size: int) -> tuple[nn.Module, nn.Module, torch.Tensor, list[torch.Tensor]]:
     torch.manual_seed(0)
-    model = models.build("test_resnet", 3).eval()
+    model = build_model("test_resnet", 3).eval()
     split = open_collection(Data(uri="synthetic:classes=3,images=16,size=32")).split("train")
     p = Preprocess(32)
     batches = [
@@ -146,7 +146,7 @@ def calibrated(batch_size: int) -> tuple[nn.Module, nn.Module, torch.Tensor, lis
         for views, _, _ in evaluation_batches(split, [p], batch_size=batch_size, workers=0, bad=[])
     ]
     runtime = Runtime(RuntimeSettings(device="cpu"))
-    other = models.build("test_resnet", 3)
+    other = build_model("test_resnet", 3)
     other.load_state_dict(model.state_dict())
     assert recalibrate(model, split, p, runtime, Reading(batch_size)) > 0
     assert not any(module.training for module in model.modules())
@@ -222,7 +222,7 @@ def test_bare_files_of_different_architectures_are_refused(tmp_path: Path) -> No
     files = []
     for name in ("test_resnet", "test_efficientnet"):
         files.append(str(tmp_path / f"{name}.pth"))
-        torch.save(models.build(name, 3).state_dict(), files[-1])
+        torch.save(build_model(name, 3).state_dict(), files[-1])
     with pytest.raises(UserError):
         average(AverageRequest(tuple(files), tmp_path / "soup", model="test_resnet"))
 
@@ -232,7 +232,7 @@ def test_files_without_pictures_are_averaged_and_not_measured(
 ) -> None:
     files = [tmp_path / "a.pth", tmp_path / "b.pth"]
     for file in files:
-        torch.save(models.build("test_resnet", 3).state_dict(), file)
+        torch.save(build_model("test_resnet", 3).state_dict(), file)
     words = [*map(str, files), "--model", "test_resnet", "--out", str(tmp_path / "soup")]
     assert main(["average", *words]) == 0
     assert "not measured" in capsys.readouterr().err

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.errors import UserError
 from fixres.models.backends import BackendName, make_backend, require_agreement
+from fixres.models.build import build_model
 
 SIZE = 32
 
@@ -19,7 +19,7 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
-    built = models.build("test_resnet", 5, init="torch").to(memory_format=torch.channels_last)
+    built = build_model("test_resnet", 5, init="torch").to(memory_format=torch.channels_last)
     # Statistics as training leaves them: a converter that forgot them would not be noticed otherwise.
     with torch.no_grad():
         built.train()(torch.randn(16, 3, SIZE, SIZE) * 2 + 1)
@@ -108,11 +108,11 @@ def test_a_signal_after_networks_ended_in_any_order_is_handled(order: tuple[int,
     pytest.importorskip("openvino")
     code = (
         "import os, signal, sys\n"
-        "from fixres import models\n"
+        "from fixres.models.build import build_model\n"
         "from fixres.models.backends import make_backend\n"
         "heard = []\n"
         "signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
-        "model = models.build('test_resnet', 5, init='torch').eval()\n"
+        "model = build_model('test_resnet', 5, init='torch').eval()\n"
         "made = {i: make_backend('openvino', model, 32, threads=1) for i in range(2)}\n"
         "for i in map(int, sys.argv[1:]):\n"
         "    del made[i]\n"

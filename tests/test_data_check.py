@@ -18,9 +18,11 @@ from PIL import Image
 
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
-from fixres.data.inspect import Report, check, scan, statistics
+from fixres.data.inspect import scan
+from fixres.data.inspect.check import check
+from fixres.data.inspect.check_report import Report
 from fixres.data.inspect.near_duplicates import HASH_LIMIT, close_pairs, likeness_hash, thumbnail
-from fixres.data.inspect.statistics import useful_train_size
+from fixres.data.inspect.statistics import statistics, useful_train_size
 from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
 from fixres.resolution import Preprocess

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from fixres import models
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, evaluate, predict_logits
+from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -26,7 +26,7 @@ def split() -> Split:
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return models.build("test_resnet", 6, init="torch")
+    return build_model("test_resnet", 6, init="torch")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_evaluating_leaves_the_network_in_its_mode(model: nn.Module, split: Spli
 
 
 def test_outputs_that_are_not_finite_are_an_error(split: Split, runtime: Runtime) -> None:
-    broken = models.build("test_resnet", 6)
+    broken = build_model("test_resnet", 6)
     with torch.no_grad():
         broken.fc.bias.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite at 32 px"):
@@ -119,4 +119,4 @@ def test_outputs_that_are_not_finite_are_an_error(split: Split, runtime: Runtime
 
 def test_an_illegal_size_is_refused_before_any_picture_is_read(split: Split, runtime: Runtime) -> None:
     with pytest.raises(UserError, match="cannot take 70 px"):
-        evaluate(models.build("test_vit", 6), split, [Preprocess(70)], runtime, Reading())
+        evaluate(build_model("test_vit", 6), split, [Preprocess(70)], runtime, Reading())

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.inference.grad_cam import Explainer, find_layer, grad_cam, overlay, sights
+from fixres.models.build import build_model
+from fixres.models.moves import head_names
+from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -111,10 +113,10 @@ def by_hand(model: nn.Module, name: str, image: Tensor, target: int) -> Tensor:
 )
 def test_the_layer_is_the_last_with_places_that_matter(name: str, layout: str, expected: str) -> None:
     torch.manual_seed(0)
-    model = models.build(name, 5, init="timm").eval()
+    model = build_model(name, 5, init="timm").eval()
     size = 224 if "224" in name else 160
     image = torch.randn(1, 3, size, size)
-    head = model.get_submodule(models.head_names(model)[0])
+    head = model.get_submodule(head_names(model)[0])
     # timm's random heads are nearly, some of them exactly, zero.
     nn.init.normal_(head.weight, std=0.1)
     nn.init.zeros_(head.bias)
@@ -133,7 +135,7 @@ def test_the_layer_is_the_last_with_places_that_matter(name: str, layout: str, e
 
 
 def test_nothing_of_the_network_is_changed() -> None:
-    model = models.build("test_resnet", 3)
+    model = build_model("test_resnet", 3)
     model.train()
     model.bn1.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -156,8 +158,8 @@ def test_a_cold_place_keeps_its_pixels_and_a_hot_one_does_not() -> None:
 
 def test_both_sizes_stand_side_by_side() -> None:
     torch.manual_seed(0)
-    model = models.build("test_vit", 4, init="timm").eval()
-    model = models.at_size(model, 96)
+    model = build_model("test_vit", 4, init="timm").eval()
+    model = at_size(model, 96)
     product = Product(model, "test_vit", ("a", "b", "c", "d"), Preprocess(96), 64, "raw", {}, True, {}, "memory")
     seen = sights(product)
     assert [(s.product.preprocess.size, s.title) for s in seen] == [
@@ -179,7 +181,7 @@ def test_predict_leaves_an_overlay_for_every_picture_it_read(
     monkeypatch.chdir(tmp_path)
     (photos / "val" / "red" / "01.jpg").write_text("no picture")
     torch.manual_seed(0)
-    torch.save(models.build("test_resnet", 7, init="torch").state_dict(), "w.pth")
+    torch.save(build_model("test_resnet", 7, init="torch").state_dict(), "w.pth")
     words = ["predict", "w.pth", "--model", "test_resnet", "--size", "96", str(photos / "val"), "--explain", "seen"]
     assert main([*words, "--format", "jsonl"]) == 2
     names = sorted(path.name for path in Path("seen").iterdir())

@@ -17,19 +17,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.inference.export import ExportRequest, export, int8, open_exported
-from fixres.inference.export import export as engine_module
-from fixres.inference.export.export import place
+from fixres.inference.export import int8
+from fixres.inference.export.export import ExportRequest, export, place
+from fixres.inference.export.export import export as engine_module
+from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.parity import shapes_to_check
 from fixres.inference.export.trace import Captured, capture
 from fixres.inference.predict import Predictor
+from fixres.models.build import build_model
+from fixres.models.sizes import at_size, bound_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -54,10 +56,10 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def make(name: str, size: int = 64, **changes: Any) -> Product:
     torch.manual_seed(0)
-    model = lively(models.build(name, 5, init="timm"))
+    model = lively(build_model(name, 5, init="timm"))
     preprocess = replace(Preprocess(size), **changes)
     found = Product(model, name, tuple("abcde"), preprocess, 96, "raw", {}, True, {}, f"memory/{name}")
-    return found if models.bound_size(model) is None else replace(found, model=models.at_size(model, size))
+    return found if bound_size(model) is None else replace(found, model=at_size(model, size))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +231,7 @@ def test_the_runner_names_what_it_cannot_read_and_goes_on(
 def test_a_file_that_disagrees_is_refused_and_leaves_nothing(
     product: Product, captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = lively(models.build("test_resnet", 5), seed=7)
+    other = lively(build_model("test_resnet", 5), seed=7)
     monkeypatch.setattr(engine_module, "capture", lambda *a, **k: replace(captured, eager=other))
     (tmp_path / "net.pt2").write_text("the file that was there")
     with pytest.raises(UserError, match="does not give the network's answers: at 64 x 64"):
@@ -266,7 +268,7 @@ def test_padding_by_the_input_becomes_constant_and_the_file_takes_multiples_of_3
 
 
 def test_a_network_bound_to_one_size_is_exported_for_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "larger_size", lambda *_: None)
+    monkeypatch.setattr("fixres.inference.export.trace.larger_size", lambda *_: None)
     found = capture(make("test_resnet"), softmax=False, normalise=False)
     assert found.sizes.describe() == "64 x 64 only"
     assert found.reason == "the architecture takes one size only"

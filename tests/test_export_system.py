@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fixres.inference.export import ExportRequest, export
+from fixres.inference.export.export import ExportRequest, export
 from test_export import make
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]

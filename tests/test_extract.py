@@ -19,13 +19,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.evaluation.measure import Request, measure_product
 from fixres.inference.extract import extract
 from fixres.inference.score_arrays import open_arrays, score
 from fixres.io.array_store import Rows
+from fixres.models.build import build_model
+from fixres.models.moves import head_names
 from fixres.resolution import Preprocess
 from several import run_processes
 
@@ -35,7 +36,7 @@ DATA = "synthetic:classes=7,images=147,size=40"
 
 def make(name: str = "test_resnet", size: int = 32, seed: int = 0, num_classes: int = 7) -> Product:
     torch.manual_seed(seed)
-    model = models.build(name, num_classes, init="torch").eval()
+    model = build_model(name, num_classes, init="torch").eval()
     classes = tuple(f"class-{i}" for i in range(num_classes))
     return Product(model, name, classes, Preprocess(size), size, "raw", {}, False, {}, "memory")
 
@@ -79,7 +80,7 @@ def test_extract_then_score_is_eval(tmp_path: Path, name: str) -> None:
 def test_the_classifier_applied_to_the_embedding_gives_the_probabilities(tmp_path: Path, name: str) -> None:
     product = make(name)
     found = extract(product, ask(), tmp_path / "x")
-    head = product.model.get_submodule(models.head_names(product.model)[0])
+    head = product.model.get_submodule(head_names(product.model)[0])
     with torch.inference_mode():
         again = head(torch.from_numpy(np.array(found.embedding()))).softmax(1)
     assert found.embedding().shape == (147, found.embedding_size)

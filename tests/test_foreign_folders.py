@@ -17,9 +17,9 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 import fixres
-from fixres import models
 from fixres.cli.main import main
 from fixres.errors import UserError
+from fixres.models.build import build_model
 from test_names import scramble
 
 Config = dict[str, Any]
@@ -130,7 +130,7 @@ def file_of(model: nn.Module, folder: Path, wrap: Callable[[Any], Any] = lambda 
 
 
 def test_a_thousand_classes_are_not_taken_for_imagenet(tmp_path: Path) -> None:
-    file = file_of(models.build("test_resnet", 1000), tmp_path)
+    file = file_of(build_model("test_resnet", 1000), tmp_path)
     for out, flags in (("a", []), ("b", ["--new-head", "1000"])):
         assert main(["import", str(file), "--model", "test_resnet", "--out", str(tmp_path / out), *flags]) == 0
         product = fixres.load(tmp_path / out)
@@ -172,7 +172,7 @@ def test_what_cannot_run_is_not_imported(
     name: str, flags: list[str], message: str, tmp_path: Path, capsys: Any
 ) -> None:
     source = "test_resnet" if not flags else name
-    file = file_of(models.build(source, 5), tmp_path)
+    file = file_of(build_model(source, 5), tmp_path)
     assert main(["import", str(file), "--model", name, "--out", str(tmp_path / "o"), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
@@ -190,7 +190,7 @@ def test_a_position_grid_of_another_size(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_names_and_claims_in_the_file_are_used(tmp_path: Path, capsys: Any) -> None:
-    model = models.build("test_resnet", 3)
+    model = build_model("test_resnet", 3)
     file = file_of(model, tmp_path, lambda s: {"state_dict": s, "classes": ["cat", "dog", "owl"], "arch": "resnet34"})
     assert main(["import", str(file), "--model", "test_resnet", "--out", str(tmp_path / "o")]) == 0
     assert fixres.load(tmp_path / "o").classes == ("cat", "dog", "owl")
@@ -198,7 +198,7 @@ def test_names_and_claims_in_the_file_are_used(tmp_path: Path, capsys: Any) -> N
 
 
 def test_integers_complex_and_nan_are_no_weights(tmp_path: Path, capsys: Any) -> None:
-    good = models.build("test_resnet", 3).state_dict()
+    good = build_model("test_resnet", 3).state_dict()
     faults = {"int": good["fc.weight"].int(), "complex": good["fc.weight"].to(torch.complex64)}
     faults["nan"] = torch.full_like(good["fc.weight"], float("nan"))
     for name, tensor in faults.items():
@@ -220,7 +220,7 @@ def test_files_of_the_other_systems_are_fed_as_these_feed_them(tmp_path: Path) -
 
 
 def test_body_alone_gets_a_head_in_training_and_none_elsewhere(photos: Path, tmp_path: Path, capsys: Any) -> None:
-    state = {k: v for k, v in models.build("test_resnet", 3).state_dict().items() if not k.startswith("fc.")}
+    state = {k: v for k, v in build_model("test_resnet", 3).state_dict().items() if not k.startswith("fc.")}
     torch.save(state, tmp_path / "body.pth")
     with pytest.raises(UserError, match="holds no classifier"):
         fixres.load(tmp_path / "body.pth", model_name="test_resnet")
@@ -257,7 +257,7 @@ def test_a_run_that_took_over_momentum_can_be_fixed_and_repeated(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = models.build("test_resnet", 2)
+    model = build_model("test_resnet", 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.randn(2, 3, 64, 64)).sum().backward()
     optimizer.step()
@@ -299,7 +299,7 @@ def test_contradictions_are_said(
 
 
 def test_names_with_control_characters_do_not_reach_the_terminal(tmp_path: Path, capsys: Any) -> None:
-    state = {**models.build("test_resnet", 3).state_dict(), "evil\x1b[31m\rname": torch.zeros(1)}
+    state = {**build_model("test_resnet", 3).state_dict(), "evil\x1b[31m\rname": torch.zeros(1)}
     torch.save(state, tmp_path / "w.pth")
     argv = ["import", str(tmp_path / "w.pth"), "--model", "test_resnet", "--out", str(tmp_path / "o")]
     assert main(argv) == 2

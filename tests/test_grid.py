@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from fixres import models
 from fixres.cli.main import main
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError
 from fixres.experiments import grid as grid_module
 from fixres.experiments.grid import Cell, Grid, cells_of, run_grid
 from fixres.experiments.grid_table import as_markdown, summarise_grid
+from fixres.models.build import build_model
+from fixres.models.sizes import gmacs
 
 Make = Callable[..., Recipe]
 DATA = {"uri": "synthetic:classes=3,images=24,size=48", "workers": 0}
@@ -117,8 +118,8 @@ def test_an_arm_starts_from_the_training_and_moves_its_own_tensors_only(tmp_path
     assert head["training_gmacs"] > none["training_gmacs"] > 0
     assert head["train_seconds"] == none["train_seconds"] > 0
     assert none["seconds"] == 0 < head["seconds"]
-    network = models.build("test_resnet", 3)
-    torch.testing.assert_close(none["gmacs"], models.gmacs(network, 64))
+    network = build_model("test_resnet", 3)
+    torch.testing.assert_close(none["gmacs"], gmacs(network, 64))
 
 
 def test_cells_of_another_recipe_are_refused(tmp_path: Path, make_recipe: Make) -> None:

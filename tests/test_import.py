@@ -21,8 +21,8 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 import fixres
-from fixres import models
 from fixres.cli.main import main
+from fixres.models.build import build_model
 from test_names import scramble
 
 State = dict[str, torch.Tensor]
@@ -277,7 +277,7 @@ def test_networks_of_the_transfer_table(tmp_path: Path) -> None:
 
 
 def test_networks_timm_does_not_have_load_through_fixres(tmp_path: Path) -> None:
-    source = scramble(models.build("resnet18_cifar", 10)).eval()
+    source = scramble(build_model("resnet18_cifar", 10)).eval()
     torch.save(source.state_dict(), tmp_path / "best_acc_net.pth")
     folder = imported(tmp_path / "best_acc_net.pth", model="resnet18_cifar")
     images = torch.randn(2, 3, 32, 32)

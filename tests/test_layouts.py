@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fixres.checkpoints import foreign
-from fixres.checkpoints.foreign import Found, choose, open_checkpoint, untrained_statistics
+from fixres.checkpoints.foreign import layouts
+from fixres.checkpoints.foreign.layouts import Found, choose, open_checkpoint, untrained_statistics
 from fixres.errors import UserError
 from fixres.training.state import TrainState, save_state
 
@@ -327,9 +327,9 @@ def test_a_network_may_not_bring_a_tensor_that_its_file_does_not_hold(tmp_path: 
         def state_dict(self, *_: Any, **__: Any) -> State:  # type: ignore[override]
             return {"w": torch.zeros(1).expand(10**10)}
 
-    reading = foreign.layouts._Reading(tmp_path / "w.pt")
+    reading = layouts._Reading(tmp_path / "w.pt")
     with pytest.raises(UserError, match="spread over a storage of 4"):
-        foreign.layouts._flat(Repeated(), "the network", reading)
+        layouts._flat(Repeated(), "the network", reading)
 
 
 def test_statistics_that_never_moved_are_noticed() -> None:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from fixres import models
-from fixres.checkpoints import foreign
-from fixres.checkpoints.foreign import fit, named_optimizer_state, open_checkpoint
+from fixres.checkpoints.foreign.fit import fit, named_optimizer_state
+from fixres.checkpoints.foreign.layouts import open_checkpoint
+from fixres.checkpoints.foreign.lukemelas import efficientnet_names, from_lukemelas
 from fixres.errors import UserError
+from fixres.models.build import build_model, load_strict
 
 State = dict[str, Tensor]
 
@@ -42,7 +43,7 @@ def theirs(name: str, num_classes: int) -> nn.Module:
 def skeleton(name: str, num_classes: int = 1000) -> nn.Module:
     """Return the network as the importer has it before the number of classes is known: without memory."""
     with torch.device("meta"):
-        return models.build(name, num_classes)
+        return build_model(name, num_classes)
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("b0", (224, 161)), ("b1", (96,))])
@@ -51,8 +52,8 @@ def test_an_efficientnet_of_efficientnet_pytorch_gives_its_own_outputs(name: str
     randomised(source)
     state, note = fit(source.state_dict(), skeleton(f"tf_efficientnet_{name}"), "FILE")
     assert "efficientnet_pytorch" in note
-    ours = models.build(f"tf_efficientnet_{name}", 7)
-    models.load_strict(ours, state, "FILE")
+    ours = build_model(f"tf_efficientnet_{name}", 7)
+    load_strict(ours, state, "FILE")
     ours.eval()
     for size in sizes:
         images = torch.randn(2, 3, size, size)
@@ -76,7 +77,7 @@ def test_every_efficientnet_has_their_names(name: str) -> None:
 @pytest.mark.parametrize("number", range(5))
 def test_every_lite_variant_has_a_name_for_every_tensor(number: int) -> None:
     model = skeleton(f"tf_efficientnet_lite{number}")
-    names = foreign.efficientnet_names(model)
+    names = efficientnet_names(model)
     assert list(names.values()) == list(model.state_dict())
     blocks = [int(name.split(".")[1]) for name in names if name.startswith("_blocks.")]
     assert blocks == sorted(blocks)
@@ -114,7 +115,7 @@ def test_a_wrong_efficientnet_is_refused(b0: State, fault: str) -> None:
     else:
         state["_fc.weight"] = state["_fc.weight"][:5]
         with pytest.raises(UserError, match=r"'classifier\.weight' is \[5, 1280\], the network's \[7, 1280\]"):
-            foreign.from_lukemelas(state, model, "FILE")
+            from_lukemelas(state, model, "FILE")
         return
     with pytest.raises(UserError, match="FILE"):
         fit(state, model, "FILE")
@@ -122,7 +123,7 @@ def test_a_wrong_efficientnet_is_refused(b0: State, fault: str) -> None:
 
 def test_their_names_for_another_network_are_said(b0: State) -> None:
     with pytest.raises(UserError, match="under efficientnet_pytorch's names, not 'test_resnet'"):
-        fit(b0, models.build("test_resnet", 3), "FILE")
+        fit(b0, build_model("test_resnet", 3), "FILE")
 
 
 def with_cadene_head(model: nn.Module, own: str) -> State:
@@ -140,7 +141,7 @@ def test_cadenes_classifier_gets_the_networks_name(name: str, own: str) -> None:
 
 
 def test_nothing_else_is_renamed() -> None:
-    model = models.build("test_resnet", 3)
+    model = build_model("test_resnet", 3)
     state = {f"x.{name}": tensor for name, tensor in model.state_dict().items()}
     assert fit(state, model, "FILE") == (state, "")
     both = {**model.state_dict(), "last_linear.weight": torch.zeros(3, 4)}
@@ -330,6 +331,6 @@ def test_a_whole_real_layout_loads_strictly(tmp_path: Path) -> None:
     source = timm.create_model("resnet18", num_classes=6)
     torch.save({"model": {f"module.{n}": t for n, t in source.state_dict().items()}}, tmp_path / "w.pth")
     state = open_checkpoint(tmp_path / "w.pth").weights["raw"]
-    model = models.build("resnet18", 6)
-    models.load_strict(model, fit(state, model, "FILE")[0], "FILE")
+    model = build_model("resnet18", 6)
+    load_strict(model, fit(state, model, "FILE")[0], "FILE")
     assert torch.equal(model.fc.weight, source.fc.weight)

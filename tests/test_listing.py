@@ -11,9 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from fixres import models
 from fixres.cli.main import main
 from fixres.errors import UserError
+from fixres.models.build import build_model
+from fixres.models.catalogue import describe_architecture, search_architectures, size_rule
+from fixres.models.moves import last_norms, make_plan
+from fixres.models.names import ALIASES, architecture_names, canonical
+from fixres.models.pretrained import published_classes
+from fixres.models.sizes import gmacs
 
 CASES = {
     # name: (sizes, head, number and type of the last norms, moves)
@@ -41,7 +46,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_an_architecture_is_described_as_it_is(name: str) -> None:
     sizes, head, (num_norms, kind), moves = CASES[name]
-    entry = models.describe(name)
+    entry = describe_architecture(name)
     assert entry.sizes == sizes or (sizes.endswith(("(", "picture", "index")) and entry.sizes.startswith(sizes))
     assert (entry.head, entry.moves) == (head, moves)
     assert len(entry.last_norms) == num_norms
@@ -52,16 +57,16 @@ def test_an_architecture_is_described_as_it_is(name: str) -> None:
     "name", ["resnet18", "test_vit", "convnext_atto", "levit_128s", "tf_efficientnet_lite0", "cait_xxs24_224"]
 )
 def test_a_network_without_values_is_the_network(name: str) -> None:
-    entry = models.describe(name)
-    model = models.build(name, models.published_classes(name))
+    entry = describe_architecture(name)
+    model = build_model(name, published_classes(name))
     assert entry.num_parameters == sum(p.numel() for p in model.parameters())
-    assert entry.gmacs == models.gmacs(model, entry.test_size)
-    assert tuple(norm for norm, _ in entry.last_norms) == models.last_norms(model, entry.train_size)
-    assert entry.moves == models.make_plan(model, "auto", entry.train_size).moves
+    assert entry.gmacs == gmacs(model, entry.test_size)
+    assert tuple(norm for norm, _ in entry.last_norms) == last_norms(model, entry.train_size)
+    assert entry.moves == make_plan(model, "auto", entry.train_size).moves
 
 
 def test_the_largest_network_costs_nothing() -> None:
-    entry = models.describe("IGAM_Resnext101_32x48d")
+    entry = describe_architecture("IGAM_Resnext101_32x48d")
     assert entry.num_parameters == 828_411_176
     assert entry.gmacs == pytest.approx(153.3, abs=0.1)
     assert {"IGAM_Resnext101_32x48d", "resnext101_32x48d_wsl"} <= set(entry.aliases)
@@ -69,7 +74,7 @@ def test_the_largest_network_costs_nothing() -> None:
 
 
 def test_a_network_without_logits_cannot_be_trained() -> None:
-    entry = models.describe("gemma4_vit_167m_enc")
+    entry = describe_architecture("gemma4_vit_167m_enc")
     assert (entry.head, entry.moves, entry.gmacs) == ((), "", None)
     assert entry.sizes.startswith("none (the output is not one row of logits")
     assert entry.reason.startswith("it cannot be trained")
@@ -91,17 +96,17 @@ def test_a_network_without_logits_cannot_be_trained() -> None:
     ],
 )
 def test_patterns_find(pattern: str, found: list[str]) -> None:
-    assert models.search(pattern) == found
+    assert search_architectures(pattern) == found
 
 
 def test_names_are_sorted_by_their_numbers() -> None:
-    assert models.search("resnet*_cifar") == [f"resnet{depth}_cifar" for depth in (18, 34, 50, 101, 152)]
+    assert search_architectures("resnet*_cifar") == [f"resnet{depth}_cifar" for depth in (18, 34, 50, 101, 152)]
 
 
 @pytest.mark.parametrize("pattern", ["resnett18", "zzz*", "", "[", "IGAM_Resnext101_32x49d"])
 def test_what_matches_nothing_is_the_users_mistake(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="no architecture matches"):
-        models.search(pattern)
+        search_architectures(pattern)
     assert main(["models", pattern]) == 2
     output = capsys.readouterr()
     assert "no architecture matches" in output.err
@@ -110,16 +115,16 @@ def test_what_matches_nothing_is_the_users_mistake(pattern: str, capsys: pytest.
 
 def test_a_near_miss_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'pnasnet5large'"):
-        models.search("pnasnet5larje")
+        search_architectures("pnasnet5larje")
 
 
 def test_no_pattern_lists_the_other_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{len(models.architecture_names()):,} architectures")
+    assert lines[0].startswith(f"{len(architecture_names()):,} architectures")
     rows = [line.split(maxsplit=2) for line in lines]
-    for alias in (*models.ALIASES, "EfficientNet-B7-NoisyStudent"):
-        (system,) = [row[2] for row in rows if row[:2] == [alias, models.canonical(alias)]]
+    for alias in (*ALIASES, "EfficientNet-B7-NoisyStudent"):
+        (system,) = [row[2] for row in rows if row[:2] == [alias, canonical(alias)]]
         assert system
 
 
@@ -149,7 +154,7 @@ def test_many_matches_are_names_only(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["models", "efficientnet*"]) == 0
     *columns, last = capsys.readouterr().out.splitlines()
     names = " ".join(columns).split()
-    assert sorted(names) == sorted(models.search("efficientnet*"))
+    assert sorted(names) == sorted(search_architectures("efficientnet*"))
     assert last == f"{len(names)} match; narrow the pattern, or --full"
 
 
@@ -157,7 +162,7 @@ def test_json_is_a_list_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "test_vit", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert (entry["name"], entry["head"], entry["last_norms"]) == ("test_vit", ["head"], [["norm", "LayerNorm"]])
-    assert entry["num_parameters"] == models.describe("test_vit").num_parameters
+    assert entry["num_parameters"] == describe_architecture("test_vit").num_parameters
 
 
 def test_help_does_without_torch() -> None:
@@ -194,4 +199,4 @@ class Picky(nn.Module):
     ],
 )
 def test_the_rule_about_sizes(takes: Callable[[int], bool], size: int, rule: str) -> None:
-    assert models.size_rule(Picky(takes), size) == rule
+    assert size_rule(Picky(takes), size) == rule

@@ -18,7 +18,7 @@ from torchvision.models import resnext50_32x4d
 import archive_makers as made
 from fixres.cli.main import main
 from fixres.config.loading import list_recipes, load
-from fixres.data.prepare import SETS
+from fixres.data.prepare.known_sets import SETS
 from fixres.runtime.run_folder import read_events
 from miniature import as_words, miniature, save_weights
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.errors import UserError
 from fixres.io.tensors import changed_tensors, copy_state
+from fixres.models.build import build_model
+from fixres.models.moves import make_plan
 from fixres.resolution import Plan
 from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
 
@@ -85,12 +86,12 @@ def one_step(model: nn.Module, plan: Plan, size: int) -> tuple[dict[str, Tensor]
 def test_exactly_the_planned_tensors_change(name: str, moves: str, size: int) -> None:
     torch.manual_seed(0)
     bound = {"img_size": 64} if name.startswith("deit") else {}
-    model = models.build(name, 3, {"drop_rate": 0.1, **bound})
+    model = build_model(name, 3, {"drop_rate": 0.1, **bound})
     # timm starts residual branches at zero, which leaves gradients zero, or too small to be seen, for a step.
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    plan = models.make_plan(model, moves, size)
+    plan = make_plan(model, moves, size)
     assert plan.moves == moves
     before, after = one_step(model, plan, size)
     assert not verify_plan(before, after, plan)
@@ -100,17 +101,17 @@ def test_exactly_the_planned_tensors_change(name: str, moves: str, size: int) ->
 @pytest.mark.parametrize("name", STAGES)
 def test_the_last_stage_is_found_by_structure(name: str) -> None:
     size, stage = STAGES[name]
-    assert models.make_plan(models.build(name, 3), "last-stage", size).whole == stage
+    assert make_plan(build_model(name, 3), "last-stage", size).whole == stage
 
 
 def test_the_statistics_alone_move_no_parameter_and_need_no_head() -> None:
-    plan = models.make_plan(models.build("test_resnet", 3), "stats", 64)
+    plan = make_plan(build_model("test_resnet", 3), "stats", 64)
     assert (plan.trained, plan.num_trained) == ((), 0)
     assert plan.live_norms == ("layer4.0.bn2", "layer4.0.downsample.2")
 
 
 def test_the_norms_of_head_and_norm_are_those_of_the_paper() -> None:
-    plan = models.make_plan(models.build("resnet50", 10), "head+norm", 64)
+    plan = make_plan(build_model("resnet50", 10), "head+norm", 64)
     assert set(plan.trained) == {"fc.weight", "fc.bias", "layer4.2.bn3.weight", "layer4.2.bn3.bias"}
     assert plan.live_norms == ("layer4.2.bn3",)
 
@@ -126,12 +127,12 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "moves", "size", "text"), REFUSED)
 def test_what_does_not_suit_a_network_is_refused_with_what_does(name: str, moves: str, size: int, text: str) -> None:
     with pytest.raises(UserError, match=text):
-        models.make_plan(models.build(name, 3), moves, size)
+        make_plan(build_model(name, 3), moves, size)
 
 
 def test_a_stage_that_trains_whole_drops_out_and_the_rest_does_not() -> None:
-    model = models.build("test_resnet", 3, {"drop_path_rate": 0.5})
-    plan = models.make_plan(model, "last-stage", 64)
+    model = build_model("test_resnet", 3, {"drop_path_rate": 0.5})
+    plan = make_plan(model, "last-stage", 64)
     set_train_mode(model, plan)
     training = {name for name, module in model.named_modules() if module.training}
     assert "layer4.0.drop_path" in training

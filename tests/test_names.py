@@ -9,8 +9,11 @@ from pretrainedmodels.models.pnasnet import PNASNet5Large
 from torch import nn
 from torchvision import models as torchvision_models
 
-from fixres import models
 from fixres.errors import UserError
+from fixres.models.build import build_model, load_strict
+from fixres.models.moves import head_names, last_norms
+from fixres.models.names import ALIASES, bare, canonical
+from fixres.models.sizes import at_size
 
 NAMES = {
     "ResNet50": "resnet50.tv_in1k",
@@ -40,13 +43,13 @@ NAMES = {
 
 @pytest.mark.parametrize("given", NAMES)
 def test_names_of_the_four_systems(given: str) -> None:
-    assert models.canonical(given) == NAMES[given]
-    assert models.canonical(models.canonical(given)) == models.canonical(given)
+    assert canonical(given) == NAMES[given]
+    assert canonical(canonical(given)) == canonical(given)
 
 
-@pytest.mark.parametrize("alias", models.ALIASES)
+@pytest.mark.parametrize("alias", ALIASES)
 def test_every_alias_names_a_network_with_a_configuration(alias: str) -> None:
-    cfg = timm.models.get_pretrained_cfg(models.canonical(alias))
+    cfg = timm.models.get_pretrained_cfg(canonical(alias))
     assert cfg is not None
     assert cfg.num_classes == 1000
 
@@ -58,9 +61,9 @@ def test_every_efficientnet_of_the_note_can_be_named(width: str, variant: str) -
     name = f"EfficientNet-{width}{variant}"
     if (width, variant) in unpublished:
         with pytest.raises(UserError, match="unknown model"):
-            models.canonical(name)
+            canonical(name)
         return
-    cfg = timm.models.get_pretrained_cfg(models.canonical(name))
+    cfg = timm.models.get_pretrained_cfg(canonical(name))
     assert cfg.has_weights
     # AdvProp networks are fed with 0.5, the others with ImageNet's statistics (b8's RandAugment too).
     assert (cfg.mean == (0.5, 0.5, 0.5)) is (variant == "-AdvProp")
@@ -69,7 +72,7 @@ def test_every_efficientnet_of_the_note_can_be_named(width: str, variant: str) -
 @pytest.mark.parametrize("given", ["resnet5O", "EfficientNet-B9", "", "48d", "../resnet18", "PNASNet-6-Huge"])
 def test_unknown_names_are_refused(given: str) -> None:
     with pytest.raises(UserError, match=r"unknown model .*\n  1,\d+ architectures: fixres models"):
-        models.canonical(given)
+        canonical(given)
 
 
 def scramble(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -89,7 +92,7 @@ RESNEXTS = {"resnetxt50_32x4d": 25_028_904, "resnetxt101_32x8d": 88_791_336, "re
 @pytest.mark.parametrize("alias", RESNEXTS)
 def test_resnext_has_the_published_number_of_parameters(alias: str) -> None:
     with torch.device("meta"):
-        model = models.build(alias, 1000)
+        model = build_model(alias, 1000)
     assert sum(p.numel() for p in model.parameters()) == RESNEXTS[alias]
 
 
@@ -97,8 +100,8 @@ def test_resnext_has_the_published_number_of_parameters(alias: str) -> None:
     "alias", [alias if "101" not in alias else pytest.param(alias, marks=pytest.mark.system) for alias in RESNEXTS]
 )
 def test_resnext_equals_torchvision_bit_for_bit(alias: str) -> None:
-    theirs = scramble(getattr(torchvision_models, models.bare(alias))(num_classes=10))
-    ours = models.build(alias, 10, init="torch")
+    theirs = scramble(getattr(torchvision_models, bare(alias))(num_classes=10))
+    ours = build_model(alias, 10, init="torch")
     ours.load_state_dict(theirs.state_dict())
     for size in (224, 160):
         images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
@@ -110,7 +113,7 @@ def test_resnext_equals_torchvision_bit_for_bit(alias: str) -> None:
 
 def test_resnext_gradients_equal_torchvisions() -> None:
     theirs = scramble(torchvision_models.resnext50_32x4d(num_classes=10))
-    ours = models.build("resnetxt50_32x4d", 10)
+    ours = build_model("resnetxt50_32x4d", 10)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, 64, 64)
     for model in (ours, theirs):
@@ -123,7 +126,7 @@ def test_resnext_gradients_equal_torchvisions() -> None:
 @pytest.mark.parametrize("init", ["timm", "torch", "kaiming_fan_out"])
 @pytest.mark.parametrize("zero", [True, False])
 def test_residual_start_is_an_option(init: str, zero: bool) -> None:
-    model = models.build("resnext50_32x4d", 3, init=init, zero_init_last=zero)
+    model = build_model("resnext50_32x4d", 3, init=init, zero_init_last=zero)
     last = [m.bn3.weight for m in model.modules() if hasattr(m, "bn3")]
     other = [m.bn2.weight for m in model.modules() if hasattr(m, "bn2")]
     assert len(last) == 16
@@ -133,38 +136,38 @@ def test_residual_start_is_an_option(init: str, zero: bool) -> None:
 
 def test_residual_start_is_refused_where_there_is_none() -> None:
     with pytest.raises(UserError, match="no residual blocks"):
-        models.build("vgg11", 3, zero_init_last=True)
+        build_model("vgg11", 3, zero_init_last=True)
 
 
 def test_32x48d_is_the_network_of_the_headline() -> None:
     with torch.device("meta"):
-        model = models.build("IGAM_Resnext101_32x48d", 1000)
+        model = build_model("IGAM_Resnext101_32x48d", 1000)
         theirs = torchvision_models.ResNet(
             torchvision_models.resnet.Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=48
         )
     assert sum(p.numel() for p in model.parameters()) == 828_411_176
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
-    assert (models.head_names(model), models.last_norms(model, 64)) == (("fc",), ("layer4.2.bn3",))
+    assert (head_names(model), last_norms(model, 64)) == (("fc",), ("layer4.2.bn3",))
 
 
 @pytest.mark.parametrize("size", [28, 31, 32, 36, 48, 64, 96])
 def test_the_cifar_network_takes_any_size(size: int) -> None:
-    model = models.build("resnet18_cifar", 10)
+    model = build_model("resnet18_cifar", 10)
     assert model(torch.zeros(2, 3, size, size)).shape == (2, 10)
 
 
 def test_the_cifar_network_is_resnet18_with_another_stem() -> None:
-    ours = scramble(models.build("resnet18_cifar", 10)).eval()
+    ours = scramble(build_model("resnet18_cifar", 10)).eval()
     assert sum(p.numel() for p in ours.parameters()) == 11_173_962
-    assert sum(p.numel() for p in models.build("resnet18_cifar", 100).parameters()) == 11_220_132
+    assert sum(p.numel() for p in build_model("resnet18_cifar", 100).parameters()) == 11_220_132
     theirs = torchvision_models.resnet18(num_classes=10)
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(ours(images), theirs.eval()(images))
-    fresh = models.build("resnet18_cifar", 10).conv1.weight
+    fresh = build_model("resnet18_cifar", 10).conv1.weight
     assert fresh.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
 
 
@@ -172,7 +175,7 @@ def test_the_cifar_network_is_resnet18_with_another_stem() -> None:
 def test_the_other_cifar_networks(depth: int) -> None:
     published = {34: 21_282_122, 50: 23_520_842, 101: 42_512_970, 152: 58_156_618}
     with torch.device("meta"):
-        model = models.build(f"resnet{depth}_cifar", 10)
+        model = build_model(f"resnet{depth}_cifar", 10)
     assert sum(p.numel() for p in model.parameters()) == published[depth]
 
 
@@ -192,8 +195,8 @@ def pnasnet() -> PNASNet5Large:
 
 @pytest.mark.parametrize("size", [128, *(pytest.param(size, marks=pytest.mark.system) for size in (331, 480))])
 def test_pnasnet_equals_the_reference_bit_for_bit(pnasnet: PNASNet5Large, size: int) -> None:
-    ours = models.build("PNASNet", 1000).eval()
-    models.load_strict(ours, pnasnet.state_dict(), "reference")
+    ours = build_model("PNASNet", 1000).eval()
+    load_strict(ours, pnasnet.state_dict(), "reference")
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = pnasnet(images)
@@ -201,11 +204,11 @@ def test_pnasnet_equals_the_reference_bit_for_bit(pnasnet: PNASNet5Large, size: 
         if size == 331:
             return
         # timm pads differently at all but 331 px: this comparison is able to fail.
-        theirs = models.build("pnasnet5large", 1000).eval()
-        models.load_strict(theirs, pnasnet.state_dict(), "reference")
+        theirs = build_model("pnasnet5large", 1000).eval()
+        load_strict(theirs, pnasnet.state_dict(), "reference")
         assert (theirs(images) - expected).abs().max() > 1e-5
 
 
 def test_pnasnet_refuses_sizes_the_reference_cannot_run() -> None:
     with pytest.raises(UserError, match=r"cannot take 100 px\n  it takes .*96"):
-        models.at_size(models.build("PNASNet", 3), 100)
+        at_size(build_model("PNASNet", 3), 100)

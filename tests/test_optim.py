@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
+from fixres.models.build import build_model
+from fixres.models.moves import head_names, make_plan
 from fixres.training.freeze import apply_plan
 from fixres.training.optim import make_optimizer, set_learning_rate
 
@@ -74,7 +75,7 @@ def moved(make_recipe: Make, **optim: Any) -> tuple[dict[str, Tensor], dict[str,
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_optimizer_goes_on_to_the_bit(make_recipe: Make, name: str, layer_decay: float) -> None:
     torch.manual_seed(0)
-    straight = models.build("test_resnet", 3)
+    straight = build_model("test_resnet", 3)
     stopped = copy.deepcopy(straight)
     optim = {"name": name, "layer_decay": layer_decay, "weight_decay": 0.05}
     learn(straight, optimizer_of(make_recipe, straight, **optim), range(5), (3, 32, 32))
@@ -84,7 +85,7 @@ def test_a_saved_optimizer_goes_on_to_the_bit(make_recipe: Make, name: str, laye
     torch.save({"model": stopped.state_dict(), "optimizer": first.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    again = models.build("test_resnet", 3)
+    again = build_model("test_resnet", 3)
     again.load_state_dict(saved["model"])
     second = optimizer_of(make_recipe, again, **optim)
     second.load_state_dict(saved["optimizer"])
@@ -185,8 +186,8 @@ def test_no_decay_says_what_weight_decay_leaves_alone(
 
 
 def test_what_timm_exempts_decays_only_with_none(make_recipe: Make) -> None:
-    assert "pos_embed" not in shrunk(make_recipe, models.build("test_vit", 3))
-    assert "pos_embed" in shrunk(make_recipe, models.build("test_vit", 3), no_decay="none")
+    assert "pos_embed" not in shrunk(make_recipe, build_model("test_vit", 3))
+    assert "pos_embed" in shrunk(make_recipe, build_model("test_vit", 3), no_decay="none")
 
 
 def test_a_pattern_that_matches_nothing_is_refused(make_recipe: Make) -> None:
@@ -200,14 +201,14 @@ def test_a_pattern_that_matches_nothing_is_refused(make_recipe: Make) -> None:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_layer_decay_makes_the_steps_of_early_layers_smaller(make_recipe: Make, name: str) -> None:
-    model = models.build(name, 3)
+    model = build_model(name, 3)
     optimizer = optimizer_of(make_recipe, model, layer_decay=0.5)
     scales = {id(p): group["lr"] / 0.02 for group in optimizer.param_groups for p in group["params"]}
     found = [scales[id(p)] for p in model.parameters()]
     assert {p.requires_grad for p in model.parameters()} == {True}
     assert found == sorted(found)
     assert len(found) == len(scales)
-    head = models.head_names(model)[0]
+    head = head_names(model)[0]
     assert scales[id(model.get_submodule(head).weight)] == 1.0
     assert min(found) == pytest.approx(0.5 ** (len(set(found)) - 1))
 
@@ -216,7 +217,7 @@ def test_the_step_of_the_first_block_is_smaller_by_the_factor(make_recipe: Make)
     steps = []
     for layer_decay in (1.0, 0.5):
         torch.manual_seed(0)
-        model = models.build("test_resnet", 3, init="torch").eval()
+        model = build_model("test_resnet", 3, init="torch").eval()
         optimizer = optimizer_of(make_recipe, model, layer_decay=layer_decay, weight_decay=0.0)
         before = state_of(model)
         set_learning_rate(optimizer, 0.5)
@@ -230,8 +231,8 @@ def test_the_step_of_the_first_block_is_smaller_by_the_factor(make_recipe: Make)
 
 
 def test_a_frozen_part_keeps_no_state(make_recipe: Make) -> None:
-    model = models.build("test_resnet", 3)
-    plan = models.make_plan(model, "all", 32, freeze=["conv1", "layer1"])
+    model = build_model("test_resnet", 3)
+    plan = make_plan(model, "all", 32, freeze=["conv1", "layer1"])
     apply_plan(model, plan)
     for layer_decay in (1.0, 0.5):
         optimizer = optimizer_of(make_recipe, model, name="adamw", layer_decay=layer_decay)

@@ -18,6 +18,7 @@ from fixres.experiments import cost as planning
 from fixres.experiments import filled_tables
 from fixres.experiments.cost import Speed, count_pictures, plan_recipe
 from fixres.experiments.published_tables import TABLES, Figure, Row, Table
+from fixres.models.build import build_model
 from fixres.resolution import Plan
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
@@ -45,7 +46,7 @@ def test_memory_is_counted_by_the_stated_formula(make_recipe: Make) -> None:
     recipe = make_recipe(optim={"name": "adamw", "lr": 1e-3}, ema={"enabled": True}, train={"size": 32, "epochs": 2})
     (stage,) = plan_recipe("mine", recipe, count_pictures(recipe), 1).stages
     with torch.device("meta"):
-        model = planning.models.build("test_resnet", 3)
+        model = build_model("test_resnet", 3)
     numbers = sum(t.numel() for t in model.state_dict().values())
     trained = sum(p.numel() for p in model.parameters())
     memory = stage.memory

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.inference.predict import Predictor, find_pictures
+from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -20,7 +20,7 @@ from fixres.runtime.device import Runtime
 @pytest.fixture(scope="module")
 def product() -> Product:
     torch.manual_seed(0)
-    model = models.build("test_resnet", 4, init="torch").eval()
+    model = build_model("test_resnet", 4, init="torch").eval()
     return Product(model, "test_resnet", ("a", "b", "c", "d"), Preprocess(32), 32, "raw", {}, True, {}, "memory")
 
 

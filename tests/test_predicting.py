@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres import models
 from fixres.cli.main import main
 from fixres.data.unlabelled import Pictures, picture_batches
 from fixres.errors import UserError
 from fixres.inference.predict import Predictor
 from fixres.io.resumable_table import Unfinished
+from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 
 Run = Callable[..., tuple[int, str, str]]
@@ -33,7 +33,7 @@ def predict(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
     """Run the command with a small network in a folder with 23 pictures; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    torch.save(models.build("test_resnet", 7, init="torch").state_dict(), "w.pth")
+    torch.save(build_model("test_resnet", 7, init="torch").state_dict(), "w.pth")
     for i in range(23):
         folder = tmp_path / "photos" / ("a", "b")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ from PIL import Image
 import archive_makers as made
 from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
-from fixres.data.prepare import SETS, Report, download, find_set, prepare
+from fixres.data.prepare.known_sets import SETS, find_set
+from fixres.data.prepare.official_archives import download
+from fixres.data.prepare.writer import Report, prepare
 from fixres.errors import UserError
 
 Files = dict[str, bytes]

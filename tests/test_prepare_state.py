@@ -24,9 +24,12 @@ from hypothesis import strategies as st
 
 import archive_makers as made
 from file_server import Server
-from fixres.data.prepare import SETS, download, prepare, writer
+from fixres.data.prepare import writer
+from fixres.data.prepare.known_sets import SETS
+from fixres.data.prepare.official_archives import download
 from fixres.data.prepare.parts import below, folder_name
 from fixres.data.prepare.plainpickle import read_plain_pickle
+from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
 from fixres.io import archives
 

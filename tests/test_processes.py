@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixres import models
 from fixres.cli.console import Console
 from fixres.config.recipe import Data, Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
@@ -23,6 +22,7 @@ from fixres.data.collections import open_collection
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
 from fixres.io.tensors import read_checkpoint
+from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
@@ -47,7 +47,7 @@ def losses(folder: Path) -> list[float]:
 def measure(batch_size: int) -> Evaluation:
     collection = open_collection(Data(uri="synthetic:classes=3,images=70,size=40"))
     torch.manual_seed(0)
-    model = models.build("test_resnet", 3)
+    model = build_model("test_resnet", 3)
     runtime = Runtime(RuntimeSettings(device="cpu", threads=1))
     sizes = [Preprocess(32), Preprocess(48)]
     return evaluate(runtime.place(model), collection.split("train"), sizes, runtime, Reading(batch_size))

@@ -9,7 +9,7 @@ import timm
 import torch
 from timm.data import resolve_data_config
 
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.loading import load as load_recipe
 from fixres.config.recipe import Recipe

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres import models
 from fixres.config.lab_record import LABELS, read_record
 from fixres.config.loading import flatten, list_recipes, load, to_yaml
 from fixres.config.recipe import Recipe, Stage
@@ -23,6 +22,10 @@ from fixres.data.sampling import epoch_indices, num_epoch_samples
 from fixres.data.transforms import train_crop
 from fixres.experiments.cost import count_pictures
 from fixres.experiments.published_tables import TABLES
+from fixres.models.build import build_model
+from fixres.models.moves import make_plan
+from fixres.models.names import bare
+from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.training.lr_schedule import Curve, ema_decay
 
@@ -58,7 +61,7 @@ def networks() -> dict[str, tuple[str, tuple[int, ...]]]:
     for name in RECIPES:
         recipe = recipe_of(name)
         sizes = {int(size) for stage in recipe.run_stages for size in (stage.size, *stage.sizes)}
-        key = models.bare(recipe.model.name)
+        key = bare(recipe.model.name)
         found.setdefault(key, (name, set()))[1].update(sizes)
     return {key: (name, tuple(sorted(sizes))) for key, (name, sizes) in found.items()}
 
@@ -67,12 +70,12 @@ def networks() -> dict[str, tuple[str, tuple[int, ...]]]:
 def test_every_network_can_be_built_and_takes_its_sizes(name: str, sizes: tuple[int, ...]) -> None:
     recipe = recipe_of(name)
     with torch.device("meta"):
-        model = models.build(recipe.model.name, 10, recipe.model.kwargs)
+        model = build_model(recipe.model.name, 10, recipe.model.kwargs)
     for size in sizes:
-        assert models.at_size(model, size) is model
+        assert at_size(model, size) is model
     moves = {stage.moves for same in RECIPES for stage in stages(same) if recipe_of(same).model == recipe.model}
     for move in moves:
-        assert models.make_plan(model, move, sizes[-1]).trained
+        assert make_plan(model, move, sizes[-1]).trained
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 import torchvision
 
-from fixres import models
-from fixres.data.prepare import SETS
+from fixres.data.prepare.known_sets import SETS
 from fixres.errors import UserError
+from fixres.models.names import architecture_names
 from fixres.models.released import ADDRESSES, RELEASED, Released, find_released, network_page
 from fixres.resolution import resize_size
 
@@ -39,7 +39,7 @@ def test_every_row_is_complete(entry: Released) -> None:
     assert entry.license
     assert entry.source
     assert entry.train_size <= entry.test_size
-    assert entry.architecture in models.architecture_names()
+    assert entry.architecture in architecture_names()
     for digits in (entry.sha256, entry.md5):
         assert re.fullmatch(r"|[0-9a-f]{8,64}", digits)
     if parts.scheme == "http":

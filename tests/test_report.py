@@ -21,9 +21,9 @@ from fixres.config.recipe import Data
 from fixres.data import transforms
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.reporting import write_report
 from fixres.reporting.gallery import NUM_PICTURES, gallery, preprocess_of
 from fixres.reporting.headline import headline
+from fixres.reporting.page import write_report
 from fixres.reporting.run_record import read_run
 from fixres.reporting.sections import training_charts
 

@@ -24,9 +24,9 @@ from fixres.data import transforms
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
 from fixres.evaluation.metrics import Tally
-from fixres.reporting import read_report, write_report
 from fixres.reporting.charts import confusion_heatmap, pareto_front
 from fixres.reporting.gallery import data_uri, preprocess_of
+from fixres.reporting.page import read_report, write_report
 from fixres.reporting.per_image import Answers, Column, bins, expected_calibration_error, read_answers
 from fixres.reporting.run_record import read_run
 from fixres.reporting.sections import MAX_POINTS, training_charts

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixres import models
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.errors import UserError
+from fixres.models.build import build_model
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
@@ -18,7 +18,7 @@ from fixres.training.run import run_recipe
 def test_one_process_can_run_in_one_precision_after_another() -> None:
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
         runtime = Runtime(RuntimeSettings(device="cpu", precision=precision, threads=1))  # type: ignore[arg-type]
-        model = runtime.place(models.build("test_resnet", 2)).eval()
+        model = runtime.place(build_model("test_resnet", 2)).eval()
         with runtime.autocast():
             assert model(runtime.images(torch.zeros(1, 3, 32, 32))).dtype is dtype
 
@@ -30,7 +30,7 @@ def test_auto_is_full_precision_on_a_cpu() -> None:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_networks_and_pictures_are_laid_out_alike(channels_last: bool) -> None:
     runtime = Runtime(RuntimeSettings(device="cpu", channels_last=channels_last, threads=1))
-    model = runtime.place(models.build("test_resnet", 2))
+    model = runtime.place(build_model("test_resnet", 2))
     images = runtime.images(torch.zeros(2, 3, 8, 8))
     weight = model.get_submodule("layer1.0.conv1").weight
     for tensor in (images, weight):

@@ -14,18 +14,17 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.errors import UserError
-from fixres.inference.export import ExportRequest, export
+from fixres.inference.export.export import ExportRequest, export
 from fixres.inference.predict import Predictor
-from fixres.inference.server import Settings
 from fixres.inference.server.app import make_app
 from fixres.inference.server.batcher import Batcher
 from fixres.inference.server.network import open_network
 from fixres.inference.server.prometheus import Meters
-from fixres.inference.server.settings import Limits
+from fixres.inference.server.settings import Limits, Settings
 from fixres.runtime.device import Runtime
 from serving import encoded, make_run, message, picture
 

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.inference.predict import Predictor
 from fixres.runtime.device import Runtime

@@ -23,8 +23,9 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection, Split, open_collection
 from fixres.data.decode import BadImage
+from fixres.data.pack import pack
 from fixres.data.shards import index as index_module
-from fixres.data.shards import pack, remote
+from fixres.data.shards import remote
 from fixres.data.shards.index import INDEX_NAME
 from fixres.data.shards.patterns import expand_braces, split_of
 from fixres.errors import UserError

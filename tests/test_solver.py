@@ -18,8 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Data, Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
@@ -31,13 +30,18 @@ from fixres.evaluation.evaluate import Reading, evaluate
 from fixres.evaluation.measure import Request, measure_product
 from fixres.experiments.dry_run import dry_run
 from fixres.io.tensors import changed_tensors, copy_state
+from fixres.models.build import build_model, reset_head
+from fixres.models.moves import last_norms, make_plan
+from fixres.models.split_trunk import cut_network, head_logits
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
-from fixres.training import cached_solver
+from fixres.training.cached_solver import solve, views
 from fixres.training.cached_solver import trunk as trunk_module
-from fixres.training.cached_solver import views
 from fixres.training.cached_solver.feature_cache import Cache
+from fixres.training.cached_solver.logistic_head import Head, Rows, search
+from fixres.training.cached_solver.norm_statistics import merge, moments_of
+from fixres.training.cached_solver.solve import Problem, check
 from fixres.training.context import describe_stage
 from fixres.training.freeze import set_train_mode
 from fixres.training.run import run_recipe
@@ -54,7 +58,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def warm(name: str = "test_resnet", size: int = 48) -> nn.Module:
     """Return a network whose statistics are not those it was made with."""
     torch.manual_seed(0)
-    model = models.build(name, 3)
+    model = build_model(name, 3)
     model.train()
     with torch.no_grad():
         for _ in range(3):
@@ -62,9 +66,9 @@ def warm(name: str = "test_resnet", size: int = 48) -> nn.Module:
     return model.eval()
 
 
-def problem(model: nn.Module, cache: Path, moves: str = "auto", **changes: Any) -> cached_solver.Problem:
+def problem(model: nn.Module, cache: Path, moves: str = "auto", **changes: Any) -> Problem:
     settings = {
-        "plan": models.make_plan(model, moves, 48),
+        "plan": make_plan(model, moves, 48),
         "train": DATA.split("train"),
         "select": DATA.split("val"),
         "preprocess": Preprocess(48),
@@ -72,7 +76,7 @@ def problem(model: nn.Module, cache: Path, moves: str = "auto", **changes: Any) 
         "reading": Reading(8),
         "cache": cache,
     }
-    return cached_solver.Problem(model, **{**settings, **changes})
+    return Problem(model, **{**settings, **changes})
 
 
 def all_images(split: Any, preprocess: Preprocess) -> Tensor:
@@ -91,7 +95,7 @@ def test_statistics_are_those_of_the_whole_split_whether_or_not_the_front_is_kep
     tmp_path: Path, cache_gib: float
 ) -> None:
     model = warm()
-    plan = models.make_plan(model, "head+stats", 48)
+    plan = make_plan(model, "head+stats", 48)
     # One batch of everything with momentum 1 is the set's own statistic.
     by_batch = warm()
     set_train_mode(by_batch, plan)
@@ -99,7 +103,7 @@ def test_statistics_are_those_of_the_whole_split_whether_or_not_the_front_is_kep
         by_batch.get_submodule(name).momentum = 1.0
     with torch.no_grad():
         by_batch(all_images(DATA.split("train"), Preprocess(48)))
-    found = cached_solver.solve(problem(model, tmp_path, "stats", cache_gib=cache_gib))
+    found = solve.solve(problem(model, tmp_path, "stats", cache_gib=cache_gib))
     wanted, own = by_batch.state_dict(), model.state_dict()
     for name in plan.statistics:
         if "num_batches" not in name:
@@ -111,8 +115,8 @@ def test_statistics_are_those_of_the_whole_split_whether_or_not_the_front_is_kep
 
 def test_keeping_the_front_saves_a_pass_and_gives_the_same(tmp_path: Path) -> None:
     kept, rerun = warm(), warm()
-    first = cached_solver.solve(problem(kept, tmp_path / "a"))
-    second = cached_solver.solve(problem(rerun, tmp_path / "b", cache_gib=0.0))
+    first = solve.solve(problem(kept, tmp_path / "a"))
+    second = solve.solve(problem(rerun, tmp_path / "b", cache_gib=0.0))
     assert (first.num_passes, second.num_passes) == (2, 3)
     for name, tensor in kept.state_dict().items():
         assert torch.equal(tensor, rerun.state_dict()[name]), name
@@ -125,28 +129,28 @@ FAMILIES = ["test_resnet", "test_efficientnet", "test_vit", "test_convnext", "te
 def test_features_are_the_networks_own(name: str) -> None:
     size = 160 if name == "test_vit" else 64
     model = warm(name, size)
-    plan = models.make_plan(model, "auto", size)
+    plan = make_plan(model, "auto", size)
     images = torch.randn(8, 3, size, size)
     with torch.inference_mode():
-        cut = models.cut_network(model, plan.live_norms, images)
+        cut = cut_network(model, plan.live_norms, images)
         assert cut.path == "folded"
         other = torch.randn(8, 3, size, size)
-        logits = models.head_logits(model, cut.head, cut.features(other))
+        logits = head_logits(model, cut.head, cut.features(other))
         wanted = model(other)
     assert float((logits - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
 
 
 def test_new_statistics_reach_a_network_that_is_cut_already() -> None:
     model = warm()
-    norms = models.last_norms(model, 48)
+    norms = last_norms(model, 48)
     images = torch.randn(4, 3, 48, 48)
     with torch.inference_mode():
-        cut = models.cut_network(model, norms, images)
+        cut = cut_network(model, norms, images)
     with torch.no_grad():
         for name in norms:
             model.get_submodule(name).running_mean.add_(1.0)
     with torch.inference_mode():
-        logits = models.head_logits(model, cut.head, cut.features(images))
+        logits = head_logits(model, cut.head, cut.features(images))
         torch.testing.assert_close(logits, model(images), rtol=1e-4, atol=1e-4)
 
 
@@ -155,7 +159,7 @@ class Untraceable(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = models.build("test_resnet", 3)
+        self.net = build_model("test_resnet", 3)
         self.get_classifier = lambda: self.net.fc
         self.pretrained_cfg = self.net.pretrained_cfg
 
@@ -166,7 +170,7 @@ class Untraceable(nn.Module):
 
 def test_a_network_that_cannot_be_recorded_runs_as_it_is(tmp_path: Path) -> None:
     model = Untraceable().eval()
-    found = cached_solver.solve(problem(model, tmp_path))
+    found = solve.solve(problem(model, tmp_path))
     assert found.path == "hooked"
     assert found.num_passes == 3
 
@@ -180,9 +184,9 @@ def test_a_network_that_cannot_be_recorded_runs_as_it_is(tmp_path: Path) -> None
     ],
 )
 def test_other_heads_are_refused_with_what_suits(name: str, size: int, text: str) -> None:
-    model = models.build(name, 3)
+    model = build_model(name, 3)
     with pytest.raises(UserError, match=rf"{text}\n  use solver: sgd"):
-        cached_solver.check(model, models.make_plan(model, "head", size), size)
+        check(model, make_plan(model, "head", size), size)
 
 
 def test_a_fix_of_another_head_is_trained_and_says_why(make_recipe: Make, tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ class Killed(BaseException):
 
 def solved_state(cache: Path) -> dict[str, Tensor]:
     model = warm()
-    cached_solver.solve(problem(model, cache))
+    solve.solve(problem(model, cache))
     return copy_state(model)
 
 
@@ -289,9 +293,9 @@ def test_a_signal_stops_between_batches_and_a_rerun_finds_the_same(tmp_path: Pat
         if len(calls) == 3:
             task.runtime.stop.received = "SIGTERM"
 
-    stopped = cached_solver.Problem(**{**vars(task), "progress": progress})
+    stopped = Problem(**{**vars(task), "progress": progress})
     with pytest.raises(Stopped):
-        cached_solver.solve(stopped)
+        solve.solve(stopped)
     assert not changed_tensors(whole, solved_state(tmp_path / "stopped"))
 
 
@@ -305,17 +309,17 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "the crop": lambda p: p.update(preprocess=Preprocess(48, crop_ratio=1.0)),
     "the pictures": lambda p: p.update(train=p["train"].take("train", np.arange(30))),
     "the labels": lambda p: p.update(train=DATA.split("test").take("train", np.arange(10))),
-    "what moves": lambda p: p.update(plan=models.make_plan(p["model"], "head", 48)),
+    "what moves": lambda p: p.update(plan=make_plan(p["model"], "head", 48)),
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_changed_input_never_uses_old_features(tmp_path: Path, what: str) -> None:
-    cached_solver.solve(problem(warm(), tmp_path))
+    solve.solve(problem(warm(), tmp_path))
     (first,) = tmp_path.iterdir()
     task = vars(problem(warm(), tmp_path))
     CHANGES[what](task)
-    cached_solver.solve(cached_solver.Problem(**task))
+    solve.solve(Problem(**task))
     (second,) = tmp_path.iterdir()
     assert first != second
 
@@ -324,9 +328,9 @@ def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Pat
     def solve() -> dict[str, Tensor]:
         collection = open_collection(Data(uri=f"folder:{photos}"))
         model = warm()
-        models.reset_head(model, 2)
+        reset_head(model, 2)
         task = problem(model, tmp_path / "cache", train=collection.split("train"), select=collection.split("val"))
-        cached_solver.solve(task)
+        solve.solve(task)
         return copy_state(model)
 
     before = solve()
@@ -340,15 +344,15 @@ def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Pat
 
 
 def test_another_objective_is_solved_anew_on_the_same_features(tmp_path: Path) -> None:
-    cached_solver.solve(problem(warm(), tmp_path / "shared"))
+    solve.solve(problem(warm(), tmp_path / "shared"))
     smoothed, fresh = warm(), warm()
     (folder,) = (tmp_path / "shared").iterdir()
     features = {path: path.stat().st_mtime_ns for path in folder.glob("train-*")}
     assert features
     for changes in ({"label_smoothing": 0.4}, {"class_weights": (0.2, 1.0, 1.8)}):
         smoothed, fresh = warm(), warm()
-        cached_solver.solve(problem(smoothed, tmp_path / "shared", **changes))
-        cached_solver.solve(problem(fresh, tmp_path / "fresh", **changes))
+        solve.solve(problem(smoothed, tmp_path / "shared", **changes))
+        solve.solve(problem(fresh, tmp_path / "fresh", **changes))
         assert not changed_tensors(copy_state(smoothed), copy_state(fresh))
     assert features == {path: path.stat().st_mtime_ns for path in folder.glob("train-*")}
 
@@ -356,13 +360,13 @@ def test_another_objective_is_solved_anew_on_the_same_features(tmp_path: Path) -
 @pytest.mark.parametrize("cache_gib", [2.0, 0.0])
 def test_more_views_than_the_crop_leaves_room_for_are_those_there_are(tmp_path: Path, cache_gib: float) -> None:
     whole = Preprocess(48, crop_ratio=1.0)
-    found = cached_solver.solve(problem(warm(), tmp_path, preprocess=whole, num_views=4, cache_gib=cache_gib))
+    found = solve.solve(problem(warm(), tmp_path, preprocess=whole, num_views=4, cache_gib=cache_gib))
     assert found.num_views == 2
 
 
 def test_the_seconds_of_an_earlier_search_count_as_such(tmp_path: Path) -> None:
-    first = cached_solver.solve(problem(warm(), tmp_path))
-    again = cached_solver.solve(problem(warm(), tmp_path))
+    first = solve.solve(problem(warm(), tmp_path))
+    again = solve.solve(problem(warm(), tmp_path))
     searching = first.seconds - first.feature_seconds
     assert again.seconds - again.feature_seconds >= 0.9 * searching
     assert again.seconds > again.feature_seconds
@@ -383,15 +387,15 @@ def test_a_network_whose_outputs_are_not_finite_is_refused_as_such(tmp_path: Pat
 def test_moments_do_not_depend_on_how_the_values_are_divided(sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = 100 + torch.randn(sum(sizes), 3, 2, 2, generator=generator)
-    merged = cached_solver.merge(cached_solver.moments_of(part) for part in values.split(sizes))
+    merged = merge(moments_of(part) for part in values.split(sizes))
     rows = values.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(merged.mean, rows.mean(1), rtol=1e-12, atol=0)
     torch.testing.assert_close(merged.variance, rows.var(1), rtol=1e-9, atol=0)
 
 
-def rows(features: Tensor, labels: Tensor, pieces: int = 1) -> cached_solver.Rows:
+def rows(features: Tensor, labels: Tensor, pieces: int = 1) -> Rows:
     parts = zip(features.chunk(pieces), labels.chunk(pieces), strict=True)
-    return cached_solver.Rows([lambda part=part: part for part in parts])
+    return Rows([lambda part=part: part for part in parts])
 
 
 def clusters(num: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -407,9 +411,9 @@ def test_the_solution_has_no_slope_however_wide_the_features(num: int, width: in
     generator = torch.Generator().manual_seed(num)
     features = torch.randn(num, width, generator=generator) + 3.0
     labels = torch.arange(num) % 3
-    old = cached_solver.Head(0.1 * torch.randn(3, width, generator=generator).double(), torch.zeros(3).double())
+    old = Head(0.1 * torch.randn(3, width, generator=generator).double(), torch.zeros(3).double())
     weights = [0.5, 1.0, 2.0]
-    found = cached_solver.search(rows(features, labels), rows(features, labels), old, 0.1, weights, has_bias)
+    found = search(rows(features, labels), rows(features, labels), old, 0.1, weights, has_bias)
     weight, bias = found.head.weight.clone().requires_grad_(), found.head.bias.clone().requires_grad_()
     losses = nn.functional.cross_entropy(
         features.double() @ weight.T + bias, labels, label_smoothing=0.1, reduction="none"
@@ -430,9 +434,9 @@ def test_the_solution_has_no_slope_however_wide_the_features(num: int, width: in
 def test_the_head_is_solved_to_convergence_in_any_number_of_pieces() -> None:
     features, labels = clusters(400, 0)
     select = rows(*clusters(200, 1))
-    old = cached_solver.Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
-    found = cached_solver.search(rows(features, labels), select, old, smoothing=0.1)
-    again = cached_solver.search(rows(features.double(), labels, pieces=7), select, old, smoothing=0.1)
+    old = Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
+    found = search(rows(features, labels), select, old, smoothing=0.1)
+    again = search(rows(features.double(), labels, pieces=7), select, old, smoothing=0.1)
     torch.testing.assert_close(found.head.weight, again.head.weight, rtol=1e-5, atol=1e-6)
     assert found.chosen.top1 > 60
     # At the solution, the gradient of the stage's loss equals the pull: nothing is left to gain.
@@ -446,12 +450,10 @@ def test_the_head_is_solved_to_convergence_in_any_number_of_pieces() -> None:
 
 def test_a_head_that_is_best_already_stays() -> None:
     features, labels = clusters(60, 0)
-    teacher = cached_solver.Head(
-        torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).double() * 4, torch.zeros(3).double()
-    )
+    teacher = Head(torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).double() * 4, torch.zeros(3).double())
     answers = teacher.logits(features).argmax(1)
     noise = labels
-    found = cached_solver.search(rows(features, noise), rows(features, answers), teacher)
+    found = search(rows(features, noise), rows(features, answers), teacher)
     assert found.chosen.decay is None
     assert found.head is teacher
 
@@ -459,9 +461,9 @@ def test_a_head_that_is_best_already_stays() -> None:
 def test_class_weights_reach_the_head() -> None:
     features, labels = clusters(300, 3)
     select = rows(*clusters(100, 4))
-    old = cached_solver.Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
-    plain = cached_solver.search(rows(features, labels), select, old).head
-    weighted = cached_solver.search(rows(features, labels), select, old, class_weights=(2.5, 0.25, 0.25)).head
+    old = Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
+    plain = search(rows(features, labels), select, old).head
+    weighted = search(rows(features, labels), select, old, class_weights=(2.5, 0.25, 0.25)).head
     share = [float((h.logits(features).argmax(1) == 0).float().mean()) for h in (plain, weighted)]
     assert share[1] > share[0] + 0.1
 
@@ -483,7 +485,7 @@ def test_views_are_the_test_crop_its_mirror_and_shifted_crops() -> None:
 def test_evaluation_and_solver_see_the_same_pictures(tmp_path: Path) -> None:
     model = warm()
     task = problem(model, tmp_path, "head")
-    found = cached_solver.solve(task)
+    found = solve.solve(task)
     measured = evaluate(model, task.select, [task.preprocess], task.runtime, task.reading)
     assert found.chosen is not None
     assert measured.results[0]["top1"] == found.chosen.top1

@@ -15,7 +15,8 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
-from fixres.data.inspect import check, statistics
+from fixres.data.inspect.check import check
+from fixres.data.inspect.statistics import statistics
 from fixres.errors import UserError
 
 datasets = pytest.importorskip("datasets")

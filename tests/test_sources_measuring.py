@@ -11,7 +11,8 @@ import timm
 import torch
 from PIL import Image
 
-from fixres.checkpoints import Product, load
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Data
 from fixres.data.collections import open_collection

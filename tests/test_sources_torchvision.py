@@ -17,7 +17,8 @@ from PIL import Image
 
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection, open_collection
-from fixres.data.inspect import check, statistics
+from fixres.data.inspect.check import check
+from fixres.data.inspect.statistics import statistics
 from fixres.data.sources.torchvision import SETS
 from fixres.errors import UserError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Request, sync_playwright
 
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.runtime.run_folder import read_events
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings

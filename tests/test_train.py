@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixres import models
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.io.tensors import changed_tensors, copy_state, read_checkpoint
+from fixres.models.build import build_model
+from fixres.models.moves import last_norms, make_plan
 from fixres.runtime.run_folder import read_events
 from fixres.training.freeze import set_train_mode, verify_plan
 from fixres.training.run import run_recipe
@@ -147,15 +148,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
         UserError, match=r"loss is nan at step 1 .*\n  start again .* lower learning rate: --train.lr 0.005 "
     ):
         run_recipe(make_recipe(), tmp_path / "r")
-    parameters = {name for name, _ in models.build("test_resnet", 3).named_parameters()}
+    parameters = {name for name, _ in build_model("test_resnet", 3).named_parameters()}
     assert changed_tensors(states[0], states[1]) & parameters
     assert not changed_tensors(states[2], states[3]) & parameters
     assert json.loads((tmp_path / "r" / "status.json").read_text()) == {"state": "failed", "exit_code": 2, "step": 0}
 
 
 def test_a_stray_change_is_caught() -> None:
-    model = models.build("test_resnet", 3)
-    plan = models.make_plan(model, "head", 64)
+    model = build_model("test_resnet", 3)
+    plan = make_plan(model, "head", 64)
     before = copy_state(model)
     with torch.no_grad():
         model.get_submodule("layer1.0.bn1").running_mean += 1
@@ -164,10 +165,10 @@ def test_a_stray_change_is_caught() -> None:
 
 
 def test_frozen_parts_do_not_drop_out() -> None:
-    model = models.build("test_resnet", 3, {"drop_path_rate": 0.5, "drop_rate": 0.5})
-    set_train_mode(model, models.make_plan(model, "head+stats", 64))
+    model = build_model("test_resnet", 3, {"drop_path_rate": 0.5, "drop_rate": 0.5})
+    set_train_mode(model, make_plan(model, "head+stats", 64))
     training = {name for name, module in model.named_modules() if module.training and not list(module.children())}
-    live = set(models.last_norms(model, 64))
+    live = set(last_norms(model, 64))
     assert training
     assert {name for name in training if any(name == n or name.startswith(n + ".") for n in live)} == training
 
@@ -192,7 +193,7 @@ def test_the_average_follows_its_rule_statistics_included(make_recipe: Make, tmp
     run_recipe(make_recipe(train={"size": 32, "epochs": 1, "batch_size": 48}), tmp_path / "raw")
     raw = weights(tmp_path / "raw")
     torch.manual_seed(0)
-    start = models.build("test_resnet", 3).state_dict()
+    start = build_model("test_resnet", 3).state_dict()
     for name in ("fc.weight", "layer4.0.bn2.running_mean"):
         expected = 0.5 * start[name] + 0.5 * raw[name]
         torch.testing.assert_close(saved["average"][name], expected)

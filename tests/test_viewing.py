@@ -10,7 +10,6 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
-from fixres import models
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
@@ -18,6 +17,7 @@ from fixres.data.test_time_augmentation import Corruption, Tta, crops_of, make_v
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, evaluate
+from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -55,7 +55,7 @@ def split() -> Split:
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
     torch.manual_seed(0)
-    return models.build("test_resnet", 3, init="torch").eval()
+    return build_model("test_resnet", 3, init="torch").eval()
 
 
 @pytest.mark.parametrize(("tta", "num"), [("flip", 2), ("five", 5), ("ten", 10)])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fixres.api import advise, evaluate, export, extract, fix, predict, train
-    from fixres.checkpoints import Product, load
+    from fixres.checkpoints.product import Product
+    from fixres.checkpoints.resolve import load
     from fixres.config.loading import list_recipes
     from fixres.config.recipe import Recipe
     from fixres.data.transform_sets import get_transforms
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Predictor": "fixres.inference.predict",
     "Preprocess": "fixres.resolution",
-    "Product": "fixres.checkpoints",
+    "Product": "fixres.checkpoints.product",
     "Recipe": "fixres.config.recipe",
     "UserError": "fixres.errors",
     "advise": "fixres.api",
@@ -37,7 +38,7 @@ _HOMES = {
     "fix": "fixres.api",
     "get_transforms": "fixres.data.transform_sets",
     "list_recipes": "fixres.config.loading",
-    "load": "fixres.checkpoints",
+    "load": "fixres.checkpoints.resolve",
     "predict": "fixres.api",
     "run_recipe": "fixres.training.run",
     "train": "fixres.api",

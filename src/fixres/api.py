@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fixres.checkpoints import Product, load
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import load
 from fixres.config import loading
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
@@ -21,8 +22,9 @@ from fixres.evaluation.measure import Request, measure_product, own_split
 from fixres.evaluation.results import Advice, Evaluated, Predicted, Predictions, Run
 from fixres.experiments.advise import Question
 from fixres.experiments.advise import advise as _advise
-from fixres.inference.export import Exported, ExportRequest, Format
-from fixres.inference.export import export as _export
+from fixres.inference.export.export import Exported, ExportRequest
+from fixres.inference.export.export import export as _export
+from fixres.inference.export.metadata import Format
 from fixres.inference.extract import extract as _extract
 from fixres.inference.extract_record import Extracted
 from fixres.inference.predict import Predictor

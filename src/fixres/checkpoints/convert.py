@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fixres import models
-from fixres.checkpoints import Product, Sheet, foreign, load, save_product
-from fixres.checkpoints.foreign import Found
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.foreign.fit import named_optimizer_state
+from fixres.checkpoints.foreign.layouts import Found
+from fixres.checkpoints.product import Product, Sheet
 from fixres.checkpoints.resolve import (
     is_elsewhere,
+    load,
     load_published,
     load_released,
     require_classifier,
@@ -24,9 +26,14 @@ from fixres.checkpoints.resolve import (
 )
 from fixres.checkpoints.weights_file import Wanted, load_file, with_feeding
 from fixres.errors import UserError
-from fixres.io import download
+from fixres.io.download.address import parse_url
+from fixres.io.download.cache import fetch
 from fixres.io.tensors import read_weights, write_weights
+from fixres.models.build import reset_head
+from fixres.models.names import canonical
+from fixres.models.pretrained import imagenet_classes
 from fixres.models.released import Released, fetch_released, find_released
+from fixres.models.sizes import at_size
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 """Optimizer state by parameter name, beside an imported model."""
@@ -116,8 +123,8 @@ def _fed(product: Product, request: ImportRequest) -> Product:
     """
     fed = with_feeding(product, **(request.feeding or {}))
     fed = replace(fed, train_size=request.train_size or fed.train_size)
-    models.at_size(fed.model, fed.preprocess.size)
-    models.at_size(fed.model, fed.train_size)
+    at_size(fed.model, fed.preprocess.size)
+    at_size(fed.model, fed.train_size)
     if fed.preprocess == product.preprocess or not fed.details:
         return fed
     kept = {key: value for key, value in fed.details.items() if key not in ("results", "evaluation")}
@@ -146,12 +153,12 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         if not (request.new_head or request.model or request.trust):
             return load_released(path, released, which(request.weights)), None
     elif request.source.startswith("url:"):
-        url, sha256 = download.parse_url(request.source.removeprefix("url:"))
-        path = download.fetch(url, sha256=sha256)
+        url, sha256 = parse_url(request.source.removeprefix("url:"))
+        path = fetch(url, sha256=sha256)
     elif request.source.startswith(("https:", "http:")):
         raise UserError(f"{request.source} is an address; to fetch weights from it\n  url:{request.source}")
     elif request.source.startswith("timm:") and request.new_head and request.weights == "fixed":
-        name = models.canonical(request.source.removeprefix("timm:"))
+        name = canonical(request.source.removeprefix("timm:"))
         return replace(load_published(name, request.new_head), notes=(_new_head_note(request.new_head),)), None
     elif is_elsewhere(request.source) or path.is_dir() or path.name == "config.json":
         return _with_new_head(load(request.source, request.weights, request.model), request), None
@@ -175,7 +182,7 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
 def _with_new_head(product: Product, request: ImportRequest) -> Product:
     if request.new_head is None:
         return product
-    models.reset_head(product.model, request.new_head)
+    reset_head(product.model, request.new_head)
     return replace(
         product,
         classes=tuple(str(i) for i in range(request.new_head)),
@@ -202,7 +209,7 @@ def _named(product: Product, text: str) -> Product:
     """
     descriptions: Mapping[str, str] = {}
     if text == "imagenet":
-        names, descriptions = models.imagenet_classes()
+        names, descriptions = imagenet_classes()
     else:
         names = _read_names(Path(text))
     if len(names) != len(product.classes):
@@ -247,4 +254,4 @@ def _optimizer_state(request: ImportRequest, product: Product, found: Found | No
     if product.weights == "ema":
         raise UserError("the optimizer's state belongs to the raw weights\n  --weights raw")
     shapes = {name: tuple(p.shape) for name, p in product.model.named_parameters()}
-    return foreign.named_optimizer_state(found, list(shapes), shapes)
+    return named_optimizer_state(found, list(shapes), shapes)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fixres.errors import UserError
-from fixres.models import MAX_SIZE
+from fixres.models.sizes import MAX_SIZE
 
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Ratio = Annotated[float, Field(ge=0.1, le=1)]

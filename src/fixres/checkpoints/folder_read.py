@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fixres import models
 from fixres.checkpoints.folder_config import Own, Pretrained, read_config
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import NoClassifierError
 from fixres.errors import UserError
 from fixres.io.tensors import read_weights
+from fixres.models.build import architecture, build_model, load_strict
+from fixres.models.pretrained import imagenet_classes, is_imagenet
 from fixres.resolution import Preprocess, Resize
 
 _RESIZE_OF_TIMM: dict[str, Resize] = {"center": "shorter", "squash": "squash", "border": "pad"}
@@ -39,8 +40,8 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> P
             f"{source} holds a network without a classifier\n  fixres import {source} --new-head N --out DIR"
         )
     classes, descriptions = config.labels, config.descriptions
-    if not classes and not details and models.is_imagenet(cfg.tag or "", num_classes):
-        classes, descriptions = models.imagenet_classes()
+    if not classes and not details and is_imagenet(cfg.tag or "", num_classes):
+        classes, descriptions = imagenet_classes()
     state = _read_state(folder)
     # timm repeats the number of classes here, and says what is the default.
     model_args = {key: value for key, value in config.model_args.items() if (key, value) != ("in_chans", 3)}
@@ -54,11 +55,11 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> P
         if "img_size" in model_args:
             model_args["img_size"] = own.before_fix_size or train_size
         label, test_size = "before_fix", train_size
-    model = models.build(config.architecture, num_classes, model_args)
-    models.load_strict(model, state, source)
+    model = build_model(config.architecture, num_classes, model_args)
+    load_strict(model, state, source)
     return Product(
         model=model.eval(),
-        architecture=models.architecture(model),
+        architecture=architecture(model),
         classes=classes or tuple(str(i) for i in range(num_classes)),
         preprocess=_preprocess(own, cfg, test_size),
         train_size=train_size,

@@ -10,11 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.checkpoints.product import Sheet
 from fixres.errors import fixres_version
 from fixres.io.files import write_text
 from fixres.io.tensors import write_weights
+from fixres.models import build
+from fixres.models.own_architectures import OWN_ARCHITECTURES
+from fixres.models.pretrained import published_config
+from fixres.models.sizes import bound_size
 
 BEFORE_FIX = "before_fix.safetensors"
 
@@ -34,14 +37,14 @@ def save_product(folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mappi
 def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, Any]:
     p = sheet.preprocess
     model_args = dict(sheet.model_args)
-    bound = models.bound_size(model)
+    bound = bound_size(model)
     if bound is not None:
         model_args["img_size"] = bound
     labels: dict[str, Any] = {"label_names": list(sheet.classes)} if sheet.has_names else {}
     if sheet.descriptions:
         labels["label_descriptions"] = dict(sheet.descriptions)
     pretrained = {
-        **models.published_config(model),
+        **published_config(model),
         "num_classes": len(sheet.classes),
         "input_size": [3, sheet.train_size, sheet.train_size],
         "test_input_size": [3, p.size, p.size],
@@ -54,7 +57,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
         **labels,
     }
     return {
-        "architecture": models.architecture(model),
+        "architecture": build.architecture(model),
         "num_classes": len(sheet.classes),
         **labels,
         "model_args": model_args,
@@ -126,7 +129,7 @@ def _card(config: Mapping[str, Any]) -> str:
 
 def _usage(architecture: str) -> str:
     """Return the lines that load the folder: timm's where timm has the network, ours where it does not."""
-    if architecture in models.OWN_ARCHITECTURES:
+    if architecture in OWN_ARCHITECTURES:
         return (
             f'# {architecture} is not part of timm\nimport fixres\nmodel = fixres.load("PATH/TO/THIS/FOLDER").model\n'
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from fixres import models
+from fixres.models.sizes import at_size, bound_size
 from fixres.resolution import Preprocess
 
 
@@ -44,13 +44,13 @@ class Product:
         """Return the product ready for inputs `[B, 3, size, size]`."""
         if size == self.preprocess.size:
             return self
-        return replace(self, model=models.at_size(self.model, size), preprocess=self.preprocess.at(size))
+        return replace(self, model=at_size(self.model, size), preprocess=self.preprocess.at(size))
 
     def at_test_size(self) -> Product:
         """Return the product with its position grid, if it has one, made for the test size."""
-        if models.bound_size(self.model) in (None, self.preprocess.size):
+        if bound_size(self.model) in (None, self.preprocess.size):
             return self
-        return replace(self, model=models.at_size(self.model, self.preprocess.size))
+        return replace(self, model=at_size(self.model, self.preprocess.size))
 
     def spoken(self, index: int) -> str:
         """Return what people call class `index`."""

@@ -7,13 +7,27 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from fixres import models
-from fixres.checkpoints import foreign
 from fixres.checkpoints.folder_read import load_folder
+from fixres.checkpoints.foreign.lukemelas import packaged_lite0_file
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import Wanted, load_file
 from fixres.errors import UserError
-from fixres.io import download
+from fixres.io.download import cache
+from fixres.io.download.address import parse_url
+from fixres.io.download.transfer import Progress
+from fixres.models.build import architecture, build_model, default_size, load_strict
+from fixres.models.moves import load_body
+from fixres.models.names import canonical, same_architecture
+from fixres.models.pretrained import (
+    PACKAGED_WEIGHTS,
+    fetch_hub_folder,
+    fetch_pretrained,
+    imagenet_classes,
+    is_imagenet,
+    published_classes,
+    published_preprocess,
+    published_tag,
+)
 from fixres.models.released import RELEASED, Released, fetch_released, find_released
 from fixres.resolution import Preprocess
 
@@ -40,7 +54,7 @@ def load(source: str | Path, weights: str = "fixed", model_name: str | None = No
     if scheme in ("http", "https"):
         raise UserError(f"{text} is an address; to fetch weights from it\n  url:{text} --model NAME")
     product = _load(text, scheme, rest, weights, model_name)
-    if model_name is not None and not models.same_architecture(product.architecture, model_name):
+    if model_name is not None and not same_architecture(product.architecture, model_name):
         raise UserError(f"{text} holds '{product.architecture}', not '{model_name}'\n  leave --model out")
     return product
 
@@ -107,7 +121,7 @@ def _from_timm(name: str, weights: str) -> Product:
             raise UserError(f"no such file: {path}\n  --weights takes a file, or {', '.join(WEIGHTS)}")
         return load_file(path, Wanted(name), str(path.absolute()))[0]
     which(weights)
-    return load_published(models.canonical(name))
+    return load_published(canonical(name))
 
 
 def load_published(name: str, new_head: int | None = None) -> Product:
@@ -116,30 +130,30 @@ def load_published(name: str, new_head: int | None = None) -> Product:
     Raises:
         UserError: there are none, they cannot be fetched, or they have no classifier and none was asked for.
     """
-    num_classes = models.published_classes(name)
+    num_classes = published_classes(name)
     if not num_classes and new_head is None:
         raise UserError(
             f"the weights of timm:{name} have no classifier\n"
             f"  fixres import timm:{name} --new-head NUMBER_OF_CLASSES --out DIR"
         )
-    state = models.fetch_pretrained(name)
-    model = models.build(name, new_head or num_classes)
-    models.load_body(model, state, f"timm:{name}") if new_head else models.load_strict(model, state, f"timm:{name}")
+    state = fetch_pretrained(name)
+    model = build_model(name, new_head or num_classes)
+    load_body(model, state, f"timm:{name}") if new_head else load_strict(model, state, f"timm:{name}")
     num_classes = new_head or num_classes
-    tag = models.published_tag(model)
-    is_known = new_head is None and models.is_imagenet(tag, num_classes)
-    classes, descriptions = models.imagenet_classes() if is_known else ((), {})
+    tag = published_tag(model)
+    is_known = new_head is None and is_imagenet(tag, num_classes)
+    classes, descriptions = imagenet_classes() if is_known else ((), {})
     return Product(
         model=model.eval(),
-        architecture=models.architecture(model),
+        architecture=architecture(model),
         classes=classes or tuple(str(i) for i in range(num_classes)),
-        preprocess=models.published_preprocess(model),
-        train_size=models.default_size(model),
+        preprocess=published_preprocess(model),
+        train_size=default_size(model),
         weights="raw",
         model_args={},
         has_names=bool(classes),
         details={},
-        source=f"timm:{models.architecture(model)}.{tag}" if tag else f"timm:{models.architecture(model)}",
+        source=f"timm:{architecture(model)}.{tag}" if tag else f"timm:{architecture(model)}",
         descriptions=descriptions,
     ).at_test_size()
 
@@ -148,11 +162,11 @@ def _from_hub(name: str, weights: str) -> Product:
     if weights != "fixed":
         which(weights)
         raise UserError(f"hf-hub:{name} holds one set of weights\n  leave --weights out")
-    folder = models.fetch_hub_folder(name)
+    folder = fetch_hub_folder(name)
     return load_folder(folder, "fixed", f"hf-hub:{name}", None)
 
 
-def fetch(source: str, model_name: str | None = None, progress: download.Progress | None = None) -> Path:
+def fetch(source: str, model_name: str | None = None, progress: Progress | None = None) -> Path:
     """Return the file of a `fixres:` or `url:` source, fetched unless it is there; mistakes are found before.
 
     Raises:
@@ -164,8 +178,8 @@ def fetch(source: str, model_name: str | None = None, progress: download.Progres
         _require_network(released)
         return fetch_released(released.name, progress)[0]
     _model_for(source, model_name)
-    url, sha256 = download.parse_url(rest)
-    return download.fetch(url, sha256=sha256, progress=progress)
+    url, sha256 = parse_url(rest)
+    return cache.fetch(url, sha256=sha256, progress=progress)
 
 
 def _from_released(name: str, weights: str) -> Product:
@@ -222,13 +236,13 @@ def _networks() -> str:
 
 
 def _from_package(text: str, weights: str) -> Product:
-    name = models.PACKAGED_WEIGHTS.get(text)
+    name = PACKAGED_WEIGHTS.get(text)
     if name is None:
-        raise UserError(f"unknown weights '{text}'\n  allowed: {', '.join(models.PACKAGED_WEIGHTS)}")
+        raise UserError(f"unknown weights '{text}'\n  allowed: {', '.join(PACKAGED_WEIGHTS)}")
     if weights != "fixed":
         which(weights)
         raise UserError(f"{text} holds one set of weights\n  leave --weights out")
-    path = Path(foreign.packaged_lite0_file())
+    path = Path(packaged_lite0_file())
     return load_file(path, Wanted(name, imagenet=True), text)[0]
 
 

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import foreign
-from fixres.checkpoints.foreign import Found
+from fixres.checkpoints.foreign.fit import fit
+from fixres.checkpoints.foreign.layouts import Found, choose, open_checkpoint, untrained_statistics
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
+from fixres.models import build
+from fixres.models.build import build_model, default_size, load_strict, require_fit
+from fixres.models.moves import class_tensors, head_names
+from fixres.models.names import canonical, means
+from fixres.models.pretrained import imagenet_classes, published_preprocess
 from fixres.resolution import Preprocess
 
 _CLASSICAL = {
@@ -58,16 +62,16 @@ def load_file(path: Path, wanted: Wanted, source: str) -> tuple[Product, Found]:
         UserError: the file cannot be read safely, is of no known layout, or does not fit.
         NoClassifierError: everything fits, but there is no classifier and no new one was asked for.
     """
-    found = foreign.open_checkpoint(path, trust=wanted.trust)
-    label, state = foreign.choose(found, wanted.weights)
+    found = open_checkpoint(path, trust=wanted.trust)
+    label, state = choose(found, wanted.weights)
     _refuse_untrained_average(found, label, path)
     _refuse_infinite(state, path)
-    name = models.canonical(wanted.model)
+    name = canonical(wanted.model)
     with torch.device("meta"):
-        skeleton = models.build(name, 1000, wanted.model_args)
-    state, renamed = foreign.fit(state, skeleton, str(path), found.ordered)
+        skeleton = build_model(name, 1000, wanted.model_args)
+    state, renamed = fit(state, skeleton, str(path), found.ordered)
     num_classes = wanted.new_head or _classes_of(state, skeleton, wanted, path)
-    model = models.build(name, num_classes, wanted.model_args)
+    model = build_model(name, num_classes, wanted.model_args)
     notes = [found.description, *(f"left out {what}: {why}" for what, why in found.dropped.items())]
     notes += [renamed] if renamed else []
     notes += _contradictions(found, name, num_classes, wanted)
@@ -77,15 +81,15 @@ def load_file(path: Path, wanted: Wanted, source: str) -> tuple[Product, Found]:
     if wanted.new_head is not None:
         state = _with_new_head(state, model)
         notes.append(f"the head starts from random weights, for {num_classes} classes")
-    models.load_strict(model, state, str(path))
+    load_strict(model, state, str(path))
     preprocess, fed = _feeding(found, model, wanted)
     names, descriptions = _names(found, num_classes, wanted)
     product = Product(
         model=model.eval(),
-        architecture=models.architecture(model),
+        architecture=build.architecture(model),
         classes=names or tuple(str(i) for i in range(num_classes)),
         preprocess=preprocess,
-        train_size=wanted.train_size or wanted.model_args.get("img_size") or models.default_size(model),
+        train_size=wanted.train_size or wanted.model_args.get("img_size") or default_size(model),
         weights=label,
         model_args={key: value for key, value in wanted.model_args.items() if key != "img_size"},
         has_names=bool(names),
@@ -99,16 +103,16 @@ def load_file(path: Path, wanted: Wanted, source: str) -> tuple[Product, Found]:
 
 def _classes_of(state: Mapping[str, Tensor], skeleton: nn.Module, wanted: Wanted, path: Path) -> int:
     """Return the number of classes of the classifier in the file."""
-    per_class = models.class_tensors(wanted.model, wanted.model_args)
+    per_class = class_tensors(wanted.model, wanted.model_args)
     present = {name: dimension for name, dimension in per_class.items() if name in state}
     for name, dimension in present.items():
         if state[name].dim() > dimension:
             return int(state[name].shape[dimension])
-    heads = tuple(f"{head}." for head in models.head_names(skeleton))
+    heads = tuple(f"{head}." for head in head_names(skeleton))
     own = {name: tensor for name, tensor in skeleton.state_dict().items() if name.startswith(heads)}
     # With the network's own head in place whatever else does not fit is listed first.
     body = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
-    models.require_fit(skeleton, body | own, str(path))
+    require_fit(skeleton, body | own, str(path))
     raise NoClassifierError(
         f"{path} holds no classifier ({', '.join(per_class)})\n"
         "  give it a new, random one: fixres import ... --new-head NUMBER_OF_CLASSES"
@@ -117,12 +121,12 @@ def _classes_of(state: Mapping[str, Tensor], skeleton: nn.Module, wanted: Wanted
 
 def _feeding(found: Found, model: nn.Module, wanted: Wanted) -> tuple[Preprocess, list[str]]:
     """Return how the network is fed: as asked, as the tag says, or as the project that wrote the file feeds it."""
-    published = models.published_preprocess(model)
+    published = published_preprocess(model)
     if "img_size" in wanted.model_args:
         published = published.at(wanted.model_args["img_size"])
-    if wanted.preprocess is not None or "." in models.canonical(wanted.model) or found.layout not in _CLASSICAL:
+    if wanted.preprocess is not None or "." in canonical(wanted.model) or found.layout not in _CLASSICAL:
         return wanted.preprocess or published, []
-    classical = Preprocess(size=models.default_size(model), mean=published.mean, std=published.std)
+    classical = Preprocess(size=default_size(model), mean=published.mean, std=published.std)
     if classical == published:
         return published, []
     return classical, [f"fed as {_CLASSICAL[found.layout]} feeds its networks, not as timm feeds {wanted.model}"]
@@ -133,7 +137,7 @@ def _names(found: Found, num_classes: int, wanted: Wanted) -> tuple[tuple[str, .
     if wanted.new_head is not None:
         return (), {}
     if wanted.imagenet and num_classes == 1000:
-        return models.imagenet_classes()
+        return imagenet_classes()
     stated = found.class_names
     return (stated, {}) if len(stated) == num_classes and len(set(stated)) == num_classes else ((), {})
 
@@ -142,7 +146,7 @@ def _contradictions(found: Found, name: str, num_classes: int, wanted: Wanted) -
     """Say where the file itself states something else than what was made of it."""
     said = []
     architecture = name.split(".")[0]
-    if found.architecture and not models.means(found.architecture, architecture):
+    if found.architecture and not means(found.architecture, architecture):
         said.append(f"warning: the file says it holds {found.architecture}; it was loaded into {architecture}")
     if found.num_classes and wanted.new_head is None and found.num_classes != num_classes:
         said.append(f"warning: the file says {found.num_classes} classes, its classifier has {num_classes}")
@@ -150,7 +154,7 @@ def _contradictions(found: Found, name: str, num_classes: int, wanted: Wanted) -
 
 
 def _with_new_head(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    prefixes = tuple(f"{head}." for head in models.head_names(model))
+    prefixes = tuple(f"{head}." for head in head_names(model))
     body = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
     return body | {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
 
@@ -166,7 +170,7 @@ def _refuse_untrained_average(found: Found, label: str, path: Path) -> None:
     """An average whose BatchNorm statistics were never updated classifies at random; older PyTorch wrote such files."""
     if label != "ema" or "raw" not in found.weights:
         return
-    if foreign.untrained_statistics(found.weights["ema"]) and not foreign.untrained_statistics(found.weights["raw"]):
+    if untrained_statistics(found.weights["ema"]) and not untrained_statistics(found.weights["raw"]):
         raise UserError(
             f"the averaged weights in {path} have BatchNorm statistics that were never updated (mean 0, variance 1),\n"
             "  as PyTorch before 2.0 saved them: they classify at random\n  --weights raw"

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.cli.console import Console
 from fixres.config import loading
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.inference.predict import Prediction, Predictor
 from fixres.io.files import write_text
-from fixres.models import at_size
-from fixres.reporting import write_report
+from fixres.models.sizes import at_size
+from fixres.reporting.page import write_report
 from fixres.runtime.device import Runtime
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer

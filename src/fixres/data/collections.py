@@ -38,7 +38,7 @@ def _open_hub(data: Data, body: str) -> _Opened:
 
 
 def _open_shards(data: Data, body: str) -> _Opened:
-    from fixres.data.shards import open_shards
+    from fixres.data.sources.shards import open_shards
 
     return open_shards(data, body)
 

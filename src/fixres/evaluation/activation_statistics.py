@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.config.recipe import Stage
 from fixres.data.loader import evaluation_batches
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, predict_logits
 from fixres.io.files import write_text
+from fixres.models.moves import head_names
+from fixres.models.sizes import at_size, evaluation_mode
 from fixres.resolution import Preprocess, seen_share, simulated_crop_share
 from fixres.runtime.device import Runtime
 
@@ -56,7 +57,7 @@ def write_activations(
         means: device, and how pictures are read.
     """
     try:
-        heads = models.head_names(before)
+        heads = head_names(before)
     except UserError:
         return
     places = np.unique(np.linspace(0, len(split) - 1, min(NUM_PICTURES, len(split))).astype(int))
@@ -93,7 +94,7 @@ def _pooled(
 ) -> list[np.ndarray]:
     """Return what the head is given at every size, float32 `[N, D]`."""
     runtime, reading = means
-    networks = [runtime.place(models.at_size(model, p.size)) for p in preprocesses]
+    networks = [runtime.place(at_size(model, p.size)) for p in preprocesses]
     shape = min(reading.batch_size, len(split))
     found: list[list[Tensor]] = [[] for _ in preprocesses]
     batches = evaluation_batches(
@@ -102,7 +103,7 @@ def _pooled(
     with closing(batches):
         for per_size, _, _ in batches:
             for network, p, images, rows in zip(networks, preprocesses, per_size, found, strict=True):
-                with models.evaluation_mode(network):
+                with evaluation_mode(network):
                     rows.append(_before_head(network, head, images, p, runtime, shape))
     return [torch.cat(rows).numpy() for rows in found]
 

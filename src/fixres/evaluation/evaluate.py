@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.data.collections import Split
 from fixres.data.loader import OnBadImage, evaluation_batches
 from fixres.data.test_time_augmentation import View, num_crops
@@ -22,6 +21,7 @@ from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.metrics import Tally, label_ranks
 from fixres.models.backends import Backend, BackendName, make_backend, require_agreement
+from fixres.models.sizes import at_size, gmacs
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -128,7 +128,7 @@ def _at_sizes(model: nn.Module, preprocesses: Sequence[Preprocess]) -> list[nn.M
     found: dict[int, nn.Module] = {}
     for p in preprocesses:
         if p.size not in found:
-            found[p.size] = models.at_size(model, p.size)
+            found[p.size] = at_size(model, p.size)
     return [found[p.size] for p in preprocesses]
 
 
@@ -275,7 +275,7 @@ def _together(
                 **_fields(p),
                 **tally.result(),
                 **after,
-                "gmacs": models.gmacs(network, p.size) * num_passes(p),
+                "gmacs": gmacs(network, p.size) * num_passes(p),
                 "images_per_second": round(rate, 2),
             }
             for p, tally, after, network, rate in zip(preprocesses, tallies, calibrated, networks, rates, strict=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection, Split, absolute_uri, open_collection

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.config.loading import read_document, validate
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.config.recipe import Stage
@@ -24,9 +23,11 @@ from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
 from fixres.evaluation.measure import Request, open_for
 from fixres.models.candidate_sizes import Offer, offer_sizes
+from fixres.models.moves import make_plan
+from fixres.models.sizes import at_size, gmacs
 from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
 from fixres.runtime.device import Runtime
-from fixres.training import cached_solver
+from fixres.training.cached_solver.solve import Problem, check, solve
 
 HALVES_FROM = 2000
 """Pictures from which one half of the selecting split chooses and the other reports."""
@@ -172,7 +173,7 @@ def _require_affordable(model: nn.Module, sizes: Sequence[int], budget_gmacs: fl
     """
     if budget_gmacs is None:
         return
-    least, size = min((models.gmacs(models.at_size(model, size), size), size) for size in sizes)
+    least, size = min((gmacs(at_size(model, size), size), size) for size in sizes)
     if least > budget_gmacs:
         raise UserError(
             f"--budget-gmacs {budget_gmacs:g}: no size is within it\n"
@@ -205,8 +206,8 @@ def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int
         return f"{collection.uri} has no split but train, and a head would be measured on the pictures it is solved on"
     try:
         for size in sizes:
-            own = models.at_size(model, size)
-            cached_solver.check(own, models.make_plan(own, "auto", size), size)
+            own = at_size(model, size)
+            check(own, make_plan(own, "auto", size), size)
     except UserError as error:
         # The second line is on a recipe's keys, which are no flags here.
         return str(error).partition("\n")[0] + "; fixres fix can do it by gradient descent"
@@ -247,14 +248,10 @@ def _fixed_rows(
     choose, confirm = halves
     rows: list[dict[str, Any]] = []
     for p in preprocesses:
-        own = copy.deepcopy(models.at_size(model, p.size))
-        plan = models.make_plan(own, "auto", p.size)
+        own = copy.deepcopy(at_size(model, p.size))
+        plan = make_plan(own, "auto", p.size)
         with tempfile.TemporaryDirectory() as cache:
-            cached_solver.solve(
-                cached_solver.Problem(
-                    own, plan, train, choose, p, runtime, reading, Path(cache), num_views=1, progress=progress
-                )
-            )
+            solve(Problem(own, plan, train, choose, p, runtime, reading, Path(cache), num_views=1, progress=progress))
         rows += _rows(evaluate_all(own, choose, [p], runtime, reading, progress), "fixed", [p])
         if confirm is not None:
             rows[-1]["confirmed"] = evaluate_all(own, confirm, [p], runtime, reading, progress).results[0]["top1"]

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import open_collection
 from fixres.data.prepare.known_sets import SETS
@@ -20,6 +19,10 @@ from fixres.data.progressive_sizes import Timeline, make_timeline
 from fixres.data.sampling import num_epoch_samples
 from fixres.data.splits import THIRDS
 from fixres.errors import UserError
+from fixres.models import sizes
+from fixres.models.build import build_model, in_channels
+from fixres.models.moves import make_plan
+from fixres.models.sizes import at_size, without_values
 from fixres.resolution import Plan
 from fixres.runtime.device import Runtime
 from fixres.training.context import is_fix
@@ -152,7 +155,7 @@ def plan_recipe(name: str, recipe: Recipe, pictures: Pictures, devices: int, spe
         UserError: a batch that the devices cannot share, or larger than the epoch; a size the network cannot take.
     """
     with torch.device("meta"):
-        model = models.build(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
+        model = build_model(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
     stages = []
     first_work = 0.0
     for index, stage in enumerate(recipe.run_stages):
@@ -168,10 +171,10 @@ def _stage_cost(
     recipe: Recipe, index: int, stage: Stage, model: nn.Module, pictures: Pictures, devices: int
 ) -> StageCost:
     size, note = _size(recipe, stage)
-    network = models.at_size(model, size)
-    plan = models.make_plan(network, stage.moves, size, stage.freeze)
+    network = at_size(model, size)
+    plan = make_plan(network, stage.moves, size, stage.freeze)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
-    forward = models.gmacs(network, size)
+    forward = sizes.gmacs(network, size)
     if stage.batch_size % devices:
         raise UserError(f"{name}: a batch of {stage.batch_size} cannot be shared by {devices} devices\n  --devices N")
     if stage.solver in ("cached", "auto"):
@@ -203,7 +206,7 @@ def _stage_cost(
 
 def _walk(timeline: Timeline, model: nn.Module) -> tuple[int, float]:
     """Return the pictures of all steps and the multiply-adds of their forward passes, in billions."""
-    work = {size: models.gmacs(models.at_size(model, size), size) for size in timeline.sizes}
+    work = {size: sizes.gmacs(at_size(model, size), size) for size in timeline.sizes}
     shown, gigamacs = 0, 0.0
     for epoch, choices in enumerate(timeline.choices):
         if len(choices) == 1:
@@ -250,7 +253,7 @@ def _memory(
 
 def _activations(model: nn.Module, plan: Plan, size: int, is_solved: bool) -> tuple[int, int]:
     """Return the bytes autograd keeps for two pictures in fp32, and those of the largest layer's input and output."""
-    network = models.without_values(model)
+    network = without_values(model)
     apply_plan(network, plan)
     largest = 0
 
@@ -260,7 +263,7 @@ def _activations(model: nn.Module, plan: Plan, size: int, is_solved: bool) -> tu
         largest = max(largest, sum(4 * t.numel() for t in tensors))
 
     hooks = [m.register_forward_hook(watch) for m in network.modules() if not list(m.children())]
-    images = torch.zeros(_PROBE_BATCH, models.in_channels(network), size, size, device="meta")
+    images = torch.zeros(_PROBE_BATCH, in_channels(network), size, size, device="meta")
     own = {p.untyped_storage()._cdata for p in network.parameters()}
     try:
         set_train_mode(network, plan)
@@ -311,13 +314,13 @@ def _with_hours(
 def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pictures, devices: int) -> float:
     """Return pictures per second of 20 steps on this machine's device, times `devices`; reading is not in it."""
     runtime = Runtime(recipe.runtime.model_copy(update={"device": _device(recipe)}))
-    model = models.build(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
-    model = runtime.place(models.at_size(model, cost.size))
-    plan = models.make_plan(model, stage.moves, cost.size, stage.freeze)
+    model = build_model(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
+    model = runtime.place(at_size(model, cost.size))
+    plan = make_plan(model, stage.moves, cost.size, stage.freeze)
     apply_plan(model, plan)
     is_solved = cost.num_steps == 0
     batch = cost.batch_size if is_solved else max(2, cost.batch_size // devices)
-    images = runtime.images(torch.randn(batch, models.in_channels(model), cost.size, cost.size))
+    images = runtime.images(torch.randn(batch, in_channels(model), cost.size, cost.size))
     labels = torch.zeros(batch, dtype=torch.int64, device=runtime.device)
     wrapped, optimizer = model, None
     if not is_solved:

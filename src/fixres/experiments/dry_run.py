@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fixres import models
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
+from fixres.models.sizes import at_size, gmacs
 from fixres.training.context import describe_stage
 from fixres.training.initial_weights import starting_network
 
@@ -22,7 +22,7 @@ def dry_run(recipe: Recipe) -> list[str]:
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
         run = describe_stage(recipe, collection, model, index, size)
-        forward = models.gmacs(models.at_size(model, size), size)
+        forward = gmacs(at_size(model, size), size)
         # A backward pass costs about two forward ones.
         total = (1 if run.plan.is_trunk_frozen else 3) * forward * run.total_steps * stage.batch_size / 1000
         when = " (size chosen when the stage starts)" if stage.size == "auto" else ""

@@ -15,17 +15,20 @@ from typing import Any
 
 from torch import nn
 
-from fixres import models
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError, started_rank
 from fixres.io.files import write_text
 from fixres.io.tensors import copy_state
+from fixres.models import sizes
+from fixres.models.build import build_model
+from fixres.models.moves import make_plan
+from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
-from fixres.training import cached_solver
+from fixres.training.cached_solver.solve import SOLVED
 from fixres.training.cached_solver.solver_stage import solve_stage
 from fixres.training.context import StageRun, Stopwatch, Workshop, describe_stage
 from fixres.training.loop import run_stage
@@ -105,15 +108,15 @@ def unsuited_arms(recipe: Recipe, arms: Sequence[str], sizes: Sequence[int]) -> 
     Raises:
         UserError: the network cannot take one of the sizes.
     """
-    model = models.build(recipe.model.name, 2, recipe.model.kwargs)
+    model = build_model(recipe.model.name, 2, recipe.model.kwargs)
     for size in sizes:
-        model = models.at_size(model, size)
+        model = at_size(model, size)
     found = {}
     for arm in arms:
         if arm in ("none", "direct"):
             continue
         try:
-            models.make_plan(model, arm, sizes[-1])
+            make_plan(model, arm, sizes[-1])
         except UserError as error:
             found[arm] = str(error).splitlines()[0]
     return found
@@ -280,7 +283,7 @@ class _Bench:
     def measure(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
         """Fix a copy of the network as the cell says, measure it on the report split, and return the cell."""
         shop, size = self.shop, cell.test_size
-        model = copy.deepcopy(models.at_size(self.model, size))
+        model = copy.deepcopy(at_size(self.model, size))
         seconds, gmacs, how = 0.0, 0.0, ""
         if cell.arm not in ("none", "direct"):
             seconds, gmacs, how, model = self._fix(model, cell, epochs)
@@ -309,13 +312,13 @@ class _Bench:
         """Return the seconds of the fix, its work in GMACs, its solver and the fixed network."""
         shop = self.shop
         changes = {"enabled": True, "size": cell.test_size, "moves": cell.arm}
-        changes |= {"solver": "auto" if cell.arm in cached_solver.SOLVED else "sgd"}
+        changes |= {"solver": "auto" if cell.arm in SOLVED else "sgd"}
         changes |= {"epochs": epochs} if epochs else {}
         recipe = shop.recipe.model_copy(update={"fix": shop.recipe.fix.model_copy(update=changes)})
         shop = Workshop(**{**vars(shop), "recipe": recipe, "recipe_text": to_yaml(recipe)})
         run = describe_stage(recipe, shop.collection, model, 1, cell.test_size, shop.runtime.processes.shard.world)
         num_train = len(shop.collection.split("train"))
-        forward = models.gmacs(model, cell.test_size)
+        forward = sizes.gmacs(model, cell.test_size)
         try:
             if run.stage.solver == "cached":
                 seconds = solve_stage(shop, run, model)
@@ -333,5 +336,5 @@ class _Bench:
 def _forward_gmacs(run: StageRun, model: nn.Module) -> float:
     """Return the GMACs of one forward pass of every picture a stage shows, augmented copies included."""
     places = [run.timeline.at(step) for step in range(run.total_steps)]
-    each = {size: models.gmacs(models.at_size(model, size), size) for size in {place.size for place in places}}
+    each = {size: sizes.gmacs(at_size(model, size), size) for size in {place.size for place in places}}
     return math.fsum(place.batch_size * each[place.size] for place in places)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Product, load
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection
 from fixres.data.loader import evaluation_batches, resolve_workers
@@ -27,6 +27,7 @@ from fixres.evaluation.metrics import Tally, paired_difference
 from fixres.inference.cascade import AIM, Twice, choose_threshold, curve
 from fixres.inference.predict import Picture, Prediction, Predictor
 from fixres.io.files import write_text
+from fixres.models.sizes import at_size, gmacs
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -85,7 +86,7 @@ def measure_together(
     def values(kind: int) -> np.ndarray:
         return np.stack([torch.cat([batch[row][kind] for batch in rows]).numpy() for row in range(len(tallies))])
 
-    costs = [models.gmacs(view.network, view.preprocess.size) for view in views]
+    costs = [gmacs(view.network, view.preprocess.size) for view in views]
     results: list[dict[str, Any]] = [
         {"size": p.size, "resize_size": p.resize_size, "crop_ratio": p.crop_ratio, "interpolation": p.interpolation}
         for p in preprocesses
@@ -126,7 +127,7 @@ def measure_ensemble(
         )
     collection, runtime, reading = _opened(product, request)
     model = runtime.place(product.model).eval()
-    views = [View(models.at_size(model, size), product.preprocess.at(size)) for size in sizes]
+    views = [View(at_size(model, size), product.preprocess.at(size)) for size in sizes]
     split = collection.split(request.split or collection.report)
     found = measure_together(views, split, runtime, reading, progress)
     *alone, ensemble = found.results
@@ -155,7 +156,7 @@ def measure_cascade(
     collection, runtime, reading = _opened(product, request)
     first = first_of(product, sizes[0])
     small, large = (
-        View(models.at_size(runtime.place(one.model).eval(), size), product.preprocess.at(size))
+        View(at_size(runtime.place(one.model).eval(), size), product.preprocess.at(size))
         for one, size in ((first, sizes[0]), (product, sizes[1]))
     )
     choosing, reported, how = _roles(collection, request.split)

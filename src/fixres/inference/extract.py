@@ -26,8 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split
 from fixres.data.loader import evaluation_batches, resolve_workers
@@ -50,6 +49,8 @@ from fixres.inference.extract_record import (
 )
 from fixres.io.array_store import Rows
 from fixres.io.files import require_room, require_writable_folder, write_with
+from fixres.models.moves import head_names
+from fixres.models.sizes import evaluation_mode
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import cache_key
@@ -180,7 +181,7 @@ def _remembering(network: nn.Module) -> Iterator[list[Tensor]]:
         given = inputs[0].detach()
         seen[:] = [given.flatten(2).mean(2) if given.dim() > 2 else given]
 
-    hook = network.get_submodule(models.head_names(network)[0]).register_forward_pre_hook(remember)
+    hook = network.get_submodule(head_names(network)[0]).register_forward_pre_hook(remember)
     try:
         yield seen
     finally:
@@ -190,7 +191,7 @@ def _remembering(network: nn.Module) -> Iterator[list[Tensor]]:
 def _widths(job: _Job) -> tuple[int, int]:
     """Return the number of classes and the length of an embedding."""
     blank = torch.zeros(1, 3, job.preprocess.size, job.preprocess.size, dtype=torch.uint8)
-    with models.evaluation_mode(job.network), _remembering(job.network) as seen:
+    with evaluation_mode(job.network), _remembering(job.network) as seen:
         logits = predict_logits(job.network, blank, job.preprocess, job.runtime, 1)
     return logits.shape[1], seen[0].shape[1]
 
@@ -244,7 +245,7 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
     noted = time.monotonic()
     with (
         rows.writing(),
-        models.evaluation_mode(job.network),
+        evaluation_mode(job.network),
         _remembering(job.network) as seen,
         closing(
             evaluation_batches(

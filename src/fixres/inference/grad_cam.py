@@ -21,11 +21,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.data.unlabelled import Picture, open_picture
 from fixres.errors import UserError, require_extra
+from fixres.models.sizes import evaluation_mode
 from fixres.runtime.device import Runtime
 
 _CELL = 256
@@ -81,7 +81,7 @@ def grad_cam(
         from captum.attr import LayerGradCam
     except ImportError:
         raise require_extra("captum", "explain") from None
-    with models.evaluation_mode(model), torch.enable_grad():
+    with evaluation_mode(model), torch.enable_grad():
         images = images.detach().clone().requires_grad_(True)
         layer = layer or find_layer(model, images[:1], targets[0])
         seen = nn.Identity()
@@ -214,7 +214,7 @@ class Explainer:
             crop = evaluation_crop(open_picture(picture, p), p)
             images = normalise(self.runtime.images(crop[None]), p.mean, p.std)
             heat, self._layers[place] = grad_cam(network, images, [target], self._layers[place])
-            with torch.inference_mode(), models.evaluation_mode(network):
+            with torch.inference_mode(), evaluation_mode(network):
                 share = float(network(images).double().softmax(1)[0, target])
             said = f"{sight.product.spoken(target)}: {100 * share:.1f} %"
             pixels = crop.permute(1, 2, 0).numpy()

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.data import unlabelled as reading
 from fixres.data.unlabelled import Batch, Picture, Pictures, picture_batches
 from fixres.evaluation.evaluate import Forward

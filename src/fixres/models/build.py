@@ -35,7 +35,7 @@ _AS_PUBLISHED = {"fbnetc_100": {"bn_eps": 1e-3}}
 """What timm passes only together with published weights, and which decides what every weight means."""
 
 
-def build(
+def build_model(
     name: str,
     num_classes: int,
     kwargs: Mapping[str, Any] | None = None,

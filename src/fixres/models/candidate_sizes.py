@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from fixres import models
 from fixres.config.stage import Stage
+from fixres.models.sizes import MAX_SIZE, needs_values, patch_size, refusal, without_values
 from fixres.resolution import HARDLY_LARGER, Preprocess, candidate_sizes, exact_matching_size, matching_size
 
 _STEP = 32
@@ -28,13 +28,13 @@ class Offer(NamedTuple):
 
 def offer_sizes(model: nn.Module, train: Preprocess, stage: Stage) -> Offer:
     """Return the sizes worth measuring for a network trained by `stage`, at `train.size` pixels."""
-    shape = model if models.needs_values(model) else models.without_values(model)
+    shape = model if needs_values(model) else without_values(model)
 
     @cache
     def is_legal(size: int) -> bool:
-        return size == train.size or (size <= models.MAX_SIZE and models.refusal(shape, size) is None)
+        return size == train.size or (size <= MAX_SIZE and refusal(shape, size) is None)
 
-    patch = models.patch_size(model)
+    patch = patch_size(model)
     steps = list(dict.fromkeys((_STEP if _STEP % patch == 0 else patch, 28, 16, 8)))
     sizes = {train.size}
     for place, step in enumerate(steps):

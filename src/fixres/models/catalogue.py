@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fixres.errors import UserError, did_you_mean
-from fixres.models.build import build, default_size
+from fixres.models.build import build_model, default_size
 from fixres.models.moves import head_names, last_norms, make_plan
 from fixres.models.names import ALIASES, architecture_names, bare, canonical
 from fixres.models.pretrained import published_classes, published_preprocess
@@ -78,7 +78,7 @@ class Alias:
     system: str
 
 
-def describe(name: str) -> Architecture:
+def describe_architecture(name: str) -> Architecture:
     """Return what is known about an architecture, found by building it.
 
     Args:
@@ -118,14 +118,14 @@ def _build(name: str, num_classes: int) -> nn.Module:
     """
     try:
         with torch.device("meta"):
-            model = build(name, num_classes)
+            model = build_model(name, num_classes)
     except ImportError as error:
         raise UserError(f"'{name}' needs the package '{error.name}', which is not installed") from error
     if needs_values(model):
         total = sum(parameter.numel() for parameter in model.parameters())
         if total > MAX_REAL_PARAMETERS:
             raise UserError(f"'{name}' is too large to be looked at: {total / 1e9:.1f} billion parameters")
-        model = build(name, num_classes)
+        model = build_model(name, num_classes)
     return model
 
 
@@ -220,7 +220,7 @@ def aliases() -> tuple[Alias, ...]:
     return tuple(found)
 
 
-def search(pattern: str) -> list[str]:
+def search_architectures(pattern: str) -> list[str]:
     """Return the architectures a pattern means, sorted.
 
     In this order: the very name; an alias; a pattern with * ? or [], on names with tags when it has a dot; a part of a

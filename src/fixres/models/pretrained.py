@@ -14,7 +14,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from fixres.errors import UserError
-from fixres.io import download
+from fixres.io.download.cache import fetch
 from fixres.models.names import canonical
 from fixres.resolution import Preprocess, Resize
 
@@ -35,7 +35,7 @@ def fetch_pretrained(name: str) -> dict[str, Tensor]:
         raise UserError(f"there are no published weights for '{name}'{others}")
     if cfg.url and not cfg.hf_hub_id:
         # Ours goes on after an interruption and checks; timm then finds the file where PyTorch would have put it.
-        download.fetch(cfg.url)
+        fetch(cfg.url)
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline

@@ -2,7 +2,3 @@
 
 Not here: measuring anything anew; it reads what runs have written.
 """
-
-from fixres.reporting.page import Report, read_report, write_report
-
-__all__ = ["Report", "read_report", "write_report"]

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from fixres import models
 from fixres.config.defaults import named_stages
 from fixres.config.recipe import Recipe, Stage
 from fixres.config.rules import cached_conflict
@@ -20,10 +19,14 @@ from fixres.data.loader import resolve_workers, stage_timeline
 from fixres.data.progressive_sizes import Timeline
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
+from fixres.models.build import architecture
+from fixres.models.moves import make_plan
+from fixres.models.sizes import at_size
+from fixres.models.split_trunk import BrokenWeightsError
 from fixres.resolution import Plan, Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import RunLog
-from fixres.training import cached_solver
+from fixres.training.cached_solver.solve import check
 from fixres.training.lr_schedule import Curve, is_stale
 
 
@@ -136,8 +139,8 @@ def describe_stage(
     key = [key for key, one in named_stages(recipe) if one.enabled][index]
     is_mixed = bool(stage.mixup or stage.cutmix)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
-    network = models.at_size(model, size)
-    plan = models.make_plan(network, stage.moves, size, stage.freeze)
+    network = at_size(model, size)
+    plan = make_plan(network, stage.moves, size, stage.freeze)
     stage, note = _decide_solver(stage, network, plan, size)
     if stage.solver == "cached":
         # It sees every picture once: no steps, and what a balanced order would show is a weight.
@@ -176,9 +179,9 @@ def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> t
     reason = cached_conflict(stage)
     try:
         if not reason:
-            cached_solver.check(network, plan, size)
+            check(network, plan, size)
     except UserError as error:
-        if stage.solver == "cached" or isinstance(error, models.BrokenWeightsError):
+        if stage.solver == "cached" or isinstance(error, BrokenWeightsError):
             raise
         reason = str(error).splitlines()[0]
     decided = stage.model_copy(update={"solver": "sgd" if reason else "cached"})
@@ -187,11 +190,11 @@ def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> t
 
 def _require_sizes(model: nn.Module, size: int, sizes: Sequence[int]) -> None:
     """Refuse several sizes in a stage for a network that is built for one, and sizes that suit no network like it."""
-    network = models.at_size(model, size)
+    network = at_size(model, size)
     for other in sizes:
-        if models.at_size(network, other) is not network:
+        if at_size(network, other) is not network:
             raise UserError(
-                f"'{models.architecture(model)}' is built for one size: no stage can train it at {size} and {other}"
+                f"'{architecture(model)}' is built for one size: no stage can train it at {size} and {other}"
                 "\n  give each size a stage of its own: stages: [...]; some take model.kwargs {dynamic_img_size: true}"
             )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import load
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Stage
 from fixres.data.collections import Collection
 from fixres.errors import UserError
+from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.initial_weights import weights_and_kind
@@ -54,7 +54,7 @@ def find_teacher(stage: Stage, size: int, collection: Collection, preprocess: Pr
         torch.tensor(values).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std, own.mean, own.std)
     )
     # The student's inputs are taken back to [0, 1] and normalised as the teacher's, in one step.
-    model = models.at_size(product.model, size).eval().requires_grad_(False)
+    model = at_size(product.model, size).eval().requires_grad_(False)
     return Teacher(model, order, std / own_std, (mean - own_mean) / own_std)
 
 

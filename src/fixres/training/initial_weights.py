@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from fixres import models
-from fixres.checkpoints import Product, load
-from fixres.checkpoints.resolve import WEIGHTS, released_without_head
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import WEIGHTS, load, released_without_head
 from fixres.checkpoints.resolve import which as which_weights
 from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
 from fixres.config.defaults import CACHED_KEYS, CACHED_MOVES
@@ -19,7 +18,12 @@ from fixres.config.loading import read_document, validate
 from fixres.config.recipe import Model, Recipe
 from fixres.data.collections import Collection
 from fixres.errors import UserError
+from fixres.models.build import build_model, default_size, load_strict, reset_head
+from fixres.models.moves import load_body
+from fixres.models.names import same_architecture
+from fixres.models.pretrained import fetch_pretrained, published_preprocess
 from fixres.models.released import fetch_released
+from fixres.models.sizes import bound_size
 from fixres.resolution import Preprocess
 
 
@@ -54,10 +58,10 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
     if settings.weights == "none":
         note = ""
         zero_init_last = None if settings.zero_init_last == "init" else settings.zero_init_last
-        model = models.build(settings.name, num_classes, model_args, settings.init, zero_init_last)
+        model = build_model(settings.name, num_classes, model_args, settings.init, zero_init_last)
     elif settings.weights == "pretrained":
-        model = models.build(settings.name, num_classes, model_args)
-        models.load_body(model, models.fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
+        model = build_model(settings.name, num_classes, model_args)
+        load_body(model, fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
     else:
         product, is_new = _load_product(settings, num_classes)
         model, model_args = product.model, product.model_args
@@ -68,7 +72,7 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
         elif not product.has_names and len(product.classes) == num_classes:
             note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
         else:
-            models.reset_head(model, num_classes)
+            reset_head(model, num_classes)
     return Start(model, _preprocess(recipe, model, product), note, dict(model_args))
 
 
@@ -87,17 +91,17 @@ def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:
         if not Path(source).is_file():
             raise
         return load_file(Path(source), _wanted(settings, which, num_classes), settings.weights)[0], True
-    if not models.same_architecture(product.architecture, settings.name):
+    if not same_architecture(product.architecture, settings.name):
         raise UserError(
             f"{source} holds '{product.architecture}', not '{settings.name}'\n  --model.name {product.architecture}"
         )
     model_args = {**product.model_args, **settings.kwargs}
     if model_args == product.model_args:
         return product, False
-    bound = models.bound_size(product.model)
+    bound = bound_size(product.model)
     size = {} if bound is None else {"img_size": bound}
-    model = models.build(product.architecture, len(product.classes), {**model_args, **size})
-    models.load_strict(model, product.model.state_dict(), source)
+    model = build_model(product.architecture, len(product.classes), {**model_args, **size})
+    load_strict(model, product.model.state_dict(), source)
     return replace(product, model=model, model_args=model_args), False
 
 
@@ -127,9 +131,9 @@ def weights_and_kind(text: str) -> tuple[str, str]:
 def _preprocess(recipe: Recipe, model: nn.Module, product: Product | None) -> Preprocess:
     """Return the test-time preprocessing: the recipe's where it says, else the product's, else the network's."""
     settings, evaluation = recipe.model, recipe.evaluation
-    kept = product.preprocess if product is not None else models.published_preprocess(model)
+    kept = product.preprocess if product is not None else published_preprocess(model)
     return Preprocess(
-        size=models.default_size(model),
+        size=default_size(model),
         crop_ratio=evaluation.crop_ratio,
         resize=evaluation.resize,
         interpolation=kept.interpolation if evaluation.interpolation == "model" else evaluation.interpolation,

@@ -18,7 +18,7 @@ from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import without_confusion
 from fixres.io.tensors import copy_state, read_weights
-from fixres.models import sync_norms
+from fixres.models.build import sync_norms
 from fixres.resolution import Plan
 from fixres.training.checkpointing import Keeper
 from fixres.training.context import StageRun, Stopwatch, Workshop

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Product, Sheet, load, save_product
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.product import Product, Sheet
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection
 from fixres.data.loader import evaluation_batches, resolve_workers
@@ -24,6 +25,7 @@ from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate
 from fixres.evaluation.measure import Request, open_for
 from fixres.evaluation.metrics import without_confusion
+from fixres.models.build import load_strict
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -235,7 +237,7 @@ def _select(
 
 
 def _fill(model: nn.Module, states: Sequence[State], calibrate: _Bench | None) -> None:
-    models.load_strict(model, mean_state(states), "the average")
+    load_strict(model, mean_state(states), "the average")
     if calibrate is not None:
         placed = calibrate.runtime.place(model)
         train = calibrate.collection.split("train")

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fixres import models
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, absolute_uri, open_collection
@@ -22,6 +21,8 @@ from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import PairedDifference
 from fixres.io.files import write_text, write_with
 from fixres.io.tensors import read_checkpoint
+from fixres.models.build import default_size, load_strict
+from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
 from fixres.runtime.trackers import require_trackers
@@ -185,7 +186,7 @@ def _open(recipe: Recipe, folder: Path, world: int) -> tuple[Collection, Start]:
         describe_stage(recipe, collection, start.model, index, size, world)
         find_teacher(stage, size, collection, start.preprocess)
     for size in recipe.evaluation.sizes:
-        models.at_size(start.model, size)
+        at_size(start.model, size)
     return collection, start
 
 
@@ -219,7 +220,7 @@ def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) 
     """Run the stages in order, carrying the weights that ship from one to the next."""
     recipe = shop.recipe
     stages = recipe.run_stages
-    carried = Carried(model, recipe.train.size if isinstance(recipe.train.size, int) else models.default_size(model))
+    carried = Carried(model, recipe.train.size if isinstance(recipe.train.size, int) else default_size(model))
     first = saved["stage_index"] if saved else 0
     if first:
         carried = _resume_carried(shop, model, first)
@@ -230,7 +231,7 @@ def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) 
         world = shop.runtime.processes.shard.world
         run = describe_stage(recipe, shop.collection, carried.model, index, size, world)
         carried.before = copy.deepcopy(carried.model) if run.name == "fix" else None
-        carried.model = models.at_size(carried.model, size)
+        carried.model = at_size(carried.model, size)
         _log_plan(shop, run)
         from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
         seconds = _solve(shop, run, carried, resumed, from_raw)
@@ -314,6 +315,6 @@ def _leave(shop: Workshop, carried: Carried, index: int, size: int) -> None:
 def _resume_carried(shop: Workshop, model: nn.Module, index: int) -> Carried:
     """Return what stage `index` started from."""
     content = read_checkpoint(shop.folder / "checkpoints" / f"start-{index}.pt")
-    model = models.at_size(model, content["size"])
-    models.load_strict(model, content["weights"], "the weights of the stage before")
+    model = at_size(model, content["size"])
+    load_strict(model, content["weights"], "the weights of the stage before")
     return Carried(shop.runtime.place(model), content["train_size"], content["label"])

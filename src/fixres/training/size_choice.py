@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Sheet, save_product
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.product import Sheet
 from fixres.checkpoints.resolve import license_of
 from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
@@ -21,6 +21,7 @@ from fixres.evaluation.metrics import PairedDifference, paired_difference, witho
 from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.candidate_sizes import Offer, offer_sizes
+from fixres.models.sizes import bound_size
 from fixres.resolution import choose_size
 from fixres.training.context import StageRun, Workshop, is_fix
 
@@ -139,7 +140,7 @@ def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
         },
         model_args=shop.model_args,
         seed=shop.recipe.seed,
-        before_size=models.bound_size(carried.before) if carried.before is not None else None,
+        before_size=bound_size(carried.before) if carried.before is not None else None,
     )
     if shop.runtime.processes.is_main:
         save_product(shop.folder / "model", model, sheet, moved)

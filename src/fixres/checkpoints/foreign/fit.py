@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.checkpoints.foreign.layouts import Found
 from fixres.checkpoints.foreign.lukemelas import from_lukemelas
 from fixres.errors import UserError
+from fixres.models.build import architecture
+from fixres.models.moves import head_names
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _ENTRIES = frozenset({"momentum_buffer", "exp_avg", "exp_avg_sq", "step"})
@@ -31,11 +32,11 @@ def fit(
         UserError: the names are those of a known family, but not of this network.
     """
     if "_conv_stem.weight" in state:
-        if not models.architecture(model).startswith("tf_efficientnet_"):
+        if not architecture(model).startswith("tf_efficientnet_"):
             # timm's own efficientnet_b0 takes the same tensors, but pads and normalises differently.
             raise UserError(
                 f"{source} holds an EfficientNet under efficientnet_pytorch's names, not "
-                f"'{models.architecture(model)}'\n  --model tf_efficientnet_b0, or the variant it is"
+                f"'{architecture(model)}'\n  --model tf_efficientnet_b0, or the variant it is"
             )
         renamed = from_lukemelas(state, model, source, head=False, ordered=ordered)
         return renamed, "renamed from efficientnet_pytorch's names to timm's"
@@ -47,7 +48,7 @@ def _with_own_head_name(state: Mapping[str, Tensor], model: nn.Module) -> tuple[
     theirs = [name for name in ("last_linear.weight", "last_linear.bias") if name in state and name not in own]
     if not theirs:
         return dict(state), ""
-    heads = models.head_names(model)
+    heads = head_names(model)
     renamed = {name: name.replace("last_linear", heads[0], 1) for name in theirs}
     if len(heads) != 1 or any(new in state or new not in own for new in renamed.values()):
         return dict(state), ""

@@ -48,7 +48,7 @@ class AdviseFlags:
 def advise(words: Sequence[str]) -> int:
     """`fixres advise CKPT [--data URI] [--budget-gmacs G | --budget-ms MS]`."""
     flags = parse_flags(words, AdviseFlags, "fixres advise", "Which size to test and to fix at, and why.")
-    from fixres.checkpoints import load
+    from fixres.checkpoints.resolve import load
     from fixres.cli.console import Console
     from fixres.experiments.advise import Question, advise
     from fixres.io.files import write_text

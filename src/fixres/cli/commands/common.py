@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fixres.checkpoints import Product
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
 
 
@@ -16,8 +16,7 @@ def open_product(console: Console, source: str, weights: str = "fixed", model: s
     Raises:
         UserError: see `fixres.checkpoints.load`.
     """
-    from fixres.checkpoints import load
-    from fixres.checkpoints.resolve import fetch
+    from fixres.checkpoints.resolve import fetch, load
 
     if source.startswith(("fixres:", "url:")):
         try:

@@ -86,7 +86,7 @@ def check(words: Sequence[str], summary: str) -> int:
     """`fixres data check URI [--json FILE] [--sizes 128,224]`: 0 when nothing or only warnings were found, else 2."""
     flags = parse_flags(words, CheckFlags, "fixres data check", summary)
     from fixres.config.recipe import Data
-    from fixres.data.inspect import check as look
+    from fixres.data.inspect.check import check as look
     from fixres.data.loader import resolve_workers
 
     refuse_folder(flags.json)
@@ -128,7 +128,7 @@ def stats(words: Sequence[str], summary: str) -> int:
     """`fixres data stats URI [--json FILE] [--size 64]`."""
     flags = parse_flags(words, StatsFlags, "fixres data stats", summary)
     from fixres.config.recipe import Data
-    from fixres.data.inspect import statistics
+    from fixres.data.inspect.statistics import statistics
     from fixres.data.loader import resolve_workers
 
     refuse_folder(flags.json)

@@ -16,7 +16,8 @@ from fixres.errors import UserError, counted
 
 if TYPE_CHECKING:
     from fixres.cli.console import Console
-    from fixres.data.prepare import Progress, Report
+    from fixres.data.prepare.parts import Progress
+    from fixres.data.prepare.writer import Report
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -89,7 +90,7 @@ def pack(words: Sequence[str], summary: str) -> int:
     from fixres.cli.console import Console
     from fixres.config.recipe import Data
     from fixres.data.collections import open_collection
-    from fixres.data.shards import pack as write_shards
+    from fixres.data.pack import pack as write_shards
 
     console = Console(flags.quiet)
     # Shards hold the splits that are there; a holdout is carved out when they are trained on.
@@ -143,8 +144,8 @@ def prepare(words: Sequence[str], summary: str) -> int:
     """`fixres data prepare NAME --from DIR --out DIR`; without NAME the list of data sets."""
     flags = parse_flags(words, PrepareFlags, "fixres data prepare", summary)
     from fixres.cli.console import Console
-    from fixres.data.prepare import find_set
-    from fixres.data.prepare import prepare as make
+    from fixres.data.prepare.known_sets import find_set
+    from fixres.data.prepare.writer import prepare as make
 
     if not flags.name:
         sys.stdout.write(_list_of_sets())
@@ -191,8 +192,8 @@ def download(words: Sequence[str], summary: str) -> int:
     """`fixres data download NAME --out DIR`; without NAME the list of data sets."""
     flags = parse_flags(words, DownloadFlags, "fixres data download", summary)
     from fixres.cli.console import Console
-    from fixres.data.prepare import download as fetch
-    from fixres.data.prepare import find_set
+    from fixres.data.prepare.known_sets import find_set
+    from fixres.data.prepare.official_archives import download as fetch
 
     if not flags.name:
         sys.stdout.write(_list_of_sets())
@@ -212,7 +213,7 @@ def download(words: Sequence[str], summary: str) -> int:
 
 
 def _list_of_sets() -> str:
-    from fixres.data.prepare import SETS
+    from fixres.data.prepare.known_sets import SETS
 
     width = max(map(len, SETS))
     lines = []

@@ -16,7 +16,7 @@ from fixres.cli.parse import parse_flags
 from fixres.errors import UserError, started_rank
 
 if TYPE_CHECKING:
-    from fixres.checkpoints import Product
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
     from fixres.evaluation.measure import Request
 

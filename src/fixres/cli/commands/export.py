@@ -58,9 +58,8 @@ def export(words: Sequence[str]) -> int:
         words, ExportFlags, "fixres export", "A product as one file for other programs, compared with the network."
     )
     from fixres.cli.console import Console
-    from fixres.inference.export import ExportRequest
-    from fixres.inference.export import export as write
-    from fixres.inference.export.export import place, require_rounding
+    from fixres.inference.export.export import ExportRequest, place, require_rounding
+    from fixres.inference.export.export import export as write
     from fixres.inference.export.formats import require_packages
 
     require_packages(flags.format)

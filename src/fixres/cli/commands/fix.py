@@ -64,7 +64,7 @@ class FixFlags:
 def fix(words: Sequence[str]) -> int:
     """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
-    from fixres.checkpoints import load
+    from fixres.checkpoints.resolve import load
     from fixres.cli.console import Console
     from fixres.evaluation.measure import own_split
     from fixres.training.initial_weights import fix_recipe

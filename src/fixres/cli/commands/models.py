@@ -16,7 +16,7 @@ from fixres.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from fixres.models import Architecture
+    from fixres.models.catalogue import Architecture
 
 MANY = 30
 """Up to so many architectures are described; of more, only the names are listed."""
@@ -123,12 +123,12 @@ def models(words: Sequence[str]) -> int:
 
 def _matches(patterns: Sequence[str]) -> list[str]:
     """Return what the patterns match, each name once, and say which names mean another."""
-    from fixres.models import aliases, search
+    from fixres.models.catalogue import aliases, search_architectures
 
     other_names = {alias.name.lower() for alias in aliases()}
     names: dict[str, None] = {}
     for pattern in patterns:
-        found = search(pattern)
+        found = search_architectures(pattern)
         if len(found) == 1 and (pattern.lower() in other_names or pattern.lower() not in found[0].lower()):
             sys.stderr.write(f"{pattern} is {found[0]}\n")
         names.update(dict.fromkeys(found))
@@ -138,14 +138,14 @@ def _matches(patterns: Sequence[str]) -> list[str]:
 def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserError]]:
     """Return the descriptions, and the errors of those that could not be looked at."""
     from fixres.cli.console import Console
-    from fixres.models import describe
+    from fixres.models.catalogue import describe_architecture
 
     console = Console()
     found: list[Architecture] = []
     failed: list[UserError] = []
     for number, name in enumerate(names):
         try:
-            found.append(describe(name))
+            found.append(describe_architecture(name))
         except UserError as error:
             failed.append(error)
         if len(names) > 1:
@@ -155,7 +155,8 @@ def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserEr
 
 
 def _aliases_as_text() -> str:
-    from fixres.models import aliases, architecture_names
+    from fixres.models.catalogue import aliases
+    from fixres.models.names import architecture_names
 
     rows = [[alias.name, alias.means, alias.system] for alias in aliases()]
     head = (
@@ -167,7 +168,7 @@ def _aliases_as_text() -> str:
 
 
 def _aliases_as_json() -> str:
-    from fixres.models import aliases
+    from fixres.models.catalogue import aliases
 
     return json.dumps([asdict(alias) for alias in aliases()], indent=2) + "\n"
 
@@ -284,7 +285,7 @@ def page_head() -> str:
     """Return what stands above the tables of the page."""
     from importlib.metadata import version
 
-    from fixres.models import architecture_names
+    from fixres.models.names import architecture_names
 
     return _PAGE.format(count=len(tried_names()), total=len(architecture_names()), version=version("timm"))
 
@@ -295,9 +296,10 @@ def page_row(name: str) -> str:
     Raises:
         AssertionError: what it computed is not one finite row of logits per picture, or differs from its description.
     """
-    from fixres.models import at_size, describe, gmacs, larger_size, refusal
+    from fixres.models.catalogue import describe_architecture
+    from fixres.models.sizes import at_size, gmacs, larger_size, refusal
 
-    entry = describe(name)
+    entry = describe_architecture(name)
     remark, ran_at, work = "", "", "-"
     if entry.moves:
         model = _run_for_real(entry)
@@ -329,10 +331,11 @@ def _run_for_real(entry: Architecture) -> nn.Module:
     """Return the network with values and 10 classes after it has classified two pictures at its train size."""
     import torch
 
-    from fixres.models import build, evaluation_mode, in_channels
+    from fixres.models.build import build_model, in_channels
+    from fixres.models.sizes import evaluation_mode
 
     torch.manual_seed(0)
-    model = build(entry.name, 10)
+    model = build_model(entry.name, 10)
     with evaluation_mode(model), torch.inference_mode():
         logits = model(torch.randn(2, in_channels(model), entry.train_size, entry.train_size))
     assert logits.shape == (2, 10), f"{entry.name}: logits {tuple(logits.shape)}"

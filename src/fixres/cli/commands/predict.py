@@ -21,7 +21,7 @@ from fixres.errors import EXIT_USER_ERROR, UserError, counted
 from fixres.io.files import cannot_write, require_writable_file, require_writable_folder
 
 if TYPE_CHECKING:
-    from fixres.checkpoints import Product
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
     from fixres.cli.prediction_writers import Writer
     from fixres.inference.ensemble import CascadePredictor
@@ -258,7 +258,7 @@ class _Job:
 
 def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Callable[[Prediction, int], None]:
     """Return what draws where the network looks for the class it names."""
-    from fixres.checkpoints import load
+    from fixres.checkpoints.resolve import load
     from fixres.inference.grad_cam import Explainer, file_name, sights
     from fixres.io.files import write_with
 

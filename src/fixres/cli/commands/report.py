@@ -33,7 +33,7 @@ def report(words: Sequence[str]) -> int:
     flags = parse_flags(words, ReportFlags, "fixres report", "One self-contained HTML page about one or more runs.")
     from fixres.cli.console import Console
     from fixres.evaluation.per_image_table import require_writable
-    from fixres.reporting import read_report
+    from fixres.reporting.page import read_report
 
     if not flags.runs:
         raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")

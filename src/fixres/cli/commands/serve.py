@@ -65,8 +65,8 @@ def serve(words: Sequence[str]) -> int:
         words, ServeFlags, "fixres serve", "Predictions over HTTP, and a page to see the effect of size."
     )
     from fixres.cli.console import Console
-    from fixres.inference.server import Settings, run_server
-    from fixres.inference.server.settings import Limits
+    from fixres.inference.server.launch import run_server
+    from fixres.inference.server.settings import Limits, Settings
 
     token = _token(flags.token_file)
     limits = Limits(

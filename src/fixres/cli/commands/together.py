@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fixres.errors import UserError
 
 if TYPE_CHECKING:
-    from fixres.checkpoints import Product
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
     from fixres.evaluation.measure import Request
 

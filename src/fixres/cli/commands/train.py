@@ -56,7 +56,7 @@ def say_how_to_go_on(console: Console, folder: Path) -> None:
 
 def finish_run(console: Console, folder: Path) -> None:
     """Write the run's page and say what can be typed next."""
-    from fixres.reporting import write_report
+    from fixres.reporting.page import write_report
 
     page = write_report([folder], folder / "report.html")
     console.say(f"run folder: {folder}\nreport: {page}")
@@ -115,7 +115,7 @@ def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[i
         return
     tell(console, summarise(runs), folder / "study.json")
     if words:
-        from fixres.reporting import write_report
+        from fixres.reporting.page import write_report
 
         console.say(f"runs: {folder}\nreport: {write_report(runs, folder / 'report.html')}")
 

@@ -171,7 +171,8 @@ def fetch(words: Sequence[str]) -> int:
     """`fixres fetch NAME... [--out DIR]`: downloads that go on after an interruption and are checked."""
     flags = parse_flags(words, FetchFlags, "fixres fetch", "Download released weights, with resume and checksum.")
     from fixres.cli.console import Console
-    from fixres.io import download
+    from fixres.io.download import cache
+    from fixres.io.download.address import parse_url
     from fixres.models.released import RELEASED, fetch_released, find_released
 
     if not flags.names:
@@ -186,8 +187,8 @@ def fetch(words: Sequence[str]) -> int:
                 console.say(f"{name}: licence {RELEASED[name].license}")
                 path = fetch_released(name, folder=flags.out, progress=progress)[0]
             else:
-                url, sha256 = download.parse_url(name)
-                path = download.fetch(url, sha256=sha256, folder=flags.out, progress=progress)
+                url, sha256 = parse_url(name)
+                path = cache.fetch(url, sha256=sha256, folder=flags.out, progress=progress)
         except OSError as error:
             raise UserError(f"cannot write the download: {error}") from error
         finally:

@@ -2,9 +2,3 @@
 
 Not here: changing it.
 """
-
-from fixres.data.inspect.check import check
-from fixres.data.inspect.check_report import Report
-from fixres.data.inspect.statistics import Statistics, statistics
-
-__all__ = ["Report", "Statistics", "check", "statistics"]

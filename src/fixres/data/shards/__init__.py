@@ -2,8 +2,3 @@
 
 Not here: the scheme `wds:`, which is in `data.sources.shards`.
 """
-
-from fixres.data.pack import pack, write_shards
-from fixres.data.sources.shards import open_shards
-
-__all__ = ["open_shards", "pack", "write_shards"]

@@ -24,8 +24,8 @@ import torch
 from timm.data import create_loader
 from torch import nn
 
-from fixres import models
-from fixres.checkpoints import Product, load
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
@@ -34,6 +34,8 @@ from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, evaluate
 from fixres.experiments.bench.loader_speed import Pictures
 from fixres.models.backends import BackendName
+from fixres.models.build import architecture, build_model
+from fixres.models.pretrained import published_preprocess
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -253,11 +255,11 @@ def open_network(checkpoint: str) -> Product:
     if scheme != "random":
         return load(checkpoint)
     torch.manual_seed(0)
-    model = models.build(name, 1000)
-    preprocess = models.published_preprocess(model)
+    model = build_model(name, 1000)
+    preprocess = published_preprocess(model)
     return Product(
         model=model,
-        architecture=models.architecture(model),
+        architecture=architecture(model),
         classes=tuple(map(str, range(1000))),
         preprocess=preprocess,
         train_size=preprocess.size,

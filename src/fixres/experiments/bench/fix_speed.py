@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fixres import models
-from fixres.checkpoints import Product, load
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.evaluation.measure import Request, measure_product, open_for, own_split
 from fixres.experiments.seeds import difference
+from fixres.models.sizes import at_size
+from fixres.models.split_trunk import BrokenWeightsError, require_linear_head
 from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
@@ -125,10 +127,10 @@ def _opened(bench: FixBench) -> list[tuple[str, Product]]:
         if product.details.get("before_fix"):
             # A fix starts from the network as it was trained, not from a head fixed for another size.
             product = load(checkpoint, "before_fix")
-        network = models.at_size(product.model, bench.size)
+        network = at_size(product.model, bench.size)
         try:
-            models.require_linear_head(network, bench.size)
-        except models.BrokenWeightsError:
+            require_linear_head(network, bench.size)
+        except BrokenWeightsError:
             raise
         except UserError as error:
             first = str(error).splitlines()[0]
@@ -148,7 +150,7 @@ def _opened(bench: FixBench) -> list[tuple[str, Product]]:
 def _forward_seconds(product: Product, bench: FixBench) -> float:
     """Return the seconds of one forward pass over the training split at the size of the fix, reading included."""
     # A network made for its size is put to the new one in place: the fixes are to find their own as it was.
-    own = replace(product, model=models.at_size(product.model, bench.size))
+    own = replace(product, model=at_size(product.model, bench.size))
     result = measure_product(own, Request(data=bench.data, split="train", sizes=(bench.size,))).found
     return float(result.num_images / result.results[0]["images_per_second"])
 

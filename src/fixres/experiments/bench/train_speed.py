@@ -23,12 +23,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import transforms as v1
 
-from fixres import models
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.data.loader import train_batches
 from fixres.experiments.bench.loader_speed import make_photographs
+from fixres.models.build import build_model
+from fixres.models.pretrained import published_preprocess
+from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.malloc import keep_freed_memory, release_freed_memory
@@ -89,7 +91,7 @@ def bench_train(bench: TrainBench, folder: Path, progress: Callable[[int, int], 
         UserError: no such model, or a size it cannot take.
     """
     torch.manual_seed(0)
-    model = models.at_size(models.build(bench.model, 2), bench.size)
+    model = at_size(build_model(bench.model, 2), bench.size)
     make_photographs(folder / "photos", bench.batch_size * (bench.steps + 1))
     recipe = _recipe(bench, folder / "photos")
     parts = Parts()
@@ -185,7 +187,7 @@ def _recipe(bench: TrainBench, photos: Path) -> Recipe:
 
 
 def _preprocess(bench: TrainBench, model: nn.Module) -> Preprocess:
-    return models.published_preprocess(model).at(bench.size)
+    return published_preprocess(model).at(bench.size)
 
 
 def _ours(bench: TrainBench, recipe: Recipe, model: nn.Module, folder: Path, parts: Parts) -> Steps:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.evaluation.metrics import PairedDifference
 from fixres.evaluation.results import html_table

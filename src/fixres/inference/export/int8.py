@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.data.loader import evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError, require_extra

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.errors import UserError, fixres_version
-from fixres.models import MAX_SIZE
+from fixres.models.sizes import MAX_SIZE
 from fixres.resolution import Preprocess
 
 Format = Literal["onnx", "torch", "openvino"]

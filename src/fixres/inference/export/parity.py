@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
 from fixres.data.sources.synthetic import open_synthetic

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fixres import models
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.inference.export.metadata import MAX_BATCH, Sizes
+from fixres.models.deployable import has_dynamic_padding, with_constant_padding, with_free_positions
+from fixres.models.sizes import MAX_SIZE, bound_size, larger_size, patch_size
 
 _ANY_FROM = 64
 """Smallest side of files that take any size: below it the stages of a ResNet shrink to single pixels, which traces to
@@ -77,8 +78,8 @@ def capture(product: Product, *, softmax: bool, normalise: bool) -> Captured:
     if model is not None:
         eager = Deployed(model, product, softmax, normalise).eval()
         traced = eager
-        if models.has_dynamic_padding(model):
-            traced = Deployed(models.with_constant_padding(model), product, softmax, normalise).eval()
+        if has_dynamic_padding(model):
+            traced = Deployed(with_constant_padding(model), product, softmax, normalise).eval()
         for sizes in _attempts(model, size):
             found = _try(traced, size, sizes, eager)
             if isinstance(found, ExportedProgram):
@@ -95,23 +96,23 @@ def capture(product: Product, *, softmax: bool, normalise: bool) -> Captured:
 
 def _free_model(product: Product) -> tuple[nn.Module | None, str]:
     """Return a form of the network that takes inputs of several sizes, or None and why there is none."""
-    if models.bound_size(product.model) is None:
-        other = models.larger_size(product.model, product.preprocess.size)
+    if bound_size(product.model) is None:
+        other = larger_size(product.model, product.preprocess.size)
         if other is None:
             return None, "the architecture takes one size only"
         return product.model, ""
-    free = models.with_free_positions(product.model, len(product.classes), product.model_args)
+    free = with_free_positions(product.model, len(product.classes), product.model_args)
     return free, "" if free is not None else "its positions are made for one size"
 
 
 def _attempts(model: nn.Module, size: int) -> list[Sizes]:
     """Return size rules to try, the widest first; each accepts the test size."""
-    step = models.patch_size(model)
+    step = patch_size(model)
     # Padding that depends on the input is constant only between multiples of the total stride.
-    tried = (32,) if models.has_dynamic_padding(model) else (step, 2 * step, 32)
+    tried = (32,) if has_dynamic_padding(model) else (step, 2 * step, 32)
     steps = [s for s in dict.fromkeys(tried) if s > 1 and size % s == 0]
     rules = [Sizes(step=s, smallest=2 * s if s < 32 else s) for s in steps]
-    if not models.has_dynamic_padding(model) and step == 1:
+    if not has_dynamic_padding(model) and step == 1:
         rules.insert(0, Sizes(step=1, smallest=min(_ANY_FROM, size)))
     return [rule for rule in rules if rule.accept(size, size)]
 
@@ -121,7 +122,7 @@ def _try(model: nn.Module, size: int, sizes: Sizes, eager: nn.Module) -> Exporte
     shapes: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}
     example = (size, size)
     if sizes.fixed is None:
-        low, high = -(-sizes.smallest // sizes.step), models.MAX_SIZE // sizes.step
+        low, high = -(-sizes.smallest // sizes.step), MAX_SIZE // sizes.step
         for place, name in ((2, "height"), (3, "width")):
             if sizes.step == 1:
                 # Not a named dimension: its arithmetic would have to be proven, which fails for inequalities as plain

@@ -2,8 +2,3 @@
 
 Not here: the command `serve`. README.md says why this is hard.
 """
-
-from fixres.inference.server.launch import run_server
-from fixres.inference.server.settings import Settings
-
-__all__ = ["Settings", "run_server"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fixres.checkpoints import Product
+from fixres.checkpoints.product import Product
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
 from fixres.inference.grad_cam import Layer, grad_cam, overlay

@@ -162,7 +162,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--requests", type=int, default=0)
     flags = parser.parse_args(words)
-    from fixres.checkpoints import load
+    from fixres.checkpoints.resolve import load
     from fixres.config.recipe import Runtime as RuntimeSettings
     from fixres.inference.predict import Predictor, find_pictures
     from fixres.runtime.device import Runtime

@@ -16,21 +16,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fixres import models
-from fixres.checkpoints import Product, load
+from fixres.checkpoints.product import Product
+from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.decode import BadImage, decode, jpeg_size
 from fixres.data.sources.synthetic import Synthetic
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import predict_logits
-from fixres.inference.export import ExportedModel, open_exported
 from fixres.inference.export.metadata import checkpoint_hash
-from fixres.inference.export.open_exported import is_exported
+from fixres.inference.export.open_exported import ExportedModel, is_exported, open_exported
 from fixres.inference.server.problem_details import Problem
 from fixres.inference.server.settings import Limits, Settings
 from fixres.models.backends import make_backend, require_agreement
-from fixres.models.sizes import needs_values
+from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -193,7 +192,7 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
         return _rule_of_list(settings.sizes)
     own = (product.train_size, product.preprocess.size)
     low, high = min(_SMALLEST_SIZE, *own), _largest(product.preprocess.size, settings.limits)
-    shape = product.model if needs_values(product.model) else models.without_values(product.model)
+    shape = product.model if needs_values(product.model) else without_values(product.model)
     known: dict[int, str | None] = {product.preprocess.size: None}
     lock = threading.Lock()
 
@@ -202,7 +201,7 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
             return "out of range"
         with lock:
             if size not in known:
-                known[size] = models.refusal(shape, size)
+                known[size] = refusal(shape, size)
             return known[size]
 
     return f"{low} to {high} px where the network takes it", refuse
@@ -210,14 +209,14 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
 
 def _torch(product: Product, runtime: Runtime) -> Compute:
     model = runtime.place(product.model).eval()
-    is_bound = models.bound_size(model) is not None
+    is_bound = bound_size(model) is not None
     kept: OrderedDict[int, nn.Module] = OrderedDict()
 
     def at(size: int) -> nn.Module:
         if not is_bound:
             return model
         if size not in kept:
-            kept[size] = models.at_size(model, size)
+            kept[size] = at_size(model, size)
             if len(kept) > _KEPT_SIZES:
                 kept.popitem(last=False)
         kept.move_to_end(size)

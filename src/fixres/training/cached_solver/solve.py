@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres import models
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
-from fixres.models import Cut
+from fixres.models.build import architecture
+from fixres.models.split_trunk import Cut, cut_network, require_linear_head
 from fixres.resolution import Plan, Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import Cache, cache_key
@@ -144,7 +144,7 @@ def check(model: nn.Module, plan: Plan, size: int) -> None:
     if plan.moves not in SOLVED:
         raise UserError(f"the cached solver moves {', '.join(SOLVED)}, not {plan.moves}\n  use solver: sgd")
     if plan.trained:
-        models.require_linear_head(model, size)
+        require_linear_head(model, size)
 
 
 def _trunk(problem: Problem) -> Trunk:
@@ -152,7 +152,7 @@ def _trunk(problem: Problem) -> Trunk:
     model, plan = problem.model, problem.plan
     stamps = {split.name: split.stamp() for split in (problem.train, problem.select)}
     settings = {
-        "architecture": models.architecture(model),
+        "architecture": architecture(model),
         "moves": plan.moves,
         "views": problem.num_views,
         "batch_size": problem.reading.batch_size,
@@ -178,7 +178,7 @@ def _trunk(problem: Problem) -> Trunk:
     )
     images = trunk.first_batch(problem.train)
     with torch.inference_mode(), problem.runtime.autocast():
-        return replace(trunk, cut=models.cut_network(model, plan.live_norms, images, has_head=bool(plan.trained)))
+        return replace(trunk, cut=cut_network(model, plan.live_norms, images, has_head=bool(plan.trained)))
 
 
 def _never(_: Tensor) -> Any:

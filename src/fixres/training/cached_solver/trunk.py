@@ -16,7 +16,7 @@ from fixres.data.splits import Split
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Reading
-from fixres.models import Cut
+from fixres.models.split_trunk import Cut
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import Cache
