@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from fixres.evaluation.bootstrap import bootstrap_intervals
-from fixres.evaluation.metrics import Tally, label_ranks
+from fixres.evaluation.metrics import Tally, bootstrap_intervals, label_ranks
 from fixres.evaluation.temperature_scaling import fit_temperature
 
 

@@ -15,7 +15,6 @@ from torchmetrics.functional.classification import (
 )
 
 from fixres.evaluation.metrics import (
-    EpochSpeed,
     Tally,
     class_table,
     confusion_matrix,
@@ -23,6 +22,7 @@ from fixres.evaluation.metrics import (
     paired_difference,
     wilson_interval,
 )
+from fixres.training.throughput_meter import EpochSpeed
 
 
 def draw(seed: int, num_images: int, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Reading, evaluate
 from fixres.evaluation.measure import Request, measure_product
-from fixres.experiments.dry_run import dry_run
+from fixres.experiments.cost import dry_run
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.build import build_model, reset_head
 from fixres.models.moves import last_norms, make_plan

@@ -17,9 +17,8 @@ from fixres.data.decode import DECODER
 from fixres.data.loader import OnBadImage, resolve_workers
 from fixres.data.test_time_augmentation import Corruption, Tta, View, views_at
 from fixres.errors import UserError
-from fixres.evaluation.bootstrap import bootstrap_intervals
 from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate
-from fixres.evaluation.metrics import class_table, confusion_matrix, paired_difference
+from fixres.evaluation.metrics import bootstrap_intervals, class_table, confusion_matrix, paired_difference
 from fixres.evaluation.temperature_scaling import fit_temperature
 from fixres.models.backends import BackendName
 from fixres.resolution import Preprocess, Resize

@@ -13,7 +13,7 @@ from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation
 from fixres.io.files import write_text, write_with
-from fixres.io.table_file import require_parquet, write_parquet
+from fixres.io.parquet import require_parquet, write_parquet
 
 FORMATS = (".csv", ".parquet")
 

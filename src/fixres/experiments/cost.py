@@ -22,11 +22,12 @@ from fixres.errors import UserError
 from fixres.models import sizes
 from fixres.models.build import build_model, in_channels
 from fixres.models.moves import make_plan
-from fixres.models.sizes import at_size, without_values
+from fixres.models.sizes import at_size, gmacs, without_values
 from fixres.resolution import Plan
 from fixres.runtime.device import Runtime
-from fixres.training.context import is_fix
+from fixres.training.context import describe_stage, is_fix
 from fixres.training.freeze import apply_plan, set_train_mode
+from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
 
 BACKWARD = 2
@@ -345,3 +346,36 @@ def _device(recipe: Recipe) -> str:
     """Return the recipe's device, or any there is where it names one that this machine lacks."""
     wanted = recipe.runtime.device
     return "auto" if wanted == "npu" and not hasattr(torch, "npu") else wanted
+
+
+def dry_run(recipe: Recipe) -> list[str]:
+    """Return what a run would do: data, plan, steps, cost and the shape of the first batch; nothing is written."""
+    collection = open_collection(recipe.data)
+    torch.manual_seed(recipe.seed)
+    model = starting_network(recipe, collection).model
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())
+    lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes)]
+    for index, stage in enumerate(recipe.run_stages):
+        size = recipe.train.size if stage.size == "auto" else stage.size
+        assert isinstance(size, int), "training stages have a size"
+        run = describe_stage(recipe, collection, model, index, size)
+        forward = gmacs(at_size(model, size), size)
+        # A backward pass costs about two forward ones.
+        total = (1 if run.plan.is_trunk_frozen else 3) * forward * run.total_steps * stage.batch_size / 1000
+        when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
+        if run.note:
+            lines.append(f"note: {run.note}")
+        if run.stage.solver == "cached":
+            num = len(collection.split("train")) * stage.views
+            lines += [
+                f"stage {run.name}: {run.plan.describe()}",
+                f"  cached: {num:,} pictures of [3, {size}, {size}] through the trunk once{when}, "
+                f"about {forward * num / 1000:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
+            ]
+            continue
+        lines += [
+            f"stage {run.name}: {run.plan.describe()}",
+            f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]{when}, "
+            f"about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
+        ]
+    return lines

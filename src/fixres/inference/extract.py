@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.checkpoints.fingerprint import cache_key
 from fixres.checkpoints.product import Product
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split
@@ -53,7 +54,6 @@ from fixres.models.moves import head_names
 from fixres.models.sizes import evaluation_mode
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
-from fixres.training.cached_solver.feature_cache import cache_key
 
 _CHECKPOINT_SECONDS = 2.0
 """Work that a kill can cost, about."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,3 +50,23 @@ class ParquetRows:
     def _flush(self) -> None:
         self._writer.write_table(self._table.from_pylist(self._rows, schema=self._schema))
         self._rows = []
+
+
+def require_parquet() -> None:
+    """Raise UserError where Parquet files cannot be written."""
+    _pyarrow()
+
+
+def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of equal length; their types are those of their values."""
+    pyarrow, parquet = _pyarrow()
+    parquet.write_table(pyarrow.table(dict(columns)), path)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise require_extra("pyarrow", "parquet") from None
+    return pyarrow, pyarrow.parquet

@@ -11,8 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fixres.evaluation.bootstrap import bootstrap_intervals
-from fixres.evaluation.metrics import MAX_CONFUSION_CLASSES, NUM_BINS, bin_places, confusion_matrix, wilson_interval
+from fixres.evaluation.metrics import (
+    MAX_CONFUSION_CLASSES,
+    NUM_BINS,
+    bin_places,
+    bootstrap_intervals,
+    confusion_matrix,
+    wilson_interval,
+)
 from fixres.reporting.charts import Bin
 from fixres.reporting.run_record import Record
 from fixres.training.size_choice import PICTURES

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
 from torch import Tensor
-
-from fixres.evaluation.metrics import EpochSpeed
 
 
 class Window:
@@ -85,3 +84,26 @@ class Window:
         self.losses = []
         self.restart()
         return fields
+
+
+class EpochSpeed:
+    """Images per second of an epoch as the FixRes port for Ascend counts them.
+
+    The mean over steps of batch size / wall time of the step, data loading included; the first five steps, in which
+    caches and workers warm up, are left out. An epoch of five steps or fewer leaves out its first.
+    """
+
+    NUM_WARMUP = 5
+
+    def __init__(self) -> None:
+        self._rates: list[float] = []
+
+    def add(self, seconds: float, num_images: int) -> None:
+        """Record one step: its wall time, from the end of the step before, and the images of all processes."""
+        self._rates.append(num_images / seconds if seconds > 0 else 0.0)
+
+    def fps(self) -> float:
+        """Return images per second; of the only step where there is no other, 0 where there is none."""
+        num_left_out = self.NUM_WARMUP if len(self._rates) > self.NUM_WARMUP else min(1, len(self._rates) - 1)
+        counted = [rate for rate in self._rates[max(0, num_left_out) :] if rate > 0]
+        return math.fsum(counted) / len(counted) if counted else 0.0

@@ -186,8 +186,8 @@ class _Job:
 
     def _append(self, out: Path) -> None:
         """Write a file of rows, or go on with one."""
+        from fixres.checkpoints.fingerprint import cache_key
         from fixres.io.resumable_table import Unfinished, no_longer_asked
-        from fixres.training.cached_solver.feature_cache import cache_key
 
         flags, product = self.flags, self.predictor.product
         rows = Unfinished(out, "csv" if flags.format == "csv" else "jsonl")

@@ -21,7 +21,7 @@ def train(words: Sequence[str]) -> int:
     """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
     recipe, flags, _ = parse_recipe(words)
     from fixres.cli.console import Console
-    from fixres.experiments.dry_run import dry_run
+    from fixres.experiments.cost import dry_run
     from fixres.training.run import run_recipe
 
     folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe, flags.resume))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fixres.checkpoints.fingerprint import cache_key
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
@@ -21,7 +22,7 @@ from fixres.models.build import architecture
 from fixres.models.split_trunk import Cut, cut_network, require_linear_head
 from fixres.resolution import Plan, Preprocess
 from fixres.runtime.device import Runtime
-from fixres.training.cached_solver.feature_cache import Cache, cache_key
+from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search
 from fixres.training.cached_solver.trunk import Progress, Trunk
 from fixres.training.cached_solver.views import max_views
