@@ -17,7 +17,7 @@ from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.evaluation.activation_statistics import FILE
-from fixres.models.moves import head_names
+from fixres.models.anatomy import head_names
 from fixres.reporting.page import write_report
 from fixres.resolution import Preprocess, seen_share, simulated_crop_share
 from fixres.training.run import run_recipe

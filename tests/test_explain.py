@@ -14,8 +14,8 @@ from fixres.checkpoints.product import Product
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.inference.grad_cam import Explainer, find_layer, grad_cam, overlay, sights
+from fixres.models.anatomy import head_names
 from fixres.models.build import build_model
-from fixres.models.moves import head_names
 from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime

@@ -25,8 +25,8 @@ from fixres.evaluation.measure import Request, measure_product
 from fixres.inference.extract import extract
 from fixres.inference.score_arrays import open_arrays, score
 from fixres.io.array_store import Rows
+from fixres.models.anatomy import head_names
 from fixres.models.build import build_model
-from fixres.models.moves import head_names
 from fixres.resolution import Preprocess
 from several import run_processes
 

@@ -13,9 +13,10 @@ from torch import nn
 
 from fixres.cli.main import main
 from fixres.errors import UserError
+from fixres.models.anatomy import last_norms
 from fixres.models.build import build_model
 from fixres.models.catalogue import describe_architecture, search_architectures, size_rule
-from fixres.models.moves import last_norms, make_plan
+from fixres.models.moves import make_plan
 from fixres.models.names import ALIASES, architecture_names, canonical
 from fixres.models.pretrained import published_classes
 from fixres.models.sizes import gmacs

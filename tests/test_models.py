@@ -10,8 +10,9 @@ from torch import nn
 from fixres.checkpoints.foreign.lukemelas import efficientnet_names, from_lukemelas, packaged_lite0_file
 from fixres.errors import UserError
 from fixres.io.tensors import changed_tensors, copy_state, read_weights
+from fixres.models.anatomy import head_names, last_norms
 from fixres.models.build import build_model, load_strict
-from fixres.models.moves import head_names, last_norms, make_plan
+from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size, bound_size, gmacs, probe
 from fixres.training.freeze import apply_plan, set_train_mode
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from fixres.errors import UserError
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.build import build_model
-from fixres.models.moves import make_plan
-from fixres.resolution import Plan
+from fixres.models.moves import Plan, make_plan
 from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
 
 MOVES = [

@@ -10,8 +10,8 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from fixres.errors import UserError
+from fixres.models.anatomy import head_names, last_norms
 from fixres.models.build import build_model, load_strict
-from fixres.models.moves import head_names, last_norms
 from fixres.models.names import ALIASES, bare, canonical
 from fixres.models.sizes import at_size
 

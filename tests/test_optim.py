@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
+from fixres.models.anatomy import head_names
 from fixres.models.build import build_model
-from fixres.models.moves import head_names, make_plan
+from fixres.models.moves import make_plan
 from fixres.training.freeze import apply_plan
 from fixres.training.optim import make_optimizer, set_learning_rate
 

@@ -19,7 +19,7 @@ from fixres.experiments import filled_tables
 from fixres.experiments.cost import Speed, count_pictures, plan_recipe
 from fixres.experiments.published_tables import TABLES, Figure, Row, Table
 from fixres.models.build import build_model
-from fixres.resolution import Plan
+from fixres.models.moves import Plan
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixres.models.moves import Plan
 from fixres.resolution import (
-    Plan,
     Preprocess,
     apparent_ratio,
     candidate_sizes,

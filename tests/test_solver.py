@@ -30,8 +30,9 @@ from fixres.evaluation.evaluate import Reading, evaluate
 from fixres.evaluation.measure import Request, measure_product
 from fixres.experiments.cost import dry_run
 from fixres.io.tensors import changed_tensors, copy_state
+from fixres.models.anatomy import last_norms
 from fixres.models.build import build_model, reset_head
-from fixres.models.moves import last_norms, make_plan
+from fixres.models.moves import make_plan
 from fixres.models.split_trunk import cut_network, head_logits
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -42,9 +43,9 @@ from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Head, Rows, search
 from fixres.training.cached_solver.norm_statistics import merge, moments_of
 from fixres.training.cached_solver.solve import Problem, check
-from fixres.training.context import describe_stage
 from fixres.training.freeze import set_train_mode
 from fixres.training.run import run_recipe
+from fixres.training.stage_plan import describe_stage
 
 Make = Callable[..., Recipe]
 DATA = open_collection(Data(uri="synthetic:classes=3,images=60,size=56"))

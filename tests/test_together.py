@@ -19,8 +19,16 @@ from fixres.cli.main import main
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.evaluation.measure import Request
-from fixres.inference.cascade import EVERY, Twice, choose_threshold, curve, thresholds
-from fixres.inference.ensemble import CascadePredictor, mean_probabilities, measure_cascade, measure_ensemble
+from fixres.inference.cascade import (
+    EVERY,
+    CascadePredictor,
+    Twice,
+    choose_threshold,
+    curve,
+    measure_cascade,
+    thresholds,
+)
+from fixres.inference.ensemble import mean_probabilities, measure_ensemble
 from fixres.runtime.device import Runtime
 from fixres.training.run import run_recipe
 
@@ -140,7 +148,7 @@ def test_a_threshold_that_cannot_be_kept_is_refused_before_anything_is_measured(
     def measure(*_: Any) -> None:
         pytest.fail("measured")
 
-    monkeypatch.setattr("fixres.inference.ensemble.measure_cascade", measure)
+    monkeypatch.setattr("fixres.inference.cascade.measure_cascade", measure)
     words = ["--cascade", "32,64", "--save"]
     for more in (["--crop-ratio", "1.0"], ["--resize", "squash"]):
         assert main(["eval", str(fixed), *words, *more]) == 2

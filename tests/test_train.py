@@ -14,8 +14,9 @@ from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.io.tensors import changed_tensors, copy_state, read_checkpoint
+from fixres.models.anatomy import last_norms
 from fixres.models.build import build_model
-from fixres.models.moves import last_norms, make_plan
+from fixres.models.moves import make_plan
 from fixres.runtime.run_folder import read_events
 from fixres.training.freeze import set_train_mode, verify_plan
 from fixres.training.run import run_recipe

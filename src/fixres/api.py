@@ -29,9 +29,9 @@ from fixres.inference.extract import extract as _extract
 from fixres.inference.extract_record import Extracted
 from fixres.inference.predict import Predictor
 from fixres.runtime.device import Runtime
+from fixres.training.before_after import Outcome
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
-from fixres.training.size_choice import Outcome
 
 Checkpoint = str | Path | Product
 Listener = Callable[[dict[str, Any]], None]

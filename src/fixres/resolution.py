@@ -1,4 +1,4 @@
-"""THE METHOD: size arithmetic, apparent object size, and which tensors a stage may move.
+"""THE METHOD: size arithmetic, apparent object size, and which size to choose.
 
 FixRes (Touvron et al. 2019): random crops make objects look larger in training than the centre crop does in testing.
 Train small, then adapt the end of the network at a larger test size.
@@ -7,14 +7,11 @@ Train small, then adapt the end of the network at a larger test size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
-
-from fixres.errors import UserError
 
 HARDLY_LARGER = 0.05
 """Share of the train size by which objects of another apparent size do not matter."""
@@ -217,72 +214,6 @@ def candidate_sizes(train_size: int, multiple: int = 32) -> tuple[int, ...]:
     step = multiple * max(1, math.ceil(train_size / multiple / 6))
     first = (train_size // multiple + 1) * multiple
     return (train_size, *range(first, 2 * train_size + 1, step))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which tensors a stage may change. The names are those of the network's state dict."""
-
-    moves: str
-    trained: tuple[str, ...]
-    """Parameters the optimizer updates."""
-    live_norms: tuple[str, ...]
-    """Normalisation modules that use, and update, the statistics of each batch."""
-    statistics: tuple[str, ...]
-    """Buffers of the live norms: running mean, running variance and the count of batches."""
-    num_trained: int
-    num_parameters: int
-    whole: tuple[str, ...] = ()
-    """Modules that train as a whole, their dropout and stochastic depth included."""
-    frozen: tuple[str, ...] = ()
-    """Modules all of whose parameters are frozen by name: they stay in evaluation mode, statistics and dropout too."""
-
-    @property
-    def is_trunk_frozen(self) -> bool:
-        """Whether everything in front of the last norms stays as it is, so that their input does too."""
-        return self.moves not in ("all", "last-stage")
-
-    @property
-    def tensors(self) -> frozenset[str]:
-        """Every tensor that may differ after the stage."""
-        return frozenset(self.trained) | frozenset(self.statistics)
-
-    def describe(self) -> str:
-        """Return the line printed before the stage starts."""
-        tensors = "1 tensor" if len(self.trained) == 1 else f"{len(self.trained)} tensors"
-        text = f"moves {self.moves}: trains {tensors}, {_count(self.num_trained)} of {_count(self.num_parameters)}"
-        if self.frozen:
-            text += f"; frozen: {', '.join(self.frozen) if len(self.frozen) <= 4 else f'{len(self.frozen)} modules'}"
-        if not self.live_norms:
-            return text + "; no live statistics"
-        if len(self.live_norms) > 4:
-            return text + f"; live statistics: {len(self.live_norms)} norms"
-        return text + f"; live statistics: {', '.join(self.live_norms)}"
-
-
-def _count(number: int) -> str:
-    for unit, size in (("M", 1_000_000), ("k", 1_000)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return str(number)
-
-
-def matching(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
-    """Return the parameter names that a pattern selects: a module's own name, or a pattern such as `*.bias`.
-
-    Raises:
-        UserError: a pattern selects none.
-    """
-    known = list(names)
-    found: set[str] = set()
-    for pattern in patterns:
-        matched = {n for n in known if n == pattern or n.startswith(f"{pattern}.") or fnmatchcase(n, pattern)}
-        if not matched:
-            tops = list(dict.fromkeys(name.partition(".")[0] for name in known))
-            shown = ", ".join(tops[:12]) + (", ..." if len(tops) > 12 else "")
-            raise UserError(f"'{pattern}' matches no parameter of the network\n  their names begin with {shown}")
-        found |= matched
-    return frozenset(found)
 
 
 def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0) -> tuple[int, str]:

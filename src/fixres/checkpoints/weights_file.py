@@ -15,8 +15,8 @@ from fixres.checkpoints.foreign.layouts import Found, choose, open_checkpoint, u
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.models import build
+from fixres.models.anatomy import class_tensors, head_names
 from fixres.models.build import build_model, default_size, load_strict, require_fit
-from fixres.models.moves import class_tensors, head_names
 from fixres.models.names import canonical, means
 from fixres.models.pretrained import imagenet_classes, published_preprocess
 from fixres.resolution import Preprocess

@@ -20,10 +20,11 @@ from fixres.io.files import write_text
 from fixres.models.sizes import at_size
 from fixres.reporting.page import write_report
 from fixres.runtime.device import Runtime
+from fixres.training.before_after import Outcome
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
 from fixres.training.run import run_recipe
-from fixres.training.size_choice import Outcome, sweep_sizes
+from fixres.training.size_choice import sweep_sizes
 
 RECIPE = "elpv-demo"
 _OTHER_SECONDS = 40

@@ -23,7 +23,7 @@ from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, predict_logits
 from fixres.io.files import write_text
-from fixres.models.moves import head_names
+from fixres.models.anatomy import head_names
 from fixres.models.sizes import at_size, evaluation_mode
 from fixres.resolution import Preprocess, seen_share, simulated_crop_share
 from fixres.runtime.device import Runtime

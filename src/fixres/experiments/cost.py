@@ -21,14 +21,13 @@ from fixres.data.splits import THIRDS
 from fixres.errors import UserError
 from fixres.models import sizes
 from fixres.models.build import build_model, in_channels
-from fixres.models.moves import make_plan
+from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
-from fixres.resolution import Plan
 from fixres.runtime.device import Runtime
-from fixres.training.context import describe_stage, is_fix
 from fixres.training.freeze import apply_plan, set_train_mode
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
+from fixres.training.stage_plan import describe_stage, is_fix
 
 BACKWARD = 2
 """A backward pass costs about two forward ones."""

@@ -30,10 +30,11 @@ from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
 from fixres.training.cached_solver.solve import SOLVED
 from fixres.training.cached_solver.solver_stage import solve_stage
-from fixres.training.context import StageRun, Stopwatch, Workshop, describe_stage
+from fixres.training.context import Stopwatch, Workshop
 from fixres.training.loop import run_stage
 from fixres.training.resume import MAY_DIFFER
 from fixres.training.run import run_recipe, with_absolute_paths
+from fixres.training.stage_plan import StageRun, describe_stage
 
 ARMS = ("none", "stats", "head", "head+stats", "head+norm", "all", "direct")
 """none: the trained network as it is; direct: trained at the test size itself; all others: what a fix moves."""

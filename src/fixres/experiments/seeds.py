@@ -15,7 +15,7 @@ import numpy as np
 from fixres.config.loading import flatten, read_document
 from fixres.errors import UserError
 from fixres.runtime.run_folder import read_events
-from fixres.training.size_choice import PICTURES
+from fixres.training.before_after import PICTURES
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ from fixres.inference.extract_record import (
 )
 from fixres.io.array_store import Rows
 from fixres.io.files import require_room, require_writable_folder, write_with
-from fixres.models.moves import head_names
+from fixres.models.anatomy import head_names
 from fixres.models.sizes import evaluation_mode
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime

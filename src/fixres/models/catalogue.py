@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from fixres.errors import UserError, did_you_mean
+from fixres.models.anatomy import head_names, last_norms
 from fixres.models.build import build_model, default_size
-from fixres.models.moves import head_names, last_norms, make_plan
+from fixres.models.moves import make_plan
 from fixres.models.names import ALIASES, architecture_names, bare, canonical
 from fixres.models.pretrained import published_classes, published_preprocess
 from fixres.models.released import RELEASED

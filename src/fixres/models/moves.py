@@ -1,141 +1,17 @@
-"""Find the head and the last norms of any network, and say which tensors a stage may move."""
+"""What a stage may move: the tensors of a network that each value of `moves` selects."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-import timm.layers
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.errors import UserError
-from fixres.models.build import architecture, build_model, in_channels, load_strict
-from fixres.models.last_stage import is_inside, last_stage
-from fixres.models.sizes import evaluation_mode
-from fixres.resolution import Plan, matching
-
-_NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
-
-
-def _norms_of_timm() -> tuple[type[nn.Module], ...]:
-    """Return timm's norm layers, fused with an activation or not; releases differ in which they have."""
-    found = (layer for name, layer in vars(timm.layers).items() if _NORM_NAME.match(name) and isinstance(layer, type))
-    return tuple(layer for layer in found if issubclass(layer, nn.Module))
-
-
-NORM_TYPES: tuple[type[nn.Module], ...] = (
-    _BatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.InstanceNorm2d,
-    *_norms_of_timm(),
-)
-
-
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the classifier layers (two for distilled networks).
-
-    Raises:
-        UserError: the network has no classifier.
-    """
-    get = getattr(model, "get_classifier", None)
-    heads = get() if callable(get) else None
-    heads = heads if isinstance(heads, tuple | list | nn.ModuleList) else (heads,)
-    layers = {id(head) for head in heads if isinstance(head, nn.Module)}
-    found = [name for name, module in model.named_modules() if id(module) in layers and _has_parameters(module)]
-    # VOLO's second classifier, whose logits are added to the first's, is in the configuration only.
-    stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    for name in (stated,) if isinstance(stated, str) else stated:
-        overlaps = any(f"{name}.".startswith(f"{head}.") or head.startswith(f"{name}.") for head in found)
-        if not overlaps and _has_parameters(dict(model.named_modules()).get(name)):
-            found.append(name)
-    if not found:
-        raise UserError(f"'{architecture(model)}' has no classifier layer; use moves: all")
-    return tuple(found)
-
-
-def _has_parameters(module: nn.Module | None) -> bool:
-    return module is not None and any(True for _ in module.parameters())
-
-
-def class_tensors(name: str, kwargs: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """Return {tensor: dimension} of every tensor whose size follows the number of classes."""
-    with torch.device("meta"):
-        first, second = (build_model(name, num_classes, kwargs).state_dict() for num_classes in (1000, 1001))
-    return {
-        key: next(d for d, (a, b) in enumerate(zip(tensor.shape, second[key].shape, strict=True)) if a != b)
-        for key, tensor in first.items()
-        if tensor.shape != second[key].shape
-    }
-
-
-def load_body(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load everything strictly but the head, which keeps its random weights where `state` has none of its shape.
-
-    Raises:
-        UserError: anything else does not fit.
-    """
-    own = model.state_dict()
-    heads = tuple(f"{name}." for name in head_names(model))
-    kept = {n: t for n, t in own.items() if n.startswith(heads)}
-    fits = all(n in state and state[n].shape == t.shape for n, t in kept.items())
-    body = {n: t for n, t in state.items() if not n.startswith(heads)}
-    load_strict(model, {**body, **({n: state[n] for n in kept} if fits else kept)}, source)
-
-
-def last_norms(model: nn.Module, size: int) -> tuple[str, ...]:
-    """Return the norms on whose output no other norm depends, in execution order.
-
-    One for most networks; several where branches end in norms of their own; none for a network without norms. Found
-    by walking the graph of one forward pass `[2, 3, size, size]`, so neither names nor definition order matter.
-    """
-    order: dict[str, Any] = {}
-    hooks = []
-
-    def remember(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.grad_fn is not None:
-                order.pop(name, None)
-                order[name] = output.grad_fn
-
-        return hook
-
-    for name, module in model.named_modules():
-        if isinstance(module, NORM_TYPES):
-            hooks.append(module.register_forward_hook(remember(name)))
-    try:
-        with evaluation_mode(model), torch.enable_grad():
-            device = next(model.parameters()).device
-            output = model(torch.zeros(2, in_channels(model), size, size, device=device, requires_grad=True))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    followed = _norms_upstream(order, after=order.values())
-    # Some networks also compute what their logits do not use.
-    used = _norms_upstream(order, after=(), start=output.grad_fn) if isinstance(output, Tensor) else set(order)
-    return tuple(name for name in order if name not in followed and name in used)
-
-
-def _norms_upstream(order: Mapping[str, Any], after: Iterable[Any], start: Any = None) -> set[str]:
-    """Return the norms that `start`, or anything strictly behind the nodes `after`, is computed from."""
-    names = {node: name for name, node in order.items()}
-    seen: set[Any] = set()
-    upstream: set[str] = set()
-    # A norm's own internals lie upstream of its output, so start behind every norm and collect the norms met.
-    stack = [parent for node in after for parent, _ in node.next_functions] + [start]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in names:
-            upstream.add(names[node])
-        stack.extend(parent for parent, _ in node.next_functions)
-    return upstream
+from fixres.models.anatomy import has_parameters, head_names, is_inside, last_norms, last_stage
+from fixres.models.build import architecture
 
 
 def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = ()) -> Plan:
@@ -171,7 +47,7 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
     norms = tuple(name for name in found if _keeps_statistics(model.get_submodule(name)))
     if moves in ("head+stats", "stats") and (not found or norms != found):
         raise _without_statistics(model, moves, found, norms)
-    if moves == "head+norm" and not any(_has_parameters(model.get_submodule(name)) for name in found):
+    if moves == "head+norm" and not any(has_parameters(model.get_submodule(name)) for name in found):
         reason = "its last norm has no weights" if found else "it has no norm"
         raise UserError(
             f"moves head+norm does not suit '{architecture(model)}': {reason}\n  use moves: head, last-stage or all"
@@ -218,3 +94,69 @@ def _keeps_statistics(module: nn.Module) -> bool:
 
 def _statistics(model: nn.Module, norms: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{norm}.{name}" for norm in norms for name, _ in model.get_submodule(norm).named_buffers())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which tensors a stage may change. The names are those of the network's state dict."""
+
+    moves: str
+    trained: tuple[str, ...]
+    """Parameters the optimizer updates."""
+    live_norms: tuple[str, ...]
+    """Normalisation modules that use, and update, the statistics of each batch."""
+    statistics: tuple[str, ...]
+    """Buffers of the live norms: running mean, running variance and the count of batches."""
+    num_trained: int
+    num_parameters: int
+    whole: tuple[str, ...] = ()
+    """Modules that train as a whole, their dropout and stochastic depth included."""
+    frozen: tuple[str, ...] = ()
+    """Modules all of whose parameters are frozen by name: they stay in evaluation mode, statistics and dropout too."""
+
+    @property
+    def is_trunk_frozen(self) -> bool:
+        """Whether everything in front of the last norms stays as it is, so that their input does too."""
+        return self.moves not in ("all", "last-stage")
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """Every tensor that may differ after the stage."""
+        return frozenset(self.trained) | frozenset(self.statistics)
+
+    def describe(self) -> str:
+        """Return the line printed before the stage starts."""
+        tensors = "1 tensor" if len(self.trained) == 1 else f"{len(self.trained)} tensors"
+        text = f"moves {self.moves}: trains {tensors}, {_count(self.num_trained)} of {_count(self.num_parameters)}"
+        if self.frozen:
+            text += f"; frozen: {', '.join(self.frozen) if len(self.frozen) <= 4 else f'{len(self.frozen)} modules'}"
+        if not self.live_norms:
+            return text + "; no live statistics"
+        if len(self.live_norms) > 4:
+            return text + f"; live statistics: {len(self.live_norms)} norms"
+        return text + f"; live statistics: {', '.join(self.live_norms)}"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
+    """Return the parameter names that a pattern selects: a module's own name, or a pattern such as `*.bias`.
+
+    Raises:
+        UserError: a pattern selects none.
+    """
+    known = list(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {n for n in known if n == pattern or n.startswith(f"{pattern}.") or fnmatchcase(n, pattern)}
+        if not matched:
+            tops = list(dict.fromkeys(name.partition(".")[0] for name in known))
+            shown = ", ".join(tops[:12]) + (", ..." if len(tops) > 12 else "")
+            raise UserError(f"'{pattern}' matches no parameter of the network\n  their names begin with {shown}")
+        found |= matched
+    return frozenset(found)

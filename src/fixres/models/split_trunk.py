@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fixres.errors import UserError
+from fixres.models.anatomy import NORM_TYPES, head_names
 from fixres.models.build import architecture, in_channels
-from fixres.models.moves import NORM_TYPES, head_names
 from fixres.models.sizes import evaluation_mode
 
 RELATIVE = 1e-4

@@ -21,7 +21,7 @@ from fixres.evaluation.metrics import (
 )
 from fixres.reporting.charts import Bin
 from fixres.reporting.run_record import Record
-from fixres.training.size_choice import PICTURES
+from fixres.training.before_after import PICTURES
 
 NUM_RESAMPLES = 1000
 MAX_DRAWN = 20_000_000

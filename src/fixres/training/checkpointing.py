@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from fixres.data.bad_images import require_few_bad
-from fixres.training.context import StageRun, Stopwatch, Workshop, picture_lists
+from fixres.training.context import Stopwatch, Workshop, picture_lists
+from fixres.training.stage_plan import StageRun
 from fixres.training.state import TrainState, restore_state, save_state
 from fixres.training.throughput_meter import Window
 

@@ -1,33 +1,22 @@
-"""What the stages of a run share, and what one stage is: its settings, what it may move, and its number of steps."""
+"""What the stages of a run share."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fixres.config.defaults import named_stages
-from fixres.config.recipe import Recipe, Stage
-from fixres.config.rules import cached_conflict
-from fixres.data.class_weights import class_weights
+from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
-from fixres.data.loader import resolve_workers, stage_timeline
-from fixres.data.progressive_sizes import Timeline
-from fixres.errors import UserError
+from fixres.data.loader import resolve_workers
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
-from fixres.models.build import architecture
-from fixres.models.moves import make_plan
-from fixres.models.sizes import at_size
-from fixres.models.split_trunk import BrokenWeightsError
-from fixres.resolution import Plan, Preprocess
+from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import RunLog
-from fixres.training.cached_solver.solve import check
-from fixres.training.lr_schedule import Curve, is_stale
 
 
 class Stopwatch:
@@ -76,130 +65,6 @@ class Workshop:
         return evaluate(model, self.collection.split(split), preprocesses, self.runtime, self.reading, report)
 
 
-@dataclass(frozen=True)
-class StageRun:
-    """One stage of one run: its settings with size and solver decided, and what it may move."""
-
-    index: int
-    name: str
-    key: str
-    """How the recipe names it: train, fix or stages.N."""
-    stage: Stage
-    size: int
-    plan: Plan
-    timeline: Timeline
-    class_weights: tuple[float, ...] | None = None
-    note: str = ""
-    """Why the stage is not solved the way it is by default; empty where it is."""
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the stage, unless it ends early."""
-        return self.timeline.total_steps
-
-    @property
-    def curve(self) -> Curve:
-        """The learning rate of every step."""
-        return Curve(self.stage, self.timeline)
-
-    def share(self, runtime: Runtime, step: int) -> int:
-        """Return the pictures of a step's batch that belong to one process."""
-        return self.timeline.at(step).batch_size // runtime.processes.shard.world
-
-    def largest_share(self, runtime: Runtime) -> tuple[int, int]:
-        """Return (pictures of one process, size) of the steps that need the most memory."""
-        choices = {choice for epoch in set(self.timeline.choices) for choice in epoch}
-        largest = max(choices, key=lambda choice: choice.batch_size * choice.size**2)
-        return largest.batch_size // runtime.processes.shard.world, largest.size
-
-    def is_over(self, step: int, best_step: int, every_epochs: int) -> bool:
-        """Return whether the stage ends after `step` steps: all done, or no better for as long as `patience` says."""
-        if step >= self.total_steps or not self.timeline.is_epoch_end(step):
-            return step >= self.total_steps
-        epoch, best = round(self.timeline.epochs_done(step)), round(self.timeline.epochs_done(best_step))
-        return epoch % every_epochs == 0 and is_stale(epoch, best, every_epochs, self.stage.patience)
-
-
 def picture_lists(collection: Collection) -> dict[str, list[Any]]:
     """Return the length and the hash of the file list of every split: what a resumed run has to find again."""
     return {name: [len(split), split.file_list_hash()] for name, split in collection.splits.items()}
-
-
-def describe_stage(
-    recipe: Recipe, collection: Collection, model: nn.Module, index: int, size: int, world: int = 1
-) -> StageRun:
-    """Work out the plan and the number of steps of stage `index` at `size`, for `world` processes.
-
-    Raises:
-        UserError: a batch larger than the training split or that the processes cannot share, a size the network
-            cannot take, or moves it cannot do.
-    """
-    stage = recipe.run_stages[index]
-    split = collection.split("train")
-    key = [key for key, one in named_stages(recipe) if one.enabled][index]
-    is_mixed = bool(stage.mixup or stage.cutmix)
-    name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
-    network = at_size(model, size)
-    plan = make_plan(network, stage.moves, size, stage.freeze)
-    stage, note = _decide_solver(stage, network, plan, size)
-    if stage.solver == "cached":
-        # It sees every picture once: no steps, and what a balanced order would show is a weight.
-        weights = class_weights("auto" if stage.sampler == "balanced" else recipe.data.class_weights, split)
-        timeline = Timeline((), (0,), 0, (recipe.seed, index))
-        return StageRun(index, name, key, stage, size, plan, timeline, weights)
-    timeline = stage_timeline(split, stage, size, seed=recipe.seed, stage_index=index, key=key)
-    batches = {choice.batch_size for epoch in set(timeline.choices) for choice in epoch}
-    for batch_size in sorted(batches):
-        unit = 2 * world if is_mixed else world
-        if batch_size % unit:
-            below = max(batch_size - batch_size % unit, unit)
-            pairs = " in pairs, as mixup and cutmix need" if is_mixed else ""
-            raise UserError(
-                f"{key}.batch_size {batch_size} cannot be shared by {world} processes{pairs}\n"
-                f"  use {below} or {below + unit}"
-            )
-    _require_sizes(model, size, timeline.sizes)
-    if plan.live_norms and min(batches) == world:
-        one = "batch_size 1" if world == 1 else f"batch_size {world} on {world} processes"
-        raise UserError(
-            f"{one} leaves {plan.live_norms[0]} without statistics\n  give at least {2 * world}, or moves: head"
-        )
-    weights = class_weights(recipe.data.class_weights, split)
-    return StageRun(index, name, key, stage, size, plan, timeline, weights, note)
-
-
-def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> tuple[Stage, str]:
-    """Return the stage with `cached` or `sgd` as its solver, and why `auto` became sgd.
-
-    Raises:
-        UserError: cached was asked for, and does not suit the network; or its outputs are not finite.
-    """
-    if stage.solver == "sgd":
-        return stage, ""
-    reason = cached_conflict(stage)
-    try:
-        if not reason:
-            check(network, plan, size)
-    except UserError as error:
-        if stage.solver == "cached" or isinstance(error, BrokenWeightsError):
-            raise
-        reason = str(error).splitlines()[0]
-    decided = stage.model_copy(update={"solver": "sgd" if reason else "cached"})
-    return decided, f"{reason}; the stage is trained by sgd" if reason else ""
-
-
-def _require_sizes(model: nn.Module, size: int, sizes: Sequence[int]) -> None:
-    """Refuse several sizes in a stage for a network that is built for one, and sizes that suit no network like it."""
-    network = at_size(model, size)
-    for other in sizes:
-        if at_size(network, other) is not network:
-            raise UserError(
-                f"'{architecture(model)}' is built for one size: no stage can train it at {size} and {other}"
-                "\n  give each size a stage of its own: stages: [...]; some take model.kwargs {dynamic_img_size: true}"
-            )
-
-
-def is_fix(recipe: Recipe, index: int) -> bool:
-    """Return whether stage `index` of those that run adapts a trained network: the `fix`, or a partial later stage."""
-    stage = recipe.run_stages[index]
-    return index > 0 and stage.moves != "all" if recipe.stages else stage is recipe.fix

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fixres.io.tensors import changed_tensors
-from fixres.resolution import Plan
+from fixres.models.moves import Plan
 
 
 def apply_plan(model: nn.Module, plan: Plan) -> None:

@@ -19,15 +19,16 @@ from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import without_confusion
 from fixres.io.tensors import copy_state, read_weights
 from fixres.models.build import sync_norms
-from fixres.resolution import Plan
+from fixres.models.moves import Plan
 from fixres.training.checkpointing import Keeper
-from fixres.training.context import StageRun, Stopwatch, Workshop
+from fixres.training.context import Stopwatch, Workshop
 from fixres.training.distillation import find_teacher, placed
 from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
 from fixres.training.image_logging import show_batch, show_confused
 from fixres.training.losses import distillation_loss, training_loss
 from fixres.training.micro_batch import chunk_count, fewest_pictures, fit_micro_batch
 from fixres.training.optim import Mixer, WeightAverage, load_named_state, make_optimizer, set_learning_rate
+from fixres.training.stage_plan import StageRun
 from fixres.training.state import TrainState
 from fixres.training.throughput_meter import Window
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 
 from fixres.errors import UserError
-from fixres.training.context import StageRun, Workshop
+from fixres.training.context import Workshop
 from fixres.training.freeze import set_train_mode
+from fixres.training.stage_plan import StageRun
 from fixres.training.state import TrainState
 
 

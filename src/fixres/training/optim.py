@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fixres.config.recipe import Ema, Optim, Stage
 from fixres.data.sampling import sample_seed
 from fixres.errors import UserError
-from fixres.resolution import matching
+from fixres.models.moves import matching
 from fixres.training.lr_schedule import ema_decay
 
 MUON_BETA1 = 0.9

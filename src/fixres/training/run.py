@@ -26,13 +26,15 @@ from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
 from fixres.runtime.trackers import require_trackers
+from fixres.training.before_after import Carried, Outcome, finish
 from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
-from fixres.training.context import StageRun, Stopwatch, Workshop, describe_stage
+from fixres.training.context import Stopwatch, Workshop
 from fixres.training.distillation import find_teacher
 from fixres.training.initial_weights import Start, starting_network, weights_and_kind
 from fixres.training.loop import run_stage
 from fixres.training.resume import find_start, require_same_pictures, with_warmups_of
-from fixres.training.size_choice import Carried, Outcome, decide_size, finish
+from fixres.training.size_choice import decide_size
+from fixres.training.stage_plan import StageRun, describe_stage
 
 _DETERMINISTIC = (
     "runtime.deterministic: operations without a deterministic kernel are errors; on a CPU steps took about as long "

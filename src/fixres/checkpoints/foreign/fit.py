@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fixres.checkpoints.foreign.layouts import Found
 from fixres.checkpoints.foreign.lukemelas import from_lukemelas
 from fixres.errors import UserError
+from fixres.models.anatomy import head_names
 from fixres.models.build import architecture
-from fixres.models.moves import head_names
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _ENTRIES = frozenset({"momentum_buffer", "exp_avg", "exp_avg_sq", "step"})

@@ -143,7 +143,7 @@ def _check_save(flags: EvalFlags) -> None:
 def _eval_together(console: Console, product: Product, request: Request, flags: EvalFlags) -> int:
     from fixres.cli.commands.together import eval_together, save
     from fixres.evaluation.measure import asked_for
-    from fixres.inference.ensemble import require_keeping
+    from fixres.inference.cascade import require_keeping
 
     alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
     defaults = EvalFlags("")

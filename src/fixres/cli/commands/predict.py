@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
     from fixres.cli.prediction_writers import Writer
-    from fixres.inference.ensemble import CascadePredictor
+    from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Prediction, Predictor
     from fixres.runtime.device import Runtime
 
@@ -80,7 +80,7 @@ def predict(words: Sequence[str]) -> int:
     _check(flags)
     from fixres.cli.console import Console
     from fixres.config.recipe import Runtime as RuntimeSettings
-    from fixres.inference.ensemble import CascadePredictor
+    from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Pictures, Predictor
     from fixres.runtime.device import Runtime
 

@@ -21,7 +21,8 @@ def eval_together(
     Raises:
         UserError: both at once, or what the measurement refuses.
     """
-    from fixres.inference.ensemble import measure_cascade, measure_ensemble
+    from fixres.inference.cascade import measure_cascade
+    from fixres.inference.ensemble import measure_ensemble
 
     if ensemble and cascade:
         raise UserError("--ensemble-sizes and --cascade are two different things; give one of them")
@@ -42,7 +43,7 @@ def eval_together(
 
 def save(console: Console, product: Product, answer: Mapping[str, Any]) -> None:
     """Keep the cascade in the product, for `predict --cascade`."""
-    from fixres.inference.ensemble import save_cascade
+    from fixres.inference.cascade import save_cascade
 
     console.say(f"kept in {save_cascade(product, dict(answer))}: fixres predict --cascade uses it")
 

@@ -35,8 +35,9 @@ from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.malloc import keep_freed_memory, release_freed_memory
 from fixres.runtime.run_folder import RunLog
-from fixres.training.context import Stopwatch, Workshop, describe_stage
+from fixres.training.context import Stopwatch, Workshop
 from fixres.training.loop import begin, update
+from fixres.training.stage_plan import describe_stage
 
 Opponent = Literal["timm", "torch"]
 Steps = Callable[[], Iterator[None]]

@@ -19,8 +19,9 @@ from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
 from fixres.models.build import architecture
+from fixres.models.moves import Plan
 from fixres.models.split_trunk import Cut, cut_network, require_linear_head
-from fixres.resolution import Plan, Preprocess
+from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search

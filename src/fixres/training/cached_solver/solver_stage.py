@@ -8,8 +8,9 @@ from torch import nn
 
 from fixres.io.tensors import copy_state
 from fixres.training.cached_solver.solve import Problem, Solution, solve
-from fixres.training.context import StageRun, Workshop
+from fixres.training.context import Workshop
 from fixres.training.freeze import verify_plan
+from fixres.training.stage_plan import StageRun
 
 CACHE = "cache"
 """In the run folder: features, while the stage is not done."""

@@ -1,16 +1,126 @@
-"""The last stage of any network: what runs between its last reduction and the pooling."""
+"""Where things are in any network: its head, its last norms, its last stage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import timm.layers
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.errors import UserError
-from fixres.models.build import architecture, in_channels
+from fixres.models.build import architecture, build_model, in_channels
 from fixres.models.sizes import evaluation_mode
+
+_NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
+
+
+def _norms_of_timm() -> tuple[type[nn.Module], ...]:
+    """Return timm's norm layers, fused with an activation or not; releases differ in which they have."""
+    found = (layer for name, layer in vars(timm.layers).items() if _NORM_NAME.match(name) and isinstance(layer, type))
+    return tuple(layer for layer in found if issubclass(layer, nn.Module))
+
+
+NORM_TYPES: tuple[type[nn.Module], ...] = (
+    _BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.InstanceNorm2d,
+    *_norms_of_timm(),
+)
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the classifier layers (two for distilled networks).
+
+    Raises:
+        UserError: the network has no classifier.
+    """
+    get = getattr(model, "get_classifier", None)
+    heads = get() if callable(get) else None
+    heads = heads if isinstance(heads, tuple | list | nn.ModuleList) else (heads,)
+    layers = {id(head) for head in heads if isinstance(head, nn.Module)}
+    found = [name for name, module in model.named_modules() if id(module) in layers and has_parameters(module)]
+    # VOLO's second classifier, whose logits are added to the first's, is in the configuration only.
+    stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    for name in (stated,) if isinstance(stated, str) else stated:
+        overlaps = any(f"{name}.".startswith(f"{head}.") or head.startswith(f"{name}.") for head in found)
+        if not overlaps and has_parameters(dict(model.named_modules()).get(name)):
+            found.append(name)
+    if not found:
+        raise UserError(f"'{architecture(model)}' has no classifier layer; use moves: all")
+    return tuple(found)
+
+
+def has_parameters(module: nn.Module | None) -> bool:
+    return module is not None and any(True for _ in module.parameters())
+
+
+def class_tensors(name: str, kwargs: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Return {tensor: dimension} of every tensor whose size follows the number of classes."""
+    with torch.device("meta"):
+        first, second = (build_model(name, num_classes, kwargs).state_dict() for num_classes in (1000, 1001))
+    return {
+        key: next(d for d, (a, b) in enumerate(zip(tensor.shape, second[key].shape, strict=True)) if a != b)
+        for key, tensor in first.items()
+        if tensor.shape != second[key].shape
+    }
+
+
+def last_norms(model: nn.Module, size: int) -> tuple[str, ...]:
+    """Return the norms on whose output no other norm depends, in execution order.
+
+    One for most networks; several where branches end in norms of their own; none for a network without norms. Found
+    by walking the graph of one forward pass `[2, 3, size, size]`, so neither names nor definition order matter.
+    """
+    order: dict[str, Any] = {}
+    hooks = []
+
+    def remember(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                order.pop(name, None)
+                order[name] = output.grad_fn
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, NORM_TYPES):
+            hooks.append(module.register_forward_hook(remember(name)))
+    try:
+        with evaluation_mode(model), torch.enable_grad():
+            device = next(model.parameters()).device
+            output = model(torch.zeros(2, in_channels(model), size, size, device=device, requires_grad=True))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    followed = _norms_upstream(order, after=order.values())
+    # Some networks also compute what their logits do not use.
+    used = _norms_upstream(order, after=(), start=output.grad_fn) if isinstance(output, Tensor) else set(order)
+    return tuple(name for name in order if name not in followed and name in used)
+
+
+def _norms_upstream(order: Mapping[str, Any], after: Iterable[Any], start: Any = None) -> set[str]:
+    """Return the norms that `start`, or anything strictly behind the nodes `after`, is computed from."""
+    names = {node: name for name, node in order.items()}
+    seen: set[Any] = set()
+    upstream: set[str] = set()
+    # A norm's own internals lie upstream of its output, so start behind every norm and collect the norms met.
+    stack = [parent for node in after for parent, _ in node.next_functions] + [start]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in names:
+            upstream.add(names[node])
+        stack.extend(parent for parent, _ in node.next_functions)
+    return upstream
+
 
 _Shapes = dict[str, tuple[int, ...]]
 
