@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fixres.checkpoints.resolve import load
+from fixres.cli.commands.demo import DemoFlags
 from fixres.cli.console import Console
 from fixres.config import loading
 from fixres.config.recipe import Recipe
@@ -27,20 +28,10 @@ from fixres.training.run import run_recipe
 from fixres.training.size_choice import sweep_sizes
 
 RECIPE = "elpv-demo"
+
+
 _OTHER_SECONDS = 40
 """Start-up, workers, the predictions and the page."""
-
-
-@dataclass(frozen=True)
-class DemoFlags:
-    """Flags of `fixres demo`."""
-
-    out: Path | None = None
-    """Run folder; runs/demo when left out."""
-    seed: int = 0
-    """Seed."""
-    quiet: bool = False
-    """Print results only."""
 
 
 def run_demo(flags: DemoFlags) -> int:

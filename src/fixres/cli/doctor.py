@@ -7,12 +7,12 @@ import platform
 import shutil
 import socket
 import time
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from fixres.cli.commands.doctor import DoctorFlags
 from fixres.cli.console import Console
 from fixres.config.recipe import Data, Runtime
 from fixres.data.collections import open_collection
@@ -33,15 +33,9 @@ _EXTRAS = {
     "stats": ("sklearn",),
     "track": ("wandb", "mlflow", "trackio"),
 }
+
+
 _HUB = "huggingface.co"
-
-
-@dataclass(frozen=True)
-class DoctorFlags:
-    """Flags of `fixres doctor`."""
-
-    offline: bool = False
-    """Do not try to reach the model hub."""
 
 
 def run_doctor(flags: DoctorFlags) -> int:

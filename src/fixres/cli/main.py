@@ -39,7 +39,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("fixres.cli.commands.train:demo", "the whole method on real photographs, in minutes"),
+    "demo": Command("fixres.cli.commands.demo:demo", "the whole method on real photographs, in minutes"),
     "train": Command("fixres.cli.commands.train:train", "train a recipe: small first, then the fix"),
     "fix": Command("fixres.cli.commands.fix:fix", "adapt the end of a trained network to a larger size"),
     "eval": Command("fixres.cli.commands.eval:eval", "accuracy of a checkpoint at any sizes"),
@@ -48,7 +48,7 @@ COMMANDS = {
     "extract": Command(
         "fixres.cli.commands.extract:extract", "embeddings and probabilities of every picture as NumPy files"
     ),
-    "score": Command("fixres.cli.commands.extract:score", "accuracy from such files, without PyTorch"),
+    "score": Command("fixres.cli.commands.score:score", "accuracy from such files, without PyTorch"),
     "study": Command(
         "fixres.cli.commands.study:study", "one recipe over several seeds: mean, spread, paired difference"
     ),
@@ -59,14 +59,16 @@ COMMANDS = {
     "serve": Command("fixres.cli.commands.serve:serve", "predictions over HTTP, and a page to see the effect of size"),
     "report": Command("fixres.cli.commands.report:report", "one HTML page about one or more runs"),
     "models": Command("fixres.cli.commands.models:models", "list architectures: parameters, GMACs, sizes, last norm"),
-    "import": Command("fixres.cli.commands.weights:import_", "any checkpoint to a model folder, strictly and safely"),
-    "average": Command("fixres.cli.commands.weights:average", "one network with the mean of several's weights"),
+    "import": Command("fixres.cli.commands.import_:import_", "any checkpoint to a model folder, strictly and safely"),
+    "average": Command("fixres.cli.commands.average:average", "one network with the mean of several's weights"),
     "data": Command("fixres.cli.commands.data:data", "check, describe, draw, split, pack and prepare collections"),
-    "fetch": Command("fixres.cli.commands.weights:fetch", "download released weights, with resume and checksum"),
-    "recipes": Command("fixres.cli.main:recipes", "the shipped recipes by system and table, or one of them"),
+    "fetch": Command("fixres.cli.commands.fetch:fetch", "download released weights, with resume and checksum"),
+    "recipes": Command(
+        "fixres.cli.commands.recipes:recipes", "the shipped recipes by system and table, or one of them"
+    ),
     "plan": Command("fixres.cli.commands.plan:plan", "what recipes cost, before they run: steps, GMACs, memory, hours"),
     "tables": Command(
-        "fixres.cli.commands.plan:tables", "the published tables, ours beside theirs, from finished runs"
+        "fixres.cli.commands.tables:tables", "the published tables, ours beside theirs, from finished runs"
     ),
     "bench": Command(
         "fixres.cli.commands.bench:bench", "speed of reading, training and evaluating, beside torchvision and timm"
@@ -124,22 +126,6 @@ def help_text() -> str:
             "'fixres COMMAND --help' explains a command; 'fixres --version' prints the version.",
         ]
     )
-
-
-def recipes(words: Sequence[str]) -> int:
-    """List the shipped recipes; print one; or copy one with --out."""
-    from fixres.cli.parse import parse_flags
-    from fixres.cli.recipe_reference import RecipesFlags, copy_recipe, printed_recipe, recipe_list
-
-    flags = parse_flags(words, RecipesFlags, "fixres recipes", "List the shipped recipes, or print one.")
-    if flags.out is not None:
-        copy_recipe(flags.name, flags.out)
-        print(f"written: {flags.out}", file=sys.stderr)
-    elif listed := recipe_list(flags.name):
-        print(listed, end="")
-    else:
-        print(printed_recipe(flags.name, full=flags.full), end="")
-    return 0
 
 
 def _dispatch(words: list[str]) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from pydantic import Field
 
-from fixres.cli.commands.answers import refuse_folder, write_answer
+from fixres.cli.commands.common import refuse_folder, write_answer
 from fixres.cli.parse import parse_flags
 from fixres.errors import UserError, did_you_mean
 
@@ -70,8 +72,6 @@ class TrainFlags:
 
 def bench(words: Sequence[str]) -> int:
     """`fixres bench loader|train|fix|eval [...]`."""
-    from fixres.cli.commands.bench_eval import bench_eval
-    from fixres.cli.commands.bench_fix import bench_fix
 
     parts = {"loader": _loader, "train": _train, "fix": bench_fix, "eval": bench_eval}
     if words and words[0] in parts:
@@ -193,3 +193,172 @@ def _print(console: Console, answer: Mapping[str, Any]) -> None:
         if row["sides"]["ours"]["worker_mb"]:
             memory = ", ".join(f"{name} {side['worker_mb']:.0f} MB" for name, side in row["sides"].items())
             console.say(f"memory of each of {row['workers']} workers (PSS): {memory}")
+
+
+_DEFAULT_EVAL_IMAGES = 768
+
+
+@dataclass(frozen=True)
+class EvalBenchFlags:
+    """Flags of `fixres bench eval`."""
+
+    checkpoint: tyro.conf.Positional[str] = "random:tf_efficientnet_lite0"
+    """Any checkpoint, or random:NAME for an architecture with random weights."""
+    data: str | None = None
+    """Data URI, of which the training split is read; left out: generated JPEGs of about 500 x 375."""
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = (128, 224)
+    """Sizes in pixels."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Pictures of a pass; all of --data, or 768 generated ones."""
+    backends: tuple[Literal["torch", "openvino", "onnxruntime"], ...] = ("torch",)
+    """Who computes on our side, one side for each."""
+    vs: tuple[Literal["timm"], ...] = ("timm",)
+    """What to run beside."""
+    repeat: Annotated[int, Field(ge=1)] = 3
+    """Passes of every side."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pictures per batch of ours; timm's is its default, 256."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Loader processes of ours, one per core when left out; timm's are its default, 4."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the network on every side; 0: one per core."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+
+
+def bench_eval(words: Sequence[str]) -> int:
+    """`fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino]`."""
+    flags = parse_flags(words, EvalBenchFlags, "fixres bench eval", "Pictures evaluated per second, side by side.")
+    from fixres.cli.commands.common import refuse_folder, write_answer
+    from fixres.cli.console import Console
+    from fixres.experiments.bench.eval_speed import EvalBench, open_network
+    from fixres.experiments.bench.eval_speed import bench_eval as measure
+    from fixres.experiments.bench.loader_speed import make_photographs
+
+    refuse_folder(flags.json)
+    console = Console()
+
+    def progress(done: int, total: int) -> None:
+        console({"event": "progress", "what": "measuring", "done": done, "total": total})
+
+    product = open_network(flags.checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.data is None:
+            make_photographs(Path(folder), flags.images or _DEFAULT_EVAL_IMAGES)
+        bench = EvalBench(
+            data=flags.data or folder,
+            sizes=flags.sizes,
+            backends=flags.backends,
+            vs=flags.vs,
+            repeats=flags.repeat,
+            images=flags.images or 0,
+            batch_size=flags.batch_size,
+            workers=flags.workers,
+            threads=flags.threads,
+        )
+        try:
+            answer = measure(bench, product, progress)
+        finally:
+            console.close()
+    rows, agreeing = [], []
+    for row in answer["results"]:
+        for name, side in row["sides"].items():
+            line = [name, str(row["size"]), f"{side['images_per_second']:.1f}", f"{side['startup_seconds']:.1f}"]
+            if "ratio" in side:
+                line += [f"{side['ratio']:.2f}", f"{side['ratio_lowest']:.2f} to {side['ratio_highest']:.2f}"]
+                line.append(f"{side['cpu_ratio']:.2f}")
+                agreeing.append(f"{name} at {row['size']} px {100 * side['same_top1']:.2f} %")
+            rows.append([*line, *[""] * (7 - len(line))])
+    title = (
+        f"{answer['model']}, {answer['n']} pictures, {answer['threads']} threads, median of {answer['repeats']} passes"
+    )
+    console.table(title, ["", "size", "img/s", "start s", "ours / timm", "range", "by cpu"], rows)
+    if agreeing:
+        console.say(f"pictures with timm's top-1: {', '.join(agreeing)}")
+    write_answer(flags.json, answer)
+    return 0
+
+
+@dataclass(frozen=True)
+class FixBenchFlags:
+    """Flags of `fixres bench fix`."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    """Trained networks on one collection: run folders of several seeds, for example."""
+    size: Annotated[int, Field(ge=1)]
+    """Size to fix at, in pixels."""
+    vs: tuple[Literal["v1", "v2"], ...] = ("v2",)
+    """Published recipes to run beside: v1 (test-time preprocessing, 56 epochs), v2 (augmented, 31 epochs)."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of the published recipes; theirs when left out."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the published recipes; that of the run's own fix when left out."""
+    data: str | None = None
+    """Data URI; the product's own when left out."""
+    seed: int = 0
+    """Seed."""
+    out: Path | None = None
+    """Folder that keeps the run of every fix; left out: none is kept."""
+    json: Path | None = None
+    """Write the result to this file; - for stdout."""
+
+
+def bench_fix(words: Sequence[str]) -> int:
+    """`fixres bench fix RUN [RUN ...] --size N [--vs v2] [--out DIR] [--json FILE]`."""
+    title = "Seconds and accuracy of a fix by the cached solver, beside the published recipes."
+    flags = parse_flags(words, FixBenchFlags, "fixres bench fix", title)
+    from fixres.cli.commands.common import refuse_folder, write_answer
+    from fixres.cli.console import Console
+    from fixres.experiments.bench.fix_speed import CACHED, FixBench
+    from fixres.experiments.bench.fix_speed import bench_fix as measure
+
+    refuse_folder(flags.json)
+    if flags.out is not None and flags.out.exists():
+        raise UserError(f"{flags.out} exists already\n  give a new folder with --out")
+    console = Console()
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "fix_measured":
+            console.say(
+                f"fix {event['done']} of {event['total']}: {event['checkpoint']}, {event['side']}, "
+                f"{event['seconds']:.1f} s"
+            )
+        elif event["event"] == "progress":
+            console(event)
+
+    names = ("checkpoints", "size", "vs", "epochs", "lr", "data", "seed")
+    bench = FixBench(**{name: getattr(flags, name) for name in names})
+    with nullcontext(flags.out) if flags.out else tempfile.TemporaryDirectory() as folder:
+        try:
+            answer = measure(bench, Path(folder), [tell])
+        finally:
+            console.close()
+    rows = []
+    for name, side in answer["sides"].items():
+        line = [name, _listed(side["seconds"], 1)]
+        line.append(
+            "" if name == CACHED else f"{side['ratio']:.1f} ({side['ratio_lowest']:.1f} to {side['ratio_highest']:.1f})"
+        )
+        rows.append([*line, *(_listed(top1, 2) for top1 in side["top1"].values())])
+    splits = list(answer["num_images"])
+    head = [
+        "",
+        "seconds",
+        "it / cached",
+        *(f"{split} top-1 %, n = {answer['num_images'][split]:,}" for split in splits),
+    ]
+    console.table(f"fix at {flags.size} px, {len(flags.checkpoints)} networks", head, rows)
+    for name in dict.fromkeys(flags.vs):
+        for split, found in answer["sides"][name]["cached_minus_this"].items():
+            low, high = found["ci95"]
+            console.say(
+                f"cached minus {name} on {split}: {found['mean']:+.2f} points (95 % interval over pictures "
+                f"{low:+.2f} to {high:+.2f})"
+            )
+    console.say(f"one forward pass over the training pictures: {_listed(answer['forward_seconds'], 1)} s")
+    write_answer(flags.json, answer)
+    return 0
+
+
+def _listed(values: Sequence[float], digits: int) -> str:
+    return ", ".join(f"{value:.{digits}f}" for value in values)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fixres.errors import UserError
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
@@ -36,3 +41,26 @@ def download_bar(console: Console, name: str) -> Callable[[int, int | None], Non
         console({"event": "progress", "what": f"MB of {name}", "done": done >> 20, "total": (total or done) >> 20})
 
     return report
+
+
+def refuse_folder(path: Path | None) -> None:
+    """Refuse a folder where a file is to be written.
+
+    Raises:
+        UserError: `path` is a folder.
+    """
+    if path is not None and path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+
+
+def write_answer(path: Path | None, answer: Mapping[str, Any]) -> None:
+    """Write an answer as JSON to a file, to stdout for -, nowhere for None."""
+    from fixres.io.files import write_text
+
+    if path is None:
+        return
+    text = json.dumps(answer, indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        write_text(path, text)

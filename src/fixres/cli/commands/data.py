@@ -12,7 +12,7 @@ import tyro
 from pydantic import Field
 
 from fixres.cli.commands import data_write
-from fixres.cli.commands.answers import refuse_folder
+from fixres.cli.commands.common import refuse_folder
 from fixres.cli.parse import parse_flags
 from fixres.errors import UserError, did_you_mean
 

@@ -1,4 +1,4 @@
-"""The commands `plan` and `tables`: what recipes cost before they run, and the published tables after."""
+"""The command `plan`: what recipes cost, before they run and without their pictures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ _PLAN_HELP = """What recipes cost, before they run and without their pictures.
 Memory is an estimate: weights, gradients, optimizer and average at 4 bytes a number, and the activations autograd keeps
 for the share of a batch that one device has, counted without computing. Hours come from a stated speed, that of the
 first stage, or from 20 steps on this machine; reading pictures is in neither."""
-_TABLES_HELP = """Fill the published tables of the four systems from finished runs, in Markdown.
-
-A run belongs to the shipped recipe whose settings it has; runs of one recipe with several seeds share a row."""
 
 
 @dataclass(frozen=True)
@@ -144,29 +141,3 @@ def _stage_lines(stage: StageCost) -> list[tuple[str, str]]:
 
 def _number(value: float) -> str:
     return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
-
-
-@dataclass(frozen=True)
-class TablesFlags:
-    """Flags of `fixres tables`."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Finished runs; none: the published tables alone."""
-    all: bool = False
-    """Also the tables in which no row was run."""
-    out: Path | None = None
-    """Write to this file instead of stdout."""
-
-
-def tables(words: Sequence[str]) -> int:
-    """`fixres tables RUN... [--all] [--out FILE]`."""
-    flags = parse_flags(words, TablesFlags, "fixres tables", _TABLES_HELP)
-    from fixres.experiments.filled_tables import filled_tables
-    from fixres.io.files import write_text
-
-    text = filled_tables(flags.runs, everything=flags.all)
-    if flags.out is None:
-        sys.stdout.write(text)
-    else:
-        write_text(flags.out, text)
-    return 0

@@ -1,4 +1,7 @@
-"""The commands `train` and `demo`, and what the other commands that train share. tyro costs what a typo may take."""
+"""The command `train`, and what the other commands that train share.
+
+tyro costs what a typo may take to answer, so it comes late.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fixres.cli.parse import TrainFlags, parse_flags, parse_recipe
+from fixres.cli.parse import TrainFlags, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError, started_rank
 
@@ -157,10 +160,3 @@ def take_seeds(words: list[str]) -> tuple[list[str], list[int] | None]:
                 raise UserError(f"--seeds {text}: a seed is named twice")
             return words[:i] + words[end:], seeds
     return words, None
-
-
-def demo(words: Sequence[str]) -> int:
-    """`fixres demo [--out DIR]`."""
-    from fixres.cli.demo import DemoFlags, run_demo
-
-    return run_demo(parse_flags(words, DemoFlags, "fixres demo", "The whole method on real photographs."))
