@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test test-system lint clean install
+.PHONY: demo test test-system lint docs clean install
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)  ## The main job on real photographs: trains, measures, fixes, reports.
@@ -18,9 +18,12 @@ test-system: $(STAMP)  ## The demo itself and a browser: under 60 minutes.
 	$(BIN)/python -m pytest -m system
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## The pages and pictures of docs/ that are made from the code; minutes.
+	$(BIN)/python -m tools.docs
 
 install: $(STAMP)
 

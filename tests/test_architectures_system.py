@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from fixres.cli.commands.models import models_page, page_row, tried_names
+from tools.docs.models_page import models_page, page_row, tried_names
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
 LINES = {line.split("`")[1]: f"{line}\n" for line in PAGE.splitlines() if line.startswith("| `")}

@@ -11,10 +11,10 @@ import types
 from pathlib import Path
 
 import pytest
+from tools.docs.recipe_page import reference_page
 
 import fixres
 from fixres.cli import main
-from fixres.cli.recipe_reference import reference_page
 from fixres.config.loading import load, to_yaml
 from fixres.config.yaml_text import parse
 from fixres.errors import UserError
@@ -182,7 +182,7 @@ def test_a_recipe_is_copied_as_it_is_written_and_never_over_a_file(
 
 def test_the_reference_page_is_up_to_date() -> None:
     written = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
-    assert written == reference_page(), "run: python -m fixres.cli.recipe_reference > docs/recipe.md"
+    assert written == reference_page(), "run: make docs"
 
 
 # --- how long a mistake takes

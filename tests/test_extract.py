@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(tmp_path: Path, monkeypatch: py
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    from fixres.data.prepare.disk import reserved
+    from fixres.io.files import reserved
 
     with reserved(tmp_path / "x"), pytest.raises(UserError, match="another process"):
         extract(make(), ask(), tmp_path / "x")

@@ -426,7 +426,7 @@ def test_checksums_are_torchvisions() -> None:
 
 
 def test_the_page_about_data_has_the_table_of_the_code() -> None:
-    from fixres.data.prepare.page import sets_table
+    from tools.docs.sets_table import sets_table
 
     page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
     assert sets_table() in page

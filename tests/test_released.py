@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import torchvision
+from tools.docs.network_page import network_page
 
 from fixres.data.prepare.known_sets import SETS
 from fixres.errors import UserError
 from fixres.models.names import architecture_names
-from fixres.models.released import ADDRESSES, RELEASED, Released, find_released, network_page
+from fixres.models.released import ADDRESSES, RELEASED, Released, find_released
 from fixres.resolution import resize_size
 
 ROOT = Path(__file__).parents[1]

@@ -31,7 +31,6 @@ from fixres.checkpoints.product import Product
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split
 from fixres.data.loader import evaluation_batches, resolve_workers
-from fixres.data.prepare.disk import reserved
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading, conditions, predict_logits
 from fixres.evaluation.measure import Request, open_for
@@ -49,7 +48,7 @@ from fixres.inference.extract_record import (
     write_record,
 )
 from fixres.io.array_store import Rows
-from fixres.io.files import require_room, require_writable_folder, write_with
+from fixres.io.files import require_room, require_writable_folder, reserved, write_with
 from fixres.models.anatomy import head_names
 from fixres.models.sizes import evaluation_mode
 from fixres.resolution import Preprocess

@@ -1,15 +1,19 @@
-"""Writing files whole or not at all, and finding out before the work whether its results can be written."""
+"""Files written whole or not at all, one process at a time, and known beforehand to be writable."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from fixres.errors import UserError
 
@@ -25,14 +29,8 @@ def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
     Raises:
         UserError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        _write_whole(path, writer)
     except OSError as error:
         raise cannot_write(path, error) from error
     except RuntimeError as error:
@@ -40,6 +38,17 @@ def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
         if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
             raise
         raise cannot_write(path, OSError(errno.ENOSPC, "the disk is full, or the file would be too large")) from error
+
+
+def _write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -50,8 +59,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}\n  make room, or name another place with --out")
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk; Windows has no such call.
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder reach the disk; Windows has no such call."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -111,3 +120,77 @@ def _bytes(number: int) -> str:
         if number >= size:
             return f"{number / size:,.1f} {unit}"
     return f"{number:,} bytes"
+
+
+@contextmanager
+def reserved(out: Path) -> Iterator[None]:
+    """Let only one process make `out`."""
+    lock = FileLock(out.with_name(out.name + ".part.lock"), timeout=0)
+    with disk(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another process is preparing {out}\n  wait for it, or use another --out") from None
+    try:
+        yield
+    finally:
+        # Whoever waits for this file finds `out` made or nothing begun, whether it holds the old lock or a new one.
+        if not out.with_name(out.name + ".part").exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def disk(part: Path) -> Iterator[None]:
+    """Turn what the disk refuses into an error for people."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk of {part.parent} is full\n  what is done is kept; make room, and the same command goes on"
+            ) from error
+        where = error.filename or part
+        raise UserError(
+            f"{where} cannot be written or read ({error.strerror or error})\n  use another --out"
+        ) from error
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Yield every file below `root`, in no order."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            yield Path(folder) / name
+
+
+def gigabytes(num_bytes: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{num_bytes / 1e9:.1f} GB"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a JSON file holds, or None when there is no such file.
+
+    Raises:
+        UserError: it cannot be read, or is no JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})\n  delete it, and what it stands for, to start over"
+        ) from None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    text = json.dumps(content, indent=1) + "\n"
+    _write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

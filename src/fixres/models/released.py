@@ -338,50 +338,6 @@ ADDRESSES: tuple[Address, ...] = (
 )
 """Every host the package can contact. docs/network.md is made from it."""
 
-_PAGE_HEAD = """\
-# What the package can contact
-
-<!-- Generated; a test keeps it equal to the code. To make it again:
-python -c "from fixres.models.released import network_page; print(network_page(), end='')" > docs/network.md -->
-
-Nothing is contacted unless a command names something that has to be fetched. fixres has no telemetry and switches off
-that of OpenVINO, looks for no updates, and sends nothing but the request for a file. A host may pass the request on:
-huggingface.co and github.com keep large files with delivery networks of theirs. What fixres itself fetches never goes
-on from https to http.
-
-What has been fetched lies in `$TORCH_HOME/hub/checkpoints`, by default `~/.cache/torch/hub/checkpoints`, where PyTorch
-itself looks, so that nothing is fetched twice; models of the hub lie in `$HF_HOME/hub`, by default
-`~/.cache/huggingface/hub`; data sets lie where `--out` says ([data.md](data.md)). Without a network, put the file
-there by hand: the error message names the place.
-
-| host | contacted by | for | to switch it off |
-| --- | --- | --- | --- |
-"""
-
-_PAGE_FILES = """
-## Files that have a name
-
-CC BY-NC 4.0 forbids commercial use.
-Accuracy is top-1 in percent on ImageNet's validation split, as published, at the size given.
-A checksum is what was published: the first digits of SHA-256, unless it says MD5.
-
-| `fixres:` | network | size | top-1 | licence | checksum | address |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
-
-
-def network_page() -> str:
-    """Return docs/network.md: the hosts, what makes us contact each, and the files that have a name."""
-    hosts = [f"| {a.host} | {a.commands} | {a.purpose} | {a.switch_off} |" for a in ADDRESSES]
-    return _PAGE_HEAD + "\n".join(hosts) + "\n" + _PAGE_FILES + "\n".join(map(_row, RELEASED.values())) + "\n"
-
-
-def _row(entry: Released) -> str:
-    checksum = entry.sha256 or (f"MD5 {entry.md5}" if entry.md5 else "none")
-    top1 = "" if entry.top1 is None else f"{entry.top1:.1f}"
-    cells = (entry.name, entry.architecture, str(entry.test_size), top1, entry.license, checksum, entry.url)
-    return f"| {' | '.join(cells)} |"
-
 
 def fetch_released(name: str, progress: Progress | None = None, folder: Path | None = None) -> tuple[Path, Released]:
     """Fetch the released file called `name` into `folder` and return its path and what is known about it.

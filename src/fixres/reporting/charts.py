@@ -5,10 +5,8 @@ python -m fixres.reporting.charts --readme docs/idea.svg      draws the picture 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from fixres.reporting.scene import write_scene
 from fixres.reporting.svg import POINT, ROLES, Chart, ink
 
 Result = Mapping[str, Any]
@@ -381,16 +378,3 @@ def _legend(axes: Axes, lines: Mapping[str, Line2D], place: Any) -> None:
         framealpha=0.85,
     )
     legend.get_frame().set(facecolor=ink("paper"), edgecolor="none")
-
-
-def main() -> None:
-    """Draw the picture of the README into the file named on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fixres.reporting.charts", description="Draw the picture of the README."
-    )
-    parser.add_argument("--readme", type=Path, required=True, metavar="FILE.svg")
-    write_scene(parser.parse_args().readme)
-
-
-if __name__ == "__main__":
-    main()

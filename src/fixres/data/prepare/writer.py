@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fixres.data.prepare.disk import disk, files, gigabytes, read_json, reserved, write_json
 from fixres.data.prepare.known_sets import find_set
 from fixres.data.prepare.locate import fingerprint, locate, md5_of, picture_bytes, published_md5
 from fixres.data.prepare.parts import DataSet, Job, Options, Picture, Progress
 from fixres.errors import UserError
+from fixres.io.files import disk, files, gigabytes, read_json, reserved, write_json
 
 RECORD = "fixres-data.json"
 """Beside the pictures: what they are, where they come from, how many there are."""

@@ -21,6 +21,7 @@ from urllib.error import HTTPError, URLError
 
 from fixres.errors import UserError
 from fixres.io.download.address import Checksums, opener, user_agent
+from fixres.io.files import sync_folder
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be; None when the server does not say."""
@@ -291,17 +292,7 @@ def put_in_place(job: Job) -> None:
             _write_small(job.origin_file, job.origin + "\n")
         job.part.replace(job.target)
         job.record_file.unlink(missing_ok=True)
-        _sync_folder(job.target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # runlog has the same, but importing it imports torch, which a download need not wait for.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(job.target.parent)
 
 
 def _write_whole(file: IO[bytes], chunk: bytes) -> None:

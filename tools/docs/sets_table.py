@@ -1,4 +1,4 @@
-"""The table of docs/data.md, made from the table of the code."""
+"""The table of docs/data.md: every data set that can be prepared."""
 
 from __future__ import annotations
 

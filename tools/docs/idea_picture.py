@@ -1,4 +1,4 @@
-"""The picture of the README: why the same object looks smaller in testing, and what the workflow does about it.
+"""docs/idea.svg, the picture of the README: why objects look smaller in testing, and what the workflow does about it.
 
 The scene is drawn, so it is nobody's photograph. Every length in it is computed: the crops are those of the training
 and test preprocessing, and the captions say the object's height in network pixels.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fixres.resolution import Preprocess, resize_size
 
@@ -57,15 +57,15 @@ def random_view() -> View:
     return View(TRAIN_SIZE, OBJECT_CENTRE[0] - 0.48 * side, OBJECT_CENTRE[1] - from_top * side / TRAIN_SIZE, side)
 
 
-def write_scene(out: Path) -> Path:
-    """Draw the scene to `out`, an SVG 880 pixels wide that brings its own background for light and dark pages."""
+def scene() -> str:
+    """Return the scene as an SVG 880 pixels wide that brings its own background for light and dark pages."""
     environment = Environment(
-        loader=PackageLoader("fixres", "reporting/templates"),
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawing = environment.get_template("idea.svg.j2").render(
+    return environment.get_template("idea.svg.j2").render(
         photo=(PHOTO_WIDTH, PHOTO_HEIGHT),
         object_centre=OBJECT_CENTRE,
         object_height=OBJECT_HEIGHT,
@@ -73,6 +73,3 @@ def write_scene(out: Path) -> Path:
         same=centre_view(TRAIN_SIZE),
         larger=centre_view(TEST_SIZE),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(drawing, encoding="utf-8")
-    return out
