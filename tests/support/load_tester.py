@@ -1,6 +1,6 @@
 """Many clients at once, each answer compared with `predict`: how fast a server is, and whether it is right.
 
-    python -m fixres.inference.server.load_test URL CHECKPOINT PICTURES... [--clients 64] [--seconds 60] [--requests N]
+    python -m tests.support.load_tester URL CHECKPOINT PICTURES... [--clients 64] [--seconds 60] [--requests N]
 
 Clients are threads of one process; their processor time is reported beside the rate of the server,
 since on one machine they share the cores.

@@ -1,0 +1,250 @@
+"""The command itself: dispatch, exit codes, streams, and how long a mistake takes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from tools.docs.recipe_page import reference_page
+
+import fixres
+from fixres.cli import main
+from fixres.config.loading import load, to_yaml
+from fixres.config.yaml_text import parse
+from fixres.errors import UserError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fixres", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """Put a command `stub` in place; `stub.run` is what it does."""
+    stub = types.SimpleNamespace(run=lambda words: None)
+    module = types.ModuleType("stub_commands")
+    module.stub = lambda *words: stub.run(*words)  # noqa: PLW0108 - looked up when called
+    monkeypatch.setitem(sys.modules, "stub_commands", module)
+    monkeypatch.setitem(main.COMMANDS, "stub", main.Command("stub_commands:stub", "does nothing"))
+    return stub
+
+
+# --- dispatch and exit codes
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_the_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == 0
+    text = capsys.readouterr().out
+    assert [name for name in main.COMMANDS if f"\n  {name} " not in text] == []
+
+
+def test_every_command_has_a_body() -> None:
+    modules = {command.target.partition(":")[0] for command in main.COMMANDS.values()}
+    source = {name: (REPOSITORY / "src" / f"{name.replace('.', '/')}.py").read_text() for name in modules}
+    for name, command in main.COMMANDS.items():
+        module, _, function = command.target.partition(":")
+        assert f"def {function}(" in source[module], name
+
+
+def test_the_words_after_a_command_are_its_own(command: types.SimpleNamespace) -> None:
+    seen: list[list[str]] = []
+    command.run = seen.append
+    assert main.main(["stub", "a", "--b", "3"]) == 0
+    assert main.main(["help", "stub"]) == 0
+    assert seen == [["a", "--b", "3"], ["--help"]]
+
+
+def test_a_user_error_is_one_message_and_exit_2(
+    command: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(words: list[str]) -> None:
+        raise UserError("no such thing\n  try another")
+
+    command.run = fail
+    assert main.main(["stub"]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "fixres: no such thing\n  try another\n")
+
+
+def test_exit_codes_of_a_command_pass_through(command: types.SimpleNamespace) -> None:
+    def interrupt(words: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    def leave(words: list[str]) -> None:
+        raise SystemExit(75)
+
+    command.run = interrupt
+    assert main.main(["stub"]) == 130
+    command.run = leave
+    assert main.main(["stub"]) == 75
+    command.run = lambda words: 75
+    assert main.main(["stub"]) == 75
+
+
+def test_a_bug_keeps_its_traceback(command: types.SimpleNamespace) -> None:
+    command.run = lambda words: {}["missing"]
+    with pytest.raises(KeyError):
+        main.main(["stub"])
+
+
+def test_an_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["trian"]) == 2
+    assert capsys.readouterr().err == "fixres: unknown command 'trian' - did you mean 'train'?\n"
+    assert main.main(["qqq"]) == 2
+    assert f"commands: {', '.join(main.COMMANDS)}" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fixres {fixres.__version__}\n"
+    assert f'version = "{fixres.__version__}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-u", "-m", "fixres"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == ""
+
+
+def test_public_names_are_there() -> None:
+    missing = [name for name in fixres.__all__ if getattr(fixres, name, None) is None]
+    assert missing == []
+    assert set(dir(fixres)) >= set(fixres.__all__)
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = fixres.nothing_of_the_kind
+
+
+# --- recipes
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "cells.yaml").write_text("# Solar cells, 96 px.\ndata: {uri: 'elpv:'}\ntrain: {size: 96}\n")
+    (folder / "long-name.yaml").write_text("seed: 1\n")
+    monkeypatch.setattr("fixres.config.loading.FOLDER", folder)
+    return folder
+
+
+def test_recipes_are_listed_by_table_with_what_was_published(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shipped / "lab").mkdir()
+    head = (
+        "# Row.\n#\n# Table:  Lab: one\n# Expect: 77.0 % top-1\n#         at 224 px; more\n# Cost:   8 V100 (paper)\n"
+    )
+    (shipped / "lab" / "row.yaml").write_text(head + "seed: 1\n")
+    assert main.main(["recipes"]) == 0
+    assert capsys.readouterr().out == (
+        "fixres: the demo's photographs\n  cells      Solar cells, 96 px.\n  long-name\n\n"
+        "Lab: one\n  lab/row    77.0 % top-1 at 224 px  8 V100\n"
+    )
+    assert main.main(["recipes", "lab"]) == 0
+    assert capsys.readouterr().out == "Lab: one\n  lab/row  77.0 % top-1 at 224 px  8 V100\n"
+
+
+def test_a_recipe_is_printed_as_it_is_written_or_with_every_default(
+    shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["recipes", "cells"]) == 0
+    assert capsys.readouterr().out == (shipped / "cells.yaml").read_text()
+    assert main.main(["recipes", "cells", "--full"]) == 0
+    text = capsys.readouterr().out
+    assert text == to_yaml(load("cells"), header="Solar cells, 96 px.")
+    assert parse(text, "x").values["train"]["crop_scale"] == [0.08, 1.0]
+
+
+def test_a_recipe_is_copied_as_it_is_written_and_never_over_a_file(
+    shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.yaml"
+    assert main.main(["recipes", "cells", "--out", str(out)]) == 0
+    assert out.read_bytes() == (shipped / "cells.yaml").read_bytes()
+    assert main.main(["recipes", "long-name", "--out", str(out)]) == 2
+    assert f"'{out}' exists" in capsys.readouterr().err
+    assert out.read_bytes() == (shipped / "cells.yaml").read_bytes()
+    assert main.main(["recipes", "--out", str(tmp_path / "x.yaml")]) == 2
+    assert main.main(["recipes", "cels"]) == 2
+    assert "did you mean 'cells'" in capsys.readouterr().err
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    written = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert written == reference_page(), "run: make docs"
+
+
+# --- how long a mistake takes
+
+
+def children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+BAD_RECIPE = "train:\n  epoch: 3\n"
+
+
+def slowness_of_this_core() -> float:
+    """Return how many times longer a loop takes now than on the quiet core that the limits are meant for."""
+    start = time.process_time()
+    total = 0
+    for number in range(1_000_000):
+        total += number
+    return (time.process_time() - start) / 0.06
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "seconds"),
+    [
+        ([], 0, 0.3),
+        (["--help"], 0, 0.3),
+        (["trian"], 2, 0.3),
+        (["train", "bad.yaml"], 2, 0.6),
+        (["train", "demoo"], 2, 0.6),
+        (["train", "--data.uri", "a", "--train.sie", "3"], 2, 1.5),
+        (["train", "--data.uri", "a", "--train.size", "big"], 2, 1.5),
+        (["train", "--help"], 0, 1.5),
+        (["eval", "run", "--szies", "3"], 2, 1.5),
+        (["eval", "--help"], 0, 1.5),
+    ],
+    ids=str,
+)
+def test_an_answer_comes_at_once_and_without_torch(
+    words: list[str], exit_code: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD_RECIPE)
+    monkeypatch.chdir(tmp_path)
+    probe = (
+        "import sys, fixres.cli.main as c; rc = c.main(sys.argv[1:]); sys.exit(99 if 'torch' in sys.modules else rc)"
+    )
+    times = []
+    # Processor time is what the answer takes on a machine that does nothing else, but for a core that two programs
+    # share, which is slower for both: how much, a loop of known length tells. The best of three settles the rest.
+    for _ in range(3):
+        before, slowness = children_seconds(), slowness_of_this_core()
+        done = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=False)
+        times.append((children_seconds() - before) / max(1.0, slowness, slowness_of_this_core()))
+        assert done.returncode == exit_code, done.stderr
+        if times[-1] < seconds:
+            break
+    assert min(times) < seconds
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) is (exit_code == 0)
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = run("trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fixres: unknown command 'trian'")

@@ -1,0 +1,463 @@
+"""A preparation that is killed, starved, lied to or attacked: whole or not at all, and nothing outside its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.support import archive_makers as made
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixres.data.prepare import writer
+from fixres.data.prepare.known_sets import SETS
+from fixres.data.prepare.official_archives import download
+from fixres.data.prepare.parts import below, folder_name
+from fixres.data.prepare.plainpickle import read_plain_pickle
+from fixres.data.prepare.writer import prepare
+from fixres.errors import UserError
+from fixres.io import archives
+from tests.support.file_server import Server
+
+
+@pytest.fixture(autouse=True)
+def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sync", lambda: None)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def shrink_cub(files: dict[str, bytes]) -> None:
+    info = SETS["cub-200-2011"]
+    archive = dataclasses.replace(info.files["archive"], md5=made.md5(files["CUB_200_2011.tgz"]))
+    small = {"files": {**info.files, "archive": archive}, "counts": {"train": 3, "test": 3}, "num_classes": 2}
+    SETS["cub-200-2011"] = dataclasses.replace(info, **small)
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with CUB's archive in miniature, which the table takes for the published one."""
+    monkeypatch.setitem(SETS, "cub-200-2011", SETS["cub-200-2011"])
+    files = made.cub()
+    shrink_cub(files)
+    made.write_all(tmp_path / "from", files)
+    return tmp_path / "from"
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "replace"])
+def test_an_interruption_at_any_picture_is_gone_on_from(
+    call: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare("cub", source, tmp_path / "whole")
+    original = getattr(Path, call)
+    for n in range(6):
+        left = [n]
+
+        def failing(self: Path, *args: Any, left: list[int] = left) -> Any:
+            if self.name == ".incoming":
+                if left[0] == 0:
+                    raise Stop
+                left[0] -= 1
+            return original(self, *args)
+
+        out = tmp_path / f"out{n}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, failing)
+            with pytest.raises(Stop):
+                prepare("cub", source, out)
+        assert not out.exists()
+        report = prepare("cub", source, out)
+        assert report.num_resumed == n
+        assert tree(out) == tree(tmp_path / "whole")
+    assert not [path.name for path in tmp_path.iterdir() if ".part" in path.name]
+
+
+@pytest.mark.parametrize("step", ["record", "sync", "journal"])
+def test_an_interruption_at_the_end_is_gone_on_from(
+    step: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write_json, unlink = writer.write_json, Path.unlink
+
+    def stop_at_record(path: Path, content: Any) -> None:
+        if path.name == writer.RECORD:
+            raise Stop
+        write_json(path, content)
+
+    def stop_at_journal(path: Path, **options: bool) -> None:
+        if path.name == "out.part.json":
+            raise Stop
+        unlink(path, **options)
+
+    def stop() -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        if step == "record":
+            patch.setattr(writer, "write_json", stop_at_record)
+        elif step == "sync":
+            patch.setattr("os.sync", stop)
+        else:
+            patch.setattr(Path, "unlink", stop_at_journal)
+        with pytest.raises(Stop):
+            prepare("cub", source, out)
+    assert out.exists() is (step == "journal")
+    report = prepare("cub", source, out)
+    assert report.was_there is (step == "journal")
+    prepare("cub", source, tmp_path / "whole")
+    assert tree(out) == tree(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from", "out", "whole"]
+
+
+CHILD = """
+import sys, pathlib
+sys.path.insert(0, {repository!r})
+from fixres.data.prepare import writer
+from tests.data.prepare import test_writer
+source = pathlib.Path(sys.argv[1])
+test_writer.shrink_cub({{"CUB_200_2011.tgz": (source / "CUB_200_2011.tgz").read_bytes()}})
+import time
+put = writer._Work._put
+def slow(self, picture):
+    put(self, picture)
+    time.sleep(0.15)
+writer._Work._put = slow
+writer.prepare("cub", source, pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_process_is_gone_on_from(source: Path, tmp_path: Path) -> None:
+    code = CHILD.format(repository=str(Path(__file__).parents[3]))
+    process = subprocess.Popen([sys.executable, "-c", code, str(source), str(tmp_path / "out")], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out.part").rglob("*.jpg"))) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    # Meanwhile nobody else may make the same.
+    with pytest.raises(UserError, match="another process is preparing"):
+        prepare("cub", source, tmp_path / "out")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "out").exists()
+    report = prepare("cub", source, tmp_path / "out")
+    assert 3 <= report.num_resumed <= 6
+    prepare("cub", source, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_picture_cut_short_by_a_power_failure_is_written_again(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        prepare("cub", source, tmp_path / "out", _stop_at_end)
+    victim = next((tmp_path / "out.part").rglob("*.jpg"))
+    victim.write_bytes(victim.read_bytes()[:20])
+    report = prepare("cub", source, tmp_path / "out")
+    assert report.num_resumed == 5
+    prepare("cub", source, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def _stop_at_end(what: str, done: int, total: int | None) -> None:
+    if what == "writing pictures":
+        assert (done, total) == (6, 6)
+        raise Stop
+
+
+def test_checksums_are_taken_once(source: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(Stop):
+        prepare("cub", source, tmp_path / "out", _stop_at_end)
+    prepare("cub", source, tmp_path / "out", lambda what, *_: told.append(what))
+    assert not [what for what in told if "checking" in what]
+
+
+def test_other_files_or_options_do_not_mix(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        prepare("cub", source, tmp_path / "out", _stop_at_end)
+    os.utime(source / "CUB_200_2011.tgz", (1, 1))
+    with pytest.raises(UserError, match="begun from other files"):
+        prepare("cub", source, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out.part")
+    assert prepare("cub", source, tmp_path / "out").num_resumed == 0
+
+
+def test_what_is_in_the_way_is_left_alone(source: Path, tmp_path: Path) -> None:
+    for name in ("busy", "stray.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        prepare("cub", source, tmp_path / "busy")
+    with pytest.raises(UserError, match="is in the way"):
+        prepare("cub", source, tmp_path / "stray")
+    assert (tmp_path / "stray.part" / "mine.txt").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        prepare("cub", source, tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert prepare("cub", source, tmp_path / "empty").counts["train"] == 3
+    next((tmp_path / "empty").rglob("*.jpg")).unlink()
+    with pytest.raises(UserError, match="was made with"):
+        prepare("cub", source, tmp_path / "empty")
+
+
+def test_a_file_that_is_not_the_published_one(source: Path, tmp_path: Path) -> None:
+    archive = source / "CUB_200_2011.tgz"
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    with pytest.raises(UserError, match=r"(?s)published file: MD5 \w{32} expected, \w{32} found.*--allow-partial"):
+        prepare("cub", source, tmp_path / "out")
+    # Nothing was begun that would stand in the way of the right file.
+    made.write_all(source, made.cub())
+    assert prepare("cub", source, tmp_path / "out").checksums == {"CUB_200_2011.tgz": "as published"}
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    report = prepare("cub", source, tmp_path / "other", allow_partial=True)
+    assert report.checksums == {"CUB_200_2011.tgz": "not as published"}
+    assert any("not the published file" in note for note in report.notes)
+
+
+def test_wrong_counts(source: Path, tmp_path: Path) -> None:
+    SETS["cub-200-2011"] = dataclasses.replace(SETS["cub-200-2011"], counts={"train": 5994, "test": 3}, num_classes=200)
+    with pytest.raises(
+        UserError, match=r"train 5,994, test 3 expected, train 3, test 3 found; 200 classes expected, 2 found in t"
+    ):
+        prepare("cub", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    report = prepare("cub", source, tmp_path / "out", allow_partial=True)
+    assert (report.num_resumed, report.is_complete) == (6, False)
+    assert any("5,994" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", ["cub", "stanford-cars"])
+def test_a_folder_of_something_else_is_no_part_of_a_set(name: str, photos: Path, tmp_path: Path) -> None:
+    (photos / "val").rename(photos / "test")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"(?s)train is not .*: it has the class folder 'blue'.*--data\.uri .*photos"):
+        prepare(name, photos, tmp_path / "out", allow_partial=True)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_more_classes_than_published_or_no_pictures_are_no_part_of_a_set(photos: Path, tmp_path: Path) -> None:
+    (photos / "train").rename(tmp_path / "256_ObjectCategories")
+    for k in range(257):
+        folder = tmp_path / "256_ObjectCategories" / f"{k}"
+        folder.mkdir()
+        shutil.copy(tmp_path / "256_ObjectCategories" / "red" / "00.jpg", folder / "a.jpg")
+    (tmp_path / "caltech-101").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"not even a part of it: 256 classes expected, 259 found"):
+        prepare("caltech256", tmp_path, tmp_path / "out", allow_partial=True)
+    with pytest.raises(UserError, match=r"caltech-101 is not Caltech-101, .* no pictures found"):
+        prepare("caltech101", tmp_path, tmp_path / "out", allow_partial=True)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.shutil, "disk_usage", lambda _: usage._replace(free=100))
+        with pytest.raises(UserError, match=r"0\.0 GB are needed in .*, 0\.0 GB are free"):
+            prepare("cub", source, tmp_path / "out")
+    original = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if self.name == ".incoming" and len(list((tmp_path / "out.part").rglob("*.jpg"))) == 2:
+            original(self, content[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(UserError, match=r"(?s)is full.*the same command goes on"):
+            prepare("cub", source, tmp_path / "out")
+    assert prepare("cub", source, tmp_path / "out").num_resumed == 2
+
+
+def test_a_set_that_lists_more_than_it_holds(source: Path, tmp_path: Path) -> None:
+    members = {}
+    with tarfile.open(source / "CUB_200_2011.tgz") as tar:
+        for entry in tar.getmembers():
+            if entry.isreg() and not entry.name.endswith("Laysan_Albatross_0001.jpg"):
+                members[entry.name] = (tar.extractfile(entry) or io.BytesIO()).read()
+    (source / "CUB_200_2011.tgz").write_bytes(made.tar_bytes(members, "w:gz"))
+    shrink_cub({"CUB_200_2011.tgz": (source / "CUB_200_2011.tgz").read_bytes()})
+    with pytest.raises(UserError, match=r"1 listed picture is not in .*Laysan_Albatross_0001\.jpg"):
+        prepare("cub", source, tmp_path / "out")
+    assert prepare("cub", source, tmp_path / "out", allow_partial=True).counts == {"train": 3, "test": 2}
+
+
+def evil_tar(name: str, kind: bytes = tarfile.REGTYPE, target: str = "/etc/passwd") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, target
+        tar.addfile(entry)
+    return buffer.getvalue()
+
+
+def evil_zip(name: str, mode: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        packed.writestr(entry, "x")
+    return buffer.getvalue()
+
+
+NOISE = random.Random(0).randbytes(5000)
+STORED = made.zip_bytes({"a.jpg": NOISE})
+HARM: dict[str, tuple[bytes, str]] = {
+    "upwards": (evil_tar("../../evil.jpg"), "leads out of it"),
+    "absolute": (evil_tar("/tmp/evil.jpg"), "leads out of it"),
+    "upwards inside": (evil_tar("a/../../evil.jpg"), "leads out of it"),
+    "backslash": (evil_tar("images\\..\\evil.jpg"), "leads out of it"),
+    "symbolic link": (evil_tar("images/a.jpg", tarfile.SYMTYPE), "holds a link"),
+    "hard link": (evil_tar("images/a.jpg", tarfile.LNKTYPE), "holds a link"),
+    "pipe": (evil_tar("images/a.jpg", tarfile.FIFOTYPE), "holds a device"),
+    "zip upwards": (evil_zip("../evil.jpg"), "leads out of it"),
+    "zip drive": (evil_zip("C:/evil.jpg"), "leads out of it"),
+    "zip link": (evil_zip("a.jpg", 0o120777), "holds a link"),
+    "web page": (b"<!DOCTYPE html><html>Please log in</html>", "is a web page"),
+    "no archive": (b"not an archive at all" * 40, "damaged or cut short"),
+    "empty": (b"", "damaged or cut short"),
+    "tar cut in a member": (made.tar_bytes({"a.jpg": NOISE})[:3000], "damaged or cut short"),
+    "gzip cut": (made.tar_bytes({"a.jpg": NOISE}, "w:gz")[:-2000], "damaged or cut short"),
+    "rubbish in a tar": (made.tar_bytes({"a.jpg": b"x"})[:1024] + b"rubbish" * 200, "damaged or cut short"),
+    "tar cut in a header": (made.tar_bytes({"a.jpg": b"x", "b.jpg": b"y"})[:1500], "damaged or cut short"),
+    "zip cut": (STORED[:-30], "damaged or cut short"),
+    "zip with a byte changed": (STORED.replace(NOISE[100:120], NOISE[99:119]), "damaged or cut short"),
+}
+
+
+def read_all(path: Path) -> list[bytes]:
+    return [member.read() for member in archives.members(path)]
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_an_archive_that_is_damaged_or_means_harm(harm: str, tmp_path: Path) -> None:
+    content, message = HARM[harm]
+    path = tmp_path / "sub" / "archive"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_all(path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["sub", "archive"]
+
+
+def test_a_member_that_claims_to_be_huge_is_not_believed(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.jpg")
+    entry.size = 2**40
+    (tmp_path / "a.tar").write_bytes(entry.tobuf() + b"x" * 1024)
+    with pytest.raises(UserError, match="at most 268435456 are read"):
+        next(archives.members(tmp_path / "a.tar")).read()
+
+
+@given(st.lists(st.tuples(st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8}){0,3}", fullmatch=True), st.binary(max_size=2000))))
+@settings(deadline=None)  # a busy disk is no fault
+def test_every_kind_of_archive_reads_the_same(rows: list[tuple[str, bytes]]) -> None:
+    files = dict(rows)
+    for content in (made.tar_bytes(files), made.tar_bytes(files, "w:gz"), made.zip_bytes(files)):
+        if files:
+            found = {member.name: member.read() for member in archives.members_of(io.BytesIO(content), "it")}
+            assert found == files
+
+
+@given(st.binary(max_size=300))
+def test_no_pickle_does_more_than_be_refused(content: bytes) -> None:
+    try:
+        value = read_plain_pickle(content, "it")
+    except UserError:
+        return
+    assert type(value).__module__ in ("builtins", "fixres.data.prepare.plainpickle")
+
+
+@given(st.text(min_size=1))
+def test_class_names_become_names_of_folders(label: str) -> None:
+    assert not set(folder_name(label)) & set("/\\")
+
+
+def test_the_top_folder_may_be_missing() -> None:
+    assert below("CUB/images/a.jpg", "CUB") == below("images/a.jpg", "CUB") == "images/a.jpg"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    import threading
+
+    server = Server()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def served(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Return a function that lets the table say that CUB's archive, of this content, is had from the server."""
+    monkeypatch.delenv("FIXRES_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("fixres.io.download.transfer.BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setitem(SETS, "cub-200-2011", SETS["cub-200-2011"])
+
+    def serve(content: bytes) -> None:
+        shrink_cub({"CUB_200_2011.tgz": content})
+        info = SETS["cub-200-2011"]
+        url = f"{server.root}/files/CUB_200_2011.tgz"
+        archive = dataclasses.replace(info.files["archive"], url=url, megabytes=1)
+        SETS["cub-200-2011"] = dataclasses.replace(info, files={**info.files, "archive": archive})
+        server.content = content
+
+    return serve
+
+
+def test_a_set_is_fetched_resumed_and_prepared(server: Server, served: Callable[[bytes], None], tmp_path: Path) -> None:
+    served(made.cub()["CUB_200_2011.tgz"])
+    server.cuts = [500]
+    told: list[tuple[str, int, int | None]] = []
+    paths = download("cub", tmp_path / "got", lambda *row: told.append(row))
+    assert paths == [tmp_path / "got" / "CUB_200_2011.tgz"]
+    assert server.ranges == [None, "bytes=500-"]
+    assert told[-1] == ("fetching CUB_200_2011.tgz", len(server.content), len(server.content))
+    assert download("cub", tmp_path / "got") == paths
+    assert len(server.ranges) == 2
+    assert prepare("cub", tmp_path / "got", tmp_path / "out").is_complete
+
+
+def test_a_wrong_file_is_not_kept(server: Server, served: Callable[[bytes], None], tmp_path: Path) -> None:
+    served(made.cub()["CUB_200_2011.tgz"])
+    server.content = b"something else"
+    with pytest.raises(UserError, match="has been removed"):
+        download("cub", tmp_path / "got")
+    assert not (tmp_path / "got" / "CUB_200_2011.tgz").exists()
+
+
+def test_offline_and_full_disks_are_said(
+    server: Server, served: Callable[[bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(made.cub()["CUB_200_2011.tgz"])
+    with monkeypatch.context() as patch:
+        patch.setenv("FIXRES_OFFLINE", "1")
+        with pytest.raises(UserError, match=r"(?s)FIXRES_OFFLINE is set.*put it at .*CUB_200_2011\.tgz"):
+            download("cub", tmp_path / "got")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("fixres.data.prepare.official_archives.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"needs about 0\.0 GB"):
+        download("cub", tmp_path / "got")
+    assert server.ranges == []

@@ -1,0 +1,64 @@
+"""Everything the README says to type is typed, on miniature data."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from fixres.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+MINIATURE = {
+    "train": ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--fix.epochs", "1"],
+    "fix": ["--epochs", "1"],
+}
+SAME = ["--data.workers", "0", "--output.tracker", "none"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    inline = [code for code in re.findall(r"`(fixres [^`]+)`", README) if "/" in code]
+    return [shlex.split(line, comments=True)[1:] for line in [*lines, *inline] if line.startswith("fixres ")]
+
+
+def test_every_command_of_the_readme_works(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = blocks("yaml")
+    (tmp_path / "my.yaml").write_text(recipe)
+    torch.save({"epoch": 1, "state_dict": resnet18(num_classes=3).state_dict()}, tmp_path / "epoch_1.pth.tar")
+    found = commands()
+    assert len(found) >= 6
+    for words in found:
+        extra = [*MINIATURE.get(words[0], []), *(SAME if words[0] == "train" else [])]
+        if "recipe.yaml" in " ".join(words):
+            extra = SAME
+        assert main([*words, *extra]) == 0, words
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), {})
+    before, after = ((tmp_path / "runs" / name / "model" / "model.safetensors").read_bytes() for name in ("a", "again"))
+    assert before == after
+
+
+def test_the_table_of_commands_is_that_of_the_program() -> None:
+    assert re.findall(r"^\| `fixres (\w+)` \|", README, re.MULTILINE) == list(COMMANDS)
+
+
+def test_every_link_points_at_something() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_number_of_the_table_has_its_command() -> None:
+    assert "RESULT_TABLE" not in README
+    for recipe in ("elpv-demo", "elpv-direct"):
+        assert f"fixres study {recipe} --seeds" in README.replace("\n", " ")
