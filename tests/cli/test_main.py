@@ -11,13 +11,13 @@ import types
 from pathlib import Path
 
 import pytest
-from tools.docs.recipe_page import reference_page
 
 import fixres
 from fixres.cli import main
 from fixres.config.loading import load, to_yaml
 from fixres.config.yaml_text import parse
 from fixres.errors import UserError
+from tools.docs.recipe_page import reference_page
 
 REPOSITORY = Path(__file__).parents[2]
 

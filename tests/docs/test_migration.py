@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import archive_makers as made
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +19,7 @@ from fixres.cli.main import main
 from fixres.config.loading import list_recipes, load
 from fixres.data.prepare.known_sets import SETS
 from fixres.runtime.run_folder import read_events
+from tests.support import archive_makers as made
 from tests.support.miniature import as_words, miniature, save_weights
 
 ROOT = Path(__file__).parents[2]

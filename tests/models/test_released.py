@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import torchvision
-from tools.docs.network_page import network_page
 
 from fixres.data.prepare.known_sets import SETS
 from fixres.errors import UserError
 from fixres.models.names import architecture_names
 from fixres.models.released import ADDRESSES, RELEASED, Released, find_released
 from fixres.resolution import resize_size
+from tools.docs.network_page import network_page
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = [pytest.param(entry, id=name) for name, entry in RELEASED.items()]

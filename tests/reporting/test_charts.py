@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.docs.idea_picture import PHOTO_HEIGHT, PHOTO_WIDTH, centre_view, random_view, scene
 
 from fixres.reporting.charts import (
     Curve,
@@ -18,6 +17,7 @@ from fixres.reporting.charts import (
     confusion_heatmap,
     history,
 )
+from tools.docs.idea_picture import PHOTO_HEIGHT, PHOTO_WIDTH, centre_view, random_view, scene
 
 SIZES = (24, 32, 48)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tools.docs.models_page import models_page, page_row, tried_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()

@@ -15,7 +15,8 @@ from fixres.errors import UserError
 from fixres.io.download import cache
 from fixres.io.download.address import parse_url
 from fixres.io.download.transfer import Progress
-from fixres.models.build import architecture, build_model, default_size, load_body, load_strict
+from fixres.models.anatomy import load_body
+from fixres.models.build import architecture, build_model, default_size, load_strict
 from fixres.models.names import canonical, same_architecture
 from fixres.models.pretrained import (
     PACKAGED_WEIGHTS,

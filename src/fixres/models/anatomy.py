@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import timm
 import timm.layers
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.errors import UserError
-from fixres.models.build import architecture, build_model, in_channels
+from fixres.models.build import architecture, build_model, in_channels, load_strict
 from fixres.models.sizes import evaluation_mode
 
 _NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
@@ -228,3 +229,17 @@ def _execution(model: nn.Module, size: int) -> tuple[list[str], _Shapes]:
 def is_inside(name: str, modules: Sequence[str]) -> bool:
     """Return whether a module or tensor is one of the modules or part of one."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def load_body(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load everything strictly but the head, which keeps its random weights where `state` has none of its shape.
+
+    Raises:
+        UserError: anything else does not fit.
+    """
+    own = model.state_dict()
+    heads = tuple(f"{name}." for name in head_names(model))
+    kept = {n: t for n, t in own.items() if n.startswith(heads)}
+    fits = all(n in state and state[n].shape == t.shape for n, t in kept.items())
+    body = {n: t for n, t in state.items() if not n.startswith(heads)}
+    load_strict(model, {**body, **({n: state[n] for n in kept} if fits else kept)}, source)

@@ -11,7 +11,6 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from fixres.errors import UserError
-from fixres.models.anatomy import head_names
 from fixres.models.names import canonical
 
 _NOT_OF_THE_NETWORK = frozenset(
@@ -176,17 +175,3 @@ def sync_norms(model: nn.Module) -> nn.Module:
     """Return the network with BatchNorm over all processes in training; the same tensors under the same names."""
     converted: nn.Module = convert_sync_batchnorm(model)
     return converted
-
-
-def load_body(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load everything strictly but the head, which keeps its random weights where `state` has none of its shape.
-
-    Raises:
-        UserError: anything else does not fit.
-    """
-    own = model.state_dict()
-    heads = tuple(f"{name}." for name in head_names(model))
-    kept = {n: t for n, t in own.items() if n.startswith(heads)}
-    fits = all(n in state and state[n].shape == t.shape for n, t in kept.items())
-    body = {n: t for n, t in state.items() if not n.startswith(heads)}
-    load_strict(model, {**body, **({n: state[n] for n in kept} if fits else kept)}, source)

@@ -18,7 +18,8 @@ from fixres.config.loading import read_document, validate
 from fixres.config.recipe import Model, Recipe
 from fixres.data.collections import Collection
 from fixres.errors import UserError
-from fixres.models.build import build_model, default_size, load_body, load_strict, reset_head
+from fixres.models.anatomy import load_body
+from fixres.models.build import build_model, default_size, load_strict, reset_head
 from fixres.models.names import same_architecture
 from fixres.models.pretrained import fetch_pretrained, published_preprocess
 from fixres.models.released import fetch_released

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import archive_makers as made
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +19,7 @@ from fixres.data.prepare.known_sets import SETS, find_set
 from fixres.data.prepare.official_archives import download
 from fixres.data.prepare.writer import Report, prepare
 from fixres.errors import UserError
+from tests.support import archive_makers as made
 
 Files = dict[str, bytes]
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support import archive_makers as made
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +30,7 @@ from fixres.data.prepare.plainpickle import read_plain_pickle
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
 from fixres.io import archives
+from tests.support import archive_makers as made
 from tests.support.file_server import Server
 
 
