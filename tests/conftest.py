@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
+from fixres.training.run import run_recipe
+from tests.support.shared_runs import require_untouched, shared_run
 
 # One thread: small networks gain nothing from more, and spinning threads of parallel tests get in each other's way.
 torch.set_num_threads(1)
@@ -21,25 +24,50 @@ TINY = "test_resnet"
 """timm's test network: 373 k parameters, BatchNorm at the end."""
 
 
+def tiny_recipe(**sections: Any) -> Recipe:
+    """Return a complete recipe for a small network on generated pictures, with `sections` changed."""
+    base: dict[str, Any] = {
+        "data": {"uri": "synthetic:classes=3,images=48,size=48", "workers": 0},
+        "model": {"name": TINY},
+        "optim": {"lr": 0.02},
+        "train": {"size": 32, "epochs": 2, "batch_size": 16},
+        "evaluation": {"batch_size": 16},
+        "output": {"tracker": "none"},
+        "runtime": {"threads": 1},
+    }
+    for name, section in sections.items():
+        base[name] = {**base.get(name, {}), **section} if isinstance(section, dict) else section
+    return validate(base)
+
+
 @pytest.fixture
 def make_recipe() -> Callable[..., Recipe]:
     """Return a function that completes a recipe for a small network on generated pictures."""
+    return tiny_recipe
 
-    def make(**sections: Any) -> Recipe:
-        base: dict[str, Any] = {
-            "data": {"uri": "synthetic:classes=3,images=48,size=48", "workers": 0},
-            "model": {"name": TINY},
-            "optim": {"lr": 0.02},
-            "train": {"size": 32, "epochs": 2, "batch_size": 16},
-            "evaluation": {"batch_size": 16},
-            "output": {"tracker": "none"},
-            "runtime": {"threads": 1},
-        }
-        for name, section in sections.items():
-            base[name] = {**base.get(name, {}), **section} if isinstance(section, dict) else section
-        return validate(base)
 
-    return make
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the one folder that all workers of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+
+
+@pytest.fixture
+def trained_run(shared_folder: Path) -> Iterator[Path]:
+    """Yield a finished run of `make_recipe()`: trained at 32 px, not fixed. To be read, never written."""
+    run = shared_run(shared_folder, "trained", lambda folder: run_recipe(tiny_recipe(), folder))
+    yield run
+    require_untouched(run)
+
+
+@pytest.fixture
+def fixed_run(shared_folder: Path) -> Iterator[Path]:
+    """Yield a finished run trained at 32 px and fixed at 48 by SGD. To be read, never written."""
+    fix = {"size": 48, "epochs": 1, "batch_size": 16, "solver": "sgd"}
+    run = shared_run(shared_folder, "fixed", lambda folder: run_recipe(tiny_recipe(fix=fix), folder))
+    yield run
+    require_untouched(run)
 
 
 @pytest.fixture

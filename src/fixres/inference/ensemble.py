@@ -134,6 +134,7 @@ def measure_ensemble(
 
 
 def listed_sizes(sizes: Sequence[int]) -> str:
+    """Return sizes as they are typed, by commas."""
     return ",".join(map(str, sizes))
 
 

@@ -58,6 +58,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def has_parameters(module: nn.Module | None) -> bool:
+    """Return whether there is a module and it has any parameter."""
     return module is not None and any(True for _ in module.parameters())
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.errors import UserError
-from fixres.io import safe_load
+from fixres.io.safe_load import load as safe_load
 
 RAW_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights")
 EMA_KEYS = ("ema_state_dict", "state_dict_ema", "model_ema", "model_ema_state_dict", "ema")
@@ -71,7 +71,7 @@ def open_checkpoint(path: Path, trust: bool = False) -> Found:
 
     Args:
         path: .pt, .pth, .pth.tar, .ckpt or .safetensors; the content counts, not the name.
-        trust: run the code a pickle asks for; see fixres.io.safe_load.load.
+        trust: run the code a pickle asks for; see fixres.io.safe_load.load.load.
 
     Raises:
         UserError: it cannot be read safely, holds no tensors, or could mean more than one thing.
