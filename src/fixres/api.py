@@ -143,8 +143,16 @@ def evaluate(
     Raises:
         UserError: no data, no such split or size, classes that do not fit, a picture that cannot be read.
     """
-    request = Request(data, split, tuple(sizes), batch_size, workers, on_bad_image, device)
-    answer, found, measured = measure_product(_opened(checkpoint), request, progress)
+    request = Request(
+        data=data,
+        split=split,
+        sizes=tuple(sizes),
+        batch_size=batch_size,
+        workers=workers,
+        on_bad_image=on_bad_image,
+        device=device,
+    )
+    answer, found, measured, remarks = measure_product(_opened(checkpoint), request, progress)
     return Evaluated(
         checkpoint=answer["checkpoint"],
         data=answer["data"],
@@ -156,7 +164,7 @@ def evaluate(
         labels=found.labels,
         predictions=found.predictions,
         probabilities=found.probabilities,
-        remarks=tuple(answer["remarks"]),
+        remarks=remarks,
     )
 
 
@@ -294,7 +302,15 @@ def extract(
         Stopped: a signal came.
     """
     sizes = () if size is None else (size,)
-    request = Request(data, split, sizes, batch_size, workers, on_bad_image, device)
+    request = Request(
+        data=data,
+        split=split,
+        sizes=sizes,
+        batch_size=batch_size,
+        workers=workers,
+        on_bad_image=on_bad_image,
+        device=device,
+    )
     return _extract(_opened(checkpoint), request, Path(out), progress)
 
 

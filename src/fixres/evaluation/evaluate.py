@@ -6,8 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,8 @@ from fixres.data.loader import OnBadImage, evaluation_batches
 from fixres.data.test_time_augmentation import View, num_crops
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
-from fixres.evaluation.metrics import Tally, label_ranks
+from fixres.evaluation.logit_outcomes import ImageOutcomes, image_outcomes
+from fixres.evaluation.metrics import Outcomes, figures, result_fields
 from fixres.models.backends import Backend, BackendName, make_backend, require_agreement
 from fixres.models.sizes import at_size, gmacs
 from fixres.resolution import Preprocess
@@ -38,77 +37,105 @@ class Reading:
     on_bad_image: OnBadImage = "error"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluation:
-    """What one pass found."""
+    """What one pass found, a result and outcomes for every view."""
 
-    num_images: int
     results: list[dict[str, Any]]
-    """One per size, the fields of `eval --json`."""
+    """The fields of `eval --json`."""
+    outcomes: tuple[Outcomes, ...]
+    """What was said of every image, in the order of `indices`."""
     indices: np.ndarray
-    """int64 `[N]`: which pictures of the split were read, in order."""
-    labels: np.ndarray
-    """int64 `[N]`."""
-    predictions: np.ndarray
-    """int64 `[sizes, N]`."""
-    probabilities: np.ndarray
-    """float64 `[sizes, N]`: of the predicted class."""
-    losses: np.ndarray
-    """float64 `[sizes, N]`: cross-entropy of every picture in nats."""
+    """int64 `[N]`: which images of the split were read, in order."""
     bad_images: list[str] = field(default_factory=list)
-    ranks: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
-    """int64 `[sizes, N]`: classes that come before the label."""
+    """Paths of the images that could not be read and were left out."""
     logits: np.ndarray | None = None
-    """float32 `[sizes, N, C]` where they were asked for."""
+    """float32 `[views, N, C]` where they were asked for."""
+
+    @property
+    def num_images(self) -> int:
+        """Images that were read, N."""
+        return len(self.indices)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 `[N]`."""
+        return self.outcomes[0].labels
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """int64 `[views, N]`."""
+        return np.stack([one.predictions for one in self.outcomes])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 `[views, N]`: of the predicted class."""
+        return np.stack([one.confidences for one in self.outcomes])
+
+    @property
+    def losses(self) -> np.ndarray:
+        """float64 `[views, N]`: cross-entropy of every image in nats."""
+        return np.stack([one.losses for one in self.outcomes])
 
     def correct(self) -> np.ndarray:
-        """Return bool `[sizes, N]`."""
-        result: np.ndarray = self.predictions == self.labels
-        return result
+        """Return bool `[views, N]`."""
+        return np.stack([one.hits for one in self.outcomes])
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """A bare network at one size, and how images reach it."""
+
+    network: nn.Module
+    preprocess: Preprocess
+    backend: BackendName = "torch"
+    """Who computes; anything but `torch` is compared with it on the first images."""
+    temperature: float | None = None
+    """Logits are divided by it for `loss_calibrated` and `ece_calibrated`."""
+
+
+def network_views(model: nn.Module, preprocesses: Sequence[Preprocess]) -> list[NetworkView]:
+    """Return one network with every preprocessing, made for each size once.
+
+    Raises:
+        UserError: a size the network cannot take.
+    """
+    networks = {size: at_size(model, size) for size in dict.fromkeys(p.size for p in preprocesses)}
+    return [NetworkView(networks[p.size], p) for p in preprocesses]
 
 
 def evaluate(
-    model: nn.Module,
+    views: Sequence[NetworkView],
     split: Split,
-    preprocesses: Sequence[Preprocess],
     runtime: Runtime,
     reading: Reading,
     progress: Callable[[int, int], None] | None = None,
     *,
-    backend: BackendName = "torch",
-    temperatures: Sequence[float] | None = None,
     keep_logits: bool = False,
 ) -> Evaluation:
-    """Evaluate the bare network on every picture of `split` at every preprocessing.
+    """Evaluate networks on every image of `split`, which is read and decoded once for all of them.
 
     Several processes share the batches; each of them gets the whole result, equal to that of one.
 
     Args:
-        model: on the runtime's device. Its mode is restored afterwards.
-        split: pictures and labels; each picture is read and decoded once for all sizes.
-        preprocesses: one per size.
+        views: networks on the runtime's device, each with its preprocessing. Their modes are restored afterwards.
+        split: images and labels.
         runtime: device, precision and layout.
-        reading: batch size, workers and what an unreadable picture does.
+        reading: batch size, workers and what an unreadable image does.
         progress: called with (images done, images in all).
-        backend: who computes; anything but `torch` is compared with it on the first pictures.
-        temperatures: one per preprocessing; `loss_calibrated` and `ece_calibrated` are those of logits / temperature.
-        keep_logits: return the logits of all pictures.
+        keep_logits: return the logits of all images.
 
     Raises:
-        UserError: a size the network cannot take, an unreadable picture, or logits that are not finite.
+        UserError: an unreadable image, logits that are not finite, or a backend that does not agree.
         Stopped: a signal came; what was measured is dropped.
     """
     runtime.keep_memory()
-    training = {module: module.training for module in model.modules()}
-    tallies, calibrated = ([Tally(len(split.classes)) for _ in preprocesses] for _ in range(2))
-    part = _Part(tallies, [Clock() for _ in preprocesses], calibrated if temperatures else [])
+    training = {module: module.training for view in views for module in view.network.modules()}
+    part = _Part([Clock() for _ in views])
     try:
-        model.eval()
-        networks = _at_sizes(model, preprocesses)
         shape = min(reading.batch_size, len(split))
-        forwards = [Forward(n, p, runtime, shape, backend) for n, p in zip(networks, preprocesses, strict=True)]
-        settings = _Settings(temperatures, keep_logits, progress)
-        _measure_part(part, forwards, split, runtime, reading, settings)
+        forwards = [Forward(v.network.eval(), v.preprocess, runtime, shape, v.backend) for v in views]
+        _measure_part(part, views, forwards, split, reading, _Settings(keep_logits, progress))
     except UserError as error:
         part.error = error
     finally:
@@ -120,21 +147,11 @@ def evaluate(
             raise found.error
     if any(found.is_stopped for found in parts):
         raise Stopped
-    return _together(parts, networks, preprocesses, temperatures)
-
-
-def _at_sizes(model: nn.Module, preprocesses: Sequence[Preprocess]) -> list[nn.Module]:
-    """Return the network at every size, one for each size however often it occurs."""
-    found: dict[int, nn.Module] = {}
-    for p in preprocesses:
-        if p.size not in found:
-            found[p.size] = at_size(model, p.size)
-    return [found[p.size] for p in preprocesses]
+    return _together(parts, views, len(split.classes))
 
 
 @dataclass(frozen=True)
 class _Settings:
-    temperatures: Sequence[float] | None
     keep_logits: bool
     progress: Callable[[int, int], None] | None
 
@@ -143,58 +160,66 @@ class _Settings:
 class _Part:
     """What one process found: of its own batches, in the order of the split."""
 
-    tallies: list[Tally]
     clocks: list[Clock]
-    calibrated: list[Tally]
-    """Of the logits divided by the temperatures; empty without them."""
     indices: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
-    outputs: list[list[tuple[Tensor, ...]]] = field(default_factory=list)
-    """Per batch and size: predictions, probabilities, losses, ranks and, where asked for, logits."""
+    outputs: list[list[_Output]] = field(default_factory=list)
+    """Per batch and view."""
     bad: list[str] = field(default_factory=list)
     error: UserError | None = None
     is_stopped: bool = False
 
 
+@dataclass(frozen=True)
+class _Output:
+    """One batch through one network."""
+
+    outcomes: ImageOutcomes
+    calibrated: ImageOutcomes | None
+    """Of the logits divided by the temperature."""
+    logits: Tensor | None
+
+
 def _measure_part(
     part: _Part,
+    views: Sequence[NetworkView],
     forwards: Sequence[Forward],
     split: Split,
-    runtime: Runtime,
     reading: Reading,
     settings: _Settings,
 ) -> None:
     """Evaluate this process's batches and put what comes out into `part`."""
+    runtime = forwards[0].runtime
     shard = runtime.processes.shard
-    preprocesses = [forward.preprocess for forward in forwards]
     batches = evaluation_batches(
         split,
-        preprocesses,
+        [view.preprocess for view in views],
         batch_size=reading.batch_size,
         workers=reading.workers,
         on_bad_image=reading.on_bad_image,
         bad=part.bad,
         shard=shard,
     )
+    done = 0
     for crops, labels, indices in batches:
-        rows: list[tuple[Tensor, ...]] = []
+        row: list[_Output] = []
         first = 0
-        for row, (forward, p) in enumerate(zip(forwards, preprocesses, strict=True)):
-            views = crops[first : first + num_crops(p)]
-            first += len(views)
-            with part.clocks[row].batch(len(labels)):
-                logits = forward(views)
+        for view, forward, clock in zip(views, forwards, part.clocks, strict=True):
+            own = crops[first : first + num_crops(view.preprocess)]
+            first += len(own)
+            with clock.batch(len(labels)):
+                logits = forward(own)
             if not torch.isfinite(logits).all():
-                raise UserError(f"the network's outputs are not finite at {p.size} px; its weights are broken")
-            outputs = (*part.tallies[row].add(logits, labels), label_ranks(logits.double(), labels))
-            if settings.temperatures is not None:
-                part.calibrated[row].add(logits.double() / settings.temperatures[row], labels)
-            rows.append((*outputs, logits) if settings.keep_logits else outputs)
+                size = view.preprocess.size
+                raise UserError(f"the network's outputs are not finite at {size} px; its weights are broken")
+            cooled = None if view.temperature is None else image_outcomes(logits.double() / view.temperature, labels)
+            row.append(_Output(image_outcomes(logits, labels), cooled, logits if settings.keep_logits else None))
         part.indices.append(indices)
         part.labels.append(labels)
-        part.outputs.append(rows)
+        part.outputs.append(row)
+        done += len(labels)
         if settings.progress:
-            settings.progress(min(len(split), part.tallies[0].num_images * shard.world), len(split))
+            settings.progress(min(len(split), done * shard.world), len(split))
         if runtime.stop.received:
             break
     # Here, not in the loop: a small split has no batch for some processes.
@@ -238,12 +263,7 @@ class Forward:
         return normalise(images, self.preprocess.mean, self.preprocess.std)
 
 
-def _together(
-    parts: Sequence[_Part],
-    networks: Sequence[nn.Module],
-    preprocesses: Sequence[Preprocess],
-    temperatures: Sequence[float] | None,
-) -> Evaluation:
+def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes: int) -> Evaluation:
     """Put the processes' parts together, in the order of the split."""
     batches = sorted(
         (
@@ -255,40 +275,38 @@ def _together(
     )
     if not batches:
         raise UserError("not one picture of the split could be read")
-    tallies = [reduce(add, (part.tallies[row] for part in parts)) for row in range(len(preprocesses))]
-    calibrated: list[dict[str, float]] = [{} for _ in preprocesses]
-    for row, temperature in enumerate(temperatures or ()):
-        found = reduce(add, (part.calibrated[row] for part in parts)).result()
-        calibrated[row] = {"temperature": temperature, "loss_calibrated": found["loss"], "ece_calibrated": found["ece"]}
-    rates = [sum(part.clocks[row].rate() for part in parts) for row in range(len(preprocesses))]
-
-    has_logits = len(batches[0][3][0]) > 4
-
-    def values(kind: int) -> np.ndarray:
-        rows = [torch.cat([outputs[row][kind] for *_, outputs in batches]) for row in range(len(preprocesses))]
-        return np.stack([row.numpy() for row in rows])
-
+    labels = torch.cat([batch[2] for batch in batches]).numpy()
+    outcomes, results = [], []
+    for place, view in enumerate(views):
+        outputs = [batch[3][place] for batch in batches]
+        own = _joined([output.outcomes for output in outputs], labels, num_classes)
+        near_ties = sum(int(output.outcomes.near_ties.sum()) for output in outputs)
+        fields = {**_fields(view.preprocess), **result_fields(own, near_ties)}
+        if view.temperature is not None:
+            cooled = figures(_joined([o.calibrated for o in outputs if o.calibrated is not None], labels, num_classes))
+            fields |= {"temperature": view.temperature}
+            fields |= {"loss_calibrated": cooled["loss"], "ece_calibrated": cooled["ece"]}
+        rate = sum(part.clocks[place].rate() for part in parts)
+        work = gmacs(view.network, view.preprocess.size) * num_passes(view.preprocess)
+        outcomes.append(own)
+        results.append({**fields, "gmacs": work, "images_per_second": round(rate, 2)})
+    kept = [
+        [output.logits for *_, outputs in batches if (output := outputs[place]).logits is not None]
+        for place in range(len(views))
+    ]
+    logits = [torch.cat(parts).numpy() for parts in kept if parts]
     return Evaluation(
-        num_images=tallies[0].num_images,
-        results=[
-            {
-                **_fields(p),
-                **tally.result(),
-                **after,
-                "gmacs": gmacs(network, p.size) * num_passes(p),
-                "images_per_second": round(rate, 2),
-            }
-            for p, tally, after, network, rate in zip(preprocesses, tallies, calibrated, networks, rates, strict=True)
-        ],
+        results=results,
+        outcomes=tuple(outcomes),
         indices=torch.cat([batch[1] for batch in batches]).numpy(),
-        labels=torch.cat([batch[2] for batch in batches]).numpy(),
-        predictions=values(0),
-        probabilities=values(1),
-        losses=values(2),
         bad_images=sorted({name for part in parts for name in part.bad}) if len(parts) > 1 else parts[0].bad,
-        ranks=values(3),
-        logits=values(4) if has_logits else None,
+        logits=np.stack(logits) if logits else None,
     )
+
+
+def _joined(batches: Sequence[ImageOutcomes], labels: np.ndarray, num_classes: int) -> Outcomes:
+    predictions, confidences, losses, ranks, _ = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
+    return Outcomes(labels, predictions, ranks, confidences, losses, num_classes)
 
 
 def conditions(split: Split, num_images: int, batch_size: int, runtime: Runtime) -> dict[str, Any]:

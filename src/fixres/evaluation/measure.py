@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +18,18 @@ from fixres.data.decode import DECODER
 from fixres.data.loader import OnBadImage, resolve_workers
 from fixres.data.test_time_augmentation import Corruption, Tta, View, views_at
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate
-from fixres.evaluation.metrics import bootstrap_intervals, class_table, confusion_matrix, paired_difference
+from fixres.evaluation.evaluate import Evaluation, NetworkView, Reading, conditions, evaluate, network_views
+from fixres.evaluation.metrics import METRICS, bootstrap_intervals, class_table, confusion_matrix, paired_difference
 from fixres.evaluation.temperature_scaling import fit_temperature
 from fixres.models.backends import BackendName
 from fixres.resolution import Preprocess, Resize
 from fixres.runtime.device import Runtime
 
-# The fields that say whether two results are the same; speed is not one of them.
-_REPEATED = ("top1", "top5", "loss", "ece", "balanced_accuracy", "macro_f1")
 MAX_CONFUSION_CLASSES = 5000
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What to measure. None and 0 mean: as the product says."""
 
@@ -55,11 +54,14 @@ class Request:
 
 
 class Measured(NamedTuple):
-    """The object of `eval --json` (with "remarks" for people), the evaluation and its split."""
+    """What `fixres eval` found."""
 
     answer: dict[str, Any]
+    """The object of `eval --json`."""
     found: Evaluation
     split: Split
+    remarks: tuple[str, ...]
+    """What people are told about it; warnings begin with `warning: `."""
 
 
 def open_for(product: Product, request: Request, split_of: Product | None = None) -> Collection:
@@ -131,35 +133,32 @@ def measure_product(
     split = collection.split(request.split or collection.report)
     if not len(split):
         raise UserError(f"the split '{split.name}' of {collection.uri} is empty\n  --split takes another one")
-    logged = product.details.get("evaluation", {})
-    runtime = _runtime(request, logged)
-    reading = Reading(
-        batch_size=int(logged.get("batch_size", 64)) if request.batch_size is None else request.batch_size,
-        workers=resolve_workers("auto" if request.workers is None else request.workers),
-        on_bad_image=request.on_bad_image,
-    )
+    runtime, reading = conditions_of(product, request)
     sizes = tuple(dict.fromkeys(request.sizes)) or (asked.size,)
-    views = views_at(asked, sizes, request.tta, request.corruptions)
-    model = runtime.place(product.model)
-    temperatures, note = None, ""
+    seen = views_at(asked, sizes, request.tta, request.corruptions)
+    views = [replace(v, backend=request.backend) for v in network_views(runtime.place(product.model), seen)]
+    remarks = list(collection.notes)
     if request.calibrate:
-        select = collection.split(collection.select)
-        note = f"temperatures fitted on {select.name}, n = {len(select):,}"
-        if select.name == split.name:
-            note += "; warning: the split they are reported on"
-        clean = [view for view in views if not (isinstance(view, View) and view.corruption)]
-        fitted = _temperatures(
-            evaluate(model, select, clean, runtime, reading, progress, backend=request.backend, keep_logits=True)
-        )
-        temperatures = [fitted[view.size] for view in views]
-    found = evaluate(
-        model, split, views, runtime, reading, progress, backend=request.backend, temperatures=temperatures
-    )
+        views, note = _calibrated(views, collection, split, runtime, reading, progress)
+        remarks.append(note)
+    found = evaluate(views, split, runtime, reading, progress)
     _add_what_was_asked(found, request, product.classes)
     measured = conditions(split, found.num_images, reading.batch_size, runtime)
     if request.backend != "torch":
         measured["backend"] = request.backend
-    answer = {
+    answer = answer_of(product, collection, split, found) | {
+        "decoder": DECODER,
+        "resize": asked.resize,
+        "backend": request.backend,
+        "conditions": measured,
+        "results": found.results,
+    }
+    return Measured(answer, found, split, (*remarks, *_remarks(product, asked, found.results, measured)))
+
+
+def answer_of(product: Product, collection: Collection, split: Split, found: Evaluation) -> dict[str, Any]:
+    """Return what every object of `eval --json` says of its network and its pictures."""
+    return {
         "checkpoint": product.source,
         "model": product.architecture,
         "data": collection.uri,
@@ -167,16 +166,9 @@ def measure_product(
         "num_images": found.num_images,
         "num_classes": len(product.classes),
         "weights": product.weights,
-        "decoder": DECODER,
-        "resize": asked.resize,
-        "backend": request.backend,
-        "conditions": measured,
         "num_bad_images": len(found.bad_images),
         "bad_images": found.bad_images,
-        "results": found.results,
-        "remarks": [*collection.notes, *([note] if note else []), *_remarks(product, asked, found.results, measured)],
     }
-    return Measured(answer, found, split)
 
 
 def asked_for(product: Product, request: Request) -> Preprocess:
@@ -185,50 +177,63 @@ def asked_for(product: Product, request: Request) -> Preprocess:
     return replace(product.preprocess, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
 
 
-def _runtime(request: Request, logged: Mapping[str, Any]) -> Runtime:
-    """Return the device and threads the product was measured with, unless others are asked for.
+def conditions_of(
+    product: Product, request: Request, begun: Mapping[str, Any] | None = None
+) -> tuple[Runtime, Reading]:
+    """Return device, threads, precision and batch the product was measured with, unless others are asked for.
+
+    `begun`: the conditions of a work that goes on; they win over those of the product.
 
     Raises:
         UserError: another device than the CPU for a backend that has no other.
     """
+    logged = product.details.get("evaluation", {})
     device = request.device
     if request.backend != "torch":
         if device not in ("auto", "cpu"):
             raise UserError(f"--backend {request.backend} computes on the CPU\n  leave --device {device} out")
         device = "cpu"
-    own_device = request.device == "auto" and "threads" in logged
+    kept = begun or (logged if request.device == "auto" and "threads" in logged else {})
     settings = RuntimeSettings(
         device=device,
-        threads=int(logged["threads"]) if own_device else 0,
-        channels_last=bool(logged.get("channels_last", True)),
-        precision=logged.get("precision", "auto") if own_device and logged.get("device") == "cpu" else "auto",
+        threads=int(kept.get("threads", 0)),
+        channels_last=bool((begun or logged).get("channels_last", True)),
+        precision=kept.get("precision", "auto") if kept.get("device") == "cpu" else "auto",
     )
-    return Runtime(settings)
+    batch_size = request.batch_size or (begun or {}).get("batch_size") or logged.get("batch_size", 64)
+    workers = resolve_workers("auto" if request.workers is None else request.workers)
+    return Runtime(settings), Reading(int(batch_size), workers, request.on_bad_image)
 
 
-def _temperatures(found: Evaluation) -> dict[int, float]:
-    """Return the temperature of every size."""
+def _calibrated(
+    views: Sequence[NetworkView],
+    collection: Collection,
+    reported: Split,
+    runtime: Runtime,
+    reading: Reading,
+    progress: Progress | None,
+) -> tuple[list[NetworkView], str]:
+    """Return the views with temperatures fitted on the selecting split, and what that was, for people."""
+    select = collection.split(collection.select)
+    note = f"temperatures fitted on {select.name}, n = {len(select):,}"
+    if select.name == reported.name:
+        note += "; warning: the split they are reported on"
+    clean = [v for v in views if not (isinstance(v.preprocess, View) and v.preprocess.corruption)]
+    found = evaluate(clean, select, runtime, reading, progress, keep_logits=True)
     assert found.logits is not None
     labels = torch.from_numpy(found.labels)
-    return {
+    fitted = {
         result["size"]: fit_temperature(torch.from_numpy(logits), labels)
         for result, logits in zip(found.results, found.logits, strict=True)
     }
+    return [replace(view, temperature=fitted[view.preprocess.size]) for view in views], note
 
 
 def _add_what_was_asked(found: Evaluation, request: Request, classes: Sequence[str]) -> None:
     for row, result in enumerate(found.results):
-        predictions = found.predictions[row]
+        predictions = found.outcomes[row].predictions
         if request.num_resamples:
-            result["bootstrap_ci95"] = bootstrap_intervals(
-                found.labels,
-                predictions,
-                found.ranks[row],
-                found.probabilities[row],
-                found.losses[row],
-                num_classes=len(classes),
-                num_resamples=request.num_resamples,
-            )
+            result["bootstrap_ci95"] = bootstrap_intervals(found.outcomes[row], request.num_resamples)
         if request.per_class:
             result["per_class"] = class_table(found.labels, predictions, classes)
         if request.confusion:
@@ -265,7 +270,7 @@ def _repetitions(product: Product, results: Sequence[dict[str, Any]], measured: 
         size, before = result["size"], logged.get(result["size"])
         if before is None or result.get("corruption") or result.get("tta", "none") != "none":
             continue
-        if all(before.get(key) == result[key] for key in _REPEATED):
+        if all(_is_same(before[key], result[key]) for key in METRICS if key in before):
             remarks.append(f"{size} px: repeats the logged result exactly ({result['top1']:.2f} %)")
         else:
             why = f"; other conditions: {', '.join(different)}" if different else ""
@@ -274,6 +279,13 @@ def _repetitions(product: Product, results: Sequence[dict[str, Any]], measured: 
                 f"logged {before['loss']:.6f}{why}"
             )
     return remarks
+
+
+def _is_same(logged: float | None, measured: float | None) -> bool:
+    """Return whether two figures are equal, or differ by no more than the order of an addition makes."""
+    if logged is None or measured is None:
+        return logged is measured
+    return math.isclose(logged, measured, rel_tol=0, abs_tol=1e-9)
 
 
 def compare_products(product: Product, other: Product, request: Request, progress: Progress | None = None) -> Measured:
@@ -295,11 +307,10 @@ def compare_products(product: Product, other: Product, request: Request, progres
     pairs = zip(theirs.found.correct(), mine.found.correct(), mine.found.results, theirs.found.results, strict=True)
     mine.answer["against"] = {
         "checkpoint": other.source,
-        "remarks": theirs.answer["remarks"],
         "results": theirs.found.results,
         "paired": [
             {"size": a["size"], "against_size": b["size"], **vars(paired_difference(before, after))}
             for before, after, a, b in pairs
         ],
     }
-    return mine
+    return mine._replace(remarks=(*mine.remarks, *theirs.remarks))

@@ -1,118 +1,208 @@
-"""Exact counts: integer and float64 sums over per-image results, added up once and divided last."""
+"""One table of metrics: each is a function over per-image arrays, from which every other figure is derived.
+
+An evaluation, `score`, the bootstrap and the report all read METRICS, so that they agree by construction. Adding a
+metric is adding a row. No torch here.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 NUM_BINS = 15
-LOSS_UNIT = 2.0**-32
-CONFIDENCE_UNIT = 2.0**-36
-"""Losses and confidences are added up as whole multiples of these: integers have one sum in any order."""
-NEAR_TIE = 1e-4
+"""Bins of the calibration error."""
 MAX_CONFUSION_CLASSES = 1000
+"""Up to here a matrix of counts is drawn."""
+_MAX_LOGGED_CLASSES = 100
+"""Up to here a result holds its confusion matrix unasked."""
+_AT_ONCE = 1 << 22
+"""Drawn images held in memory at a time."""
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
-def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return int64 `[B]`: how many classes come before the label. Equal logits: the lower class index wins."""
-    of_label = logits.gather(1, labels[:, None])
-    index = torch.arange(logits.shape[1], device=logits.device)
-    before = (logits > of_label) | ((logits == of_label) & (index < labels[:, None]))
-    return before.sum(1)
+@dataclass(frozen=True)
+class Outcomes:
+    """What a network made of every image: arrays `[N]`, or `[R, N]` where images were drawn R times."""
 
-
-def bin_places(confidence: Tensor) -> Tensor:
-    """Return int64 `[N]`: the calibration bin, 0 to 14, of every confidence in [0, 1]."""
-    edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64)
-    return (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, NUM_BINS - 1)
-
-
-@dataclass
-class Tally:
-    """Sums over every image seen once. Two tallies add up to the tally of both sets of images."""
-
+    labels: Ints
+    predictions: Ints
+    ranks: Ints
+    """How many classes come before the label; equal logits: the lower class index wins."""
+    confidences: Floats
+    """Probability of the prediction."""
+    losses: Floats
+    """Cross-entropy in nats."""
     num_classes: int
-    num_images: int = 0
-    num_correct: int = 0
-    num_correct5: int = 0
-    num_near_ties: int = 0
-    loss_sum: int = 0
-    """In units of 2^-32 nats."""
-    hits: Tensor = field(init=False)
-    """int64 `[3, C]`: true positives, predicted, actual."""
-    bins: Tensor = field(init=False)
-    """int64 `[3, 15]`: images, confidence (in units of 2^-36) and hits per confidence bin."""
-    confusion: Tensor | None = field(init=False)
-    """int64 `[C, C]`, rows are labels; None above 1,000 classes."""
 
-    def __post_init__(self) -> None:
-        self.hits = torch.zeros(3, self.num_classes, dtype=torch.int64)
-        self.bins = torch.zeros(3, NUM_BINS, dtype=torch.int64)
-        small = self.num_classes <= MAX_CONFUSION_CLASSES
-        self.confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64) if small else None
+    @property
+    def num_images(self) -> int:
+        """Images of one draw, N."""
+        return int(self.labels.shape[-1])
 
-    def add(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add logits `[B, C]` and labels int64 `[B]`; return predictions, probabilities and losses `[B]`."""
-        logits = logits.detach().to("cpu", torch.float64)
-        labels = labels.to("cpu")
-        rank = label_ranks(logits, labels)
-        log_probability = logits.log_softmax(1)
-        predicted = logits.argmax(1)
-        confidence = log_probability.gather(1, predicted[:, None]).squeeze(1).exp()
-        hit = rank == 0
+    @property
+    def hits(self) -> npt.NDArray[np.bool_]:
+        """Whether the prediction is the label."""
+        found: npt.NDArray[np.bool_] = self.predictions == self.labels
+        return found
 
-        self.num_images += len(labels)
-        self.num_correct += int(hit.sum())
-        self.num_correct5 += int((rank < 5).sum())
-        losses = -log_probability.gather(1, labels[:, None]).squeeze(1)
-        self.loss_sum += sum(map(round, (losses / LOSS_UNIT).tolist()))
-        self.num_near_ties += _near_ties(logits)
-        for row, classes in enumerate((labels[hit], predicted, labels)):
-            self.hits[row] += torch.bincount(classes, minlength=self.num_classes)
-        bin_index = bin_places(confidence)
-        units = (confidence / CONFIDENCE_UNIT).round().long()
-        for row, values in enumerate((torch.ones_like(units), units, hit.long())):
-            self.bins[row].index_add_(0, bin_index, values)
-        if self.confusion is not None:
-            flat = labels * self.num_classes + predicted
-            self.confusion.view(-1).index_add_(0, flat, torch.ones_like(flat))
-        return predicted, confidence, losses
+    def take(self, places: Ints) -> Outcomes:
+        """Return the outcomes of the images at `places` `[R, N]`, of outcomes `[N]`."""
+        return Outcomes(
+            self.labels[places],
+            self.predictions[places],
+            self.ranks[places],
+            self.confidences[places],
+            self.losses[places],
+            self.num_classes,
+        )
 
-    def __add__(self, other: Tally) -> Tally:
-        """Return the tally of both sets of images; the order of adding changes no bit."""
-        total = Tally(self.num_classes)
-        for name in ("num_images", "num_correct", "num_correct5", "num_near_ties", "loss_sum", "hits", "bins"):
-            setattr(total, name, getattr(self, name) + getattr(other, name))
-        if self.confusion is not None and other.confusion is not None:
-            total.confusion = self.confusion + other.confusion
-        return total
 
-    def result(self) -> dict[str, Any]:
-        """Return the fields of `eval --json`: accuracies in percent, loss in nats, ECE in [0, 1]."""
-        n = max(1, self.num_images)
-        true, predicted, actual = self.hits.double()
-        seen = actual > 0
-        f1 = 2 * true / (predicted + actual).clamp(min=1)
-        counted = (predicted + actual) > 0
-        _, confidence, hits = self.bins.double()
-        return {
-            "top1": 100 * self.num_correct / n,
-            "top1_ci95": wilson_interval(self.num_correct, self.num_images),
-            "top5": 100 * self.num_correct5 / n if self.num_classes > 5 else None,
-            "loss": self.loss_sum * LOSS_UNIT / n,
-            "ece": float((confidence * CONFIDENCE_UNIT - hits).abs().sum() / n),
-            "balanced_accuracy": float(100 * (true[seen] / actual[seen]).mean()) if seen.any() else 0.0,
-            "macro_f1": float(100 * f1[counted].mean()) if counted.any() else 0.0,
-            "num_near_ties": self.num_near_ties,
-            "confusion": self.confusion.tolist() if self.confusion is not None and self.num_classes <= 100 else None,
-        }
+@dataclass(frozen=True)
+class Metric:
+    """One figure of an evaluation."""
+
+    title: str
+    """Its name for people."""
+    unit: str
+    """`%`, `nats`, or empty for a ratio in [0, 1]."""
+    digits: int
+    """Digits after the point in tables."""
+    is_higher_better: bool
+    """The direction in which a network improves."""
+    compute: Callable[[Outcomes], Floats]
+    """From outcomes `[..., N]` to the figure `[...]`."""
+    min_classes: int = 1
+    """Networks with fewer classes have no such figure."""
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric by its key in `eval --json`, in the order it is printed; `register_metric` adds to it."""
+
+
+def register_metric(key: str, metric: Metric) -> None:
+    """Add a metric to the table: evaluations, scores, intervals, reports and studies have it from then on.
+
+    Raises:
+        ValueError: there is one of that key.
+    """
+    if key in METRICS:
+        raise ValueError(f"there is a metric '{key}' already")
+    METRICS[key] = metric
+
+
+def bin_places(confidences: Floats) -> Ints:
+    """Return the calibration bin, 0 to 14, of every confidence in [0, 1]."""
+    edges = np.arange(NUM_BINS + 1) / NUM_BINS
+    found: Ints = (np.searchsorted(edges, confidences, side="right") - 1).clip(0, NUM_BINS - 1)
+    return found
+
+
+def _top1(outcomes: Outcomes) -> Floats:
+    return _ratio(100 * outcomes.hits.sum(-1), outcomes.num_images)
+
+
+def _top5(outcomes: Outcomes) -> Floats:
+    return _ratio(100 * (outcomes.ranks < 5).sum(-1), outcomes.num_images)
+
+
+def _loss(outcomes: Outcomes) -> Floats:
+    return _ratio(outcomes.losses.sum(-1), outcomes.num_images)
+
+
+def _calibration_error(outcomes: Outcomes) -> Floats:
+    """Guo et al. 2017, equation 3: the mean distance of confidence and accuracy over bins of equal width."""
+    gaps = _sums(bin_places(outcomes.confidences), NUM_BINS, outcomes.confidences - outcomes.hits)
+    return _ratio(np.abs(gaps).sum(-1), outcomes.num_images)
+
+
+def _balanced_accuracy(outcomes: Outcomes) -> Floats:
+    """Mean recall of the classes that occur among the labels."""
+    actual = _sums(outcomes.labels, outcomes.num_classes)
+    true = _sums(outcomes.labels, outcomes.num_classes, outcomes.hits)
+    seen = actual > 0
+    recall = np.divide(true, actual, out=np.zeros_like(true), where=seen)
+    return 100 * _ratio(recall.sum(-1), seen.sum(-1))
+
+
+def _macro_f1(outcomes: Outcomes) -> Floats:
+    """Mean F1 of the classes that occur among the labels or the predictions."""
+    both = _sums(outcomes.labels, outcomes.num_classes) + _sums(outcomes.predictions, outcomes.num_classes)
+    true = _sums(outcomes.labels, outcomes.num_classes, outcomes.hits)
+    f1 = np.divide(2 * true, both, out=np.zeros_like(true), where=both > 0)
+    return 100 * _ratio(f1.sum(-1), (both > 0).sum(-1))
+
+
+def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+    found: Floats = np.divide(part, whole)
+    return found
+
+
+def _sums(places: Ints, num: int, weights: npt.NDArray[np.float64 | np.bool_] | None = None) -> Floats:
+    """Return `[..., num]`: of every row of `places` `[..., N]` the weights, or the number, at each place."""
+    rows = places.reshape(-1, places.shape[-1])
+    flat = (rows + num * np.arange(len(rows))[:, None]).ravel()
+    found = np.bincount(flat, None if weights is None else weights.ravel(), minlength=num * len(rows))
+    return found.astype(np.float64).reshape(*places.shape[:-1], num)
+
+
+register_metric("top1", Metric("Top-1", "%", 2, True, _top1))
+register_metric("top5", Metric("Top-5", "%", 2, True, _top5, min_classes=6))
+register_metric("loss", Metric("Loss", "nats", 3, False, _loss))
+register_metric("ece", Metric("Calibration error (ECE)", "", 3, False, _calibration_error))
+register_metric("balanced_accuracy", Metric("Balanced accuracy", "%", 2, True, _balanced_accuracy))
+register_metric("macro_f1", Metric("Macro-F1", "%", 2, True, _macro_f1))
+
+
+def figures(outcomes: Outcomes) -> dict[str, float | None]:
+    """Return every metric of outcomes `[N]`; None where the network has too few classes for it."""
+    return {
+        key: float(metric.compute(outcomes)) if outcomes.num_classes >= metric.min_classes else None
+        for key, metric in METRICS.items()
+    }
+
+
+def result_fields(outcomes: Outcomes, num_near_ties: int | None) -> dict[str, Any]:
+    """Return the metrics of a result of `eval --json`, the interval of top-1 behind it, and the counts."""
+    found: dict[str, Any] = {}
+    for key, value in figures(outcomes).items():
+        found[key] = value
+        if key == "top1":
+            found["top1_ci95"] = wilson_interval(int(outcomes.hits.sum()), outcomes.num_images)
+    matrix = None
+    if outcomes.num_classes <= _MAX_LOGGED_CLASSES:
+        matrix = confusion_matrix(outcomes.labels, outcomes.predictions, outcomes.num_classes).tolist()
+    return {**found, "num_near_ties": num_near_ties, "confusion": matrix}
+
+
+def bootstrap_intervals(outcomes: Outcomes, num_resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Return the 95 % percentile interval of every metric, in the metric's own unit, over resampled images.
+
+    Args:
+        outcomes: `[N]`.
+        num_resamples: how often N images are drawn with replacement.
+        seed: of the draws; the same seed gives the same intervals.
+    """
+    chance = np.random.default_rng(seed)
+    n = outcomes.num_images
+    known = [key for key, metric in METRICS.items() if outcomes.num_classes >= metric.min_classes]
+    rows: dict[str, list[Floats]] = {key: [] for key in known}
+    at_once = max(1, _AT_ONCE // max(1, n))
+    for start in range(0, num_resamples, at_once):
+        drawn = outcomes.take(chance.integers(0, n, (min(at_once, num_resamples - start), n)))
+        for key in known:
+            rows[key].append(METRICS[key].compute(drawn))
+    found = {}
+    for key, parts in rows.items():
+        low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
+        found[key] = (float(low), float(high))
+    return found
 
 
 def class_table(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -153,15 +243,6 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 def without_confusion(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result without its confusion matrix, which is too long for a log line."""
     return {key: value for key, value in result.items() if key != "confusion"}
-
-
-def _near_ties(logits: Tensor) -> int:
-    """Count the images whose two best logits are closer than 1e-4 of the logits' range: rounding may decide them."""
-    if logits.shape[1] < 2:
-        return 0
-    first, second = logits.topk(2, dim=1).values.unbind(1)
-    span = logits.amax(1) - logits.amin(1)
-    return int((first - second < NEAR_TIE * span).sum()) + int((span == 0).sum())
 
 
 def wilson_interval(num_correct: int, num_images: int, z: float = 1.959964) -> tuple[float, float]:
@@ -214,76 +295,3 @@ def paired_difference(before: np.ndarray, after: np.ndarray) -> PairedDifference
         num_worse=worse,
         num_images=n,
     )
-
-
-Floats = npt.NDArray[np.float64]
-
-
-Ints = npt.NDArray[np.int64]
-
-
-_AT_ONCE = 1 << 22
-"""Drawn pictures held in memory at a time."""
-
-
-def bootstrap_intervals(
-    labels: Ints,
-    predictions: Ints,
-    ranks: Ints,
-    confidences: Floats,
-    losses: Floats,
-    *,
-    num_classes: int,
-    num_resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Return the 95 % percentile interval of every metric, in the metric's own unit, over resampled pictures.
-
-    Args:
-        labels: `[N]`.
-        predictions: `[N]`.
-        ranks: `[N]`, classes before the label; top-5 counts those below 5.
-        confidences: `[N]`, probability of the prediction.
-        losses: `[N]`, nats.
-        num_classes: classes of the network; with five or fewer there is no top-5.
-        num_resamples: how often N pictures are drawn with replacement.
-        seed: of the draws; the same seed gives the same intervals.
-    """
-    chance = np.random.default_rng(seed)
-    hits = predictions == labels
-    bins = bin_places(torch.from_numpy(confidences)).numpy()
-    rows: list[dict[str, Floats]] = []
-    at_once = max(1, _AT_ONCE // max(1, len(labels)))
-    for start in range(0, num_resamples, at_once):
-        drawn = chance.integers(0, len(labels), (min(at_once, num_resamples - start), len(labels)))
-        row = {"top1": 100 * hits[drawn].mean(1)}
-        if num_classes > 5:
-            row["top5"] = 100 * (ranks < 5)[drawn].mean(1)
-        row["loss"] = losses[drawn].mean(1)
-        gaps = _sums(bins[drawn], NUM_BINS, (confidences - hits)[drawn])
-        row["ece"] = np.abs(gaps).sum(1) / len(labels)
-        row |= _of_classes(labels[drawn], predictions[drawn], hits[drawn], num_classes)
-        rows.append(row)
-    found = {}
-    for name in rows[0]:
-        low, high = np.percentile(np.concatenate([row[name] for row in rows]), [2.5, 97.5])
-        found[name] = (float(low), float(high))
-    return found
-
-
-def _of_classes(labels: Ints, predictions: Ints, hits: npt.NDArray[np.bool_], num_classes: int) -> dict[str, Floats]:
-    """Return balanced accuracy and macro-F1 in percent of every row of drawn pictures."""
-    actual = _sums(labels, num_classes)
-    predicted = _sums(predictions, num_classes)
-    true = _sums(labels, num_classes, hits)
-    seen, counted = actual > 0, actual + predicted > 0
-    recall = np.divide(true, actual, out=np.zeros_like(true), where=seen)
-    f1 = np.divide(2 * true, actual + predicted, out=np.zeros_like(true), where=counted)
-    return {"balanced_accuracy": 100 * recall.sum(1) / seen.sum(1), "macro_f1": 100 * f1.sum(1) / counted.sum(1)}
-
-
-def _sums(places: Ints, num: int, weights: npt.NDArray[np.float64 | np.bool_] | None = None) -> Floats:
-    """Return `[rows, num]`: of every row of `places` the weights, or the number, at each place."""
-    flat = (places + num * np.arange(len(places))[:, None]).ravel()
-    found = np.bincount(flat, None if weights is None else weights.ravel(), minlength=num * len(places))
-    return found.astype(np.float64).reshape(len(places), num)

@@ -20,7 +20,7 @@ from fixres.data.collections import Collection
 from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
+from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.evaluation.measure import Request, open_for
 from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.models.moves import make_plan
@@ -104,9 +104,8 @@ def evaluate_all(
     progress: Progress,
 ) -> Evaluation:
     """Measure a network at every preprocessing, telling how far it is."""
-    return evaluate(
-        model, split, preprocesses, runtime, reading, lambda done, total: progress("measuring", done, total)
-    )
+    views = network_views(model, preprocesses)
+    return evaluate(views, split, runtime, reading, lambda done, total: progress("measuring", done, total))
 
 
 def _train_stage(product: Product) -> tuple[Stage, bool]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from fixres.config.loading import flatten, read_document
 from fixres.errors import UserError
+from fixres.evaluation.metrics import METRICS
 from fixres.runtime.run_folder import read_events
 from fixres.training.before_after import PICTURES
 
@@ -29,6 +30,8 @@ class Row:
     gmacs: float
     train_seconds: float
     """Mean wall time of the stages it needs."""
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Every metric that all seeds have, one value per seed."""
 
     @property
     def mean(self) -> float:
@@ -78,6 +81,7 @@ class Study:
                     "top1": list(row.top1),
                     "mean": row.mean,
                     "std": row.std,
+                    "metrics": {key: list(values) for key, values in row.metrics.items()},
                     "gmacs": row.gmacs,
                     "train_seconds": row.train_seconds,
                 }
@@ -112,6 +116,7 @@ def summarise(runs: Sequence[Path]) -> Study:
                 tuple(r["top1"] for r in same),
                 statistics.fmean(r["gmacs"] for r in same),
                 statistics.fmean(_seconds(run, label) for run in runs),
+                {key: tuple(r[key] for r in same) for key in METRICS if all(r.get(key) is not None for r in same)},
             )
         )
     if not rows:

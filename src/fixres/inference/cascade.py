@@ -17,13 +17,12 @@ from fixres.checkpoints.resolve import load
 from fixres.data.collections import Collection
 from fixres.data.splits import Split
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Evaluation
-from fixres.evaluation.measure import Request
+from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
+from fixres.evaluation.measure import Request, answer_of, conditions_of, open_for
 from fixres.evaluation.metrics import paired_difference
-from fixres.inference.ensemble import Progress, View, listed_sizes, measure_together, open_for_sizes, shared_fields
+from fixres.inference.ensemble import Progress, listed_sizes
 from fixres.inference.predict import Picture, Prediction, Predictor
 from fixres.io.files import write_text
-from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 
 EVERY = 1.01
@@ -112,23 +111,25 @@ def measure_cascade(
     """
     if len(sizes) != 2 or sizes[0] >= sizes[1]:
         raise UserError(f"--cascade {listed_sizes(sizes)}: it takes two sizes, the smaller first, for example 128,224")
-    collection, runtime, reading = open_for_sizes(product, request)
+    collection = open_for(product, request)
+    runtime, reading = conditions_of(product, request)
     first = first_of(product, sizes[0])
-    small, large = (
-        View(at_size(runtime.place(one.model).eval(), size), product.preprocess.at(size))
+    views = [
+        view
         for one, size in ((first, sizes[0]), (product, sizes[1]))
-    )
+        for view in network_views(runtime.place(one.model), [product.preprocess.at(size)])
+    ]
     choosing, reported, how = _roles(collection, request.split)
-    chosen = _twice(measure_together([small, large], choosing, runtime, reading, progress))
-    found = measure_together([small, large], reported, runtime, reading, progress)
+    chosen = _twice(evaluate(views, choosing, runtime, reading, progress))
+    found = evaluate(views, reported, runtime, reading, progress)
     twice = _twice(found)
     threshold = choose_threshold(chosen)
     point = twice.point(threshold)
     paired = paired_difference(twice.large, twice.correct(threshold))
     is_as_good = paired.ci95[1] >= 0
     return {
-        **shared_fields(product, collection, reported, found),
-        "results": found.results[:-1],
+        **answer_of(product, collection, reported, found),
+        "results": found.results,
         "cascade": {
             "sizes": list(sizes),
             "weights": [first.weights, product.weights],

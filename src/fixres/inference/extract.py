@@ -28,13 +28,12 @@ from torch import Tensor, nn
 
 from fixres.checkpoints.fingerprint import cache_key
 from fixres.checkpoints.product import Product
-from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split
-from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.loader import evaluation_batches
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading, conditions, predict_logits
-from fixres.evaluation.measure import Request, open_for
-from fixres.evaluation.metrics import NEAR_TIE, Tally, label_ranks
+from fixres.evaluation.logit_outcomes import image_outcomes
+from fixres.evaluation.measure import Request, conditions_of, open_for
 from fixres.inference.extract_record import (
     FORMAT,
     OUTCOME,
@@ -107,7 +106,7 @@ def extract(product: Product, request: Request, out: Path, progress: Progress = 
     if not len(split):
         raise UserError(f"{split.name} of {collection.uri} is empty\n  --split {' or '.join(collection.splits)}")
     before = read_record(out)
-    runtime, reading = _means(product, request, before)
+    runtime, reading = conditions_of(product, request, before["conditions"] if before is not None else None)
     job = _Job(runtime.place(product.at_test_size().model), product.preprocess, split, runtime, reading)
     num_classes, embedding_size = _widths(job)
     runtime.keep_memory()
@@ -147,25 +146,6 @@ def extract(product: Product, request: Request, out: Path, progress: Progress = 
                 record = _end(rows, record, split)
         record = runtime.processes.gather(record)[0]
     return describe(out, record, num_resumed)
-
-
-def _means(product: Product, request: Request, before: dict[str, Any] | None) -> tuple[Runtime, Reading]:
-    """Return the conditions of an evaluation of the product; of what was begun in the folder, where that is so."""
-    logged = product.details.get("evaluation", {})
-    begun = before["conditions"] if before is not None else {}
-    kept = begun or (logged if request.device == "auto" and "threads" in logged else {})
-    on_cpu = kept.get("device") == "cpu"
-    runtime = Runtime(
-        RuntimeSettings(
-            device=request.device,
-            threads=int(kept.get("threads", 0)),
-            channels_last=bool((begun or logged).get("channels_last", True)),
-            precision=kept.get("precision", "auto") if on_cpu else "auto",
-        )
-    )
-    batch_size = request.batch_size or begun.get("batch_size") or logged.get("batch_size", 64)
-    workers = resolve_workers("auto" if request.workers is None else request.workers)
-    return runtime, Reading(int(batch_size), workers, request.on_bad_image)
 
 
 @contextmanager
@@ -239,7 +219,6 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
     if not own:
         return
     places = np.concatenate([job.places(batch) for batch in own])
-    tally = Tally(len(job.split.classes))
     todo = iter(own)
     noted = time.monotonic()
     with (
@@ -267,7 +246,7 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
                 raise UserError(
                     f"the network's outputs are not finite at {job.preprocess.size} px; its weights are broken"
                 )
-            made = _rows_of(tally, logits, labels, seen[0][: len(logits)])
+            made = _rows_of(logits, labels, seen[0][: len(logits)])
             _write(rows, batch, job.places(batch), places[indices.numpy()], made)
             done += len(images) * shard.world
             progress(min(done, len(job.split)), len(job.split))
@@ -283,27 +262,18 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
         raise Stopped
 
 
-def _rows_of(tally: Tally, logits: Tensor, labels: Tensor, embedding: Tensor) -> dict[str, np.ndarray]:
+def _rows_of(logits: Tensor, labels: Tensor, embedding: Tensor) -> dict[str, np.ndarray]:
     """Return what is stored of a batch; loss and confidence are the ones an evaluation counts."""
-    predictions, confidences, losses = tally.add(logits, labels)
-    exact = logits.double()
+    found = image_outcomes(logits, labels)
     outcomes = np.empty(len(labels), OUTCOME)
-    outcomes["prediction"], outcomes["rank"] = predictions.numpy(), label_ranks(exact, labels).numpy()
-    outcomes["confidence"], outcomes["loss"] = confidences.numpy(), losses.numpy()
-    outcomes["near_tie"] = _near_ties(exact)
+    outcomes["prediction"], outcomes["rank"] = found.predictions.numpy(), found.ranks.numpy()
+    outcomes["confidence"], outcomes["loss"] = found.confidences.numpy(), found.losses.numpy()
+    outcomes["near_tie"] = found.near_ties.numpy()
     return {
         "embedding": embedding.float().cpu().numpy(),
-        "softmax": exact.log_softmax(1).exp().float().numpy(),
+        "softmax": logits.double().log_softmax(1).exp().float().numpy(),
         "outcomes": outcomes,
     }
-
-
-def _near_ties(logits: Tensor) -> np.ndarray:
-    """Return bool `[B]`: whether rounding may decide between the two best classes."""
-    first, second = logits.topk(2, dim=1).values.unbind(1)
-    span = logits.amax(1) - logits.amin(1)
-    near: np.ndarray = ((first - second < NEAR_TIE * span) | (span == 0)).numpy()
-    return near
 
 
 def _write(rows: Rows, batch: int, places: np.ndarray, read: np.ndarray, made: dict[str, np.ndarray]) -> None:

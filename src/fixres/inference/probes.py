@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fixres.errors import UserError, require_extra
-from fixres.inference.score_arrays import Arrays, wilson_interval
+from fixres.evaluation.metrics import wilson_interval
+from fixres.inference.score_arrays import Arrays
 
 _PIECE = 1024
 

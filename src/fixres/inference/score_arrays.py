@@ -3,16 +3,15 @@
 A folder holds `labels.npy` int64 [N] and `softmax.npy` float32 [N, C], or files named as FixRes published them:
 `NAME_softmax.npy`, `NAME_softmax_v2.npy`, with `NAME_embedding.npy` and `NAME_embedding_v2.npy` beside them.
 
-The definitions are those of an evaluation (metrics.py). Where `extract` left `outcomes.npy`, its float64 losses and
-ranks are counted, and the result is that of `eval`; else both are taken from the float32 probabilities.
+The definitions are those of an evaluation: the table of `evaluation/metrics.py`. Where `extract` left
+`outcomes.npy`, its float64 losses and ranks are counted, and the result is that of `eval`; else both are taken from
+the float32 probabilities.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.errors import UserError, counted
+from fixres.evaluation.metrics import Outcomes, result_fields, without_confusion
 from fixres.io.array_store import load_array
-
-NUM_BINS = 15
-LOSS_UNIT = 2.0**-32
-CONFIDENCE_UNIT = 2.0**-36
-"""As in metrics.py: sums of whole multiples are the same in any order."""
 
 _PIECE = 4096
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _SOFTMAX = re.compile(r"(?:(?P<name>.+)_)?softmax(?P<variant>_v\d+)?\.npy")
 _NAMES = "softmax.npy, NAME_softmax.npy or NAME_softmax_v2.npy"
 
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
@@ -144,16 +138,6 @@ def _load(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read as a NumPy array ({str(error).splitlines()[0]})") from None
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What is counted of some pictures, `[B]` each."""
-
-    ranks: Integers
-    predictions: Integers
-    confidences: Floats
-    losses: Floats
-
-
 def score(arrays: Arrays) -> dict[str, Any]:
     """Return the fields of a result of `eval --json`; accuracies in percent, loss in nats, ECE in [0, 1].
 
@@ -164,40 +148,16 @@ def score(arrays: Arrays) -> dict[str, Any]:
     """
     n, num_classes = arrays.softmax.shape
     fits = arrays.outcomes is not None and _fits(arrays, arrays.outcomes)
-    hits = np.zeros((3, num_classes), dtype=np.int64)
-    bins = np.zeros((3, NUM_BINS), dtype=np.int64)
-    # Equal to torch's to the last bit but two edges, which differ in it.
-    edges = np.arange(NUM_BINS + 1) / NUM_BINS
-    num_correct = num_correct5 = loss_sum = 0
-    for first, rows in _pieces(arrays, fits):
-        labels = arrays.labels[first : first + len(rows.ranks)]
-        hit = rows.ranks == 0
-        num_correct += int(hit.sum())
-        num_correct5 += int((rows.ranks < 5).sum())
-        loss_sum += sum(map(round, (rows.losses / LOSS_UNIT).tolist()))
-        for row, classes in enumerate((labels[hit], rows.predictions, labels)):
-            hits[row] += np.bincount(classes, minlength=num_classes)
-        place = (np.searchsorted(edges, rows.confidences, side="right") - 1).clip(0, NUM_BINS - 1)
-        units = np.rint(rows.confidences / CONFIDENCE_UNIT).astype(np.int64)
-        for row, values in enumerate((np.ones_like(units), units, hit.astype(np.int64))):
-            np.add.at(bins[row], place, values)
-    true, predicted, actual = hits.astype(np.float64)
-    seen, counted_ = actual > 0, (predicted + actual) > 0
+    pieces = [_piece(arrays, first, fits) for first in range(0, n, _PIECE)]
+    predictions, ranks, confidences, losses = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     near = arrays.outcomes["near_tie"] if fits and arrays.outcomes is not None else None
-    _, confidence, right = bins.astype(np.float64)
+    outcomes = Outcomes(arrays.labels, predictions, ranks, confidences, losses, num_classes)
     return {
         "name": arrays.title(),
         "num_images": n,
         "num_classes": num_classes,
         "size": arrays.details.get("preprocess", {}).get("size"),
-        "top1": 100 * num_correct / n,
-        "top1_ci95": wilson_interval(num_correct, n),
-        "top5": 100 * num_correct5 / n if num_classes > 5 else None,
-        "loss": loss_sum * LOSS_UNIT / n,
-        "ece": math.fsum(np.abs(confidence * CONFIDENCE_UNIT - right).tolist()) / n,
-        "balanced_accuracy": 100 * math.fsum((true[seen] / actual[seen]).tolist()) / int(seen.sum()),
-        "macro_f1": 100 * math.fsum((2 * true / (predicted + actual).clip(1))[counted_].tolist()) / int(counted_.sum()),
-        "num_near_ties": None if near is None else int(near.sum()),
+        **without_confusion(result_fields(outcomes, None if near is None else int(near.sum()))),
         "source": "outcomes" if fits else "softmax",
     }
 
@@ -217,16 +177,15 @@ def _fits(arrays: Arrays, outcomes: np.ndarray) -> bool:
     return True
 
 
-def _pieces(arrays: Arrays, fits: bool) -> Iterator[tuple[int, _Rows]]:
-    for first in range(0, len(arrays.labels), _PIECE):
-        if fits and arrays.outcomes is not None:
-            own = arrays.outcomes[first : first + _PIECE]
-            yield first, _Rows(own["rank"], own["prediction"], own["confidence"], own["loss"])
-        else:
-            yield first, _from_softmax(arrays, first)
+def _piece(arrays: Arrays, first: int, fits: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return predictions, ranks, confidences and losses of some rows."""
+    if fits and arrays.outcomes is not None:
+        own = arrays.outcomes[first : first + _PIECE]
+        return own["prediction"], own["rank"], own["confidence"], own["loss"]
+    return _from_softmax(arrays, first)
 
 
-def _from_softmax(arrays: Arrays, first: int) -> _Rows:
+def _from_softmax(arrays: Arrays, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     probability = np.asarray(arrays.softmax[first : first + _PIECE], dtype=np.float64)
     total = probability.sum(1)
     wrong = ~((probability >= 0).all(1) & (np.abs(total - 1) < 1e-2))
@@ -244,13 +203,4 @@ def _from_softmax(arrays: Arrays, first: int) -> _Rows:
     )
     # Normalised, since float32 rows do not add up to 1 exactly; a probability of 0 counts as the least float32.
     losses = np.log(total) - np.log(of_label[:, 0].clip(_SMALLEST))
-    return _Rows(before.sum(1), probability.argmax(1), probability.max(1) / total, losses)
-
-
-def wilson_interval(num_correct: int, num_images: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of an accuracy, in percent."""
-    p = num_correct / num_images
-    centre = p + z * z / (2 * num_images)
-    spread = z * math.sqrt(p * (1 - p) / num_images + z * z / (4 * num_images**2))
-    scale = 100 / (1 + z * z / num_images)
-    return max(0.0, scale * (centre - spread)), min(100.0, scale * (centre + spread))
+    return probability.argmax(1), before.sum(1), probability.max(1) / total, losses

@@ -17,6 +17,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fixres.reporting.svg import POINT, ROLES, Chart, ink
+from fixres.resolution import pareto_front
 
 Result = Mapping[str, Any]
 
@@ -119,7 +120,7 @@ def accuracy_against_cost(
                 ha=anchor,
                 color=ink("muted"),
             )
-        front = pareto_front([result for curve in curves for result in curve.results if result.get("gmacs")])
+        front = best_for_their_cost([result for curve in curves for result in curve.results if result.get("gmacs")])
         if len(front) > 1:
             x, y = [point["gmacs"] for point in front], [point["top1"] for point in front]
             axes.step(x, y, where="post", color=ink("muted"), linewidth=6, alpha=0.25, zorder=0)
@@ -132,13 +133,10 @@ def accuracy_against_cost(
     return Chart(draw, shape, title)
 
 
-def pareto_front(results: Sequence[Result]) -> list[Result]:
+def best_for_their_cost(results: Sequence[Result]) -> list[Result]:
     """Return the results that none beats: every other is dearer in GMACs, or less accurate; the cheapest first."""
-    front: list[Result] = []
-    for result in sorted(results, key=lambda result: (result["gmacs"], -result["top1"])):
-        if not front or result["top1"] > front[-1]["top1"]:
-            front.append(result)
-    return front
+    places = pareto_front([result["gmacs"] for result in results], [result["top1"] for result in results])
+    return [results[place] for place in places]
 
 
 def reliability(sets: Sequence[tuple[str, str, Sequence[Bin]]], title: str, shape: tuple[int, int] = NARROW) -> Chart:

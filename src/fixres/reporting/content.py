@@ -10,7 +10,7 @@ from fixres.errors import fixres_version
 from fixres.evaluation.metrics import without_confusion
 from fixres.reporting import sections
 from fixres.reporting.analysis import Findings
-from fixres.reporting.charts import pareto_front
+from fixres.reporting.charts import best_for_their_cost
 from fixres.reporting.explanation import measured
 from fixres.reporting.gallery import apparent_size
 from fixres.reporting.headline import headline, repeats_headline
@@ -67,7 +67,7 @@ def _run(found: Findings) -> Json:
         "accuracy_against_size": {
             label: [without_confusion(result) for result in results] for label, results in curves.items()
         },
-        "pareto_front": pareto_front(costed),
+        "pareto_front": best_for_their_cost(costed),
         "training": sections.training_values(record),
         "confusion": {"split": split, "size": size, "classes": record.classes, "matrix": confusion, "before": before}
         if confusion

@@ -9,11 +9,11 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fixres.evaluation.metrics import (
     MAX_CONFUSION_CLASSES,
     NUM_BINS,
+    Outcomes,
     bin_places,
     bootstrap_intervals,
     confusion_matrix,
@@ -112,20 +112,21 @@ def _probabilities(
 
 
 def intervals(answers: Answers, name: str) -> dict[str, tuple[float, float]]:
-    """Return 95 % bootstrap intervals over pictures of loss, ECE, balanced accuracy and macro-F1."""
+    """Return 95 % bootstrap intervals over pictures of every metric but top-1 and top-5."""
     column = answers.columns[name]
     if column.probabilities is None:
         return {}
     correct = answers.correct(name)
-    found = bootstrap_intervals(
+    outcomes = Outcomes(
         answers.labels,
         column.predictions,
         np.where(correct, 0, 1),
         column.probabilities,
         column.losses,
-        num_classes=len(answers.classes),
-        num_resamples=max(100, min(NUM_RESAMPLES, MAX_DRAWN // (len(correct) + len(answers.classes)))),
+        len(answers.classes),
     )
+    num = max(100, min(NUM_RESAMPLES, MAX_DRAWN // (len(correct) + len(answers.classes))))
+    found = bootstrap_intervals(outcomes, num)
     # The table does not say at which place the label came, and the interval of top-1 is logged.
     return {key: bounds for key, bounds in found.items() if key not in ("top1", "top5")}
 
@@ -135,7 +136,7 @@ def bins(answers: Answers, name: str) -> list[Bin]:
     probabilities = answers.columns[name].probabilities
     if probabilities is None:
         return []
-    places = bin_places(torch.from_numpy(probabilities)).numpy()
+    places = bin_places(probabilities)
     correct = answers.correct(name)
     found = []
     for place in np.unique(places).tolist():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fixres.evaluation.metrics import METRICS, Metric
 from fixres.reporting import charts
 from fixres.reporting.number_format import MISSING, figures, interval, percent
 from fixres.reporting.per_image import Answers, bins, expected_calibration_error, intervals
@@ -11,15 +12,9 @@ from fixres.reporting.run_record import Json, Record, number
 from fixres.reporting.sections import LABELS
 
 View = dict[str, Any]
-METRICS = {
-    "top1": "Top-1, %",
-    "top5": "Top-5, %",
-    "balanced_accuracy": "Balanced accuracy, %",
-    "macro_f1": "Macro-F1, %",
-    "loss": "Loss, nats",
-    "ece": "Calibration error (ECE)",
-}
-_RATIOS = ("loss", "ece")
+_ACCURACIES = ("top1", "top5", "balanced_accuracy", "macro_f1")
+_ORDER = (*_ACCURACIES, *(key for key in METRICS if key not in _ACCURACIES))
+"""Accuracies first."""
 
 
 def scores(record: Record, answers: Answers | None) -> list[Json]:
@@ -31,7 +26,7 @@ def scores(record: Record, answers: Answers | None) -> list[Json]:
         label = str(row.get("label", ""))
         known = intervals(answers, label) if answers is not None and label in answers.columns else {}
         metrics = {}
-        for name in METRICS:
+        for name in _ORDER:
             value = number(row.get(name))
             if value is not None:
                 bounds = row.get("top1_ci95") if name == "top1" else known.get(name)
@@ -43,8 +38,8 @@ def scores(record: Record, answers: Answers | None) -> list[Json]:
 def scores_view(rows: list[Json]) -> View | None:
     """Return the table: a line per metric, a column per row of the comparison."""
     lines = [
-        {"name": name, "cells": [_cell(key, row["metrics"].get(key)) for row in rows]}
-        for key, name in METRICS.items()
+        {"name": title(METRICS[key]), "cells": [_cell(key, row["metrics"].get(key)) for row in rows]}
+        for key in _ORDER
         if any(key in row["metrics"] for row in rows)
     ]
     columns = [{"label": LABELS.get(row["label"], row["label"].capitalize()), "size": row["size"]} for row in rows]
@@ -95,14 +90,19 @@ def calibration_view(found: Json | None) -> View | None:
     }
 
 
+def title(metric: Metric) -> str:
+    """Return a metric's name with its unit."""
+    return f"{metric.title}, {metric.unit}" if metric.unit else metric.title
+
+
 def _cell(key: str, found: Json | None) -> tuple[str, str]:
     if found is None:
         return MISSING, ""
-    write = _three if key in _RATIOS else percent
+    metric = METRICS[key]
+
+    def write(value: object) -> str:
+        known = number(value)
+        return MISSING if known is None else percent(known) if metric.unit == "%" else f"{known:.{metric.digits}f}"
+
     bounds = found["ci95"]
     return write(found["value"]), " to ".join(write(bound) for bound in bounds) if bounds else ""
-
-
-def _three(value: object) -> str:
-    known = number(value)
-    return MISSING if known is None else f"{known:.3f}"

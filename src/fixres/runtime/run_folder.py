@@ -76,6 +76,7 @@ class RunLog:
         tracker: str | Sequence[str] = "tensorboard",
         listeners: tuple[Listener, ...] = (),
         purge_step: int | None = None,
+        metrics: Sequence[str] = (),
     ) -> None:
         """Make the folder. Trackers start with the first event, when it is known where a resumed run goes on.
 
@@ -84,6 +85,7 @@ class RunLog:
             tracker: names of trackers; `none` is no name.
             listeners: told about every event, progress and warnings.
             purge_step: total step from which TensorBoard forgets what was there; None: after what `truncate` keeps.
+            metrics: figures of a result that trackers draw curves of.
 
         Raises:
             UserError: a tracker is not installed, or the folder cannot be made.
@@ -96,6 +98,7 @@ class RunLog:
         self.step = 0
         """Last step an event named."""
         self._purge_step = purge_step
+        self._metrics = tuple(metrics)
         self._trackers: Trackers | None = None
         self._stage_steps: dict[int, int] = {}
         self._last = 0
@@ -150,7 +153,7 @@ class RunLog:
         if event != "kept":
             # That one looks back, at the best step.
             self._last = record.get("total_step", self._last)
-        self.trackers.scalars(scalars_of(record), self._last)
+        self.trackers.scalars(scalars_of(record, self._metrics), self._last)
         for listener in self.listeners:
             listener(record)
 

@@ -196,8 +196,8 @@ def memory() -> dict[str, float]:
     return found
 
 
-def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the curves an event adds a point to, by tag."""
+def scalars_of(record: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, float]:
+    """Return the curves an event adds a point to, by tag; `metrics` are the figures of a result that have curves."""
     stage, event = record.get("stage", ""), record["event"]
     found: dict[str, Any] = {}
     if event == "train":
@@ -206,16 +206,15 @@ def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
     elif event == "epoch":
         found = {f"{stage}/fps": record.get("fps")}
     elif event == "eval":
-        found = _at_sizes(f"{stage}/{record['split']}/{record['weights']}", record["results"])
-        found |= _at_sizes(f"{stage}/{record['split']}/raw", record.get("raw_results", []))
+        found = _at_sizes(f"{stage}/{record['split']}/{record['weights']}", record["results"], metrics)
+        found |= _at_sizes(f"{stage}/{record['split']}/raw", record.get("raw_results", []), metrics)
     elif event == "sweep":
-        found = _at_sizes(f"sweep/{record['split']}/{record['label']}", record["results"])
+        found = _at_sizes(f"sweep/{record['split']}/{record['label']}", record["results"], metrics)
     elif event == "comparison":
         for row in record["rows"]:
-            found |= _at_sizes(f"result/{record['split']}/{row['label']}", [row])
+            found |= _at_sizes(f"result/{record['split']}/{row['label']}", [row], metrics)
     return {tag: float(value) for tag, value in found.items() if value is not None}
 
 
-def _at_sizes(prefix: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = ("top1", "top5", "loss", "ece")
-    return {f"{prefix}/{name}@{result['size']}": result.get(name) for result in results for name in names}
+def _at_sizes(prefix: str, results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    return {f"{prefix}/{name}@{result['size']}": result.get(name) for result in results for name in metrics}

@@ -13,7 +13,7 @@ from torch import nn
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
 from fixres.data.loader import resolve_workers
-from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
+from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import RunLog
@@ -61,8 +61,8 @@ class Workshop:
         def report(done: int, total: int) -> None:
             self.log.progress(what=f"measuring on {split}", done=done, total=total)
 
-        preprocesses = [self.preprocess.at(size) for size in sizes]
-        return evaluate(model, self.collection.split(split), preprocesses, self.runtime, self.reading, report)
+        views = network_views(model, [self.preprocess.at(size) for size in sizes])
+        return evaluate(views, self.collection.split(split), self.runtime, self.reading, report)
 
 
 def picture_lists(collection: Collection) -> dict[str, list[Any]]:

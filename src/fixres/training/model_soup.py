@@ -22,7 +22,7 @@ from fixres.data.loader import evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate
+from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate, network_views
 from fixres.evaluation.measure import Request, open_for
 from fixres.evaluation.metrics import without_confusion
 from fixres.models.build import load_strict
@@ -80,8 +80,8 @@ class _Bench:
     preprocess: Preprocess
 
     def measure(self, model: nn.Module, split: str) -> Evaluation:
-        placed = self.runtime.place(model)
-        return evaluate(placed, self.collection.split(split), [self.preprocess], self.runtime, self.reading)
+        views = network_views(self.runtime.place(model), [self.preprocess])
+        return evaluate(views, self.collection.split(split), self.runtime, self.reading)
 
 
 def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:

@@ -18,7 +18,7 @@ from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
-from fixres.evaluation.metrics import PairedDifference
+from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.io.files import write_text, write_with
 from fixres.io.tensors import read_checkpoint
 from fixres.models.build import default_size, load_strict
@@ -90,7 +90,9 @@ def run_recipe(
         if not was_there and processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    log = RunLog(folder, recipe.output.tracker, tuple(listeners)) if processes.is_main else MuteLog(folder)
+    log: RunLog = MuteLog(folder)
+    if processes.is_main:
+        log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
     watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
     shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
     try:

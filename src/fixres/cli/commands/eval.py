@@ -119,8 +119,7 @@ def eval(words: Sequence[str]) -> int:
     if not is_main:
         return 0
     _show(console, measured.answer, flags)
-    remarks = measured.answer.pop("remarks") + measured.answer.get("against", {}).pop("remarks", [])
-    for line in dict.fromkeys(remarks):
+    for line in dict.fromkeys(measured.remarks):
         (console.warn if line.startswith("warning: ") else console.say)(line.removeprefix("warning: "))
     write_answer(flags.json, measured.answer)
     if flags.predictions is not None:

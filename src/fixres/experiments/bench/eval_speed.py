@@ -31,7 +31,7 @@ from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
 from fixres.data.loader import resolve_workers
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Reading, evaluate
+from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
 from fixres.experiments.bench.loader_speed import Pictures
 from fixres.models.backends import BackendName
 from fixres.models.build import architecture, build_model
@@ -165,15 +165,8 @@ def _ours(name: str, bench: EvalBench, model: nn.Module, split: Split, preproces
     ends: list[tuple[int, float]] = []
     reading = Reading(bench.batch_size, resolve_workers("auto" if bench.workers is None else bench.workers))
     start, before = time.perf_counter(), os.times()
-    found = evaluate(
-        runtime.place(model),
-        split,
-        [preprocess],
-        runtime,
-        reading,
-        lambda done, total: ends.append((done, time.perf_counter())),
-        backend=name,  # type: ignore[arg-type]
-    )
+    view = NetworkView(runtime.place(model), preprocess, backend=name)  # type: ignore[arg-type]
+    found = evaluate([view], split, runtime, reading, lambda done, _: ends.append((done, time.perf_counter())))
     return _pass(ends, start, before, found.predictions[0])
 
 
