@@ -360,20 +360,20 @@ def dry_run(recipe: Recipe) -> list[str]:
         run = describe_stage(recipe, collection, model, index, size)
         forward = gmacs(at_size(model, size), size)
         # A backward pass costs about two forward ones.
-        total = (1 if run.plan.is_trunk_frozen else 3) * forward * run.total_steps * stage.batch_size / 1000
+        total = (1 if run.move_plan.is_trunk_frozen else 3) * forward * run.total_steps * stage.batch_size / 1000
         when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
         if run.note:
             lines.append(f"note: {run.note}")
         if run.stage.solver == "cached":
             num = len(collection.split("train")) * stage.views
             lines += [
-                f"stage {run.name}: {run.plan.describe()}",
+                f"stage {run.name}: {run.move_plan.describe()}",
                 f"  cached: {num:,} pictures of [3, {size}, {size}] through the trunk once{when}, "
                 f"about {forward * num / 1000:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
             ]
             continue
         lines += [
-            f"stage {run.name}: {run.plan.describe()}",
+            f"stage {run.name}: {run.move_plan.describe()}",
             f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]{when}, "
             f"about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
         ]

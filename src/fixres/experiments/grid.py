@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,11 @@ from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
 from fixres.training.cached_solver.solve import SOLVED
 from fixres.training.cached_solver.solver_stage import solve_stage
-from fixres.training.context import Stopwatch, Workshop
-from fixres.training.loop import run_stage
+from fixres.training.context import RunContext, Stopwatch
+from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER
 from fixres.training.run import run_recipe, with_absolute_paths
-from fixres.training.stage_plan import StageRun, describe_stage
+from fixres.training.stage_plan import StagePlan, describe_stage
 
 ARMS = ("none", "stats", "head", "head+stats", "head+norm", "all", "direct")
 """none: the trained network as it is; direct: trained at the test size itself; all others: what a fix moves."""
@@ -162,7 +162,7 @@ def run_grid(
         recipe = _train_recipe(grid, train_size, seed, grid.epochs.get("direct") if is_shorter else None)
         run_recipe(recipe, run, resume=True, listeners=listeners)
         bench = _Bench.open(recipe, run, folder / WORK, listeners)
-        with bench.shop.runtime.stop:
+        with bench.context.runtime.stop:
             for cell in own:
                 found = bench.measure(cell, grid.epochs.get(cell.arm))
                 tell(cell, {**found, "key": _keyed(key, grid, cell)})
@@ -259,7 +259,7 @@ class _Notes(MuteLog):
 class _Bench:
     """A trained network, and what fixing and measuring it needs."""
 
-    shop: Workshop
+    context: RunContext
     model: nn.Module
     train_size: int
     train_seconds: float
@@ -273,30 +273,30 @@ class _Bench:
         collection = open_collection(recipe.data, split_file=run / "split.json")
         log = _Notes(work)
         log.listeners = tuple(listeners)
-        shop = Workshop(
+        context = RunContext(
             recipe, to_yaml(recipe), work, collection, runtime, product.preprocess, log, product.model_args, Stopwatch()
         )
         size = product.train_size
         stage = describe_stage(recipe, collection, product.model, 0, size, runtime.processes.shard.world)
         seconds = math.fsum(e["seconds"] for e in read_events(run) if e["event"] == "stage_done")
-        return cls(shop, product.model, size, seconds, _TRAINING * _forward_gmacs(stage, product.model))
+        return cls(context, product.model, size, seconds, _TRAINING * _forward_gmacs(stage, product.model))
 
     def measure(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
         """Fix a copy of the network as the cell says, measure it on the report split, and return the cell."""
-        shop, size = self.shop, cell.test_size
+        context, size = self.context, cell.test_size
         model = copy.deepcopy(at_size(self.model, size))
         seconds, gmacs, how = 0.0, 0.0, ""
         if cell.arm not in ("none", "direct"):
             seconds, gmacs, how, model = self._fix(model, cell, epochs)
-        model = shop.runtime.place(model)
-        found = shop.measure(model, shop.collection.report, [size])
+        model = context.runtime.place(model)
+        found = context.measure(model, context.collection.report, [size])
         result = found.results[0]
         return {
             "arm": cell.arm,
             "train_size": cell.train_size,
             "test_size": size,
             "seed": cell.seed,
-            "split": shop.collection.report,
+            "split": context.collection.report,
             "num_images": found.num_images,
             "top1": result["top1"],
             "loss": result["loss"],
@@ -311,30 +311,32 @@ class _Bench:
 
     def _fix(self, model: nn.Module, cell: Cell, epochs: int | None) -> tuple[float, float, str, nn.Module]:
         """Return the seconds of the fix, its work in GMACs, its solver and the fixed network."""
-        shop = self.shop
+        context = self.context
         changes = {"enabled": True, "size": cell.test_size, "moves": cell.arm}
         changes |= {"solver": "auto" if cell.arm in SOLVED else "sgd"}
         changes |= {"epochs": epochs} if epochs else {}
-        recipe = shop.recipe.model_copy(update={"fix": shop.recipe.fix.model_copy(update=changes)})
-        shop = Workshop(**{**vars(shop), "recipe": recipe, "recipe_text": to_yaml(recipe)})
-        run = describe_stage(recipe, shop.collection, model, 1, cell.test_size, shop.runtime.processes.shard.world)
-        num_train = len(shop.collection.split("train"))
+        recipe = context.recipe.model_copy(update={"fix": context.recipe.fix.model_copy(update=changes)})
+        context = replace(context, recipe=recipe, recipe_text=to_yaml(recipe))
+        run = describe_stage(
+            recipe, context.collection, model, 1, cell.test_size, context.runtime.processes.shard.world
+        )
+        num_train = len(context.collection.split("train"))
         forward = sizes.gmacs(model, cell.test_size)
         try:
             if run.stage.solver == "cached":
-                seconds = solve_stage(shop, run, model)
-                assert isinstance(shop.log, _Notes)
-                return seconds, shop.log.solved["num_passes"] * num_train * forward, "cached", model
+                seconds = solve_stage(context, run, model)
+                assert isinstance(context.log, _Notes)
+                return seconds, context.log.solved["num_passes"] * num_train * forward, "cached", model
             start = time.perf_counter()
-            state = run_stage(shop, run, model)
+            state = StageTrainer(context, run, model).fit()
             model.load_state_dict(copy_state(state.shipped))
-            work = _forward_gmacs(run, model) * (1 if run.plan.is_trunk_frozen else _TRAINING)
+            work = _forward_gmacs(run, model) * (1 if run.move_plan.is_trunk_frozen else _TRAINING)
             return time.perf_counter() - start, work, "sgd", model
         finally:
-            shutil.rmtree(shop.folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(context.folder / "checkpoints", ignore_errors=True)
 
 
-def _forward_gmacs(run: StageRun, model: nn.Module) -> float:
+def _forward_gmacs(run: StagePlan, model: nn.Module) -> float:
     """Return the GMACs of one forward pass of every picture a stage shows, augmented copies included."""
     places = [run.timeline.at(step) for step in range(run.total_steps)]
     each = {size: sizes.gmacs(at_size(model, size), size) for size in {place.size for place in places}}

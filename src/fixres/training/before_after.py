@@ -21,16 +21,16 @@ from fixres.evaluation.metrics import PairedDifference, paired_difference, witho
 from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.sizes import bound_size
-from fixres.training.context import Workshop
+from fixres.training.context import RunContext
 from fixres.training.size_choice import log_sweep, sizes_to_measure, sweep_sizes
-from fixres.training.stage_plan import StageRun
+from fixres.training.stage_plan import StagePlan
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts."""
 
 
 @dataclass
-class Carried:
+class Handover:
     """What one stage hands to the next."""
 
     model: nn.Module
@@ -54,54 +54,54 @@ class Outcome:
     paired: PairedDifference | None = None
 
 
-def finish(shop: Workshop, run: StageRun, carried: Carried) -> Outcome:
+def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Outcome:
     """Measure what ships on the report split, compare it with what was before a fix, and write the product."""
-    model = carried.model
+    model = handover.model
     moved: dict[str, Tensor] = {}
-    if carried.before is not None:
-        moved = tensors_before(carried.before, model)
-        sizes = sweep_sizes(sizes_to_measure(shop, model, carried.train_size), carried.train_size, run.size)
-        log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "fixed")
-        if shop.runtime.processes.is_main:
-            views = [shop.preprocess.at(size) for size in sizes if size != carried.train_size]
+    if handover.before is not None:
+        moved = tensors_before(handover.before, model)
+        sizes = sweep_sizes(sizes_to_measure(context, model, handover.train_size), handover.train_size, plan.size)
+        log_sweep(context, context.measure(model, context.collection.select, sizes), "fixed")
+        if context.runtime.processes.is_main:
+            views = [context.preprocess.at(size) for size in sizes if size != handover.train_size]
             write_activations(
-                shop.folder,
-                carried.before,
+                context.folder,
+                handover.before,
                 model,
-                shop.collection.split(shop.collection.select),
-                [shop.preprocess.at(carried.train_size), *views],
-                shop.recipe.run_stages[0] if shop.recipe.stages else shop.recipe.train,
-                (shop.runtime, shop.reading),
+                context.collection.split(context.collection.select),
+                [context.preprocess.at(handover.train_size), *views],
+                context.recipe.run_stages[0] if context.recipe.stages else context.recipe.train,
+                (context.runtime, context.reading),
             )
-        outcome, final = _compare(shop, run, carried)
+        outcome, final = _compare(context, plan, handover)
     else:
-        outcome, final = _report(shop, run, model)
+        outcome, final = _report(context, plan, model)
     sheet = Sheet(
-        classes=shop.collection.classes,
-        preprocess=shop.preprocess.at(run.size),
-        train_size=carried.train_size,
-        moves=run.plan.moves,
-        weights=carried.label,
+        classes=context.collection.classes,
+        preprocess=context.preprocess.at(plan.size),
+        train_size=handover.train_size,
+        moves=plan.move_plan.moves,
+        weights=handover.label,
         results=[{"split": outcome.split, "num_images": outcome.num_images, **_lasting(r)} for r in final.results],
         evaluation=conditions(
-            shop.collection.split(outcome.split), outcome.num_images, shop.reading.batch_size, shop.runtime
+            context.collection.split(outcome.split), outcome.num_images, context.reading.batch_size, context.runtime
         ),
         data={
-            "uri": shop.collection.uri,
-            "split_seed": shop.recipe.data.split_seed,
-            "holdout": shop.recipe.data.holdout,
-            "license": shop.recipe.data.license,
-            "weights": shop.recipe.model.weights,
-            "weights_license": license_of(shop.recipe.model.weights),
+            "uri": context.collection.uri,
+            "split_seed": context.recipe.data.split_seed,
+            "holdout": context.recipe.data.holdout,
+            "license": context.recipe.data.license,
+            "weights": context.recipe.model.weights,
+            "weights_license": license_of(context.recipe.model.weights),
         },
-        model_args=shop.model_args,
-        seed=shop.recipe.seed,
-        before_size=bound_size(carried.before) if carried.before is not None else None,
+        model_args=context.model_args,
+        seed=context.recipe.seed,
+        before_size=bound_size(handover.before) if handover.before is not None else None,
     )
-    if shop.runtime.processes.is_main:
-        save_product(shop.folder / "model", model, sheet, moved)
-    shop.log.event("done", seconds=round(shop.watch.seconds, 3))
-    shop.log.status("done", 0)
+    if context.runtime.processes.is_main:
+        save_product(context.folder / "model", model, sheet, moved)
+    context.log.event("done", seconds=round(context.watch.seconds, 3))
+    context.log.status("done", 0)
     return outcome
 
 
@@ -111,30 +111,30 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
 
 
-def _report(shop: Workshop, run: StageRun, model: nn.Module) -> tuple[Outcome, Evaluation]:
+def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Outcome, Evaluation]:
     """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
-    if shop.recipe.evaluation.sizes:
-        sizes = sorted({run.size, *shop.recipe.evaluation.sizes})
-        log_sweep(shop, shop.measure(model, shop.collection.select, sizes), "before")
-    found = shop.measure(model, shop.collection.report, [run.size])
+    if context.recipe.evaluation.sizes:
+        sizes = sorted({plan.size, *context.recipe.evaluation.sizes})
+        log_sweep(context, context.measure(model, context.collection.select, sizes), "before")
+    found = context.measure(model, context.collection.report, [plan.size])
     rows = [{"label": "trained", **result} for result in found.results]
-    _write_pictures(shop, ["trained"], [found])
-    return _record(shop, run.size, rows, None, found.num_images), found
+    _write_pictures(context, ["trained"], [found])
+    return _record(context, plan.size, rows, None, found.num_images), found
 
 
-def _compare(shop: Workshop, run: StageRun, carried: Carried) -> tuple[Outcome, Evaluation]:
+def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Outcome, Evaluation]:
     """Measure before and after a fix on the same pictures."""
-    assert carried.before is not None
-    sizes = sorted({carried.train_size, run.size})
-    earlier = shop.measure(carried.before, shop.collection.report, sizes)
-    fixed = shop.measure(carried.model, shop.collection.report, [run.size])
-    rows = [{"label": _label(result["size"], carried.train_size), **result} for result in earlier.results]
+    assert handover.before is not None
+    sizes = sorted({handover.train_size, plan.size})
+    earlier = context.measure(handover.before, context.collection.report, sizes)
+    fixed = context.measure(handover.model, context.collection.report, [plan.size])
+    rows = [{"label": _label(result["size"], handover.train_size), **result} for result in earlier.results]
     rows.append({"label": "fixed", **fixed.results[0]})
-    at_train = sizes.index(carried.train_size)
+    at_train = sizes.index(handover.train_size)
     paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
     labels = [row["label"] for row in rows]
-    _write_pictures(shop, labels, [earlier, fixed])
-    return _record(shop, run.size, rows, paired, fixed.num_images), fixed
+    _write_pictures(context, labels, [earlier, fixed])
+    return _record(context, plan.size, rows, paired, fixed.num_images), fixed
 
 
 def _label(size: int, train_size: int) -> str:
@@ -143,12 +143,12 @@ def _label(size: int, train_size: int) -> str:
     return "larger size only" if size > train_size else "smaller size only"
 
 
-def _write_pictures(shop: Workshop, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
+def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
     """Write for every picture what each row of the comparison predicts, how surely, and the loss it pays."""
-    if not shop.runtime.processes.is_main:
+    if not context.runtime.processes.is_main:
         return
-    split = shop.collection.split(shop.collection.report)
-    classes = shop.collection.classes
+    split = context.collection.split(context.collection.report)
+    classes = context.collection.classes
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -169,15 +169,15 @@ def _write_pictures(shop: Workshop, labels: list[str], evaluations: Sequence[Eva
         paid = [f"{value:.6f}" for value in (*losses[:, column], *probabilities[:, column])]
         label = classes[int(evaluations[0].labels[column])]
         writer.writerow([split.paths[int(index)], label, *predicted, *paid])
-    write_text(shop.folder / PICTURES, buffer.getvalue())
+    write_text(context.folder / PICTURES, buffer.getvalue())
 
 
 def _record(
-    shop: Workshop, size: int, rows: list[dict[str, Any]], paired: PairedDifference | None, num_images: int
+    context: RunContext, size: int, rows: list[dict[str, Any]], paired: PairedDifference | None, num_images: int
 ) -> Outcome:
-    outcome = Outcome(shop.folder, size, shop.collection.report, num_images, rows, paired)
+    outcome = Outcome(context.folder, size, context.collection.report, num_images, rows, paired)
     fields = asdict(paired) if paired else None
-    shop.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
+    context.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
     return outcome
 
 

@@ -33,7 +33,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class RunContext:
     """What every stage of a run shares."""
 
     recipe: Recipe
@@ -65,6 +65,6 @@ class Workshop:
         return evaluate(views, self.collection.split(split), self.runtime, self.reading, report)
 
 
-def picture_lists(collection: Collection) -> dict[str, list[Any]]:
+def image_lists(collection: Collection) -> dict[str, list[Any]]:
     """Return the length and the hash of the file list of every split: what a resumed run has to find again."""
     return {name: [len(split), split.file_list_hash()] for name, split in collection.splits.items()}

@@ -7,15 +7,10 @@ from collections.abc import Callable
 import torch
 
 from fixres.errors import UserError
-from fixres.training.context import Workshop
+from fixres.training.context import RunContext
 from fixres.training.freeze import set_train_mode
-from fixres.training.stage_plan import StageRun
+from fixres.training.stage_plan import StagePlan
 from fixres.training.state import TrainState
-
-
-def fewest_pictures(run: StageRun) -> int:
-    """Return the pictures a forward pass needs: two where it has live statistics or mixes pictures."""
-    return 2 if run.plan.live_norms or run.stage.mixup or run.stage.cutmix else 1
 
 
 def chunk_count(num_images: int, share: int, micro_batch: int, fewest: int, is_even: bool = False) -> int:
@@ -30,7 +25,7 @@ def chunk_count(num_images: int, share: int, micro_batch: int, fewest: int, is_e
     return max(1, min(count, num_images // fewest))
 
 
-def fit_micro_batch(shop: Workshop, run: StageRun, state: TrainState) -> int:
+def fit_micro_batch(context: RunContext, plan: StagePlan, state: TrainState) -> int:
     """Return the recipe's pictures per forward pass of a process, or as many as fit where it says auto.
 
     On an accelerator a forward and a backward pass of zeros are tried; the network, its statistics and the random
@@ -39,9 +34,9 @@ def fit_micro_batch(shop: Workshop, run: StageRun, state: TrainState) -> int:
     Raises:
         UserError: not even the fewest pictures fit.
     """
-    runtime = shop.runtime
-    share, size = run.largest_share(runtime)
-    fewest = fewest_pictures(run)
+    runtime = context.runtime
+    share, size = plan.largest_share(runtime)
+    fewest = plan.fewest_images
     if runtime.micro_batch != "auto":
         if runtime.micro_batch < fewest:
             raise UserError(
@@ -53,12 +48,12 @@ def fit_micro_batch(shop: Workshop, run: StageRun, state: TrainState) -> int:
         return share
 
     def attempt(count: int) -> None:
-        _try_step(shop, run, state, count, size)
+        _try_step(context, plan, state, count, size)
 
     found = largest_that_fits(share, fewest, attempt, lambda fits: not runtime.processes.largest(not fits)[0])
     if found < share:
         text = f"{share} pictures do not fit into the memory of {runtime.device.type}: {found} at a time"
-        shop.log.event("note", text=text)
+        context.log.event("note", text=text)
     return found
 
 
@@ -94,12 +89,12 @@ def largest_that_fits(
         count = max(fewest, -(-count // 2))
 
 
-def _try_step(shop: Workshop, run: StageRun, state: TrainState, count: int, size: int) -> None:
-    runtime, model = shop.runtime, state.model
+def _try_step(context: RunContext, plan: StagePlan, state: TrainState, count: int, size: int) -> None:
+    runtime, model = context.runtime, state.model
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     random_state = runtime.random_state()
     try:
-        set_train_mode(model, run.plan)
+        set_train_mode(model, plan.move_plan)
         images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
         with runtime.autocast():
             loss = model(runtime.images(images).float()).float().sum()

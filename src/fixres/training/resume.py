@@ -11,7 +11,7 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.config.yaml_text import parse
 from fixres.data.collections import Collection
 from fixres.errors import UserError
-from fixres.training.context import picture_lists
+from fixres.training.context import image_lists
 from fixres.training.state import read_state
 
 MAY_DIFFER = (
@@ -88,7 +88,7 @@ def require_same_pictures(collection: Collection, saved: Mapping[str, Sequence[A
     Raises:
         UserError: a split has another file list.
     """
-    found = picture_lists(collection)
+    found = image_lists(collection)
     for name, (count, file_list) in saved.items():
         now = found.get(name, [0, ""])
         if now != [count, file_list]:

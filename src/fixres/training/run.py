@@ -22,19 +22,20 @@ from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.io.files import write_text, write_with
 from fixres.io.tensors import read_checkpoint
 from fixres.models.build import default_size, load_strict
+from fixres.models.moves import Plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
 from fixres.runtime.trackers import require_trackers
-from fixres.training.before_after import Carried, Outcome, finish
+from fixres.training.before_after import Handover, Outcome, finish
 from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
-from fixres.training.context import Stopwatch, Workshop
+from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
 from fixres.training.initial_weights import Start, starting_network, weights_and_kind
-from fixres.training.loop import run_stage
+from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, require_same_pictures, with_warmups_of
 from fixres.training.size_choice import decide_size
-from fixres.training.stage_plan import StageRun, describe_stage
+from fixres.training.stage_plan import StagePlan, describe_stage
 
 _DETERMINISTIC = (
     "runtime.deterministic: operations without a deterministic kernel are errors; on a CPU steps took about as long "
@@ -94,12 +95,12 @@ def run_recipe(
     if processes.is_main:
         log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
     watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
-    shop = Workshop(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
+    context = RunContext(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
     try:
         with runtime.stop:
             log.truncate(saved["metrics_bytes"] if saved else 0)
-            _announce(shop, how, start.note)
-            return _run_stages(shop, start.model, saved)
+            _announce(context, how, start.note)
+            return _run_stages(context, start.model, saved)
     except RuntimeError as error:
         explained = processes.explain(error)
         _write_end(log, explained)
@@ -194,19 +195,19 @@ def _open(recipe: Recipe, folder: Path, world: int) -> tuple[Collection, Start]:
     return collection, start
 
 
-def _announce(shop: Workshop, how: str, note: str) -> None:
+def _announce(context: RunContext, how: str, note: str) -> None:
     """Write what is about to run before anything runs; how it starts comes first."""
-    shop.log.event("begin", text=how)
-    if shop.runtime.processes.is_main:
-        write_text(shop.folder / "recipe.yaml", shop.recipe_text)
-        about = {**environment(), "device": shop.runtime.describe(), "seed": shop.recipe.seed}
-        write_text(shop.folder / "environment.json", json.dumps(about, indent=2) + "\n")
-    collection = shop.collection
-    shop.log.event(
+    context.log.event("begin", text=how)
+    if context.runtime.processes.is_main:
+        write_text(context.folder / "recipe.yaml", context.recipe_text)
+        about = {**environment(), "device": context.runtime.describe(), "seed": context.recipe.seed}
+        write_text(context.folder / "environment.json", json.dumps(about, indent=2) + "\n")
+    collection = context.collection
+    context.log.event(
         "start",
-        model=shop.recipe.model.name,
-        weights=shop.recipe.model.weights,
-        device=shop.runtime.describe(),
+        model=context.recipe.model.name,
+        weights=context.recipe.model.weights,
+        device=context.runtime.describe(),
         uri=collection.uri,
         classes=list(collection.classes),
         num_images={name: len(split) for name, split in collection.splits.items()},
@@ -214,86 +215,91 @@ def _announce(shop: Workshop, how: str, note: str) -> None:
         report=collection.report,
         notes=[*collection.notes, *([note] if note else [])],
     )
-    if shop.recipe.runtime.deterministic:
-        shop.log.event("note", text=_DETERMINISTIC)
-    shop.log.settings(flatten(shop.recipe.model_dump(mode="json")))
-    shop.log.status("running")
+    if context.recipe.runtime.deterministic:
+        context.log.event("note", text=_DETERMINISTIC)
+    context.log.settings(flatten(context.recipe.model_dump(mode="json")))
+    context.log.status("running")
 
 
-def _run_stages(shop: Workshop, model: nn.Module, saved: dict[str, Any] | None) -> Outcome:
+def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | None) -> Outcome:
     """Run the stages in order, carrying the weights that ship from one to the next."""
-    recipe = shop.recipe
+    recipe = context.recipe
     stages = recipe.run_stages
-    carried = Carried(model, recipe.train.size if isinstance(recipe.train.size, int) else default_size(model))
+    handover = Handover(model, recipe.train.size if isinstance(recipe.train.size, int) else default_size(model))
     first = saved["stage_index"] if saved else 0
     if first:
-        carried = _resume_carried(shop, model, first)
-    run: StageRun | None = None
+        handover = _resume_handover(context, model, first)
+    plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
-        size = resumed["size"] if resumed else decide_size(shop, carried.model, index, carried.train_size)
-        world = shop.runtime.processes.shard.world
-        run = describe_stage(recipe, shop.collection, carried.model, index, size, world)
-        carried.before = copy.deepcopy(carried.model) if run.name == "fix" else None
-        carried.model = at_size(carried.model, size)
-        _log_plan(shop, run)
+        size = resumed["size"] if resumed else decide_size(context, handover.model, index, handover.train_size)
+        world = context.runtime.processes.shard.world
+        plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
+        handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None
+        handover.model = at_size(handover.model, size)
+        _log_plan(context, plan)
         from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
-        seconds = _solve(shop, run, carried, resumed, from_raw)
-        if run.name == "fix":
-            shop.log.event(
-                "fix", size=size, plan=_plan_fields(run), solver=run.stage.solver, solver_seconds=round(seconds, 3)
+        seconds = _solve(context, plan, handover, resumed, from_raw)
+        if plan.name == "fix":
+            context.log.event(
+                "fix",
+                size=size,
+                plan=_plan_fields(plan.move_plan),
+                solver=plan.stage.solver,
+                solver_seconds=round(seconds, 3),
             )
         else:
-            carried.train_size = size
+            handover.train_size = size
         if index + 1 < len(stages):
-            _leave(shop, carried, index + 1, size)
-    assert run is not None, "a recipe has at least one enabled stage"
-    outcome = finish(shop, run, carried)
-    if shop.runtime.processes.is_main:
+            _leave(context, handover, index + 1, size)
+    assert plan is not None, "a recipe has at least one enabled stage"
+    outcome = finish(context, plan, handover)
+    if context.runtime.processes.is_main:
         # Features are for going on after an interruption; the product is written.
-        shutil.rmtree(shop.folder / CACHE, ignore_errors=True)
+        shutil.rmtree(context.folder / CACHE, ignore_errors=True)
     return outcome
 
 
-def _solve(shop: Workshop, run: StageRun, carried: Carried, resumed: dict[str, Any] | None, from_raw: bool) -> float:
-    """Run one stage by its solver, leave what the next starts from in `carried`, and return the seconds it took.
+def _solve(
+    context: RunContext, plan: StagePlan, handover: Handover, resumed: dict[str, Any] | None, from_raw: bool
+) -> float:
+    """Run one stage by its solver, leave what the next starts from in `handover`, and return the seconds it took.
 
     `from_raw`: the next stage wants the weights without the average.
     """
-    if run.stage.solver == "cached":
-        carried.label = "raw"
-        return solve_stage(shop, run, carried.model)
+    if plan.stage.solver == "cached":
+        handover.label = "raw"
+        return solve_stage(context, plan, handover.model)
     start = time.perf_counter()
-    state = run_stage(shop, run, carried.model, resumed)
-    carried.label = "raw" if from_raw else state.shipped_label
+    state = StageTrainer(context, plan, handover.model).fit(resumed)
+    handover.label = "raw" if from_raw else state.shipped_label
     if not from_raw:
-        carried.model.load_state_dict(state.shipped.state_dict())
+        handover.model.load_state_dict(state.shipped.state_dict())
     return time.perf_counter() - start
 
 
-def _log_plan(shop: Workshop, run: StageRun) -> None:
-    shop.log.event(
+def _log_plan(context: RunContext, plan: StagePlan) -> None:
+    context.log.event(
         "plan",
-        stage=run.name,
-        stage_index=run.index,
-        size=run.size,
-        text=run.plan.describe(),
-        total_steps=run.total_steps,
-        solver=run.stage.solver,
-        preprocess=shop.preprocess.at(run.size).describe(),
-        crop=run.stage.crop,
+        stage=plan.name,
+        stage_index=plan.index,
+        size=plan.size,
+        text=plan.move_plan.describe(),
+        total_steps=plan.total_steps,
+        solver=plan.stage.solver,
+        preprocess=context.preprocess.at(plan.size).describe(),
+        crop=plan.stage.crop,
     )
-    if run.note:
-        shop.log.event("note", text=run.note)
-    if run.class_weights is not None:
-        pairs = sorted(zip(run.class_weights, shop.collection.classes, strict=True))
+    if plan.note:
+        context.log.event("note", text=plan.note)
+    if plan.class_weights is not None:
+        pairs = sorted(zip(plan.class_weights, context.collection.classes, strict=True))
         (low, light), (high, heavy) = pairs[0], pairs[-1]
         text = f"class weights from {low:.3g} ({light}) to {high:.3g} ({heavy}), mean 1 over the pictures"
-        shop.log.event("note", text=text)
+        context.log.event("note", text=text)
 
 
-def _plan_fields(run: StageRun) -> dict[str, Any]:
-    plan = run.plan
+def _plan_fields(plan: Plan) -> dict[str, Any]:
     return {
         "moves": plan.moves,
         "tensors": sorted(plan.tensors) if len(plan.tensors) <= 50 else [],
@@ -304,21 +310,21 @@ def _plan_fields(run: StageRun) -> dict[str, Any]:
     }
 
 
-def _leave(shop: Workshop, carried: Carried, index: int, size: int) -> None:
+def _leave(context: RunContext, handover: Handover, index: int, size: int) -> None:
     """Write what stage `index` starts from, so that a resumed run finds it."""
     content = {
-        "weights": carried.model.state_dict(),
-        "label": carried.label,
+        "weights": handover.model.state_dict(),
+        "label": handover.label,
         "size": size,
-        "train_size": carried.train_size,
+        "train_size": handover.train_size,
     }
-    if shop.runtime.processes.is_main:
-        write_with(shop.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
+    if context.runtime.processes.is_main:
+        write_with(context.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
 
 
-def _resume_carried(shop: Workshop, model: nn.Module, index: int) -> Carried:
+def _resume_handover(context: RunContext, model: nn.Module, index: int) -> Handover:
     """Return what stage `index` started from."""
-    content = read_checkpoint(shop.folder / "checkpoints" / f"start-{index}.pt")
+    content = read_checkpoint(context.folder / "checkpoints" / f"start-{index}.pt")
     model = at_size(model, content["size"])
     load_strict(model, content["weights"], "the weights of the stage before")
-    return Carried(shop.runtime.place(model), content["train_size"], content["label"])
+    return Handover(context.runtime.place(model), content["train_size"], content["label"])

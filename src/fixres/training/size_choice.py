@@ -10,24 +10,24 @@ from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import without_confusion
 from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.resolution import choose_size
-from fixres.training.context import Workshop
+from fixres.training.context import RunContext
 from fixres.training.stage_plan import is_fix
 
 
-def decide_size(shop: Workshop, model: nn.Module, index: int, train_size: int) -> int:
+def decide_size(context: RunContext, model: nn.Module, index: int, train_size: int) -> int:
     """Return the size of stage `index`. Before a fix, measure the network against size on the selecting split."""
-    stage = shop.recipe.run_stages[index]
-    if stage.size != "auto" and not is_fix(shop.recipe, index):
+    stage = context.recipe.run_stages[index]
+    if stage.size != "auto" and not is_fix(context.recipe, index):
         return stage.size
-    model = shop.runtime.place(model)
-    sizes = sweep_sizes(sizes_to_measure(shop, model, train_size), train_size, stage.size)
-    found = shop.measure(model, shop.collection.select, sizes)
-    log_sweep(shop, found, "before")
+    model = context.runtime.place(model)
+    sizes = sweep_sizes(sizes_to_measure(context, model, train_size), train_size, stage.size)
+    found = context.measure(model, context.collection.select, sizes)
+    log_sweep(context, found, "before")
     if stage.size != "auto":
         return stage.size
-    at_least = _offer(shop, model, train_size).matching
+    at_least = _offer(context, model, train_size).matching
     size, why = choose_size(sizes, found.correct(), [r["gmacs"] for r in found.results], at_least)
-    shop.log.event("chosen", size=size, why=why, split=shop.collection.select, num_images=found.num_images)
+    context.log.event("chosen", size=size, why=why, split=context.collection.select, num_images=found.num_images)
     return size
 
 
@@ -37,21 +37,21 @@ def sweep_sizes(wanted: Sequence[int], train_size: int, stage_size: int | str) -
     return sorted(own.union(wanted))
 
 
-def sizes_to_measure(shop: Workshop, model: nn.Module, train_size: int) -> tuple[int, ...]:
+def sizes_to_measure(context: RunContext, model: nn.Module, train_size: int) -> tuple[int, ...]:
     """Return the sizes of the recipe, or else those worth measuring."""
-    return shop.recipe.evaluation.sizes or _offer(shop, model, train_size).sizes
+    return context.recipe.evaluation.sizes or _offer(context, model, train_size).sizes
 
 
-def _offer(shop: Workshop, model: nn.Module, train_size: int) -> Offer:
-    return offer_sizes(model, shop.preprocess.at(train_size), shop.recipe.train)
+def _offer(context: RunContext, model: nn.Module, train_size: int) -> Offer:
+    return offer_sizes(model, context.preprocess.at(train_size), context.recipe.train)
 
 
-def log_sweep(shop: Workshop, found: Evaluation, label: str) -> None:
+def log_sweep(context: RunContext, found: Evaluation, label: str) -> None:
     """Record accuracy against size on the selecting split."""
     results = [without_confusion(r) for r in found.results]
-    shop.log.event(
+    context.log.event(
         "sweep",
-        split=shop.collection.select,
+        split=context.collection.select,
         label=label,
         num_images=found.num_images,
         results=results,

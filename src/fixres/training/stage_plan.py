@@ -25,7 +25,7 @@ from fixres.training.lr_schedule import Curve, is_stale
 
 
 @dataclass(frozen=True)
-class StageRun:
+class StagePlan:
     """One stage of one run: its settings with size and solver decided, and what it may move."""
 
     index: int
@@ -34,7 +34,8 @@ class StageRun:
     """How the recipe names it: train, fix or stages.N."""
     stage: Stage
     size: int
-    plan: Plan
+    move_plan: Plan
+    """The tensors it may move."""
     timeline: Timeline
     class_weights: tuple[float, ...] | None = None
     note: str = ""
@@ -60,6 +61,17 @@ class StageRun:
         largest = max(choices, key=lambda choice: choice.batch_size * choice.size**2)
         return largest.batch_size // runtime.processes.shard.world, largest.size
 
+    @property
+    def fewest_images(self) -> int:
+        """Images a forward pass needs: two where it has live statistics or mixes images."""
+        return 2 if self.move_plan.live_norms or self.stage.mixup or self.stage.cutmix else 1
+
+    def slower(self) -> str:
+        """Return the setting of a quarter of the stage's learning rate, in the key it came from."""
+        stage = self.stage
+        given, value = ("lr", stage.lr) if stage.lr_rule == "none" else ("base_lr", stage.base_lr)
+        return f"{self.key}.{given} {value / 4:.2g}"
+
     def is_over(self, step: int, best_step: int, every_epochs: int) -> bool:
         """Return whether the stage ends after `step` steps: all done, or no better for as long as `patience` says."""
         if step >= self.total_steps or not self.timeline.is_epoch_end(step):
@@ -70,7 +82,7 @@ class StageRun:
 
 def describe_stage(
     recipe: Recipe, collection: Collection, model: nn.Module, index: int, size: int, world: int = 1
-) -> StageRun:
+) -> StagePlan:
     """Work out the plan and the number of steps of stage `index` at `size`, for `world` processes.
 
     Raises:
@@ -89,7 +101,7 @@ def describe_stage(
         # It sees every picture once: no steps, and what a balanced order would show is a weight.
         weights = class_weights("auto" if stage.sampler == "balanced" else recipe.data.class_weights, split)
         timeline = Timeline((), (0,), 0, (recipe.seed, index))
-        return StageRun(index, name, key, stage, size, plan, timeline, weights)
+        return StagePlan(index, name, key, stage, size, plan, timeline, weights)
     timeline = stage_timeline(split, stage, size, seed=recipe.seed, stage_index=index, key=key)
     batches = {choice.batch_size for epoch in set(timeline.choices) for choice in epoch}
     for batch_size in sorted(batches):
@@ -108,7 +120,7 @@ def describe_stage(
             f"{one} leaves {plan.live_norms[0]} without statistics\n  give at least {2 * world}, or moves: head"
         )
     weights = class_weights(recipe.data.class_weights, split)
-    return StageRun(index, name, key, stage, size, plan, timeline, weights, note)
+    return StagePlan(index, name, key, stage, size, plan, timeline, weights, note)
 
 
 def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> tuple[Stage, str]:

@@ -50,16 +50,7 @@ class TrainState:
         return "ema" if self.average is not None else "raw"
 
 
-def save_state(
-    state: TrainState,
-    folder: Path,
-    *,
-    recipe: str,
-    classes: tuple[str, ...],
-    metrics_bytes: int,
-    extra: dict[str, Any],
-    keep_newest: int = 0,
-) -> None:
+def save_state(state: TrainState, folder: Path, *, extra: dict[str, Any], keep_newest: int = 0) -> None:
     """Write RUN/checkpoints/last.pt atomically; `extra` is what the run wants to find again beside the state.
 
     With `keep_newest` the file is also kept as step-STAGE-STEP.pt, and of these no more than that many.
@@ -76,9 +67,6 @@ def save_state(
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict() if state.scaler is not None else None,
         "micro_batch": state.micro_batch,
-        "recipe": recipe,
-        "classes": list(classes),
-        "metrics_bytes": metrics_bytes,
         **extra,
     }
     last = folder / "checkpoints" / "last.pt"

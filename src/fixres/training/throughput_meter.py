@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 
-class Window:
+class ThroughputMeter:
     """Loss, speed and waiting time since the last log line, and the waiting time of the whole stage."""
 
     def __init__(self) -> None:

@@ -35,8 +35,8 @@ from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.malloc import keep_freed_memory, release_freed_memory
 from fixres.runtime.run_folder import RunLog
-from fixres.training.context import Stopwatch, Workshop
-from fixres.training.loop import begin, update
+from fixres.training.context import RunContext, Stopwatch
+from fixres.training.loop import StageTrainer
 from fixres.training.stage_plan import describe_stage
 
 Opponent = Literal["timm", "torch"]
@@ -197,9 +197,10 @@ def _ours(bench: TrainBench, recipe: Recipe, model: nn.Module, folder: Path, par
     runtime = Runtime(recipe.runtime)
     preprocess = _preprocess(bench, model)
     log = RunLog(folder, recipe.output.tracker)
-    shop = Workshop(recipe, "", folder, collection, runtime, preprocess, log, {}, Stopwatch())
+    context = RunContext(recipe, "", folder, collection, runtime, preprocess, log, {}, Stopwatch())
     stage = describe_stage(recipe, collection, model, 0, bench.size)
-    state, wrapped = begin(shop, stage, model)
+    trainer = StageTrainer(context, stage, model)
+    state = trainer.state
     state.micro_batch = bench.batch_size
     _time_model(state.model, state.optimizer, parts)
 
@@ -211,7 +212,7 @@ def _ours(bench: TrainBench, recipe: Recipe, model: nn.Module, folder: Path, par
         for batch in batches:
             fetched = time.perf_counter()
             state.step %= stage.total_steps
-            update(shop, stage, state, wrapped, (batch.images, batch.labels), _LR, None)
+            trainer.step((batch.images, batch.labels), _LR)
             done = time.perf_counter()
             parts.end_step(fetched - start, done - fetched)
             yield

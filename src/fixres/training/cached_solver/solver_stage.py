@@ -8,9 +8,9 @@ from torch import nn
 
 from fixres.io.tensors import copy_state
 from fixres.training.cached_solver.solve import Problem, Solution, solve
-from fixres.training.context import Workshop
+from fixres.training.context import RunContext
 from fixres.training.freeze import verify_plan
-from fixres.training.stage_plan import StageRun
+from fixres.training.stage_plan import StagePlan
 
 CACHE = "cache"
 """In the run folder: features, while the stage is not done."""
@@ -18,7 +18,7 @@ CACHE = "cache"
 _WORDS = {"statistics": "statistics of the last norm", "train": "features", "select": "features to select on"}
 
 
-def solve_stage(shop: Workshop, run: StageRun, model: nn.Module) -> float:
+def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> float:
     """Solve a stage in place, leave a record in the log, and return the seconds, interrupted ones included.
 
     Raises:
@@ -26,41 +26,43 @@ def solve_stage(shop: Workshop, run: StageRun, model: nn.Module) -> float:
         Stopped: a signal came; features that are complete are kept for a rerun.
     """
     before = copy_state(model)
-    model = shop.runtime.place(model)
+    model = context.runtime.place(model)
 
     def progress(what: str, done: int, total: int) -> None:
-        shop.log.progress(what=_WORDS.get(what, what), done=done, total=total)
+        context.log.progress(what=_WORDS.get(what, what), done=done, total=total)
 
     found = solve(
         Problem(
             model=model,
-            plan=run.plan,
-            train=shop.collection.split("train"),
-            select=shop.collection.split(shop.collection.select),
-            preprocess=shop.preprocess.at(run.size),
-            runtime=shop.runtime,
-            reading=shop.reading,
-            cache=shop.folder / CACHE / f"stage-{run.index}",
-            num_views=run.stage.views,
-            cache_gib=run.stage.cache_gib,
-            label_smoothing=run.stage.label_smoothing,
-            class_weights=run.class_weights,
+            plan=plan.move_plan,
+            train=context.collection.split("train"),
+            select=context.collection.split(context.collection.select),
+            preprocess=context.preprocess.at(plan.size),
+            runtime=context.runtime,
+            reading=context.reading,
+            cache=context.folder / CACHE / f"stage-{plan.index}",
+            num_views=plan.stage.views,
+            cache_gib=plan.stage.cache_gib,
+            label_smoothing=plan.stage.label_smoothing,
+            class_weights=plan.class_weights,
             progress=progress,
         )
     )
     # A statistic over the whole set is no running one, so its count of batches has nothing to count.
-    plan = replace(run.plan, statistics=tuple(n for n in run.plan.statistics if not n.endswith("num_batches_tracked")))
-    unmoved = verify_plan(before, model.state_dict(), plan)
-    shop.log.event("solved", stage=run.name, stage_index=run.index, size=run.size, **found.as_dict())
-    shop.log.event("note", text=describe(found, shop.collection.select))
-    if found.num_views < run.stage.views:
-        shop.log.event(
+    moving = tuple(name for name in plan.move_plan.statistics if not name.endswith("num_batches_tracked"))
+    unmoved = verify_plan(before, model.state_dict(), replace(plan.move_plan, statistics=moving))
+    context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
+    context.log.event("note", text=describe(found, context.collection.select))
+    if found.num_views < plan.stage.views:
+        context.log.event(
             "note",
-            text=f"{found.num_views} views, not {run.stage.views}: the test-time crop leaves no room to shift it",
+            text=f"{found.num_views} views, not {plan.stage.views}: the test-time crop leaves no room to shift it",
         )
     if unmoved and (found.chosen is None or found.chosen.decay is not None):
-        shop.log.event("note", text=f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}")
-    shop.log.event("stage_done", stage=run.name, stage_index=run.index, size=run.size, seconds=round(found.seconds, 3))
+        text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
+        context.log.event("note", text=text)
+    seconds = round(found.seconds, 3)
+    context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
     return found.seconds
 
 
