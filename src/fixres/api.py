@@ -24,7 +24,6 @@ from fixres.experiments.advise import Question
 from fixres.experiments.advise import advise as _advise
 from fixres.inference.export.export import Exported, ExportRequest
 from fixres.inference.export.export import export as _export
-from fixres.inference.export.metadata import Format
 from fixres.inference.extract import extract as _extract
 from fixres.inference.extract_record import Extracted
 from fixres.inference.predict import Predictor
@@ -318,7 +317,7 @@ def export(
     checkpoint: Checkpoint,
     out: str | Path,
     *,
-    format: Format = "onnx",
+    format: str = "onnx",
     size: int | None = None,
     softmax: bool = False,
     normalise: bool = False,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from pydantic import Field
@@ -24,7 +24,7 @@ class ExportFlags:
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     out: Path
     """File to write (.onnx, .pt2, .xml), or a folder for model.onnx and its company."""
-    format: Literal["onnx", "torch", "openvino"] = "onnx"
+    format: str = "onnx"
     """onnx: for onnxruntime and most others; torch: torch.export's .pt2; openvino: IR, through ONNX."""
     size: Annotated[int, Field(ge=1)] | None = None
     """Size in place of the product's test size."""
@@ -60,10 +60,11 @@ def export(words: Sequence[str]) -> int:
     from fixres.cli.console import Console
     from fixres.inference.export.export import ExportRequest, place, require_rounding
     from fixres.inference.export.export import export as write
-    from fixres.inference.export.formats import require_packages
+    from fixres.inference.export.formats.table import find_format
 
-    require_packages(flags.format)
-    place(flags.out, flags.format)
+    kind = find_format(flags.format)
+    kind.require_packages()
+    place(flags.out, kind)
     request = ExportRequest(
         out=flags.out,
         format=flags.format,

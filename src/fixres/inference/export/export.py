@@ -13,11 +13,12 @@ from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.evaluation.metrics import PairedDifference
 from fixres.evaluation.results import html_table
-from fixres.inference.export.formats import OPSET, require_packages, write
+from fixres.inference.export.formats.export_format import ExportFormat
+from fixres.inference.export.formats.table import find_format, formats_of
 from fixres.inference.export.int8 import open_labelled, quantise
-from fixres.inference.export.metadata import SUFFIXES, ExportSheet, Format, make_sheet
+from fixres.inference.export.metadata import ExportSheet, make_sheet
 from fixres.inference.export.open_exported import open_exported
-from fixres.inference.export.parity import Agreement, compare, runner_file, sample_pictures
+from fixres.inference.export.parity import Agreement, compare, sample_pictures
 from fixres.inference.export.trace import capture
 from fixres.io.files import write_text, write_with
 
@@ -27,7 +28,7 @@ class ExportRequest:
     """What to write, and what to compare it on."""
 
     out: Path
-    format: Format = "onnx"
+    format: str = "onnx"
     size: int | None = None
     """Test size of the file in pixels; None: the product's."""
     softmax: bool = False
@@ -89,9 +90,10 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
         UserError: a package is missing, the place cannot be written, the network cannot be exported, or the file does
             not give the network's answers.
     """
-    require_packages(request.format)
+    kind = find_format(request.format)
+    kind.require_packages()
     require_rounding(request)
-    path = place(request.out, request.format)
+    path = place(request.out, kind)
     if request.size is not None:
         product = product.at(request.size)
     product.model.cpu().eval()
@@ -108,21 +110,21 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
         captured = capture(product, softmax=request.softmax, normalise=request.normalise)
         sheet = make_sheet(
             product,
-            request.format,
+            kind.name,
             captured.sizes,
             softmax=request.softmax,
             normalise=request.normalise,
-            opset=None if request.format == "torch" else OPSET,
+            opset=kind.opset,
         )
         step(f"writing {path.name}")
-        written = write(captured, sheet, folder / path.name)
+        written = kind.write(captured, sheet, folder / path.name)
         step(f"comparing it with the network on {compared_on}")
         opened = open_exported(written[-1])
         agreement = compare(opened.outputs, captured.eager, images, product, sheet)
         if labelled is not None:
             rounded = quantise(written[-1], sheet, product, labelled, request.max_drop, step)
             written, sheet, rounding = rounded.files, rounded.sheet, rounded.paired
-        files = _move(written, path, sheet)
+        files = _move(written, path, sheet, kind.runner)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}\n  make room, or name another place"
@@ -140,28 +142,28 @@ def require_rounding(request: ExportRequest) -> None:
         raise UserError("--calibration is for 8 bits\n  add --int8, or leave it out")
 
 
-def place(out: Path, kind: Format) -> Path:
+def place(out: Path, kind: ExportFormat) -> Path:
     """Return the file to write: `out`, or model.onnx, .pt2 or .xml in the folder it names.
 
     Raises:
         UserError: `out` ends like another format.
     """
-    suffix = SUFFIXES[kind]
-    if out.suffix == suffix and not out.is_dir():
+    if out.suffix == kind.suffix and not out.is_dir():
         return out
-    if out.suffix in {*SUFFIXES.values(), ".bin"} and not out.is_dir():
-        raise UserError(f"{out} does not end in {suffix}, as {kind} files do\n  --out {out.with_suffix(suffix)}")
+    ends = f"end in {kind.suffix}"
+    if (formats_of(out) or out.suffix == ".bin") and not out.is_dir():
+        raise UserError(f"{out} does not {ends}, as {kind.name} files do\n  --out {out.with_suffix(kind.suffix)}")
     if out.is_file():
-        raise UserError(f"{out} is a file that does not end in {suffix}\n  --out {out.with_name(out.name + suffix)}")
-    return out / f"model{suffix}"
+        raise UserError(f"{out} is a file that does not {ends}\n  --out {out.with_name(out.name + kind.suffix)}")
+    return out / f"model{kind.suffix}"
 
 
-def _move(written: list[Path], path: Path, sheet: ExportSheet) -> tuple[Path, ...]:
+def _move(written: list[Path], path: Path, sheet: ExportSheet, program: Path | None) -> tuple[Path, ...]:
     """Put the files where they belong, the one to open last, so that it is never there without the others."""
     moved = []
-    if sheet.format == "onnx":
-        runner = path.with_name(runner_file().name)
-        write_with(runner, lambda temporary: shutil.copyfile(runner_file(), temporary))
+    if program is not None:
+        runner = path.with_name(program.name)
+        write_with(runner, lambda temporary: shutil.copyfile(program, temporary))
         moved.append(runner)
     beside = path.with_suffix(".json")
     write_text(beside, sheet.text())

@@ -15,8 +15,6 @@ from fixres.errors import UserError, fixres_version
 from fixres.models.sizes import MAX_SIZE
 from fixres.resolution import Preprocess
 
-Format = Literal["onnx", "torch", "openvino"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
 KEY = "fixres"
 """Under this name the sheet is stored in ONNX's metadata and OpenVINO's rt_info."""
 MAX_BATCH = 4096
@@ -80,7 +78,7 @@ class ExportSheet(BaseModel):
 
     fixres: str
     """Version that wrote the file."""
-    format: Format
+    format: str
     architecture: str
     classes: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...]
     descriptions: dict[str, str] = Field(default_factory=dict)
@@ -162,7 +160,7 @@ def read_sheet(text: str | None, path: Path) -> ExportSheet:
 
 
 def make_sheet(
-    product: Product, kind: Format, sizes: Sizes, *, softmax: bool, normalise: bool, opset: int | None
+    product: Product, kind: str, sizes: Sizes, *, softmax: bool, normalise: bool, opset: int | None
 ) -> ExportSheet:
     """Return the sheet of a product at its test size."""
     p = product.preprocess

@@ -1,23 +1,16 @@
-"""An exported file ready to compute, whatever its format. onnxruntime and openvino are imported here only."""
+"""An exported file ready to compute, whatever its format."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from fixres.errors import UserError, require_extra
-from fixres.inference.export.metadata import KEY, SUFFIXES, ExportSheet, read_sheet
-from fixres.models.backends import openvino_core
-
-Images = npt.NDArray[np.float32]
-Run = Callable[[Images], Images]
+from fixres.errors import UserError
+from fixres.inference.export.formats.export_format import Images, Run
+from fixres.inference.export.formats.table import formats_of, suffixes
+from fixres.inference.export.metadata import ExportSheet, read_sheet
 
 
 @dataclass(frozen=True)
@@ -45,113 +38,28 @@ class ExportedModel:
 
 def is_exported(source: str) -> bool:
     """Return whether a checkpoint's name is that of an exported file."""
-    return Path(source).suffix in SUFFIXES.values()
+    return Path(source).suffix in suffixes()
 
 
 def open_exported(path: Path, backend: str | None = None, threads: int = 0) -> ExportedModel:
     """Open a file of `fixres export`.
 
     Args:
-        path: model.onnx, model.pt2 or model.xml.
+        path: the file, such as model.onnx, model.pt2 or model.xml.
         backend: torch, onnxruntime or openvino; None: the format's own.
         threads: of the backend; 0: as it likes.
 
     Raises:
         UserError: no such file, damaged, not written by `fixres export`, or of a format the backend does not read.
     """
-    readers = {
-        (".onnx", "onnxruntime"): _open_onnx,
-        (".onnx", "openvino"): _open_openvino,
-        (".xml", "openvino"): _open_openvino,
-        (".pt2", "torch"): _open_torch,
-    }
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    allowed = [name for suffix, name in readers if suffix == path.suffix]
-    if not allowed:
-        raise UserError(f"{path} is no exported file\n  known: {', '.join(SUFFIXES.values())}")
-    backend = backend or allowed[0]
-    if backend not in allowed:
-        raise UserError(f"{path.suffix} files do not run on {backend}\n  allowed: {', '.join(allowed)}")
-    text, run = readers[path.suffix, backend](path, threads)
+    found = formats_of(path)
+    if not found:
+        raise UserError(f"{path} is no exported file\n  known: {', '.join(suffixes())}")
+    openers = found[0].openers
+    backend = backend or next(iter(openers))
+    if backend not in openers:
+        raise UserError(f"{path.suffix} files do not run on {backend}\n  allowed: {', '.join(openers)}")
+    text, run = openers[backend](path, threads)
     return ExportedModel(path, read_sheet(text, path), backend, run)
-
-
-def _open_onnx(path: Path, threads: int) -> tuple[str | None, Run]:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise require_extra("onnxruntime", "export") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    # Beside larger files there is a second one with the weights, which onnxruntime must find itself.
-    has_data = path.with_name(path.name + ".data").is_file()
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path) if has_data else path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise _damaged(path, error) from error
-    name = session.get_inputs()[0].name
-
-    def run(images: Images) -> Images:
-        found: Images = session.run(None, {name: images})[0]
-        return found
-
-    return session.get_modelmeta().custom_metadata_map.get(KEY), run
-
-
-def _open_openvino(path: Path, threads: int) -> tuple[str | None, Run]:
-    core = openvino_core()
-    # Without the hint OpenVINO computes in bf16 where the processor can.
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    try:
-        model = core.read_model(str(path))
-        text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
-        if text is None and path.suffix == ".onnx":
-            text = _onnx_metadata(path)
-        compiled = core.compile_model(model, "CPU", settings)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error
-    request = compiled.create_infer_request()
-
-    def run(images: Images) -> Images:
-        return np.array(request.infer({0: images})[0], dtype=np.float32)
-
-    return text, run
-
-
-def _onnx_metadata(path: Path) -> str | None:
-    try:
-        import onnx
-    except ImportError:
-        raise require_extra("onnx", "export") from None
-    properties = onnx.load(str(path), load_external_data=False).metadata_props
-    return next((entry.value for entry in properties if entry.key == KEY), None)
-
-
-def _open_torch(path: Path, _threads: int) -> tuple[str | None, Run]:
-    extra = {f"{KEY}.json": ""}
-    try:
-        program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=extra)
-        module = program.module()
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-    @torch.inference_mode()
-    def run(images: Images) -> Images:
-        found: Images = module(torch.from_numpy(images)).numpy()
-        return found
-
-    text: Any = extra[f"{KEY}.json"]
-    return text.decode() if isinstance(text, bytes) else text, run
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return UserError(f"{path} is damaged or no model ({first})\n  write it again: fixres export CKPT --out {path}")

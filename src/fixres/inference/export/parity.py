@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,13 +17,11 @@ from fixres.data.sources.synthetic import open_synthetic
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.evaluation.measure import Request, open_for
+from fixres.inference.export.formats.table import find_format
 from fixres.inference.export.metadata import ExportSheet
 from fixres.inference.predict import find_pictures, open_picture
 
 NUM_PICTURES = 16
-TOLERANCE = {"torch": 1e-4, "onnx": 1e-4, "openvino": 1e-3}
-"""Largest difference allowed, relative to the range of the outputs. OpenVINO resizes a grid of positions a little
-differently."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def compare(
             wanted = eager(inputs).numpy()
         # One picture alone as well: a file may have been bound to the batch it was traced with.
         given = np.concatenate([run(inputs[:1].numpy()), run(inputs[1:].numpy())])
-        row = _agreement(height, width, wanted, given, TOLERANCE[sheet.format])
+        row = _agreement(height, width, wanted, given, find_format(sheet.format).tolerance)
         _require(row, sheet)
         found.append(row)
     return found
@@ -145,7 +142,7 @@ def _agreement(height: int, width: int, wanted: np.ndarray, given: np.ndarray, t
 
 
 def _require(row: Agreement, sheet: ExportSheet) -> None:
-    tolerance = TOLERANCE[sheet.format] * row.output_range
+    tolerance = find_format(sheet.format).tolerance * row.output_range
     where = f"at {row.height} x {row.width}"
     if row.max_difference > tolerance:
         raise UserError(
@@ -159,8 +156,3 @@ def _require(row: Agreement, sheet: ExportSheet) -> None:
             f"{row.num_images - row.num_same_top1} of {row.num_images} pictures; nothing was written\n"
             "  another --format may do"
         )
-
-
-def runner_file() -> Path:
-    """Return the torch-free runner that is copied beside a file."""
-    return Path(__file__).with_name("run_onnx.py")

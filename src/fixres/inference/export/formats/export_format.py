@@ -1,0 +1,58 @@
+"""What a format of exported files is."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fixres.errors import UserError, require_extra
+
+if TYPE_CHECKING:
+    from fixres.inference.export.metadata import ExportSheet
+    from fixres.inference.export.trace import Captured
+
+Images = npt.NDArray[np.float32]
+Run = Callable[[Images], Images]
+"""From float32 `[B, 3, H, W]`, in the sheet's value range, to the file's outputs `[B, C]`."""
+Opener = Callable[[Path, int], tuple[str | None, Run]]
+"""From a file and a number of threads (0: as the backend likes) to the sheet stored in it and what computes it."""
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One format of `fixres export`."""
+
+    name: str
+    """What is typed after `--format`."""
+    suffix: str
+    """Ending of the file to open, with its point."""
+    packages: tuple[tuple[str, str], ...]
+    """Packages it takes to write one, each with the extra of fixres that installs it."""
+    tolerance: float
+    """Largest difference from the network that is taken, as a share of the range of its outputs."""
+    write: Callable[[Captured, ExportSheet, Path], list[Path]]
+    """Writes the program with its sheet inside and returns the files, the one to open last."""
+    openers: Mapping[str, Opener]
+    """By backend what opens a file, the format's own backend first."""
+    opset: int | None = None
+    """Version of the operators in the file, where there is such a thing."""
+    runner: Path | None = None
+    """A program that is copied beside the file."""
+
+    def require_packages(self) -> None:
+        """Raise UserError where a package is missing, with the pip line."""
+        for package, extra in self.packages:
+            if importlib.util.find_spec(package) is None:
+                raise require_extra(package, extra)
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return the error for people of a file that its backend cannot open."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"{path} is damaged or no model ({first})\n  write it again: fixres export CKPT --out {path}")
