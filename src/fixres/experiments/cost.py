@@ -29,8 +29,6 @@ from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
 from fixres.training.stage_plan import describe_stage, is_fix
 
-BACKWARD = 2
-"""A backward pass costs about two forward ones."""
 MEASURED_STEPS = 20
 OPTIMIZER_COPIES = {"sgd": 1, "nesterov": 1, "lion": 1, "muon": 1, "adamw": 2, "lamb": 2}
 """Numbers an optimizer keeps for each trained parameter; muon's vectors, which have two, are few."""
@@ -187,8 +185,7 @@ def _stage_cost(
         )  # fmt: skip
     num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
     timeline = make_timeline(stage, size, num_samples, seed=recipe.seed, stage_index=index)
-    factor = 1 if plan.is_trunk_frozen else 1 + BACKWARD
-    shown, gigamacs = _walk(timeline, model)
+    shown, gigamacs = training_work(timeline, model, plan)
     return StageCost(
         name=name,
         size=size,
@@ -199,13 +196,17 @@ def _stage_cost(
         num_distinct=min(pictures.num_train, -(-num_samples // stage.repeats)),
         batch_size=stage.batch_size,
         gmacs=forward,
-        teramacs=factor * gigamacs / 1000,
+        teramacs=gigamacs / 1000,
         memory=_memory(recipe, stage, network, plan, size, stage.batch_size // devices),
     )
 
 
-def _walk(timeline: Timeline, model: nn.Module) -> tuple[int, float]:
-    """Return the pictures of all steps and the multiply-adds of their forward passes, in billions."""
+def training_work(timeline: Timeline, model: nn.Module, plan: Plan) -> tuple[int, float]:
+    """Return the pictures of all steps of a stage, and the multiply-adds it takes to train on them, in billions.
+
+    A backward pass costs about two forward ones: a gradient for the inputs and one for the weights. It is hardly any
+    work where the trunk is frozen.
+    """
     work = {size: sizes.gmacs(at_size(model, size), size) for size in timeline.sizes}
     shown, gigamacs = 0, 0.0
     for epoch, choices in enumerate(timeline.choices):
@@ -218,7 +219,7 @@ def _walk(timeline: Timeline, model: nn.Module) -> tuple[int, float]:
             place = timeline.at(step)
             shown += place.batch_size
             gigamacs += place.batch_size * work[place.size]
-    return shown, gigamacs
+    return shown, gigamacs * (1 if plan.is_trunk_frozen else 3)
 
 
 def _size(recipe: Recipe, stage: Stage) -> tuple[int, str]:
@@ -359,8 +360,6 @@ def dry_run(recipe: Recipe) -> list[str]:
         assert isinstance(size, int), "training stages have a size"
         run = describe_stage(recipe, collection, model, index, size)
         forward = gmacs(at_size(model, size), size)
-        # A backward pass costs about two forward ones.
-        total = (1 if run.move_plan.is_trunk_frozen else 3) * forward * run.total_steps * stage.batch_size / 1000
         when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
         if run.note:
             lines.append(f"note: {run.note}")
@@ -372,6 +371,7 @@ def dry_run(recipe: Recipe) -> list[str]:
                 f"about {forward * num / 1000:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
             ]
             continue
+        total = training_work(run.timeline, model, run.move_plan)[1] / 1000
         lines += [
             f"stage {run.name}: {run.move_plan.describe()}",
             f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]{when}, "

@@ -20,6 +20,7 @@ from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError, started_rank
+from fixres.experiments.cost import training_work
 from fixres.io.files import write_text
 from fixres.io.tensors import copy_state
 from fixres.models import sizes
@@ -34,16 +35,13 @@ from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER
 from fixres.training.run import run_recipe, with_absolute_paths
-from fixres.training.stage_plan import StagePlan, describe_stage
+from fixres.training.stage_plan import describe_stage
 
 ARMS = ("none", "stats", "head", "head+stats", "head+norm", "all", "direct")
 """none: the trained network as it is; direct: trained at the test size itself; all others: what a fix moves."""
 
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""
-
-_TRAINING = 3
-"""Work of a training step in forward passes: the backward pass computes a gradient for inputs and one for weights."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +277,8 @@ class _Bench:
         size = product.train_size
         stage = describe_stage(recipe, collection, product.model, 0, size, runtime.processes.shard.world)
         seconds = math.fsum(e["seconds"] for e in read_events(run) if e["event"] == "stage_done")
-        return cls(context, product.model, size, seconds, _TRAINING * _forward_gmacs(stage, product.model))
+        _, gmacs = training_work(stage.timeline, product.model, stage.move_plan)
+        return cls(context, product.model, size, seconds, gmacs)
 
     def measure(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
         """Fix a copy of the network as the cell says, measure it on the report split, and return the cell."""
@@ -330,14 +329,7 @@ class _Bench:
             start = time.perf_counter()
             state = StageTrainer(context, run, model).fit()
             model.load_state_dict(copy_state(state.shipped))
-            work = _forward_gmacs(run, model) * (1 if run.move_plan.is_trunk_frozen else _TRAINING)
+            work = training_work(run.timeline, model, run.move_plan)[1]
             return time.perf_counter() - start, work, "sgd", model
         finally:
             shutil.rmtree(context.folder / "checkpoints", ignore_errors=True)
-
-
-def _forward_gmacs(run: StagePlan, model: nn.Module) -> float:
-    """Return the GMACs of one forward pass of every picture a stage shows, augmented copies included."""
-    places = [run.timeline.at(step) for step in range(run.total_steps)]
-    each = {size: sizes.gmacs(at_size(model, size), size) for size in {place.size for place in places}}
-    return math.fsum(place.batch_size * each[place.size] for place in places)
