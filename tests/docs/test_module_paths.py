@@ -142,6 +142,13 @@ def test_the_finder_sees_a_wrong_path(text: str, wrong: list[str] | None) -> Non
     assert list(wrong_paths(text)) == expected
 
 
+def test_invariants_name_tests_that_hold_them() -> None:
+    named = {name for path in SOURCE.rglob("README.md") for name in re.findall(r"`(test_\w+)`", words_of(path))}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 30
+    assert not named - set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
+
+
 def test_what_is_said_to_be_gone_is_gone() -> None:
     assert not [name for names in GONE.values() for name in names if is_there(name)]
 
