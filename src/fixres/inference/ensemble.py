@@ -139,6 +139,7 @@ def listed_sizes(sizes: Sequence[int]) -> str:
 
 
 def open_for_sizes(product: Product, request: Request) -> tuple[Collection, Runtime, Reading]:
+    """Return the collection and the conditions to measure sizes together under."""
     collection = open_for(product, request)
     logged = product.details.get("evaluation", {})
     runtime = Runtime(
@@ -153,6 +154,7 @@ def open_for_sizes(product: Product, request: Request) -> tuple[Collection, Runt
 
 
 def shared_fields(product: Product, collection: Collection, split: Split, found: Evaluation) -> dict[str, Any]:
+    """Return what the JSON says of network and pictures."""
     return {
         "checkpoint": product.source,
         "model": product.architecture,
