@@ -6,8 +6,6 @@ Eight verbs do what the commands do: `load`, `train`, `fix`, `evaluate`, `predic
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,20 +61,6 @@ __all__ = [
     "run_recipe",
     "train",
 ]
-
-
-class _Package(ModuleType):
-    """Keeps `fixres.train` the verb when the module `fixres.train` is imported, which Python would put in its place.
-
-    The modules behind the verbs are reached with `from fixres.train import ...`.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
@@ -22,8 +22,8 @@ class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to sto
 def fixres_version() -> str:
     """Return the installed version, or "0+checkout" where nobody installed one, as in what torch.hub fetches."""
     try:
-        return version("fixres")
-    except PackageNotFoundError:
+        return metadata.version("fixres")
+    except metadata.PackageNotFoundError:
         return "0+checkout"
 
 

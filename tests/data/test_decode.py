@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from fixres.data.decode import MAX_PIXELS, BadImage, decode
+from tests.support.pictures import jpeg, smooth
 
 TOP, BOTTOM = (200, 50, 10), (0, 0, 0)
 WIDTH, HEIGHT = 50, 40
@@ -315,3 +316,10 @@ def test_damaged_bytes_give_a_picture_or_one_line(kind: str, changes: list[tuple
         message = str(error)
     assert "\n" not in message
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_only_tags_of_the_header_turn_a_picture() -> None:
+    upright = jpeg(smooth(80, 60))
+    trailer = jpeg(smooth(60, 80), orientation=6)
+    assert decode(upright + trailer, "a").size == (80, 60)
+    assert decode(jpeg(smooth(80, 60), orientation=6), "a").size == (60, 80)

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.data.sampling import _GAMMA, _MASK, _hash, _keys, _mix, epoch_order, sample_seed, stratified_split, uniforms
+from fixres.data.sampling import (
+    _GAMMA,
+    _MASK,
+    _hash,
+    _keys,
+    _mix,
+    epoch_order,
+    sample_draws,
+    sample_seed,
+    stratified_split,
+    uniforms,
+)
 
 SPLIT = {"train": 0.6, "val": 0.2, "test": 0.2}
 coordinate = st.integers(min_value=-(2**31), max_value=2**40)
@@ -129,3 +140,12 @@ def test_uniforms_are_uniform_and_belong_to_their_coordinates() -> None:
     assert ((counts - 1000) ** 2 / 1000).sum() < 43.8
     assert uniforms(5, 1, 2).tolist() == drawn[:5].tolist()
     assert uniforms(5, 2, 1).tolist() != drawn[:5].tolist()
+
+
+@given(st.integers(0, 2**40), st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 9)), min_size=1, max_size=5))
+def test_draws_of_a_batch_are_those_of_every_sample_alone(seed: int, samples: list[tuple[int, int]]) -> None:
+    indices, copies = (np.array(column, dtype=np.int64) for column in zip(*samples, strict=True))
+    drawn = sample_draws(3, seed, 1, 2, indices, copies)
+    for row, (index, copy) in zip(drawn, samples, strict=True):
+        keys = _keys(3, _hash(seed, 1, 2, index, copy))
+        assert row.tolist() == [(int(key) >> 11) * 2.0**-53 for key in keys]

@@ -1,4 +1,4 @@
-"""Repeated augmentation: the published order to the index, equal shards by default, copies that differ."""
+"""Repeated augmentation: the published order to the index, and equal shards by default."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fixres.config.loading import load, to_yaml
-from fixres.config.recipe import Data, Stage
-from fixres.data.collections import open_collection
-from fixres.data.loader import Batch, steps_per_epoch, train_batches
 from fixres.data.sampling import (
     Indices,
     compat_list,
@@ -24,13 +20,9 @@ from fixres.data.sampling import (
     epoch_order,
     num_epoch_samples,
     rank_shard,
-    sample_seed,
 )
-from fixres.data.transforms import train_crop
 from fixres.errors import UserError
-from fixres.resolution import Preprocess
-
-SPLIT = open_collection(Data(uri="synthetic:classes=3,images=24,size=24")).split("train")
+from tests.support.reference_sampler import described
 
 # Recorded from the reference sampler: 3 repetitions, length factor 2.0, numpy seeded with `seed` on every rank.
 PUBLISHED = {
@@ -55,25 +47,6 @@ def test_compat_gives_the_recorded_lists(case: tuple[int, ...]) -> None:
     seed, num_images, world = (*case, 1)[:3]
     order = compat_order(num_images, seed, world=world)
     assert [rank_shard(order, rank, world).tolist() for rank in range(world)] == PUBLISHED[case]
-
-
-def described(num: int, seed: int, epochs: int, repeats: int, factor: float, world: int) -> list[list[int]]:
-    """Return what the description of the reference says of `epochs` epochs in one process, step by step."""
-    generator = np.random.RandomState(seed)
-    found = []
-    for _ in range(epochs):
-        left = generator.permutation(num).tolist()
-        listed: list[int] = []
-        while len(listed) < int(factor * num):
-            if not left:
-                left = generator.permutation(num).tolist()
-            listed += [left.pop(0)] * repeats
-        listed = listed[: int(factor * num)]
-        total = -(-num * repeats // world) * world
-        while len(listed) < total:
-            listed += listed[: total - len(listed)]
-        found.append(listed)
-    return found
 
 
 @given(
@@ -122,7 +95,8 @@ def test_compat_refuses_a_list_longer_than_what_is_taken() -> None:
         compat_order(10, 0, repeats=1, len_factor=2.0)
 
 
-# --- the default
+def test_the_published_list_of_one_process_needs_no_padding_to_be_cut() -> None:
+    assert compat_list(10, 20, 3, 0, 0).tolist() == PUBLISHED[0, 10][0][:20]
 
 
 def drawn(num_images: int, num_samples: int, repeats: int, epoch: int = 0, **changes: Any) -> Indices:
@@ -189,102 +163,6 @@ def test_a_multiple_loses_no_picture_to_rounding() -> None:
     assert num_epoch_samples(100, 0.29) == 29
 
 
-# --- through the loader
-
-
-def stage(**values: Any) -> Stage:
-    """Return a stage of 16 px, batches of 6 and repeated augmentation, with the given fields."""
-    defaults: dict[str, Any] = {
-        "size": 16, "epochs": 2, "batch_size": 6, "crop": "random", "crop_scale": (0.2, 1.0), "augment": "trivial",
-        "rotation": (0.0, 270.0), "vertical_flip": 0.5, "erasing": 0.3, "repeats": 3,
-    }  # fmt: skip
-    return Stage.model_construct(**(defaults | values))
-
-
-def trained(first_step: int = 0, workers: int = 0, seed: int = 0, **values: Any) -> list[Batch]:
-    """Return all batches of a stage."""
-    batches = train_batches(
-        SPLIT, stage(**values), Preprocess(16), seed=seed, stage_index=0, workers=workers, bad=[], first_step=first_step
-    )
-    return list(batches)
-
-
-def same(first: list[Batch], second: list[Batch]) -> bool:
-    """Return whether two lists of batches are bit-equal."""
-    return len(first) == len(second) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.indices, b.indices)
-        for a, b in zip(first, second, strict=True)
-    )
-
-
-SAMPLING: list[dict[str, Any]] = [
-    {},
-    {"sampler": "compat", "epoch_samples": 2.0},
-    {"sampler": "balanced", "epoch_samples": 1.5},
-    {"repeats": 1, "epoch_samples": 13},
-    {"repeats": 2, "crop": "resize", "augment": "randaugment"},
-    {"crop": "pad", "augment": "flip", "rotation": (0.0, 0.0), "vertical_flip": 0.0, "erasing": 0.0},
-]
-
-
-@pytest.mark.parametrize("values", SAMPLING, ids=str)
-def test_workers_and_resuming_at_any_step_do_not_change_a_bit(values: dict[str, Any]) -> None:
-    whole = trained(**values)
-    assert same(trained(workers=1, **values), whole)
-    assert same(trained(workers=4, **values), whole)
-    for step in range(1, len(whole)):
-        assert same(trained(first_step=step, **values), whole[step:])
-    assert same(trained(first_step=len(whole) // 2, workers=2, **values), whole[len(whole) // 2 :])
-
-
-def test_the_copies_of_a_picture_are_augmented_differently_and_by_their_own_seeds() -> None:
-    batch = trained()[0]
-    first, second, third = batch.images[:3]
-    assert len(set(batch.indices[:3].tolist())) == 1
-    assert not torch.equal(first, second)
-    assert not torch.equal(second, third)
-    index = int(batch.indices[0])
-    for copy, image in enumerate(batch.images[:3]):
-        torch.default_generator.manual_seed(sample_seed(0, 0, 0, index, copy))
-        assert torch.equal(image, train_crop(SPLIT.read(index), stage(), Preprocess(16)))
-
-
-@pytest.mark.parametrize("crop", ["random", "pad"])
-def test_no_two_views_of_an_epoch_are_equal_however_far_apart_the_copies_are(crop: str) -> None:
-    # Pad and flip alone have 50 views: a few of 4 copies of a picture may be equal, not all.
-    values: dict[str, Any] = {"repeats": 1, "epoch_samples": 4.0, "epochs": 1, "crop": crop}
-    if crop == "pad":
-        values |= {"augment": "flip", "rotation": (0.0, 0.0), "vertical_flip": 0.0, "erasing": 0.0, "epochs": 2}
-    batches = trained(**values)[:16]
-    views: dict[int, list[bytes]] = {}
-    for batch in batches:
-        for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
-            views.setdefault(index, []).append(image.numpy().tobytes())
-    assert {len(seen) for seen in views.values()} == {4}
-    distinct = [len(set(seen)) for seen in views.values()]
-    assert min(distinct) >= (4 if crop == "random" else 2)
-    assert np.mean(distinct) > 3.5
-
-
-def test_compat_through_the_loader_is_the_published_list_until_its_loop_stops() -> None:
-    batches = trained(seed=5, sampler="compat", epoch_samples=2.0)
-    assert len(batches) == 2 * (48 // 6)
-    seen = torch.cat([batch.indices for batch in batches]).tolist()
-    first, second = described(24, 5, 2, 3, 2.0, 1)
-    assert seen == first[:48] + second[:48]
-
-
-def test_an_epoch_has_the_steps_its_samples_fill() -> None:
-    for samples, steps in ((1.0, 4), (2.0, 8), (1.5, 6), (13, 2), (6, 1)):
-        assert steps_per_epoch(SPLIT, stage(epoch_samples=samples)) == steps
-        assert len(trained(epoch_samples=samples)) == 2 * steps
-    with pytest.raises(UserError, match=r"larger than an epoch of 4 samples \(train.epoch_samples 0.2\)"):
-        steps_per_epoch(SPLIT, stage(epoch_samples=0.2))
-
-
-# --- recipes
-
-
 def test_a_recipe_states_repeats_and_the_length_of_an_epoch() -> None:
     recipe = load(
         None,
@@ -311,7 +189,3 @@ def test_a_recipe_states_repeats_and_the_length_of_an_epoch() -> None:
 def test_settings_that_cannot_work_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(None, {"data.uri": "x", **overrides})
-
-
-def test_the_published_list_of_one_process_needs_no_padding_to_be_cut() -> None:
-    assert compat_list(10, 20, 3, 0, 0).tolist() == PUBLISHED[0, 10][0][:20]

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config.recipe import Data
-from fixres.data.collections import Collection, open_collection
 from fixres.data.split_table import make_split, write_split_table
 from fixres.errors import UserError
+from tests.support.opening import opened
 
 
 def fill(root: Path) -> Path:
@@ -22,10 +21,6 @@ def fill(root: Path) -> Path:
             (root / name).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (4, 4), (k, 0, 0)).save(root / name / f"p{k // 4}_{k}.png")
     return root
-
-
-def opened(uri: str) -> Collection:
-    return open_collection(Data(uri=uri))
 
 
 @pytest.mark.parametrize(("out", "first"), [("data/s.csv", "a/p0_0.png"), ("else/s.tsv", "{}/data/a/p0_0.png")])

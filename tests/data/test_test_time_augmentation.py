@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.collections import Split, open_collection
+from fixres.data.collections import open_collection
+from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import Corruption, Tta, crops_of, make_view, parse_corruptions, views_at
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError

@@ -12,11 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision.transforms import RandomResizedCrop, v2
 
 from fixres.config.recipe import Stage
 from fixres.data import transforms
+from fixres.data.transforms import random_box
 from fixres.resolution import Preprocess
+from tests.support.batches import random_crops
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fixres_height_resize.npz"
 MODES = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
@@ -32,14 +34,8 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def stage(**values: Any) -> Stage:
-    """Return a stage with the given fields and harmless others."""
-    defaults: dict[str, Any] = {
-        "enabled": True, "size": 32, "epochs": 1, "batch_size": 4, "moves": "all", "crop": "random",
-        "crop_scale": (0.2, 1.0), "augment": "none", "lr": 0.1, "schedule": "cosine", "warmup_epochs": 0,
-        "weight_decay": 0, "label_smoothing": 0, "mixup": 0, "cutmix": 0, "ema": False, "solver": "sgd",
-        "start_from": "raw",
-    }  # fmt: skip
-    return Stage(**(defaults | values))
+    """Return a stage of 32 px without augmentation but for the given fields."""
+    return random_crops(**({"size": 32, "epochs": 1, "batch_size": 4, "augment": "none"} | values))
 
 
 def torchvision_view(image: Image.Image, preprocess: Preprocess) -> torch.Tensor:
@@ -278,3 +274,18 @@ def test_only_the_default_generator_is_used() -> None:
     torch.default_generator.manual_seed(11)
     np.random.seed(2)
     assert torch.equal(first, make())
+
+
+sides = st.integers(1, 600)
+
+
+@settings(max_examples=150, deadline=None)
+@given(sides, sides, st.sampled_from([(0.08, 1.0), (0.9, 1.0), (1.0, 1.0)]), st.integers(0, 2**32))
+def test_the_random_box_is_that_of_torchvision(width: int, height: int, scale: Any, seed: int) -> None:
+    aspect = (3 / 4, 4 / 3)
+    torch.manual_seed(seed)
+    top, left, h, w = RandomResizedCrop.get_params(torch.empty((3, height, width), device="meta"), scale, aspect)
+    after = torch.rand(1)
+    torch.manual_seed(seed)
+    assert random_box(width, height, scale, aspect) == (left, top, left + w, top + h)
+    assert torch.equal(torch.rand(1), after)

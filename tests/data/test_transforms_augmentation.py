@@ -1,8 +1,7 @@
-"""The augmentation beyond crop and flip: what each option does, its order, its chance; the published sets by name."""
+"""The augmentation beyond crop and flip: what each option does, its order, its chance."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,21 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-import fixres
 from fixres.cli.main import main
 from fixres.config.loading import load
 from fixres.config.recipe import Stage
 from fixres.data import transforms
-from fixres.data.transform_sets import View
 from fixres.data.transforms import normalise, train_crop
 from fixres.errors import UserError
 from fixres.resolution import Preprocess, apparent_ratio
+from tests.support.pictures import ramp, smooth
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "fixres_height_resize.npz"
 PLAIN: dict[str, Any] = {"crop": "random", "crop_scale": (0.2, 1.0), "augment": "none"}
 
 
 def stage(**values: Any) -> Stage:
     """Return a stage that augments so; what else a stage says plays no part."""
     return Stage.model_construct(**(PLAIN | values))
-
-
-def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Return smooth random colours."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def views(image: Image.Image, num: int = 12, size: int = 32, **values: Any) -> list[torch.Tensor]:
@@ -44,13 +35,6 @@ def views(image: Image.Image, num: int = 12, size: int = 32, **values: Any) -> l
         torch.default_generator.manual_seed(seed)
         made.append(train_crop(image, chosen, Preprocess(size)))
     return made
-
-
-def ramp(width: int, height: int) -> Image.Image:
-    """Return a picture whose red and green are its x and y."""
-    pixels = np.zeros((height, width, 3), dtype=np.uint8)
-    pixels[:, :, 0], pixels[:, :, 1], pixels[:, :, 2] = np.arange(width), np.arange(height)[:, None], 200
-    return Image.fromarray(pixels)
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
@@ -72,7 +56,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("option", OPTIONS, ids="-".join)
 def test_every_option_changes_views_and_repeats_with_the_seed(option: dict[str, Any]) -> None:
-    image = photo(80, 60)
+    image = smooth(80, 60)
     changed, again, plain = views(image, **option), views(image, **option), views(image)
     assert all(torch.equal(a, b) for a, b in zip(changed, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(changed, plain, strict=True))
@@ -81,7 +65,7 @@ def test_every_option_changes_views_and_repeats_with_the_seed(option: dict[str, 
 
 
 def test_strength_and_number_of_operations_of_randaugment_count() -> None:
-    image = photo(80, 60)
+    image = smooth(80, 60)
     default = views(image, augment="randaugment")
     for option in ({"randaugment_ops": 4}, {"randaugment_magnitude": 25}):
         other = views(image, augment="randaugment", **option)
@@ -91,9 +75,9 @@ def test_strength_and_number_of_operations_of_randaugment_count() -> None:
 def test_numpy_and_python_chance_play_no_part() -> None:
     chosen = {"augment": "trivial", "rotation": (0.0, 270.0), "erasing": 0.5, "vertical_flip": 0.5}
     np.random.seed(1)
-    first = views(photo(60, 60), **chosen)
+    first = views(smooth(60, 60), **chosen)
     np.random.seed(2)
-    assert all(torch.equal(a, b) for a, b in zip(first, views(photo(60, 60), **chosen), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, views(smooth(60, 60), **chosen), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +85,7 @@ def test_numpy_and_python_chance_play_no_part() -> None:
 )
 def test_the_order_is_that_of_resnext_crop_policy_rotation_flips(augment: str, operation: Any) -> None:
     """torchvision's own operations in that order, with the same draws, give the view up to the two flips."""
-    image = photo(80, 60)
+    image = smooth(80, 60)
     seen = set()
     turn = v2.RandomRotation((0.0, 270.0))
     made = views(image, 40, augment=augment, rotation=(0.0, 270.0), vertical_flip=0.5)
@@ -156,7 +140,7 @@ def test_erasing_covers_a_rectangle_with_the_mean_colour_at_its_probability() ->
 
 
 def test_erasing_is_that_of_the_normalised_batch_to_half_a_level() -> None:
-    image, preprocess = photo(64, 64), Preprocess(32)
+    image, preprocess = smooth(64, 64), Preprocess(32)
     torch.default_generator.manual_seed(3)
     view = train_crop(image, stage(crop="center", erasing=1.0), preprocess)
     own = normalise(view[None], preprocess.mean, preprocess.std)[0]
@@ -175,7 +159,7 @@ def test_the_crop_has_the_aspect_asked_for(aspect: tuple[float, float], expected
 
 
 def test_interpolation_of_training_is_its_own() -> None:
-    image = photo(90, 70)
+    image = smooth(90, 70)
     for seed in range(3):
         torch.default_generator.manual_seed(seed)
         view = train_crop(image, stage(interpolation="bicubic"), Preprocess(32))
@@ -184,7 +168,7 @@ def test_interpolation_of_training_is_its_own() -> None:
 
 
 def test_resize_crops_any_place_of_the_picture_resized_as_in_testing() -> None:
-    image = photo(91, 70)
+    image = smooth(91, 70)
     resized = v2.functional.pil_to_tensor(v2.Resize(36)(image))
     places = {}
     for top in range(resized.shape[1] - 31):
@@ -227,83 +211,6 @@ def test_the_shifted_crop_follows_its_law_for_every_margin(width: int, left0: in
     # The 99.9 % point by Wilson and Hilferty.
     limit = freedom * (1 - 2 / (9 * max(freedom, 1)) + 3.09 * (2 / (9 * max(freedom, 1))) ** 0.5) ** 3
     assert chi_square(counts, expected) <= limit + 1e-9
-
-
-# --- the published sets by name
-
-
-@pytest.mark.parametrize("kind", ["torch", "full", "v1", "v2", "resnext", "cifar"])
-def test_every_kind_gives_normalised_squares_and_can_be_sent_to_workers(kind: str) -> None:
-    made = fixres.get_transforms(kind, 64, test_size=96)
-    assert list(made) == (["train", "val_train", "val_test"] if kind == "v2" else ["train", "val"])
-    for name, view in made.items():
-        sent = pickle.loads(pickle.dumps(view))
-        size = 96 if name != "train" or kind == "v1" else 64
-        for image in (photo(120, 90), photo(90, 120).convert("L"), photo(50, 50).convert("RGBA")):
-            torch.manual_seed(5)
-            first = view(image)
-            torch.manual_seed(5)
-            assert torch.equal(first, sent(image))
-            assert (first.shape, first.dtype) == ((3, size, size), torch.float32)
-        random = name == "val_train" or (name == "train" and kind != "v1")
-        assert (not torch.equal(view(photo(120, 90)), view(photo(120, 90)))) == random
-
-
-def test_the_test_time_view_is_torchvisions() -> None:
-    image = photo(301, 207)
-    chain = v2.Compose([v2.Resize(109), v2.CenterCrop(96), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-    for kind, key in (("torch", "val"), ("full", "val"), ("v1", "train"), ("v2", "val_test"), ("resnext", "val")):
-        view = fixres.get_transforms(kind, 96, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))[key](image)
-        expected = v2.functional.normalize(chain(image), [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
-        assert (view - expected).abs().max() <= 2e-6
-
-
-@pytest.mark.parametrize("kind", ["v1", "v2"])
-def test_resize_by_height_gives_the_pixels_of_the_code_of_fixres(kind: str) -> None:
-    golden = np.load(GOLDEN)
-    view = fixres.get_transforms(kind, 64, resize="height")["val" if kind == "v1" else "val_test"]
-    expected = torch.from_numpy(golden["image3_size64_rows30to34_imagenet"])
-    assert (view(Image.fromarray(golden["image3"]))[:, 30:34] - expected).abs().max() <= 2e-6
-
-
-def levels(view: View, image: Image.Image, num: int) -> torch.Tensor:
-    """Return views in levels, uint8 `[num, 3, S, S]`."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (view.preprocess.mean, view.preprocess.std))
-    return torch.stack([((view(image) * std + mean) * 255).round().to(torch.uint8) for _ in range(num)])
-
-
-def test_the_kinds_differ_as_published() -> None:
-    torch.manual_seed(0)
-    grey = Image.new("RGB", (64, 64), (100, 100, 100))
-    strength = {}
-    for kind, key in (("torch", "train"), ("full", "train"), ("v2", "val_train")):
-        strength[kind] = levels(fixres.get_transforms(kind, 32)[key], grey, 200).float().mean(dim=(1, 2, 3))
-    assert strength["torch"].unique().tolist() == [100]
-    assert (strength["full"].min() < 75, strength["full"].max() > 125) == (True, True)
-    assert (94 <= strength["v2"].min() < 97, 103 < strength["v2"].max() <= 106) == (True, True)
-    rotated = levels(fixres.get_transforms("resnext", 32)["train"], Image.new("RGB", (64, 64), "white"), 60)
-    assert ((rotated == 0).all(dim=1).flatten(1).any(dim=1).float().mean()) > 0.8
-
-
-def test_cifar_pads_by_four_and_tests_the_picture_itself() -> None:
-    image, made = ramp(32, 32), fixres.get_transforms("cifar", 32)
-    assert made["val"].preprocess.mean == (0.4914, 0.4822, 0.4465)
-    assert torch.equal(levels(made["val"], image, 1)[0], v2.functional.pil_to_tensor(image))
-    torch.manual_seed(0)
-    shifts = set()
-    for view in levels(made["train"], image, 800):
-        is_flipped = view[0, 16, 10] > view[0, 16, 20]
-        middle = (view.flip(2) if is_flipped else view)[:2, 16, 16]
-        shifts.add(tuple((middle.int() - 16).tolist()))
-    assert {x for x, _ in shifts} == {y for _, y in shifts} == set(range(-4, 5))
-
-
-def test_an_unknown_kind_lists_them() -> None:
-    with pytest.raises(UserError, match=r"'ful' - did you mean 'full'\?\n  kinds: torch, full, v1, v2, resnext, cifar"):
-        fixres.get_transforms("ful")
-
-
-# --- recipes
 
 
 def test_a_stage_takes_the_options_from_augment_and_a_fix_only_where_it_augments_itself() -> None:

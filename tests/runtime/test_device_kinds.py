@@ -50,9 +50,9 @@ torch.distributed.Backend.register_backend("hccl", hccl, devices=["npu"])
 PROBE = """
 import json, sys
 import torch
-from fixres.config import Runtime as Settings
+from fixres.config.recipe import Runtime as Settings
 from fixres.errors import UserError
-from fixres.runtime import Runtime
+from fixres.runtime.device import Runtime
 import torch_npu
 
 for settings in json.loads(sys.argv[1]):

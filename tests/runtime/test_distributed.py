@@ -191,11 +191,12 @@ def whole_of_two(eventful: Recipe, folders: dict[str, Path], tmp_path_factory: p
 
 
 def test_two_processes_write_one_run_and_ship_averaged_statistics(eventful: Recipe, whole_of_two: Path) -> None:
-    last = read_checkpoint(whole_of_two / "checkpoints" / "start-1.pt")
-    assert len(read_checkpoint(whole_of_two / "checkpoints" / "last.pt")["ranks"]) == 2
+    names = ("start-1", "last")
+    start, last = (read_checkpoint(whole_of_two / "checkpoints" / f"{name}.pt") for name in names)
+    assert len(last["ranks"]) == 2
+    assert start["weights"].keys() == last["model"].keys()
     events = [event["event"] for event in read_events(whole_of_two)]
     assert events.count("begin") == events.count("start") == events.count("done") == 1
-    assert last["weights"]
     assert json.loads((whole_of_two / "status.json").read_text())["state"] == "done"
 
 

@@ -6,11 +6,13 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own behaviour")
 
+SOURCE = Path(__file__).parents[2] / "src"
 PROGRAM = """
 import resource, sys
 import numpy as np
@@ -32,9 +34,9 @@ print(was_set, default, kept, faults())
 
 
 def run(**environment: str) -> list[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
-    ).stdout.split()
+    """Return what a process prints that has no more than this environment."""
+    command, environment = [sys.executable, "-c", PROGRAM], {"PYTHONPATH": str(SOURCE), **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_blocks_of_a_batch_are_not_faulted_in_again() -> None:

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
+Get = Callable[..., Path]
+"""Fetches the server's file by a name, `net.pth` unless told otherwise."""
+
+_FETCH = """
+import pathlib, sys
+from fixres.io.download.cache import fetch
+fetch(sys.argv[1], sha256=sys.argv[2], folder=pathlib.Path(sys.argv[3]))
+"""
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def names(folder: Path) -> set[str]:
+    """Return the names of what was fetched; locks stay behind."""
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def start_fetch(url: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a process that fetches the content from `url`."""
+    words = (url, sha256(CONTENT), str(folder))
+    return subprocess.Popen([sys.executable, "-c", _FETCH, *words], stderr=subprocess.PIPE, env=os.environ)
 
 
 class Server(ThreadingHTTPServer):

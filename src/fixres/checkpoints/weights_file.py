@@ -34,7 +34,7 @@ class Wanted:
     """What is to become of a weights file."""
 
     model: str
-    """Anything `models.canonical` understands."""
+    """Anything `models.names.canonical` understands."""
     weights: str | None = None
     """raw | ema; None: raw, or the average when there is nothing else."""
     new_head: int | None = None

@@ -1,4 +1,4 @@
-"""`--help` of a command: tyro's text, in the words that `parsing` accepts."""
+"""`--help` of a command: tyro's text, in the words that `cli.parse` accepts."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def evaluation_batches(
 ) -> Generator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
     """Yield (pictures per preprocessing uint8 `[B, 3, S, S]`, labels, indices) in the order of the split, unpadded.
 
-    A preprocessing that is a `viewing.View` of five crops gives five such tensors, one behind the other.
+    A preprocessing that is a `test_time_augmentation.View` of five crops gives five such tensors, one behind the other.
 
     A process takes every `world`-th batch, so that the batches are the same for any number of them. Every picture is
     read and decoded once, whatever the number of sizes.

@@ -69,7 +69,7 @@ class Backend(Protocol):
 
 
 def make_backend(name: BackendName, model: nn.Module, size: int, threads: int) -> Backend:
-    """Return the network, on the CPU and ready for `size` (`models.at_size`), as `name` computes it.
+    """Return the network, on the CPU and ready for `size` (`models.sizes.at_size`), as `name` computes it.
 
     Args:
         name: who computes.

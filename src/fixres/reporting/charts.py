@@ -1,7 +1,4 @@
-"""The charts of a report.
-
-python -m fixres.reporting.charts --readme docs/idea.svg      draws the picture of the README
-"""
+"""The charts of a report's page."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Charts as files of their own, SVG or PNG: a study's grid, an advice, sheets of pictures.
 
-Those of the report's page are in plots.py.
+Those of the report's page are in charts.py.
 """
 
 from __future__ import annotations

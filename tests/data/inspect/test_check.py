@@ -1,71 +1,21 @@
-"""`fixres data check` and `stats`: a folder with one of each fault, look-alikes, and exact numbers."""
+"""`fixres data check`: a folder with one of each fault."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage
-from fixres.data.inspect import scan
 from fixres.data.inspect.check import check
-from fixres.data.inspect.check_report import Report
-from fixres.data.inspect.near_duplicates import HASH_LIMIT, close_pairs, likeness_hash, thumbnail
-from fixres.data.inspect.statistics import statistics, useful_train_size
-from fixres.data.transforms import evaluation_crop
+from fixres.data.inspect.statistics import statistics
 from fixres.errors import UserError
-from fixres.resolution import Preprocess
-
-
-def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
-    """Return a picture with structure at every scale, different for every seed."""
-    generator = np.random.default_rng(seed)
-    total = np.zeros((height, width, 3))
-    for side in (3, 6, 12, 24, 48):
-        noise = Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8))
-        total += np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), dtype=float)
-    return Image.fromarray((total / 5).astype(np.uint8))
-
-
-def jpeg(image: Image.Image, quality: int = 92, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, **options)
-    return buffer.getvalue()
-
-
-def put(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-@pytest.fixture
-def sound(tmp_path: Path) -> Path:
-    """Return a folder without a fault: two classes, 12 training and 4 test pictures of each."""
-    root = tmp_path / "sound"
-    for split, first, count in (("train", 0, 12), ("test", 100, 4)):
-        for label, name in enumerate(("cat", "dog")):
-            for i in range(count):
-                put(root / split / name / f"{i:02}.jpg", jpeg(scene(first + 2 * i + label)))
-    return root
-
-
-def paths(report: Report, kind: str) -> list[tuple[str, ...]]:
-    return [tuple(place.path for place in item.pictures) for item in report.findings.get(kind, [])]
-
-
-def look(root: Path, **options: Any) -> Report:
-    return check(Data(uri=f"folder:{root}"), 0, **options)
+from tests.support.scenes import jpeg, look, paths, put, scene
 
 
 def test_a_sound_folder_has_nothing_to_report(sound: Path) -> None:
@@ -234,138 +184,8 @@ def test_workers_change_nothing(sound: Path) -> None:
     assert statistics(data, 0).as_json() == statistics(data, 2).as_json()
 
 
-def _die(split: object, places: range) -> None:
-    os._exit(9)
-
-
-def test_a_killed_process_is_said(sound: Path) -> None:
-    report = scan.in_chunks({"train": _open(sound)}, _die, 2)
-    with pytest.raises(UserError, match="killed"):
-        list(report)
-
-
-def _open(root: Path) -> Any:
-    from fixres.data.collections import open_splits
-
-    return open_splits(Data(uri=str(root)))[1]["train"]
-
-
 def test_sources_without_files_are_compared_by_their_pixels() -> None:
     # Every class has the same drawn pictures only when the generator repeats itself: it does not.
     report = check(Data(uri="synthetic:classes=3,images=30,size=48"), 0)
     assert report.count("error") == 0
     assert report.measures["formats"] == {"no file": 50}
-
-
-# --- look-alikes
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda image: Image.open(io.BytesIO(jpeg(image, 60))),
-        lambda image: image.resize((image.width // 2, image.height // 2)),
-        lambda image: image.point(lambda value: int(value * 0.8)),
-        lambda image: Image.open(io.BytesIO(jpeg(image.resize((image.width * 2, image.height * 2)), 75))),
-    ],
-    ids=["recompressed", "halved", "darker", "doubled"],
-)
-def test_copies_are_found_whatever_was_done_to_them(sound: Path, change: Callable[[Image.Image], Image.Image]) -> None:
-    for i in range(6):
-        put(sound / "test" / "cat" / f"copy{i}.jpg", jpeg(change(scene(2 * i))))
-    assert paths(look(sound), "near-duplicate") == [
-        (f"test/cat/copy{i}.jpg", f"train/cat/{i:02}.jpg") for i in range(6)
-    ]
-
-
-def test_pictures_of_one_kind_are_not_called_copies(tmp_path: Path) -> None:
-    # The same frame around different marks: alike at a glance, told apart by their details.
-    frame = np.asarray(scene(1, 128, 128)).astype(int)
-    for i in range(30):
-        marks = np.random.default_rng(i).integers(-40, 40, (16, 16, 1)).repeat(8, 0).repeat(8, 1)
-        picture = Image.fromarray((frame + marks).clip(0, 255).astype(np.uint8))
-        put(tmp_path / ("train" if i < 20 else "test") / "ab"[i % 2] / f"{i}.jpg", jpeg(picture))
-    assert paths(look(tmp_path), "near-duplicate") == []
-
-
-@given(
-    st.lists(st.integers(0, 2**64 - 1), max_size=12),
-    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2**64 - 1)), max_size=8),
-    st.integers(0, 8),
-)
-@settings(max_examples=200, deadline=None)
-def test_close_pairs_are_those_of_a_full_comparison(
-    references: list[int], changes: list[tuple[int, int]], limit: int
-) -> None:
-    # Queries near a reference (few bits changed) and far from all.
-    queries = [references[k] ^ (1 << bits % 64) ^ (1 << bits % 61) for k, bits in changes if k < len(references)]
-    queries += [bits for _, bits in changes]
-    found = close_pairs(np.array(references, dtype=np.uint64), np.array(queries, dtype=np.uint64), limit, most=99)
-    expected = {(i, j) for j, b in enumerate(queries) for i, a in enumerate(references) if (a ^ b).bit_count() <= limit}
-    assert set(map(tuple, found.tolist())) == expected
-    assert len(found) == len(expected)
-
-
-def test_a_flood_of_equal_pictures_stays_small() -> None:
-    pairs = close_pairs(np.zeros(20_000, dtype=np.uint64), np.zeros(5_000, dtype=np.uint64), HASH_LIMIT, most=20)
-    assert len(pairs) == 5_000 * 20
-
-
-def test_the_hash_survives_a_resize_and_tells_pictures_apart() -> None:
-    hashes = [likeness_hash(thumbnail(scene(seed))) for seed in range(20)]
-    for seed, own in enumerate(hashes):
-        smaller = likeness_hash(thumbnail(scene(seed).resize((80, 60))))
-        assert (own ^ smaller).bit_count() <= HASH_LIMIT
-        assert all((own ^ other).bit_count() > HASH_LIMIT for other in hashes[:seed])
-
-
-# --- statistics
-
-
-def test_mean_and_std_are_those_of_every_pixel(sound: Path) -> None:
-    found = statistics(Data(uri=str(sound)), 0, size=32)
-    split = _open(sound)
-    views = [evaluation_crop(split.read(i), Preprocess(32, crop_ratio=1.0)).numpy() for i in range(len(split))]
-    pixels = np.stack(views).transpose(1, 0, 2, 3).reshape(3, -1) / 255
-    assert found.mean == pytest.approx(pixels.mean(axis=1), abs=1e-12)
-    assert found.std == pytest.approx(pixels.std(axis=1), abs=1e-12)
-    assert found.measured_on == "train"
-
-
-def test_counts_sizes_and_weights(sound: Path) -> None:
-    for i in range(9, 12):
-        (sound / "train" / "dog" / f"{i:02}.jpg").unlink()
-    put(sound / "train" / "dog" / "00.jpg", b"")
-    put(sound / "test" / "cat" / "big.png", b"")
-    scene(1, 800, 600).save(sound / "test" / "cat" / "big.png")
-    found = statistics(Data(uri=str(sound)), 0)
-    assert found.counts == {"train": {"cat": 12, "dog": 8}, "test": {"cat": 5, "dog": 4}}
-    assert found.unreadable == {"train": 1, "test": 0}
-    lines = [line.split() for line in found.as_text().splitlines()]
-    assert ["cat", "12", "5"] in lines
-    assert ["dog", "8", "4"] in lines
-    assert ["pictures", "20", "9"] in lines
-    assert any(line[:3] == ["unreadable", "1", "0"] for line in lines)
-    assert found.quantiles["width"][0] == 160
-    assert found.quantiles["width"][-1] == 800
-    assert found.quantiles["megapixels"][-1] == pytest.approx(0.48)
-    assert found.extensions == {".jpg": 28, ".png": 1}
-    assert found.imbalance == 1.5
-    weights = found.class_weights
-    assert weights["dog"] / weights["cat"] == pytest.approx(1.5)
-    assert (12 * weights["cat"] + 8 * weights["dog"]) / 20 == pytest.approx(1)
-    stored = json.loads(found.as_json())
-    assert stored["num_images"] == {"train": 20, "test": 9}
-
-
-def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        for i in range(5):
-            put(tmp_path / name / f"{i}.jpg", b"no picture")
-    with pytest.raises(BadImage, match="none of the pictures"):
-        statistics(Data(uri=str(tmp_path)), 0)
-
-
-@pytest.mark.parametrize(("short", "size"), [(28, 28), (32, 32), (64, 32), (300, 192), (375, 256)])
-def test_the_train_size_leaves_room_for_the_fix(short: int, size: int) -> None:
-    assert useful_train_size(short) == size

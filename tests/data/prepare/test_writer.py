@@ -1,4 +1,4 @@
-"""A preparation that is killed, starved, lied to or attacked: whole or not at all, and nothing outside its folder."""
+"""A preparation that is killed, starved or lied to: whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,58 +6,23 @@ import dataclasses
 import errno
 import io
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fixres.data.prepare import writer
 from fixres.data.prepare.known_sets import SETS
-from fixres.data.prepare.official_archives import download
-from fixres.data.prepare.parts import below, folder_name
-from fixres.data.prepare.plainpickle import read_plain_pickle
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
-from fixres.io import archives
 from tests.support import archive_makers as made
-from tests.support.file_server import Server
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sync", lambda: None)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def shrink_cub(files: dict[str, bytes]) -> None:
-    info = SETS["cub-200-2011"]
-    archive = dataclasses.replace(info.files["archive"], md5=made.md5(files["CUB_200_2011.tgz"]))
-    small = {"files": {**info.files, "archive": archive}, "counts": {"train": 3, "test": 3}, "num_classes": 2}
-    SETS["cub-200-2011"] = dataclasses.replace(info, **small)
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with CUB's archive in miniature, which the table takes for the published one."""
-    monkeypatch.setitem(SETS, "cub-200-2011", SETS["cub-200-2011"])
-    files = made.cub()
-    shrink_cub(files)
-    made.write_all(tmp_path / "from", files)
-    return tmp_path / "from"
+from tests.support.known_sets import shrink_cub, tree
 
 
 class Stop(BaseException):
@@ -133,9 +98,9 @@ CHILD = """
 import sys, pathlib
 sys.path.insert(0, {repository!r})
 from fixres.data.prepare import writer
-from tests.data.prepare import test_writer
+from tests.support.known_sets import shrink_cub
 source = pathlib.Path(sys.argv[1])
-test_writer.shrink_cub({{"CUB_200_2011.tgz": (source / "CUB_200_2011.tgz").read_bytes()}})
+shrink_cub({{"CUB_200_2011.tgz": (source / "CUB_200_2011.tgz").read_bytes()}})
 import time
 put = writer._Work._put
 def slow(self, picture):
@@ -302,162 +267,3 @@ def test_a_set_that_lists_more_than_it_holds(source: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"1 listed picture is not in .*Laysan_Albatross_0001\.jpg"):
         prepare("cub", source, tmp_path / "out")
     assert prepare("cub", source, tmp_path / "out", allow_partial=True).counts == {"train": 3, "test": 2}
-
-
-def evil_tar(name: str, kind: bytes = tarfile.REGTYPE, target: str = "/etc/passwd") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        entry = tarfile.TarInfo(name)
-        entry.type, entry.linkname = kind, target
-        tar.addfile(entry)
-    return buffer.getvalue()
-
-
-def evil_zip(name: str, mode: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as packed:
-        entry = zipfile.ZipInfo(name)
-        entry.external_attr = mode << 16
-        packed.writestr(entry, "x")
-    return buffer.getvalue()
-
-
-NOISE = random.Random(0).randbytes(5000)
-STORED = made.zip_bytes({"a.jpg": NOISE})
-HARM: dict[str, tuple[bytes, str]] = {
-    "upwards": (evil_tar("../../evil.jpg"), "leads out of it"),
-    "absolute": (evil_tar("/tmp/evil.jpg"), "leads out of it"),
-    "upwards inside": (evil_tar("a/../../evil.jpg"), "leads out of it"),
-    "backslash": (evil_tar("images\\..\\evil.jpg"), "leads out of it"),
-    "symbolic link": (evil_tar("images/a.jpg", tarfile.SYMTYPE), "holds a link"),
-    "hard link": (evil_tar("images/a.jpg", tarfile.LNKTYPE), "holds a link"),
-    "pipe": (evil_tar("images/a.jpg", tarfile.FIFOTYPE), "holds a device"),
-    "zip upwards": (evil_zip("../evil.jpg"), "leads out of it"),
-    "zip drive": (evil_zip("C:/evil.jpg"), "leads out of it"),
-    "zip link": (evil_zip("a.jpg", 0o120777), "holds a link"),
-    "web page": (b"<!DOCTYPE html><html>Please log in</html>", "is a web page"),
-    "no archive": (b"not an archive at all" * 40, "damaged or cut short"),
-    "empty": (b"", "damaged or cut short"),
-    "tar cut in a member": (made.tar_bytes({"a.jpg": NOISE})[:3000], "damaged or cut short"),
-    "gzip cut": (made.tar_bytes({"a.jpg": NOISE}, "w:gz")[:-2000], "damaged or cut short"),
-    "rubbish in a tar": (made.tar_bytes({"a.jpg": b"x"})[:1024] + b"rubbish" * 200, "damaged or cut short"),
-    "tar cut in a header": (made.tar_bytes({"a.jpg": b"x", "b.jpg": b"y"})[:1500], "damaged or cut short"),
-    "zip cut": (STORED[:-30], "damaged or cut short"),
-    "zip with a byte changed": (STORED.replace(NOISE[100:120], NOISE[99:119]), "damaged or cut short"),
-}
-
-
-def read_all(path: Path) -> list[bytes]:
-    return [member.read() for member in archives.members(path)]
-
-
-@pytest.mark.parametrize("harm", HARM)
-def test_an_archive_that_is_damaged_or_means_harm(harm: str, tmp_path: Path) -> None:
-    content, message = HARM[harm]
-    path = tmp_path / "sub" / "archive"
-    path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_all(path)
-    assert [p.name for p in tmp_path.rglob("*")] == ["sub", "archive"]
-
-
-def test_a_member_that_claims_to_be_huge_is_not_believed(tmp_path: Path) -> None:
-    entry = tarfile.TarInfo("a.jpg")
-    entry.size = 2**40
-    (tmp_path / "a.tar").write_bytes(entry.tobuf() + b"x" * 1024)
-    with pytest.raises(UserError, match="at most 268435456 are read"):
-        next(archives.members(tmp_path / "a.tar")).read()
-
-
-@given(st.lists(st.tuples(st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8}){0,3}", fullmatch=True), st.binary(max_size=2000))))
-@settings(deadline=None)  # a busy disk is no fault
-def test_every_kind_of_archive_reads_the_same(rows: list[tuple[str, bytes]]) -> None:
-    files = dict(rows)
-    for content in (made.tar_bytes(files), made.tar_bytes(files, "w:gz"), made.zip_bytes(files)):
-        if files:
-            found = {member.name: member.read() for member in archives.members_of(io.BytesIO(content), "it")}
-            assert found == files
-
-
-@given(st.binary(max_size=300))
-def test_no_pickle_does_more_than_be_refused(content: bytes) -> None:
-    try:
-        value = read_plain_pickle(content, "it")
-    except UserError:
-        return
-    assert type(value).__module__ in ("builtins", "fixres.data.prepare.plainpickle")
-
-
-@given(st.text(min_size=1))
-def test_class_names_become_names_of_folders(label: str) -> None:
-    assert not set(folder_name(label)) & set("/\\")
-
-
-def test_the_top_folder_may_be_missing() -> None:
-    assert below("CUB/images/a.jpg", "CUB") == below("images/a.jpg", "CUB") == "images/a.jpg"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    import threading
-
-    server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def served(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
-    """Return a function that lets the table say that CUB's archive, of this content, is had from the server."""
-    monkeypatch.delenv("FIXRES_OFFLINE", raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr("fixres.io.download.transfer.BACK_OFF_SECONDS", 0.0)
-    monkeypatch.setitem(SETS, "cub-200-2011", SETS["cub-200-2011"])
-
-    def serve(content: bytes) -> None:
-        shrink_cub({"CUB_200_2011.tgz": content})
-        info = SETS["cub-200-2011"]
-        url = f"{server.root}/files/CUB_200_2011.tgz"
-        archive = dataclasses.replace(info.files["archive"], url=url, megabytes=1)
-        SETS["cub-200-2011"] = dataclasses.replace(info, files={**info.files, "archive": archive})
-        server.content = content
-
-    return serve
-
-
-def test_a_set_is_fetched_resumed_and_prepared(server: Server, served: Callable[[bytes], None], tmp_path: Path) -> None:
-    served(made.cub()["CUB_200_2011.tgz"])
-    server.cuts = [500]
-    told: list[tuple[str, int, int | None]] = []
-    paths = download("cub", tmp_path / "got", lambda *row: told.append(row))
-    assert paths == [tmp_path / "got" / "CUB_200_2011.tgz"]
-    assert server.ranges == [None, "bytes=500-"]
-    assert told[-1] == ("fetching CUB_200_2011.tgz", len(server.content), len(server.content))
-    assert download("cub", tmp_path / "got") == paths
-    assert len(server.ranges) == 2
-    assert prepare("cub", tmp_path / "got", tmp_path / "out").is_complete
-
-
-def test_a_wrong_file_is_not_kept(server: Server, served: Callable[[bytes], None], tmp_path: Path) -> None:
-    served(made.cub()["CUB_200_2011.tgz"])
-    server.content = b"something else"
-    with pytest.raises(UserError, match="has been removed"):
-        download("cub", tmp_path / "got")
-    assert not (tmp_path / "got" / "CUB_200_2011.tgz").exists()
-
-
-def test_offline_and_full_disks_are_said(
-    server: Server, served: Callable[[bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    served(made.cub()["CUB_200_2011.tgz"])
-    with monkeypatch.context() as patch:
-        patch.setenv("FIXRES_OFFLINE", "1")
-        with pytest.raises(UserError, match=r"(?s)FIXRES_OFFLINE is set.*put it at .*CUB_200_2011\.tgz"):
-            download("cub", tmp_path / "got")
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr("fixres.data.prepare.official_archives.shutil.disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"needs about 0\.0 GB"):
-        download("cub", tmp_path / "got")
-    assert server.ranges == []

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.inspect.check import check
 from fixres.data.inspect.statistics import statistics
 from fixres.errors import UserError
+from tests.support.opening import opened, refusal
 
 datasets = pytest.importorskip("datasets")
 
@@ -28,16 +28,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for module in (datasets.config,):
         monkeypatch.setattr(module, "HF_DATASETS_CACHE", cache)
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
-
-
-def opened(uri: str, **settings: Any) -> Collection:
-    return open_collection(Data(uri=uri, **settings))
-
-
-def told(uri: str) -> str:
-    with pytest.raises(UserError) as caught:
-        opened(uri)
-    return str(caught.value)
 
 
 def png(value: int, **options: Any) -> bytes:
@@ -152,20 +142,20 @@ def test_other_columns_and_labels_that_are_texts_or_numbers(tmp_path: Path) -> N
         "score": (datasets.Value("float32"), [0.5] * 20),
     }
     table(tmp_path, **columns)
-    assert "choose one: ?image=image or ?image=mask" in told(f"hf:{tmp_path}")
+    assert "choose one: ?image=image or ?image=mask" in refusal(f"hf:{tmp_path}")
     texts = opened(f"hf:{tmp_path}?image=mask&label=word")
     assert texts.classes == ("w0", "w1", "w2")
     assert texts.split("train").labels.tolist() == [k % 3 for k in range(20)]
     assert texts.split("train").read(0).getpixel((0, 0)) == (99, 0, 0)
     assert opened(f"hf:{tmp_path}?image=image&label=number").classes == ("8", "9", "10", "11")
-    assert "has no column 'wrod' - did you mean 'word'?" in told(f"hf:{tmp_path}?image=image&label=wrod")
-    assert "the column 'score' holds no class labels" in told(f"hf:{tmp_path}?image=image&label=score")
-    assert "'word' is no column of pictures" in told(f"hf:{tmp_path}?image=word")
+    assert "has no column 'wrod' - did you mean 'word'?" in refusal(f"hf:{tmp_path}?image=image&label=wrod")
+    assert "the column 'score' holds no class labels" in refusal(f"hf:{tmp_path}?image=image&label=score")
+    assert "'word' is no column of pictures" in refusal(f"hf:{tmp_path}?image=word")
 
 
 def test_a_set_without_pictures_lists_its_columns(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["a"], "label": [1]}).to_parquet(tmp_path / "train.parquet")
-    message = told(f"hf:{tmp_path}")
+    message = refusal(f"hf:{tmp_path}")
     assert "has no column of pictures" in message
     assert "text (Value, string), label (Value, int64)" in message
 
@@ -194,8 +184,8 @@ def test_offline_and_without_the_package(tmp_path: Path, monkeypatch: pytest.Mon
         raise ConnectionError("Couldn't reach 'user/none' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    message = told("hf:user/none")
+    message = refusal("hf:user/none")
     assert "hf:user/none cannot be opened (Couldn't reach" in message
     assert "HF_HUB_OFFLINE is set" in message
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install 'fixres[hf]'" in told("hf:user/none")
+    assert "pip install 'fixres[hf]'" in refusal("hf:user/none")

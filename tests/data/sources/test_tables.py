@@ -1,11 +1,10 @@
-"""Tables of pictures: CSV, TSV, JSONL, Parquet; the grammar of data URIs; and every mistake with its line."""
+"""Tables of pictures: CSV, TSV, JSONL, Parquet; and every mistake with its line."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixres.config.recipe import Data
-from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.sources.tables import named_labels, sorted_names
-from fixres.data.sources.uri import GRAMMARS, Address, parse_address
-from fixres.errors import UserError
+from tests.support.opening import opened, refusal
 
 ROWS = [
     (f"{split}/{name}{k}.png", name, split) for split in ("train", "val", "test") for name in "ab" for k in range(3)
@@ -29,16 +25,6 @@ def pictures(root: Path, paths: list[str]) -> None:
     for number, path in enumerate(paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 3), (number, 0, 0)).save(root / path)
-
-
-def opened(uri: str, **settings: Any) -> Collection:
-    return open_collection(Data(uri=uri, **settings))
-
-
-def told(uri: str) -> str:
-    with pytest.raises(UserError) as caught:
-        opened(uri)
-    return str(caught.value)
 
 
 def write(
@@ -86,9 +72,9 @@ def test_other_columns_another_root_and_no_split_column(tmp_path: Path) -> None:
     rows = [(str(k % 10 + 3), file, "x") for k, file in enumerate(files)]
     table = write(tmp_path / "t", ".csv", rows, ("kind", "file", "split"))
     uri = f"csv:{table}?root={tmp_path}/elsewhere&image=file&label=kind"
-    assert "'x' is no split" in told(uri)
+    assert "'x' is no split" in refusal(uri)
     table.write_text(table.read_text().replace("split", "other"))
-    assert "has no column 'part'" in told(f"{uri}&split=part")
+    assert "has no column 'part'" in refusal(f"{uri}&split=part")
     collection = opened(uri)
     assert collection.classes == tuple(str(k) for k in range(3, 13)), "whole numbers sort as numbers"
     assert {name: len(split) for name, split in collection.splits.items()} == {"train": 30, "val": 10, "test": 10}
@@ -148,7 +134,7 @@ GOOD = "x.png,a,train\ny.png,b,train\n"
 def test_a_faulty_table_names_the_line(tmp_path: Path, content: str, message: str) -> None:
     content = content.replace("ROOT", str(tmp_path))
     (tmp_path / "t.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert message in told(f"csv:{tmp_path}/t.csv")
+    assert message in refusal(f"csv:{tmp_path}/t.csv")
 
 
 @pytest.mark.parametrize(
@@ -164,78 +150,23 @@ def test_a_faulty_table_names_the_line(tmp_path: Path, content: str, message: st
 )
 def test_faulty_json_lines_name_the_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "t.jsonl").write_text(content)
-    assert message in told(f"csv:{tmp_path}/t.jsonl")
+    assert message in refusal(f"csv:{tmp_path}/t.jsonl")
 
 
 def test_files_that_are_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "labels.csv").write_text(HEAD + GOOD)
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    assert "did you mean 'labels.csv'?" in told(f"csv:{tmp_path}/label.csv")
-    assert "allowed: .csv .tsv .jsonl .parquet" in told(f"csv:{tmp_path}/t.xlsx")
-    assert "cannot be read as Parquet" in told(f"csv:{tmp_path}/t.parquet")
+    assert "did you mean 'labels.csv'?" in refusal(f"csv:{tmp_path}/label.csv")
+    assert "allowed: .csv .tsv .jsonl .parquet" in refusal(f"csv:{tmp_path}/t.xlsx")
+    assert "cannot be read as Parquet" in refusal(f"csv:{tmp_path}/t.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.lib", None)
-    assert "pip install 'fixres[parquet]'" in told(f"csv:{tmp_path}/t.parquet")
+    assert "pip install 'fixres[parquet]'" in refusal(f"csv:{tmp_path}/t.parquet")
 
 
 def test_a_missing_picture_is_a_bad_image_that_is_named(tmp_path: Path) -> None:
     table = write(tmp_path / "t", ".csv", ROWS)
     with pytest.raises(BadImage, match=r"^train/a0\.png: cannot be read"):
         opened(f"csv:{table}").split("train").read(0)
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("csv:t.csv?lable=x", "has no setting 'lable' - did you mean 'label'?"),
-        ("csv:t.csv?label", "'label' has no value"),
-        ("csv:t.csv?label=a&label=b", "'label' is given twice"),
-        ("csv:", "nothing follows csv:"),
-        ("torchvision:CIFAR11?root=/", "has no set 'CIFAR11' - did you mean 'CIFAR10'?"),
-        ("torchvision:CIFAR10?download=yes", "download is true or false"),
-        ("torchvision:CIFAR10?variant=3", "leave ?variant= out"),
-        ("torchvision:DTD?variant=11", "allowed: 1, 2, 3"),
-        ("hf:", "nothing follows hf:"),
-        ("wds:?", "has no setting ''"),
-    ],
-)
-def test_uris_outside_the_grammar(uri: str, message: str) -> None:
-    assert message in told(uri)
-
-
-@pytest.mark.parametrize(
-    ("given", "stored"),
-    [
-        ("csv:a/t.csv?split=s&root=pics", "csv:{}/a/t.csv?root={}/pics&split=s"),
-        ("CSV:a%20b.csv", "csv:{}/a b.csv"),
-        ("torchvision:MNIST?download=true&root=x", "torchvision:MNIST?root={}/x&download=true"),
-        ("hf:user/name?revision=main", "hf:user/name?revision=main"),
-        ("hf:here", "hf:{}/here"),
-        ("wds:d/t-{0..3}.tar", "wds:{}/d/t-{0..3}.tar"),
-        ("wds:?train=a-*.tar&val=b.tar", "wds:?train={}/a-*.tar&val={}/b.tar"),
-        ("wds:https://h.example/d?train=a.tar", "wds:https://h.example/d?train=a.tar"),
-        ("folder:here", "folder:{}/here"),
-        ("here", "folder:{}/here"),
-        ("synthetic:classes=3", "synthetic:classes=3"),
-    ],
-)
-def test_stored_uris_mean_the_same_from_anywhere(
-    given: str, stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path)
-    expected = stored.replace("{}", str(tmp_path))
-    assert absolute_uri(given) == expected
-    monkeypatch.chdir("/")
-    assert absolute_uri(expected) == expected
-
-
-@given(st.text(st.characters(blacklist_characters="\0"), min_size=1), st.text(min_size=1))
-def test_an_address_survives_its_own_spelling(name: str, column: str) -> None:
-    address = Address("csv", f"/data/{name}", {"root": f"/{name}", "label": column})
-    again = parse_address("csv", str(address).removeprefix("csv:"))
-    assert (again["label"], again["root"]) == (column, str(Path(f"/{name}").absolute()))
-    assert parse_address("csv", str(again).removeprefix("csv:")) == again
-    assert set(GRAMMARS["csv"].keys) >= set(again.options)
 
 
 @given(st.lists(st.integers(-50, 50).map(str) | st.sampled_from(["a", "7x"]), min_size=1, unique=True), st.data())

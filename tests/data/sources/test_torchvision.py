@@ -16,21 +16,11 @@ import torchvision
 from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.collections import Collection, open_collection
 from fixres.data.inspect.check import check
 from fixres.data.inspect.statistics import statistics
 from fixres.data.sources.torchvision import SETS
 from fixres.errors import UserError
-
-
-def opened(uri: str, **settings: Any) -> Collection:
-    return open_collection(Data(uri=uri, **settings))
-
-
-def told(uri: str) -> str:
-    with pytest.raises(UserError) as caught:
-        opened(uri)
-    return str(caught.value)
+from tests.support.opening import opened, refusal
 
 
 def jpeg(path: Path, value: int, **options: Any) -> None:
@@ -334,19 +324,19 @@ def test_a_missing_set_cannot_be_checked(tmp_path: Path) -> None:
 
 
 def test_missing_files_say_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert f"torchvision:CIFAR10?root={tmp_path}/no&download=true" in told(f"torchvision:CIFAR10?root={tmp_path}/no")
+    assert f"torchvision:CIFAR10?root={tmp_path}/no&download=true" in refusal(f"torchvision:CIFAR10?root={tmp_path}/no")
     cifar(tmp_path, 10)
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut")
-    message = told(f"torchvision:CIFAR10?root={tmp_path}")
+    message = refusal(f"torchvision:CIFAR10?root={tmp_path}")
     assert "not whole (Dataset not found or corrupted)" in message
     assert "You can use" not in message
     monkeypatch.setenv("FIXRES_OFFLINE", "1")
-    assert "FIXRES_OFFLINE is set" in told(f"torchvision:MNIST?root={tmp_path}&download=true")
+    assert "FIXRES_OFFLINE is set" in refusal(f"torchvision:MNIST?root={tmp_path}&download=true")
 
 
 def test_cars_cannot_be_downloaded_and_say_where_files_belong(tmp_path: Path) -> None:
     for uri in (f"torchvision:StanfordCars?root={tmp_path}", f"torchvision:StanfordCars?root={tmp_path}&download=true"):
-        assert f"into {tmp_path}/stanford_cars" in told(uri)
+        assert f"into {tmp_path}/stanford_cars" in refusal(uri)
 
 
 def test_a_download_that_fails_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +344,7 @@ def test_a_download_that_fails_is_one_message(tmp_path: Path, monkeypatch: pytes
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", refuse)
-    assert "cannot be downloaded to" in told(f"torchvision:MNIST?root={tmp_path}/new&download=true")
+    assert "cannot be downloaded to" in refusal(f"torchvision:MNIST?root={tmp_path}/new&download=true")
 
 
 def test_a_download_runs_once_and_only_when_asked(
@@ -378,7 +368,7 @@ def test_a_download_runs_once_and_only_when_asked(
 
 def test_a_missing_package_names_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
-    assert "pip install 'fixres[sets]'" in told(f"torchvision:SVHN?root={tmp_path}")
+    assert "pip install 'fixres[sets]'" in refusal(f"torchvision:SVHN?root={tmp_path}")
 
 
 def test_every_set_is_torchvisions() -> None:

@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine: broken off, changed in between, refused, wrong, raced for."""
+"""Downloads against a real server on this machine: broken off, changed in between, refused, wrong."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,58 +18,12 @@ import pytest
 from fixres.errors import UserError
 from fixres.io.download import address, cache, transfer
 from fixres.io.download.cache import fetch
-from fixres.models.released import RELEASED, fetch_released
-from tests.support.file_server import CONTENT, OTHER, Server, sha256
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for variable in ("FIXRES_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(transfer, "BACK_OFF_SECONDS", 0.0)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.stop()
-    thread.join()
-
-
-@pytest.fixture
-def get(server: Server, tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that fetches the server's file, whose checksum it knows."""
-
-    def run(name: str = "net.pth", **kwargs: Any) -> Path:
-        known = {"sha256": sha256(server.content)} | kwargs
-        return fetch(f"{server.root}/{name}", folder=tmp_path, **known)
-
-    return run
-
-
-Get = Callable[..., Path]
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+from tests.support.file_server import CONTENT, OTHER, Get, Server, names, sha256, start_fetch
 
 
 def leave_part(folder: Path, url: str, content: bytes, **record: Any) -> None:
     (folder / "net.pth.part").write_bytes(content)
     (folder / "net.pth.part.json").write_text(json.dumps({"url": url, **record}))
-
-
-def test_a_file_comes_whole_and_once(server: Server, get: Get, tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
-    path = get(progress=lambda done, total: told.append((done, total)))
-    assert path == tmp_path / "net.pth"
-    assert path.read_bytes() == CONTENT
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert names(tmp_path) == {"net.pth"}
-    assert get() == path
-    assert server.ranges == [None]
-    assert server.agents[0] is not None
-    assert server.agents[0].startswith("fixres")
 
 
 @pytest.mark.parametrize("says_length", [True, False])
@@ -99,20 +49,9 @@ def test_after_five_interruptions_the_part_is_kept_for_the_next_run(server: Serv
     assert names(tmp_path) == {"net.pth"}
 
 
-def child(code: str, *words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, env=os.environ)
-
-
-FETCH = """
-import pathlib, sys
-from fixres.io.download.cache import fetch
-fetch(sys.argv[1], sha256=sys.argv[2], folder=pathlib.Path(sys.argv[3]))
-"""
-
-
 def test_a_killed_process_leaves_what_the_next_goes_on_from(server: Server, get: Get, tmp_path: Path) -> None:
     server.cuts, server.stall = [123_456], threading.Event()
-    process = child(FETCH, f"{server.root}/net.pth", sha256(CONTENT), str(tmp_path))
+    process = start_fetch(f"{server.root}/net.pth", tmp_path)
     part = tmp_path / "net.pth.part"
     deadline = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size == 123_456):
@@ -124,23 +63,6 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(server: Server, get:
     assert not (tmp_path / "net.pth").exists()
     assert get().read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=123456-"]
-
-
-def test_two_processes_fetch_it_once(server: Server, tmp_path: Path) -> None:
-    server.cuts, server.stall = [1000], threading.Event()
-    words = (f"{server.root}/net.pth", sha256(CONTENT), str(tmp_path))
-    both = [child(FETCH, *words), child(FETCH, *words)]
-    deadline = time.monotonic() + 60
-    while not server.ranges:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.3)  # the other one gets to the lock meanwhile
-    assert server.ranges == [None]
-    server.stall.set()
-    assert [process.communicate()[1] for process in both] == [b"", b""]
-    assert [process.returncode for process in both] == [0, 0]
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=1000-"]
 
 
 def test_a_server_that_knows_no_ranges_begins_again(server: Server, get: Get) -> None:
@@ -223,20 +145,6 @@ def test_checksums_may_be_prefixes_in_any_case(get: Get) -> None:
     assert get("b.pth", sha256="", md5=hashlib.md5(CONTENT).hexdigest()[:8]).exists()
 
 
-def test_the_checksum_in_a_name_counts_and_a_date_does_not(server: Server, get: Get, tmp_path: Path) -> None:
-    assert get(f"net-{sha256(CONTENT)[:8]}.pth", sha256="").exists()
-    with pytest.raises(UserError, match="0000abcd expected"):
-        get("net-0000abcd.pth", sha256="")
-    with pytest.raises(UserError, match="plain http"):
-        get("net-20240131.pth", sha256="")
-
-
-def test_plain_http_without_a_checksum_is_not_asked(server: Server, get: Get) -> None:
-    with pytest.raises(UserError, match=r"(?s)plain http.*#sha256="):
-        get(sha256="")
-    assert server.ranges == []
-
-
 @pytest.mark.parametrize("absolute", [True, False])
 def test_redirects_are_followed_with_the_range(server: Server, get: Get, absolute: bool) -> None:
     server.redirects = {"/net.pth": (server.root if absolute else "") + "/hop", "/hop": "/store/1234"}
@@ -307,28 +215,6 @@ def test_a_silent_server_is_given_up(server: Server, get: Get, monkeypatch: pyte
         get()
 
 
-@pytest.mark.parametrize("variable", ["FIXRES_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_nothing_is_asked_and_what_is_there_is_used(
-    server: Server, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    monkeypatch.setenv(variable, "1")
-    with pytest.raises(UserError, match=f"{variable} is set") as caught:
-        get()
-    assert f"put it at {tmp_path / 'net.pth'}" in str(caught.value)
-    (tmp_path / "net.pth").write_bytes(CONTENT)
-    assert get().exists()
-    assert server.ranges == []
-    monkeypatch.setenv(variable, "0")
-    assert get("another.pth").exists()
-
-
-def test_a_wrong_file_that_is_there_is_not_used(server: Server, get: Get, tmp_path: Path) -> None:
-    (tmp_path / "net.pth").write_bytes(OTHER)
-    with pytest.raises(UserError, match=r"(?s)is not the file that was asked for.*delete it"):
-        get()
-    assert (tmp_path / "net.pth").read_bytes() == OTHER
-
-
 def test_the_origin_is_written_down_where_no_checksum_tells(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,21 +266,3 @@ def test_what_goes_wrong_in_the_progress_is_not_taken_for_the_network(server: Se
     with pytest.raises(BrokenPipeError):
         get(progress=show)
     assert server.ranges == [None]
-
-
-def test_a_folder_that_cannot_be_is_the_users_mistake(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be used"):
-        fetch(f"{server.root}/net.pth", sha256="0" * 8, folder=tmp_path / "file" / "folder")
-
-
-def test_released_files_come_by_name(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    for name in ("moco_v2_800ep", "features_labels"):
-        entry = replace(RELEASED[name], url=f"{server.root}/{RELEASED[name].file_name}", sha256=sha256(CONTENT), md5="")
-        monkeypatch.setitem(RELEASED, name, entry)
-    path, entry = fetch_released("MoCo-v2-800ep")
-    assert (path, entry.license) == (tmp_path / "checkpoints/moco_v2_800ep_pretrain.pth.tar", "CC BY-NC 4.0")
-    assert fetch_released("features_labels")[0] == tmp_path / "checkpoints/fixres_features/labels.npy"

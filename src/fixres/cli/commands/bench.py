@@ -229,7 +229,6 @@ class EvalBenchFlags:
 def bench_eval(words: Sequence[str]) -> int:
     """`fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino]`."""
     flags = parse_flags(words, EvalBenchFlags, "fixres bench eval", "Pictures evaluated per second, side by side.")
-    from fixres.cli.commands.common import refuse_folder, write_answer
     from fixres.cli.console import Console
     from fixres.experiments.bench.eval_speed import EvalBench, open_network
     from fixres.experiments.bench.eval_speed import bench_eval as measure
@@ -307,7 +306,6 @@ def bench_fix(words: Sequence[str]) -> int:
     """`fixres bench fix RUN [RUN ...] --size N [--vs v2] [--out DIR] [--json FILE]`."""
     title = "Seconds and accuracy of a fix by the cached solver, beside the published recipes."
     flags = parse_flags(words, FixBenchFlags, "fixres bench fix", title)
-    from fixres.cli.commands.common import refuse_folder, write_answer
     from fixres.cli.console import Console
     from fixres.experiments.bench.fix_speed import CACHED, FixBench
     from fixres.experiments.bench.fix_speed import bench_fix as measure

@@ -19,7 +19,7 @@ def open_product(console: Console, source: str, weights: str = "fixed", model: s
     """Load a checkpoint; weights that lie elsewhere are fetched first, with a bar.
 
     Raises:
-        UserError: see `fixres.checkpoints.load`.
+        UserError: see `fixres.checkpoints.resolve.load`.
     """
     from fixres.checkpoints.resolve import fetch, load
 

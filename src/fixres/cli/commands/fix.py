@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -15,9 +15,6 @@ from fixres.cli.commands.common import open_product
 from fixres.cli.commands.train import finish_run, say_how_to_go_on
 from fixres.cli.parse import parse_flags
 from fixres.errors import Stopped, UserError, started_rank
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

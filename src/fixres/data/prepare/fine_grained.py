@@ -1,4 +1,4 @@
-"""The fine-grained sets and Food-101, as `table` has the others."""
+"""The fine-grained sets and Food-101, as `known_sets` has the others."""
 
 from __future__ import annotations
 

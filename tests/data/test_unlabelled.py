@@ -1,0 +1,106 @@
+"""Pictures without labels: found in any order of the disk, read in batches, and left out with a reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fixres.data.transforms import evaluation_crop
+from fixres.data.unlabelled import Pictures, name_of, open_picture, picture_batches
+from fixres.errors import UserError
+from fixres.resolution import Preprocess
+from tests.support.pictures import smooth
+
+VIEW = Preprocess(16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with pictures at several depths and other files between them."""
+    for name in ("b/2.jpg", "b/10.PNG", "b.jpg", "a/deep/1.jpg", "c/0.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        smooth(20, 24, seed=len(name)).save(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("b.jpg\n\nc/0.jpg")
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
+    return tmp_path
+
+
+def test_folders_lists_tables_and_files_are_named_one_after_the_other(folder: Path) -> None:
+    inside = [f"{folder}/{name}" for name in ("a/deep/1.jpg", "b.jpg", "b/10.PNG", "b/2.jpg", "c/0.jpg")]
+    assert list(Pictures([str(folder)])) == inside
+    (folder / "t.csv").write_text("label,path\nx,b.jpg\nx,c/0.jpg\n")
+    arguments = [f"{folder}/c/0.jpg", f"{folder}/a/notes.txt", f"{folder}/t.csv", f"{folder}/b"]
+    pictures = Pictures(arguments)
+    listed = ["b.jpg", "c/0.jpg"]
+    assert list(pictures)[:3] == [inside[4], *listed]
+    assert [os.path.relpath(path, folder) for path in list(pictures)[3:5]] == listed
+    assert list(pictures)[5:] == inside[2:4]
+    # They are looked for anew every time.
+    (folder / "b" / "2.jpg").unlink()
+    assert pictures.count() == len(list(pictures)) == 6
+    lines = Pictures(["-", f"{folder}/b.jpg"], iter(["one.jpg\r\n", "\n", " two.jpg"]))
+    assert lines.count() is None
+    assert list(lines) == ["one.jpg", " two.jpg", f"{folder}/b.jpg"]
+
+
+def test_what_is_not_there_is_said_before_anything_is_read(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    for argument, said in (("none.jpg", "no such file or folder: .*none"), ("empty", "no pictures in .*empty\n  look")):
+        with pytest.raises(UserError, match=said):
+            Pictures([f"{folder}/b.jpg", f"{folder}/{argument}"])
+
+
+def test_a_picture_is_the_same_in_every_form(folder: Path) -> None:
+    path = folder / "b" / "10.PNG"
+    image = Image.open(path)
+    expected = np.asarray(image)
+    for picture in (path, str(path), path.read_bytes(), image, np.asarray(image)):
+        assert np.array_equal(np.asarray(open_picture(picture, VIEW)), expected)
+    grey = open_picture(np.full((4, 6), 9, dtype=np.uint8), VIEW)
+    assert (grey.mode, grey.size, grey.getpixel((0, 0))) == ("RGB", (6, 4), (9, 9, 9))
+    # Transparency and 16 bits mean what they mean in a file.
+    assert open_picture(Image.new("RGBA", (4, 4), (0, 0, 0, 0)), VIEW).getpixel((0, 0)) == (255, 255, 255)
+    deep = Image.fromarray(np.full((4, 4), 257 * 100, dtype=np.uint16))
+    assert open_picture(deep, VIEW).getpixel((0, 0)) == (100, 100, 100)
+    assert [name_of(picture) for picture in (path, b"", np.zeros(1))] == [str(path), "bytes", "ndarray"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (np.zeros((4, 4, 3), dtype=np.float32), r"an array float32 \[4, 4, 3\] is no picture"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), r"an array uint8 \[4, 4, 4\] is no picture"),
+        (b"words", "bytes: not a picture"),
+        ("none.jpg", "none.jpg: no such file or directory"),
+        ("a\0b.jpg", "null byte"),
+    ],
+)
+def test_what_is_no_picture_says_why(picture: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_picture(picture, VIEW)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_keep_the_order_and_tell_what_could_not_be_read(folder: Path, workers: int) -> None:
+    (folder / "b" / "2.jpg").write_bytes(b"words")
+    paths = [*Pictures([str(folder)]), "none.jpg"]
+    batches = list(picture_batches(iter(paths), VIEW, 4, workers))
+    assert [batch.names for batch in batches] == [tuple(paths[:4]), tuple(paths[4:])]
+    assert [batch.places for batch in batches] == [(0, 1, 2), (0,)]
+    assert [set(batch.errors) for batch in batches] == [{3}, {1}]
+    assert batches[1].errors[1] == "no such file or directory"
+    for batch in batches:
+        expected = [evaluation_crop(open_picture(batch.names[place], VIEW), VIEW) for place in batch.places]
+        assert torch.equal(batch.images, torch.stack(expected))
+
+
+def test_a_batch_may_hold_no_picture_at_all() -> None:
+    (batch,) = picture_batches([b"", b"words"], VIEW, 8)
+    assert (tuple(batch.images.shape), batch.places, set(batch.errors)) == ((0, 3, 16, 16), (), {0, 1})
+    assert list(picture_batches([], VIEW, 8)) == []
