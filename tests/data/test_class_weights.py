@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ from fixres.config.loading import load
 from fixres.config.recipe import Recipe
 from fixres.data.class_weights import class_weights
 from fixres.errors import UserError
+from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
 from tests.support.batches import unequal
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
-
 
 FEW = unequal()
 
@@ -116,7 +112,7 @@ def test_a_run_uses_it_and_goes_on_after_a_stop_to_the_bit(
     run_recipe(make_recipe(data={"uri": str(photos)}, **settings), tmp_path / "plain")
     assert events(tmp_path / "whole") != events(tmp_path / "plain")
 
-    update, done = train.update, 0
+    update, done = StageTrainer.step, 0
 
     def interrupted(*args: Any) -> float:
         nonlocal done
@@ -125,10 +121,10 @@ def test_a_run_uses_it_and_goes_on_after_a_stop_to_the_bit(
         done += 1
         return update(*args)
 
-    monkeypatch.setattr(train, "update", interrupted)
+    monkeypatch.setattr(StageTrainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path / "cut")
-    monkeypatch.setattr(train, "update", update)
+    monkeypatch.setattr(StageTrainer, "step", update)
     run_recipe(recipe, tmp_path / "cut", resume=True)
     assert events(tmp_path / "cut") == events(tmp_path / "whole")
     one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("cut", "whole"))

@@ -17,7 +17,7 @@ from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import Corruption, Tta, crops_of, make_view, parse_corruptions, views_at
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Reading, evaluate
+from fixres.evaluation.evaluate import Reading, evaluate, network_views
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -63,7 +63,7 @@ def model() -> torch.nn.Module:
 def test_tta_is_the_mean_of_the_probabilities(model: torch.nn.Module, split: Split, tta: Tta, num: int) -> None:
     plain = Preprocess(32, 0.8)
     runtime = Runtime(RuntimeSettings(threads=1))
-    found = evaluate(model, split, [make_view(plain, tta), plain], runtime, Reading(4))
+    found = evaluate(network_views(model, [make_view(plain, tta), plain]), split, runtime, Reading(4))
     for index in range(len(split)):
         crops = list(crops_of(split.read(index), make_view(plain, tta), ""))
         crops = crops if tta == "five" else [seen for crop in crops for seen in (crop, crop.flip(2))]
@@ -75,7 +75,7 @@ def test_tta_is_the_mean_of_the_probabilities(model: torch.nn.Module, split: Spl
         assert found.losses[0, index] == pytest.approx(-mean[split.labels[index]].log().item(), rel=1e-5)
     assert found.results[0]["tta"] == tta
     assert found.results[0]["gmacs"] == pytest.approx(num * found.results[1]["gmacs"])
-    alone = evaluate(model, split, [plain], runtime, Reading(4))
+    alone = evaluate(network_views(model, [plain]), split, runtime, Reading(4))
     assert alone.results[0]["loss"] == found.results[1]["loss"]
 
 
@@ -104,12 +104,12 @@ def test_corruptions_are_what_they_are_called() -> None:
 def test_noise_belongs_to_the_picture_not_to_the_batch(model: torch.nn.Module, split: Split) -> None:
     views = views_at(Preprocess(32), (32, 48), "none", parse_corruptions("noise=0.1,blur=1"))
     runtime = Runtime(RuntimeSettings(threads=1))
-    whole = evaluate(model, split, views, runtime, Reading(8))
+    whole = evaluate(network_views(model, views), split, runtime, Reading(8))
     assert [result.get("corruption") for result in whole.results] == [None, "noise=0.1", "blur=1"] * 2
-    again = evaluate(model, split, views, runtime, Reading(8, workers=2))
+    again = evaluate(network_views(model, views), split, runtime, Reading(8, workers=2))
     assert np.array_equal(whole.losses, again.losses)
     part = split.take("val", np.array([4, 1]))
-    some = evaluate(model, part, views, runtime, Reading(8))
+    some = evaluate(network_views(model, views), part, runtime, Reading(8))
     assert some.losses == pytest.approx(whole.losses[:, [4, 1]], rel=1e-4)
     assert (whole.losses[1] != whole.losses[0]).all()
 

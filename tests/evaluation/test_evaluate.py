@@ -10,7 +10,7 @@ from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import Reading, evaluate, predict_logits
+from fixres.evaluation.evaluate import Reading, evaluate, network_views, predict_logits
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -36,9 +36,9 @@ def runtime() -> Runtime:
 
 def test_several_sizes_in_one_pass_equal_one_at_a_time(model: nn.Module, split: Split, runtime: Runtime) -> None:
     preprocesses = [Preprocess(size) for size in SIZES]
-    together = evaluate(model, split, preprocesses, runtime, Reading(batch_size=10))
+    together = evaluate(network_views(model, preprocesses), split, runtime, Reading(batch_size=10))
     for i, preprocess in enumerate(preprocesses):
-        alone = evaluate(model, split, [preprocess], runtime, Reading(batch_size=10))
+        alone = evaluate(network_views(model, [preprocess]), split, runtime, Reading(batch_size=10))
         assert np.array_equal(alone.predictions[0], together.predictions[i])
         one, all_ = alone.results[0], together.results[i]
         assert {k: v for k, v in one.items() if k != "images_per_second"} == {
@@ -59,7 +59,12 @@ def test_every_picture_is_decoded_once_for_all_sizes(model: nn.Module, split: Sp
     from dataclasses import replace
 
     source = Counting(split.source)
-    evaluate(model, replace(split, source=source), [Preprocess(s) for s in SIZES], runtime, Reading(batch_size=7))
+    evaluate(
+        network_views(model, [Preprocess(s) for s in SIZES]),
+        replace(split, source=source),
+        runtime,
+        Reading(batch_size=7),
+    )
     assert source.reads == len(split)
 
 
@@ -68,8 +73,8 @@ def test_every_picture_is_decoded_once_for_all_sizes(model: nn.Module, split: Sp
 def test_every_picture_counts_once_whatever_the_batch_and_workers(
     model: nn.Module, split: Split, runtime: Runtime, batch_size: int, workers: int
 ) -> None:
-    found = evaluate(model, split, [Preprocess(32)], runtime, Reading(batch_size, workers))
-    expected = evaluate(model, split, [Preprocess(32)], runtime, Reading(24, 0))
+    found = evaluate(network_views(model, [Preprocess(32)]), split, runtime, Reading(batch_size, workers))
+    expected = evaluate(network_views(model, [Preprocess(32)]), split, runtime, Reading(24, 0))
     assert found.num_images == len(split) == 24
     assert found.indices.tolist() == list(range(24))
     assert found.labels.tolist() == split.labels.tolist()
@@ -85,7 +90,7 @@ def test_results_are_those_of_the_plain_network(model: nn.Module, split: Split, 
     images = torch.stack([evaluation_crop(split.read(i), preprocess) for i in range(len(split))])
     with torch.inference_mode():
         logits = model.eval()(normalise(images, preprocess.mean, preprocess.std))
-    found = evaluate(model, split, [preprocess], runtime, Reading(batch_size=24))
+    found = evaluate(network_views(model, [preprocess]), split, runtime, Reading(batch_size=24))
     correct = (logits.argmax(1).numpy() == split.labels).sum()
     assert found.results[0]["top1"] == pytest.approx(100 * correct / 24)
     loss = torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(split.labels))
@@ -103,7 +108,7 @@ def test_evaluating_leaves_the_network_in_its_mode(model: nn.Module, split: Spli
     model.train()
     model.layer1.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    evaluate(model, split, [Preprocess(32)], runtime, Reading())
+    evaluate(network_views(model, [Preprocess(32)]), split, runtime, Reading())
     assert model.layer2.training
     assert not model.layer1.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -114,9 +119,9 @@ def test_outputs_that_are_not_finite_are_an_error(split: Split, runtime: Runtime
     with torch.no_grad():
         broken.fc.bias.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite at 32 px"):
-        evaluate(broken, split, [Preprocess(32)], runtime, Reading())
+        evaluate(network_views(broken, [Preprocess(32)]), split, runtime, Reading())
 
 
 def test_an_illegal_size_is_refused_before_any_picture_is_read(split: Split, runtime: Runtime) -> None:
     with pytest.raises(UserError, match="cannot take 70 px"):
-        evaluate(build_model("test_vit", 6), split, [Preprocess(70)], runtime, Reading())
+        evaluate(network_views(build_model("test_vit", 6), [Preprocess(70)]), split, runtime, Reading())

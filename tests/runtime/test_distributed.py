@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,16 @@ from fixres.config.recipe import Data, Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
 from fixres.errors import Stopped, UserError
-from fixres.evaluation.evaluate import Evaluation, Reading, evaluate
+from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.io.tensors import read_checkpoint
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
+from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
 from tests.support.several import run_processes
 from tests.training.test_loop import assert_same_run, weights
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
 
 Make = Callable[..., Recipe]
 
@@ -50,7 +47,7 @@ def measure(batch_size: int) -> Evaluation:
     model = build_model("test_resnet", 3)
     runtime = Runtime(RuntimeSettings(device="cpu", threads=1))
     sizes = [Preprocess(32), Preprocess(48)]
-    return evaluate(runtime.place(model), collection.split("train"), sizes, runtime, Reading(batch_size))
+    return evaluate(network_views(runtime.place(model), sizes), collection.split("train"), runtime, Reading(batch_size))
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(2, 16), (3, 64)])
@@ -88,7 +85,7 @@ def test_two_processes_lose_what_one_loses(make_recipe: Make, tmp_path: Path, na
 
 def stopping(recipe: Recipe, folder: Path, step: int, how: str) -> None:
     """Train and be stopped when `step` updates are done, by a signal to one process only or by the death of all."""
-    original, done = train.update, 0
+    original, done = StageTrainer.step, 0
 
     def counted(*args: Any) -> float:
         nonlocal done
@@ -101,11 +98,11 @@ def stopping(recipe: Recipe, folder: Path, step: int, how: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return value
 
-    train.update = counted
+    StageTrainer.step = counted
     try:
         run_recipe(recipe, folder)
     finally:
-        train.update = original
+        StageTrainer.step = original
 
 
 @pytest.fixture
@@ -226,7 +223,7 @@ def test_statistics_are_the_mean_over_processes(make_recipe: Make, tmp_path: Pat
 
 def late(recipe: Recipe, folder: Path) -> None:
     """Train with a second process that hangs in its loader at the third step."""
-    original = train._batches
+    original = StageTrainer._batches
 
     def slow(*args: Any) -> Iterator[Any]:
         for number, batch in enumerate(original(*args)):
@@ -234,7 +231,7 @@ def late(recipe: Recipe, folder: Path) -> None:
                 time.sleep(60)
             yield batch
 
-    train._batches = slow
+    StageTrainer._batches = slow
     run_recipe(recipe, folder)
 
 

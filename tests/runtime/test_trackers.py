@@ -16,11 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fixres.config.loading import load, to_yaml, validate
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
+from fixres.evaluation.metrics import METRICS
 from fixres.runtime import trackers
 from fixres.runtime.run_folder import RunLog, read_events
 from tests.support.tensorboard_files import read_back
 
 RESULT = {"size": 32, "top1": 50.0, "top5": None, "loss": 1.5, "ece": 0.25}
+
+CURVES = tuple(METRICS)
 
 
 def points(found: EventAccumulator, tag: str) -> list[tuple[int, float]]:
@@ -33,7 +36,7 @@ def train(log: RunLog, stage: str, index: int, step: int, loss: float) -> None:
 
 
 def test_tensorboard_has_every_number_on_one_axis(tmp_path: Path) -> None:
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, metrics=CURVES)
     log.settings({"train.lr": 0.1})
     log.event("plan", stage="train", stage_index=0, total_steps=20)
     train(log, "train", 0, 10, 2.0)
@@ -66,7 +69,7 @@ def test_tensorboard_has_every_number_on_one_axis(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_counts_on_and_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, metrics=CURVES)
     log.event("plan", stage="train", stage_index=0, total_steps=20)
     train(log, "train", 0, 20, 2.0)
     log.event("plan", stage="fix", stage_index=1, total_steps=10)
@@ -75,7 +78,7 @@ def test_a_resumed_run_counts_on_and_forgets_what_came_after_the_checkpoint(tmp_
     train(log, "fix", 1, 6, 9.0)
     train(log, "fix", 1, 7, 9.0)
     log.close()
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, metrics=CURVES)
     log.truncate(kept)
     train(log, "fix", 1, 6, 0.5)
     log.close()
@@ -86,7 +89,7 @@ def test_a_resumed_run_counts_on_and_forgets_what_came_after_the_checkpoint(tmp_
 
 def test_the_step_to_forget_from_can_be_given(tmp_path: Path) -> None:
     for step, loss, purge_step in ((1, 1.0, None), (2, 2.0, None), (2, 3.0, 2)):
-        log = RunLog(tmp_path, purge_step=purge_step)
+        log = RunLog(tmp_path, purge_step=purge_step, metrics=CURVES)
         train(log, "train", 0, step, loss)
         log.close()
         # Files are read in the order of their names, which hold the second.
@@ -136,7 +139,7 @@ def test_a_failing_tracker_warns_once_and_the_others_go_on(
     monkeypatch.setattr("accelerate.tracking.LOGGER_TYPE_TO_CLASS", {"mlflow": Broken})
     monkeypatch.setattr(Broken, "fails_in", fails_in)
     told: list[dict[str, Any]] = []
-    log = RunLog(tmp_path, ["mlflow", "tensorboard"], listeners=(told.append,))
+    log = RunLog(tmp_path, ["mlflow", "tensorboard"], listeners=(told.append,), metrics=CURVES)
     log.settings({"lr": 0.1, "name": None})
     train(log, "train", 0, 1, 1.0)
     log.event("sweep", split="val", label="head+stats", results=[RESULT])
@@ -150,7 +153,7 @@ def test_a_failing_tracker_warns_once_and_the_others_go_on(
 
 def test_without_listeners_the_warning_is_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "TensorBoard", lambda *_: 1 / 0)
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, metrics=CURVES)
     with pytest.warns(UserWarning, match="tracker tensorboard failed"):
         train(log, "train", 0, 1, 1.0)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from fixres.models.anatomy import last_norms
 from fixres.models.build import build_model
 from fixres.models.moves import make_plan
 from fixres.runtime.run_folder import read_events
+from fixres.training import loop
 from fixres.training.freeze import set_train_mode, verify_plan
+from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
 
 Make = Callable[..., Recipe]
 
@@ -83,7 +81,7 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(
     )
     run_recipe(recipe, tmp_path / "whole")
     done = 0
-    original = train.update
+    original = StageTrainer.step
 
     def interrupted(*args: Any) -> float:
         nonlocal done
@@ -92,12 +90,12 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(
         done += 1
         return original(*args)
 
-    monkeypatch.setattr(train, "update", interrupted)
+    monkeypatch.setattr(StageTrainer, "step", interrupted)
     try:
         run_recipe(recipe, tmp_path / "cut")
     except KeyboardInterrupt:
         assert json.loads((tmp_path / "cut" / "status.json").read_text())["state"] == "stopped"
-    monkeypatch.setattr(train, "update", original)
+    monkeypatch.setattr(StageTrainer, "step", original)
     run_recipe(recipe, tmp_path / "cut", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -131,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[dict[str, torch.Tensor]] = []
-    update, training_loss = train.update, train.training_loss
+    update, training_loss = StageTrainer.step, loop.training_loss
 
     def watched(shop: Any, run: Any, state: Any, *rest: Any) -> float:
         states.append(copy_state(state.model))
@@ -143,8 +141,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
         return training_loss(*args, **kwargs) * (float("nan") if len(states) == 3 else 1)
 
-    monkeypatch.setattr(train, "update", watched)
-    monkeypatch.setattr(train, "training_loss", poisoned)
+    monkeypatch.setattr(StageTrainer, "step", watched)
+    monkeypatch.setattr("fixres.training.loop.training_loss", poisoned)
     with pytest.raises(
         UserError, match=r"loss is nan at step 1 .*\n  start again .* lower learning rate: --train.lr 0.005 "
     ):

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,11 @@ from fixres.runtime.run_folder import read_events
 from fixres.runtime.signals import StopSignals
 from fixres.training import checkpointing
 from fixres.training import micro_batch as microbatch
+from fixres.training.loop import StageTrainer
 from fixres.training.micro_batch import chunk_count, largest_that_fits
 from fixres.training.run import run_recipe
 from tests.support.several import run_processes
 from tests.training.test_loop import assert_same_run, weights
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
 
 Make = Callable[..., Recipe]
 
@@ -36,13 +33,13 @@ Make = Callable[..., Recipe]
 def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Return a list that fills with the shape of every training batch."""
     seen: list[tuple[int, ...]] = []
-    update = train.update
+    update = StageTrainer.step
 
     def spied(shop: Any, run: Any, state: Any, wrapped: Any, batch: Any, lr: float, mixer: Any) -> float:
         seen.append((*batch[0].shape, round(lr, 6)))
         return update(shop, run, state, wrapped, batch, lr, mixer)
 
-    monkeypatch.setattr(train, "update", spied)
+    monkeypatch.setattr(StageTrainer, "step", spied)
     return seen
 
 

@@ -26,7 +26,7 @@ from fixres.config.rules import problems
 from fixres.data.collections import open_collection
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
-from fixres.evaluation.evaluate import Reading, evaluate
+from fixres.evaluation.evaluate import Reading, evaluate, network_views
 from fixres.evaluation.measure import Request, measure_product
 from fixres.experiments.cost import dry_run
 from fixres.io.tensors import changed_tensors, copy_state
@@ -227,7 +227,7 @@ def test_the_model_scores_in_eval_what_it_scored_in_the_solver(make_recipe: Make
     events = read_events(tmp_path / "r")
     solved = next(e for e in events if e["event"] == "solved")
     chosen = next(c for c in solved["candidates"] if c["decay"] == solved["decay"])
-    answer, _, _ = measure_product(load(str(tmp_path / "r")), Request(split="val", workers=0))
+    answer, *_ = measure_product(load(str(tmp_path / "r")), Request(split="val", workers=0))
     assert answer["results"][0]["top1"] == chosen["top1"]
     assert answer["results"][0]["loss"] == pytest.approx(chosen["loss"], rel=1e-4)
     fix = next(e for e in events if e["event"] == "fix")
@@ -487,7 +487,7 @@ def test_evaluation_and_solver_see_the_same_pictures(tmp_path: Path) -> None:
     model = warm()
     task = problem(model, tmp_path, "head")
     found = solve.solve(task)
-    measured = evaluate(model, task.select, [task.preprocess], task.runtime, task.reading)
+    measured = evaluate(network_views(model, [task.preprocess]), task.select, task.runtime, task.reading)
     assert found.chosen is not None
     assert measured.results[0]["top1"] == found.chosen.top1
 
