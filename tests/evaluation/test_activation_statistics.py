@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
@@ -19,27 +17,7 @@ from fixres.data.transforms import evaluation_crop, normalise
 from fixres.evaluation.activation_statistics import FILE
 from fixres.models.anatomy import head_names
 from fixres.reporting.page import write_report
-from fixres.resolution import Preprocess, seen_share, simulated_crop_share
 from fixres.training.run import run_recipe
-
-
-@given(st.integers(32, 300), st.floats(0.4, 2.5), st.sampled_from(["shorter", "height", "squash", "pad"]))
-def test_the_share_seen_is_that_of_the_crop(size: int, aspect: float, resize: str) -> None:
-    p = Preprocess(size, resize=resize)  # type: ignore[arg-type]
-    share = seen_share(p, aspect)
-    assert 0 < share <= 1
-    if resize in ("squash", "pad"):
-        assert share == 1
-        return
-    # A picture of height 1,000 and that aspect, resized and cropped: the pixels of it that are left.
-    side = 1000 * (min(1.0, aspect) if resize == "shorter" else 1.0)
-    crop = side * p.size / p.resize_size
-    assert share == pytest.approx(min(crop, 1000 * aspect) * min(crop, 1000) / (1000 * 1000 * aspect))
-
-
-def test_random_crops_show_the_mean_of_their_scale_where_every_shape_fits() -> None:
-    assert simulated_crop_share(1.0, (0.1, 0.5)) == pytest.approx(0.3, abs=2e-3)
-    assert simulated_crop_share(1.0, (0.08, 1.0)) < 0.54
 
 
 def test_a_fixed_run_knows_what_its_head_is_given(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
