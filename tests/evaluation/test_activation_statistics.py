@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fixres.reporting.page import write_report
 from fixres.training.run import run_recipe
 
 
+@pytest.mark.usefixtures("few_decays")
 def test_a_fixed_run_knows_what_its_head_is_given(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
     recipe = make_recipe(fix={"size": 64, "moves": "head", "epochs": 1}, evaluation={"sizes": [32, 64]})
     run_recipe(recipe, tmp_path / "r")
@@ -56,10 +58,8 @@ def test_statistics_that_move_change_what_the_head_is_given(tmp_path: Path, make
     assert found["before"][1]["spread"] != found["fixed"][1]["spread"]
 
 
-def test_a_run_without_a_fix_or_a_damaged_file_leaves_the_section_out(
-    tmp_path: Path, make_recipe: Callable[..., Recipe]
-) -> None:
-    run_recipe(make_recipe(train={"epochs": 1}), tmp_path / "r")
+def test_a_run_without_a_fix_or_a_damaged_file_leaves_the_section_out(trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "r")
     assert not (tmp_path / "r" / FILE).exists()
     (tmp_path / "r" / FILE).write_text('{"before": [{"size": 32}]}')
     assert "Why it works" not in write_report([tmp_path / "r"], tmp_path / "r.html").read_text()

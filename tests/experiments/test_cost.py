@@ -71,13 +71,13 @@ def test_known_data_sets_need_no_pictures() -> None:
     assert count_pictures(load("resnext/caltech101-resnext50-32x4d")).num_train == round(0.6 * 8_677)
 
 
-def test_hours_follow_the_stated_speed_and_the_work(make_recipe: Make) -> None:
+def test_hours_follow_the_stated_speed_and_the_work(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe(train={"size": 32, "epochs": 2}, fix={"size": 32, "epochs": 1, "batch_size": 16})
     train, fix = plan_recipe("mine", recipe, count_pictures(recipe), 1, Speed(100.0)).stages
     assert train.hours == pytest.approx(96 / 100 / 3600)
     assert fix.hours == pytest.approx(48 / 300 / 3600)
+    monkeypatch.setattr(planning, "MEASURED_STEPS", 4)
     measured = plan_recipe("mine", recipe, count_pictures(recipe), 1, Speed(is_measured=True))
-    assert measured.hours is not None
     assert 0 < measured.hours < 0.1
 
 

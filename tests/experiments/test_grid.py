@@ -19,6 +19,8 @@ from fixres.experiments.grid import Cell, Grid, cells_of, run_grid
 from fixres.models.build import build_model
 from fixres.models.sizes import gmacs
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 Make = Callable[..., Recipe]
 
 

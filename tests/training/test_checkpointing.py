@@ -25,7 +25,8 @@ def test_the_newest_checkpoints_are_kept_and_each_can_be_used(make_recipe: Make,
     folder = tmp_path / "r" / "checkpoints"
     assert sorted(p.name for p in folder.glob("step-*")) == ["step-1-5.pt", "step-1-6.pt"]
     assert (folder / "step-1-6.pt").read_bytes() == (folder / "last.pt").read_bytes()
-    run_recipe(make_recipe(model={"weights": f"{folder / 'step-1-5.pt'}#raw"}), tmp_path / "s")
+    weights = f"{folder / 'step-1-5.pt'}#raw"
+    run_recipe(make_recipe(model={"weights": weights}, train={"epochs": 1}), tmp_path / "s")
 
 
 def test_a_disk_that_fills_up_while_saving_is_said_and_the_checkpoint_before_stays(

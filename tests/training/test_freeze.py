@@ -39,12 +39,10 @@ def test_frozen_parts_do_not_drop_out() -> None:
     assert {name for name in training if any(name == n or name.startswith(n + ".") for n in live)} == training
 
 
-def test_a_frozen_stem_stays_and_the_rest_moves(make_recipe: Make, tmp_path: Path) -> None:
-    run_recipe(make_recipe(train={"size": 32, "epochs": 1, "batch_size": 16}), tmp_path / "a")
-    source = str(tmp_path / "a" / "model")
+def test_a_frozen_stem_stays_and_the_rest_moves(make_recipe: Make, trained_run: Path, tmp_path: Path) -> None:
     stage = {"size": 32, "epochs": 1, "batch_size": 16, "freeze": ["conv1", "layer1"]}
-    run_recipe(make_recipe(model={"weights": source}, train=stage), tmp_path / "b")
-    before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
+    run_recipe(make_recipe(model={"weights": str(trained_run / "model")}, train=stage), tmp_path / "r")
+    before, after = weights(trained_run), weights(tmp_path / "r")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert not [name for name in moved if name.startswith(("conv1.", "layer1."))]
     assert {"layer2.0.conv1.weight", "bn1.running_mean", "fc.weight"} <= moved

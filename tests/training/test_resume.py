@@ -17,6 +17,7 @@ from fixres.errors import UserError
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
 from tests.support.same_run import assert_same_run, weights
+from tests.support.shared_runs import shared_run
 
 # `fixres.training.loop` is the verb.
 train = import_module("fixres.training.loop")
@@ -25,17 +26,18 @@ train = import_module("fixres.training.loop")
 Make = Callable[..., Recipe]
 
 
-@pytest.mark.parametrize("stop_at", range(1, 10))
+# Before there is a checkpoint, behind that of an epoch, in the last epoch, before the fix and within it.
+@pytest.mark.parametrize("stop_at", [1, 3, 5, 6, 8])
 def test_stopped_at_any_step_and_resumed_equals_uninterrupted(
-    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    make_recipe: Make, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     recipe = make_recipe(
         ema={"enabled": True, "decay": 0.9},
         augment={"mixup": 0.2, "policy": "jitter"},
         model={"name": "test_resnet", "kwargs": {"drop_rate": 0.3}},
-        fix={"size": 64, "epochs": 1},
+        fix={"size": 64, "epochs": 1, "batch_size": 16, "solver": "sgd"},
     )
-    run_recipe(recipe, tmp_path / "whole")
+    whole = shared_run(shared_folder, "uninterrupted", lambda folder: run_recipe(recipe, folder))
     done = 0
     original = train.update
 
@@ -47,29 +49,27 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(
         return original(*args)
 
     monkeypatch.setattr(train, "update", interrupted)
-    try:
+    with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path / "cut")
-    except KeyboardInterrupt:
-        assert json.loads((tmp_path / "cut" / "status.json").read_text())["state"] == "stopped"
+    assert json.loads((tmp_path / "cut" / "status.json").read_text())["state"] == "stopped"
     monkeypatch.setattr(train, "update", original)
     run_recipe(recipe, tmp_path / "cut", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
 
 
 def test_a_folder_with_a_run_is_refused_and_another_recipe_shows_the_difference(
-    make_recipe: Make, tmp_path: Path
+    make_recipe: Make, trained_run: Path
 ) -> None:
-    run_recipe(make_recipe(), tmp_path / "r")
-    before = (tmp_path / "r" / "metrics.jsonl").read_bytes()
+    before = (trained_run / "metrics.jsonl").read_bytes()
     with pytest.raises(UserError, match="already holds a run"):
-        run_recipe(make_recipe(), tmp_path / "r")
+        run_recipe(make_recipe(), trained_run)
     with pytest.raises(UserError, match=r"another recipe\n  fix.lr: 0.001 -> 0.0005\n  optim.lr: 0.02 -> 0.01"):
-        run_recipe(make_recipe(optim={"lr": 0.01}), tmp_path / "r", resume=True)
-    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == before
+        run_recipe(make_recipe(optim={"lr": 0.01}), trained_run, resume=True)
+    assert (trained_run / "metrics.jsonl").read_bytes() == before
 
 
 def test_resuming_without_a_checkpoint_says_so_and_starts(make_recipe: Make, tmp_path: Path) -> None:
-    run_recipe(make_recipe(), tmp_path / "r", resume=True)
+    run_recipe(make_recipe(train={"epochs": 1}), tmp_path / "r", resume=True)
     assert "holds no checkpoint" in read_events(tmp_path / "r")[0]["text"]
 
 

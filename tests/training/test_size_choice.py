@@ -14,7 +14,7 @@ def test_before_a_fix_at_auto_the_matching_size_is_measured_and_kept_to(tmp_path
         {
             "data": {"uri": "synthetic:classes=2,images=12,size=64", "workers": 0},
             "model": {"name": "test_resnet"},
-            "train": {"size": 224, "epochs": 1, "batch_size": 6},
+            "train": {"size": 64, "epochs": 1, "batch_size": 6},
             "fix": {"size": "auto", "moves": "stats"},
             "output": {"tracker": "none"},
             "runtime": {"threads": 1},
@@ -23,5 +23,5 @@ def test_before_a_fix_at_auto_the_matching_size_is_measured_and_kept_to(tmp_path
     outcome = run_recipe(recipe, tmp_path / "r")
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     sweeps = [[result["size"] for result in line["results"]] for line in lines if line["event"] == "sweep"]
-    assert sweeps == [[224, 256, 288, 320, 384, 448]] * 2
-    assert outcome.size >= 288
+    assert sweeps == [[64, 96, 128]] * 2
+    assert outcome.size >= 96

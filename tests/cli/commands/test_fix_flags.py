@@ -13,15 +13,17 @@ from fixres.cli.main import main
 from fixres.config.recipe import Recipe
 from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.run import run_recipe
-
-Make = Callable[..., Recipe]
+from tests.support.shared_runs import shared_run
 
 
 def test_an_interrupted_fix_goes_on_with_the_same_command(
-    tmp_path: Path, make_recipe: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained_run: Path,
+    few_decays: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run_recipe(make_recipe(), tmp_path / "run")
-    words = ["fix", str(tmp_path / "run"), "--size", "48", "--out"]
+    words = ["fix", str(trained_run), "--size", "48", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
 
     def die(*_: Any) -> None:
@@ -48,6 +50,13 @@ def test_an_interrupted_fix_goes_on_with_the_same_command(
     assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.fixture
+def vit_run(shared_folder: Path, make_recipe: Callable[..., Recipe]) -> Path:
+    """Return a finished run of a network without statistics, one that every test below reads."""
+    recipe = make_recipe(model={"name": "test_vit"}, train={"size": 160, "epochs": 1})
+    return shared_run(shared_folder, "vit", lambda folder: run_recipe(recipe, folder))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -59,8 +68,7 @@ def test_an_interrupted_fix_goes_on_with_the_same_command(
     ],
 )
 def test_fix_names_its_own_flags(
-    tmp_path: Path, make_recipe: Make, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    vit_run: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    run_recipe(make_recipe(model={"name": "test_vit"}, train={"size": 160, "epochs": 1}), tmp_path / "run")
-    assert main(["fix", str(tmp_path / "run"), *words]) == 2
+    assert main(["fix", str(vit_run), *words]) == 2
     assert said in capsys.readouterr().err

@@ -20,6 +20,8 @@ from fixres.training.cached_solver import solve
 from fixres.training.cached_solver.solve import Problem
 from tests.support.solver_problems import DATA, problem, warm
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "a weight": lambda p: (
         p["model"].conv1.get_submodule("0").weight.data.add_(1e-3)
@@ -46,7 +48,7 @@ def test_changed_input_never_uses_old_features(tmp_path: Path, what: str) -> Non
 
 
 def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Path) -> None:
-    def solve() -> dict[str, Tensor]:
+    def solved() -> dict[str, Tensor]:
         collection = open_collection(Data(uri=f"folder:{photos}"))
         model = warm()
         reset_head(model, 2)
@@ -54,14 +56,14 @@ def test_a_replaced_picture_never_meets_old_features(tmp_path: Path, photos: Pat
         solve.solve(task)
         return copy_state(model)
 
-    before = solve()
-    assert not changed_tensors(before, solve())
+    before = solved()
+    assert not changed_tensors(before, solved())
     victim = photos / "train" / "red" / "00.jpg"
     content = victim.read_bytes()
     victim.write_bytes((photos / "train" / "blue" / "00.jpg").read_bytes())
-    assert changed_tensors(before, solve())
+    assert changed_tensors(before, solved())
     victim.write_bytes(content)
-    assert not changed_tensors(before, solve())
+    assert not changed_tensors(before, solved())
 
 
 def test_another_objective_is_solved_anew_on_the_same_features(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from fixres.training.freeze import set_train_mode
 from fixres.training.run import run_recipe
 from tests.support.solver_problems import DATA, problem, warm
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 
 def all_images(split: Any, preprocess: Preprocess) -> Tensor:
     images = torch.stack([evaluation_crop(split.read(i), preprocess) for i in range(len(split))])

@@ -11,6 +11,8 @@ from fixres.evaluation.measure import Request, measure_product
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 Make = Callable[..., Recipe]
 
 

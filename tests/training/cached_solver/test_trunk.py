@@ -16,6 +16,8 @@ from fixres.training.cached_solver import trunk as trunk_module
 from fixres.training.cached_solver.solve import Problem
 from tests.support.solver_problems import problem, warm
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 
 class Killed(BaseException):
     """Stands for a kill: nothing in the program catches it."""

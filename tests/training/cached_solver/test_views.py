@@ -10,6 +10,8 @@ from fixres.resolution import Preprocess
 from fixres.training.cached_solver import solve, views
 from tests.support.solver_problems import DATA, problem, warm
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 
 def test_views_are_the_test_crop_its_mirror_and_shifted_crops() -> None:
     p = Preprocess(48, crop_ratio=0.75)
