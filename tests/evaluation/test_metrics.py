@@ -16,13 +16,13 @@ from torchmetrics.functional.classification import (
 
 from fixres.evaluation.metrics import (
     Tally,
+    bootstrap_intervals,
     class_table,
     confusion_matrix,
     label_ranks,
     paired_difference,
     wilson_interval,
 )
-from fixres.training.throughput_meter import EpochSpeed
 
 
 def draw(seed: int, num_images: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -138,24 +138,6 @@ def test_no_change_is_not_distinguishable() -> None:
     assert not found.is_distinguishable
 
 
-def test_fps_is_the_mean_rate_without_the_first_five_steps() -> None:
-    speed = EpochSpeed()
-    for seconds in (100.0, 100.0, 100.0, 100.0, 100.0, 1.0, 0.5):
-        speed.add(seconds, 10)
-    # The mean of the rates 10 and 20, not 20 images in 1.5 seconds.
-    assert speed.fps() == 15.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "fps"), [([], 0.0), ([2.0], 5.0), ([2.0, 1.0], 10.0), ([9.0, 1.0, 1.0, 1.0, 0.5], 12.5), ([0.0], 0.0)]
-)
-def test_fps_of_a_short_epoch_leaves_out_only_its_first_step(seconds: list[float], fps: float) -> None:
-    speed = EpochSpeed()
-    for value in seconds:
-        speed.add(value, 10)
-    assert speed.fps() == fps
-
-
 DEGENERATE = {
     "one class present": (torch.eye(3, dtype=torch.float64)[[0, 0, 1, 2]], torch.zeros(4, dtype=torch.int64)),
     "one class predicted": (torch.tensor([[2.0, 1, 0]] * 5, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])),
@@ -231,3 +213,52 @@ def test_mcnemars_test_is_the_binomial_one(seed: int, num_images: int) -> None:
     expected = stats.binomtest(found.num_better, changed).pvalue if changed else 1.0
     assert found.p_value == pytest.approx(expected, rel=1e-9)
     assert found.difference == pytest.approx(100 * (after.mean() - before.mean()))
+
+
+def outcomes(seed: int, num: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(num_classes, (num,), generator=generator)
+    logits = torch.randn(num, num_classes, generator=generator, dtype=torch.float64)
+    logits[torch.arange(num), labels] += 1.5
+    return logits, labels
+
+
+def intervals(logits: torch.Tensor, labels: torch.Tensor, **kwargs: int) -> dict[str, tuple[float, float]]:
+    predictions, confidence, losses = Tally(logits.shape[1]).add(logits, labels)
+    arrays = (labels, predictions, label_ranks(logits, labels), confidence, losses)
+    return bootstrap_intervals(*(a.numpy() for a in arrays), num_classes=logits.shape[1], **kwargs)
+
+
+def test_every_resample_is_measured_as_the_metrics_measure() -> None:
+    logits, labels = outcomes(0, 60, 7)
+    found = intervals(logits, labels, num_resamples=200, seed=3)
+    chance = np.random.default_rng(3)
+    drawn = chance.integers(0, 60, (200, 60))
+    results = []
+    for chosen in drawn:
+        tally = Tally(7)
+        tally.add(logits[chosen], labels[chosen])
+        results.append(tally.result())
+    assert set(found) == {"top1", "top5", "loss", "ece", "balanced_accuracy", "macro_f1"}
+    for name, interval in found.items():
+        expected = np.percentile([result[name] for result in results], [2.5, 97.5])
+        assert interval == pytest.approx(expected, rel=1e-7), name
+
+
+def test_the_same_seed_gives_the_same_interval_near_wilsons() -> None:
+    logits, labels = outcomes(1, 2000, 4)
+    first, second = (intervals(logits, labels) for _ in range(2))
+    assert first == second != intervals(logits, labels, seed=1)
+    assert "top5" not in first
+    tally = Tally(4)
+    tally.add(logits, labels)
+    assert first["top1"] == pytest.approx(tally.result()["top1_ci95"], abs=0.3)
+
+
+def test_all_wrong_and_one_class_have_intervals() -> None:
+    logits = torch.zeros(8, 3, dtype=torch.float64)
+    logits[:, 0] = 1
+    wrong = intervals(logits, torch.ones(8, dtype=torch.int64))
+    assert wrong["top1"] == wrong["balanced_accuracy"] == wrong["macro_f1"] == (0, 0)
+    right = intervals(logits, torch.zeros(8, dtype=torch.int64))
+    assert right["top1"] == right["balanced_accuracy"] == right["macro_f1"] == (100, 100)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ MAX_SIZE = 4096
 
 _REFUSALS = (RuntimeError, AssertionError, ValueError, AttributeError, IndexError, TypeError, ZeroDivisionError)
 """What networks raise at a size they cannot take."""
+
+_counted: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], float]] = WeakKeyDictionary()
+"""What `gmacs` counted, by network, size and the shapes of its tensors."""
 
 
 def at_size(model: nn.Module, size: int) -> nn.Module:
@@ -180,8 +184,20 @@ def probe(model: nn.Module, size: int) -> None:
 def gmacs(model: nn.Module, size: int) -> float:
     """Return billions of multiply-adds for one image at `size` (half of PyTorch's flop count).
 
-    Counted without values, so that it costs no arithmetic and is the same on every device: PyTorch has no formula for
-    the fused LSTM of the CPU, for instance.
+    Counted once for as long as the network keeps the shapes of its tensors: an evaluation after every epoch asks again.
+    """
+    shapes = ((name, tensor.shape) for name, tensor in model.state_dict().items())
+    key = (size, *shapes)
+    known = _counted.setdefault(model, {})
+    if key not in known:
+        known[key] = _count_gmacs(model, size)
+    return known[key]
+
+
+def _count_gmacs(model: nn.Module, size: int) -> float:
+    """Count without values, so that it costs no arithmetic and is the same on every device.
+
+    PyTorch has no formula for the fused LSTM of the CPU, for instance.
     """
     shape = without_values(model)
     # The counter looks for the gradient of every module input that wants one, and finds none for a class token that
