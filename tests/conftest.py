@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
+from fixres.training.cached_solver import logistic_head
 from fixres.training.run import run_recipe
 from tests.support.shared_runs import require_untouched, shared_run
 
 # One thread: small networks gain nothing from more, and spinning threads of parallel tests get in each other's way.
 torch.set_num_threads(1)
+
+# An example that takes long tells of a busy machine, not of a mistake.
+settings.register_profile("fixres", deadline=None)
+settings.load_profile("fixres")
 
 TINY = "test_resnet"
 """timm's test network: 373 k parameters, BatchNorm at the end."""
@@ -62,12 +68,26 @@ def trained_run(shared_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def other_seed_run(shared_folder: Path) -> Iterator[Path]:
+    """Yield a finished run like `trained_run` from another seed. To be read, never written."""
+    run = shared_run(shared_folder, "other-seed", lambda folder: run_recipe(tiny_recipe(seed=1), folder))
+    yield run
+    require_untouched(run)
+
+
+@pytest.fixture
 def fixed_run(shared_folder: Path) -> Iterator[Path]:
     """Yield a finished run trained at 32 px and fixed at 48 by SGD. To be read, never written."""
     fix = {"size": 48, "epochs": 1, "batch_size": 16, "solver": "sgd"}
     run = shared_run(shared_folder, "fixed", lambda folder: run_recipe(tiny_recipe(fix=fix), folder))
     yield run
     require_untouched(run)
+
+
+@pytest.fixture
+def few_decays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the cached solver stop at strong pulls, for tests of everything but how well it solves."""
+    monkeypatch.setattr(logistic_head, "DECAYS", (1.0, 0.1))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.models.moves import Plan
 from fixres.resolution import (
     Preprocess,
     apparent_ratio,
@@ -17,7 +16,11 @@ from fixres.resolution import (
     exact_matching_size,
     matching_size,
     mean_crop_side,
+    pareto_front,
     resize_size,
+    seen_share,
+    simulated_crop_share,
+    simulated_crop_side,
     simulated_ratio,
 )
 
@@ -161,6 +164,59 @@ def test_preprocess_keeps_the_field_of_view_at_another_size() -> None:
     assert math.isclose(small.size / small.resize_size, large.size / large.resize_size, rel_tol=0.01)
 
 
-def test_the_plan_line_says_what_moves() -> None:
-    plan = Plan("head+stats", ("fc.weight", "fc.bias"), ("layer4.2.bn3",), (), 2_562, 3_374_050)
-    assert plan.describe() == ("moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: layer4.2.bn3")
+ALL = (0.08, 1.0)
+
+
+def test_the_formula_gives_the_figures_of_the_paper() -> None:
+    ratio = apparent_ratio(Preprocess(224), "random", ALL, Preprocess(224))
+    assert mean_crop_side(ALL) == pytest.approx(0.7082, abs=5e-5)
+    assert ratio == pytest.approx(0.8094, abs=5e-5)
+    assert 1 / ratio == pytest.approx(1.235, abs=5e-4)
+    assert matching_size(Preprocess(224), "random", ALL) == 288
+
+
+@pytest.mark.parametrize(
+    ("aspect", "side", "ratio"), [(1.0, 0.668, 0.763), (4 / 3, 0.635, 0.838), (3 / 2, 0.603, 0.844)]
+)
+def test_the_crop_that_is_drawn_is_smaller_than_the_formula(aspect: float, side: float, ratio: float) -> None:
+    assert simulated_crop_side(aspect, ALL) == pytest.approx(side, abs=2e-3)
+    p = Preprocess(224)
+    assert simulated_ratio(p, ALL, (3 / 4, 4 / 3), p, [aspect]) == pytest.approx(ratio, abs=5e-3)
+
+
+def test_the_height_resize_of_a_portrait_shows_objects_smaller() -> None:
+    p = Preprocess(224, resize="height")
+    assert simulated_ratio(p, ALL, (3 / 4, 4 / 3), p, [3 / 4]) == pytest.approx(0.628, abs=5e-3)
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=12))
+def test_nothing_on_the_front_is_beaten_and_everything_else_is(points: list[tuple[int, int]]) -> None:
+    cost, accuracy = [c for c, _ in points], [a for _, a in points]
+    front = pareto_front(cost, accuracy)
+    for i in range(len(points)):
+        beaten = any(
+            cost[j] <= cost[i] and accuracy[j] >= accuracy[i] and (cost[j], accuracy[j]) != (cost[i], accuracy[i])
+            for j in range(len(points))
+        )
+        assert not (i in front and beaten)
+        twin = any((cost[j], accuracy[j]) == (cost[i], accuracy[i]) for j in front)
+        assert i in front or beaten or twin
+
+
+@given(st.integers(32, 300), st.floats(0.4, 2.5), st.sampled_from(["shorter", "height", "squash", "pad"]))
+def test_the_share_seen_is_that_of_the_crop(size: int, aspect: float, resize: str) -> None:
+    p = Preprocess(size, resize=resize)  # type: ignore[arg-type]
+    share = seen_share(p, aspect)
+    assert 0 < share <= 1
+    if resize in ("squash", "pad"):
+        assert share == 1
+        return
+    # A picture of height 1,000 and that aspect, resized and cropped: the pixels of it that are left.
+    side = 1000 * (min(1.0, aspect) if resize == "shorter" else 1.0)
+    crop = side * p.size / p.resize_size
+    assert share == pytest.approx(min(crop, 1000 * aspect) * min(crop, 1000) / (1000 * 1000 * aspect))
+
+
+def test_random_crops_show_the_mean_of_their_scale_where_every_shape_fits() -> None:
+    assert simulated_crop_share(1.0, (0.1, 0.5)) == pytest.approx(0.3, abs=2e-3)
+    assert simulated_crop_share(1.0, (0.08, 1.0)) < 0.54

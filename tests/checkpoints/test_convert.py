@@ -7,14 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-from efficientnet_pytorch import EfficientNet
-from PIL import Image
-from pretrainedmodels.models.inceptionresnetv2 import InceptionResNetV2
-from pretrainedmodels.models.senet import SEBottleneck, SENet
 from safetensors.torch import save_file
 from timm.data import resolve_data_config
 from torch import nn
@@ -22,23 +17,12 @@ from torchvision import models as torchvision_models
 
 import fixres
 from fixres.cli.main import main
-from fixres.models.build import build_model
-from tests.models.test_names import scramble
-
-State = dict[str, torch.Tensor]
-
-
-def prefixed(state: State, prefix: str) -> State:
-    return {prefix + name: tensor for name, tensor in state.items()}
+from tests.support.imports import State, imported, logits, prefixed, resnext_pytorch
+from tests.support.networks import scramble
 
 
 def fixres_paper(state: State, _: State) -> Any:
     return {"model": prefixed(state, "module."), "epoch": 3, "accuracy": 0.77, "lr_scheduler": {"last_epoch": 3}}
-
-
-def resnext_pytorch(state: State, other: State) -> Any:
-    average = {"n_averaged": torch.tensor(7), **prefixed(other, "module.")}
-    return {"epoch": 7, "best_acc1": 71.5, "state_dict": state, "ema_state_dict": average, "scheduler": {"T_0": 150}}
 
 
 LAYOUTS: dict[str, Callable[[State, State], Any]] = {
@@ -54,31 +38,8 @@ LAYOUTS: dict[str, Callable[[State, State], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def source() -> nn.Module:
-    torch.manual_seed(0)
-    return scramble(torchvision_models.resnet18(num_classes=6), 1).eval()
-
-
-@pytest.fixture(scope="module")
 def other() -> nn.Module:
     return scramble(torchvision_models.resnet18(num_classes=6), 2).eval()
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-
-
-def imported(file: Path, *flags: str, model: str = "resnet18") -> Path:
-    """Import `file` through the command line and return the folder."""
-    out = file.parent / f"{file.stem}-imported"
-    assert main(["import", str(file), "--model", model, "--out", str(out), *flags]) == 0
-    return out
-
-
-def logits(folder: Path, images: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode():
-        return fixres.load(folder).model(images)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -144,17 +105,6 @@ def test_safetensors_and_timm_folders(source: nn.Module, images: torch.Tensor, t
     assert fixres.load(again).classes == tuple("abcdef")
 
 
-def test_pytorch_model_bin_is_read_where_there_are_no_safetensors(
-    source: nn.Module, images: torch.Tensor, tmp_path: Path
-) -> None:
-    theirs = timm.create_model("resnet18", num_classes=6)
-    theirs.load_state_dict(source.state_dict())
-    timm.models.save_for_hf(theirs, tmp_path / "timm", safe_serialization=False)
-    assert not (tmp_path / "timm" / "model.safetensors").exists()
-    with torch.inference_mode():
-        assert torch.equal(logits(tmp_path / "timm", images), source(images))
-
-
 DAMAGE: dict[str, tuple[Callable[[State], None], str]] = {
     "renamed": (lambda s: s.__setitem__("layer1.0.conv9.weight", s.pop("layer1.0.conv1.weight")), "layer1.0.conv9"),
     "transposed": (lambda s: s.__setitem__("fc.weight", s["fc.weight"].T.contiguous()), "fc.weight: [512, 6]"),
@@ -180,44 +130,6 @@ def test_what_does_not_fit_is_listed_and_refused(
     assert not (tmp_path / "o").exists()
 
 
-LUKEMELAS = [("EfficientNet-B0", 224), ("EfficientNet-B0", 96), ("efficientnet-b1", 240)]
-
-
-def moco(version: int, prefix: str) -> Any:
-    """Return a MoCo checkpoint around a ResNet-50 body, and that body."""
-    body = scramble(torchvision_models.resnet50(num_classes=2), 3)
-    state = {name: tensor for name, tensor in body.state_dict().items() if not name.startswith("fc.")}
-    head = {"fc.weight": torch.zeros(128, 2048), "fc.bias": torch.zeros(128)}
-    if version == 2:
-        head = {"fc.0.weight": torch.zeros(2048, 2048), "fc.0.bias": torch.zeros(2048)}
-        head |= {"fc.2.weight": torch.zeros(128, 2048), "fc.2.bias": torch.zeros(128)}
-    both = {**state, **head}
-    content = {**prefixed(both, f"{prefix}encoder_q."), **prefixed(both, f"{prefix}encoder_k.")}
-    content |= {f"{prefix}queue": torch.zeros(128, 8), f"{prefix}queue_ptr": torch.zeros(1, dtype=torch.long)}
-    return {"epoch": 800, "arch": "resnet50", "state_dict": content, "optimizer": {}}, state
-
-
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("prefix", ["module.", ""])
-def test_moco_needs_a_head_and_never_starts_from_random_weights(
-    version: int, prefix: str, tmp_path: Path, capsys: Any
-) -> None:
-    content, body = moco(version, prefix)
-    file = tmp_path / "moco.pth.tar"
-    torch.save(content, file)
-    argv = ["import", str(file), "--model", "resnet50", "--out", str(tmp_path / "o")]
-    assert main(argv) == 2
-    assert "--new-head" in capsys.readouterr().err
-    assert main([*argv, "--new-head", "7"]) == 0
-    said = capsys.readouterr().err
-    assert "encoder_k" in said
-    assert "the head starts from random weights, for 7 classes" in said
-    state = fixres.load(tmp_path / "o").model.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in body.items())
-    assert state["fc.weight"].shape == (7, 2048)
-    assert state["fc.weight"].std() > 0
-
-
 def test_a_new_head_only_when_asked_for_and_the_same_each_time(source: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     torch.save(source.state_dict(), file)
@@ -232,61 +144,6 @@ def test_a_new_head_only_when_asked_for_and_the_same_each_time(source: nn.Module
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
     assert not torch.equal(heads[0], source.state_dict()["fc.weight"])
-
-
-@pytest.mark.parametrize(
-    ("alias", "size"), [("EfficientNet-B0", 224), ("EfficientNet-B0", 96), ("efficientnet-b1", 240)]
-)
-@pytest.mark.parametrize("form", ["pth", "safetensors"])
-def test_lukemelas_efficientnets(alias: str, size: int, form: str, tmp_path: Path) -> None:
-    name = alias.lower()
-    theirs = scramble(EfficientNet.from_name(name, num_classes=5, image_size=size), 4).eval()
-    file = tmp_path / f"w.{form}"
-    if form == "pth":
-        torch.save(theirs.state_dict(), file)
-    else:
-        save_file(dict(theirs.state_dict()), file)
-    folder = imported(file, model=alias)
-    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        ours, expected = logits(folder, images), theirs(images)
-    assert (ours - expected).abs().max() <= 1e-5 * (expected.max() - expected.min())
-    assert fixres.load(folder).preprocess.mean == (0.485, 0.456, 0.406)
-
-
-@pytest.mark.system
-def test_networks_of_the_transfer_table(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    inception = scramble(InceptionResNetV2(num_classes=4), 5).eval()
-    inception.avgpool_1a = nn.AdaptiveAvgPool2d(1)
-    torch.save(inception.state_dict(), tmp_path / "inception.pth")
-    folder = imported(tmp_path / "inception.pth", model="InceptionResNet-V2")
-    images = torch.randn(1, 3, 299, 299)
-    with torch.inference_mode():
-        expected = inception(images)
-        assert (logits(folder, images) - expected).abs().max() <= 1e-6 * expected.abs().max()
-    assert fixres.load(folder).preprocess.mean == (0.5, 0.5, 0.5)
-    senet = SENet(SEBottleneck, [3, 8, 36, 3], groups=64, reduction=16, dropout_p=None, num_classes=4)
-    senet = scramble(senet, 6).eval()
-    torch.save(senet.state_dict(), tmp_path / "senet.pth")
-    folder = imported(tmp_path / "senet.pth", model="SENet-154")
-    images = torch.randn(1, 3, 224, 224)
-    with torch.inference_mode():
-        expected = senet(images)
-        assert (logits(folder, images) - expected).abs().max() <= 1e-6 * expected.abs().max()
-
-
-def test_networks_timm_does_not_have_load_through_fixres(tmp_path: Path) -> None:
-    source = scramble(build_model("resnet18_cifar", 10)).eval()
-    torch.save(source.state_dict(), tmp_path / "best_acc_net.pth")
-    folder = imported(tmp_path / "best_acc_net.pth", model="resnet18_cifar")
-    images = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode():
-        assert torch.equal(logits(folder, images), source(images))
-    card = (folder / "README.md").read_text()
-    assert "resnet18_cifar is not part of timm" in card
-    assert "timm.create_model" not in card
-    assert fixres.load(folder).preprocess.mean == (0.4914, 0.4822, 0.4465)
 
 
 def test_feeding_comes_from_the_model_and_can_be_stated(source: nn.Module, tmp_path: Path) -> None:
@@ -338,67 +195,15 @@ def test_an_import_never_overwrites(source: nn.Module, tmp_path: Path, capsys: A
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_commands_take_a_foreign_file_as_it_is(
-    source: nn.Module, photos: Path, tmp_path: Path, capsys: Any
-) -> None:
-    two = scramble(torchvision_models.resnet18(num_classes=2), 7)
-    file = tmp_path / "checkpoint.pth.tar"
-    torch.save(resnext_pytorch(dict(two.state_dict()), dict(two.state_dict())), file)
-    answer = tmp_path / "a.json"
-    argv = ["eval", str(file), "--model", "resnet18", "--data", str(photos), "--sizes", "64", "--json", str(answer)]
-    assert main(argv) == 0
-    assert "ResNeXt-PyTorch" in capsys.readouterr().err
-    assert json.loads(answer.read_text())["num_images"] == 10
-    fixed = tmp_path / "fixed"
-    argv = ["fix", str(file), "--model", "resnet18", "--data", str(photos), "--size", "64", "--epochs", "1"]
-    assert main([*argv, "--batch-size", "4", "--out", str(fixed)]) == 0
-    assert fixres.load(fixed).preprocess.size == 64
+def test_a_fixed_run_keeps_what_was_before_the_fix(fixed_run: Path, tmp_path: Path) -> None:
+    assert main(["import", str(fixed_run), "--out", str(tmp_path / "o")]) == 0
+    ours, theirs = (fixres.load(source, "before_fix") for source in (tmp_path / "o", fixed_run))
+    for name, tensor in theirs.model.state_dict().items():
+        assert torch.equal(ours.model.state_dict()[name], tensor)
+    assert fixres.load(tmp_path / "o").details["results"] == fixres.load(fixed_run).details["results"]
 
 
-@pytest.fixture(scope="module")
-def optimizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = torchvision_models.resnet18(num_classes=2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(torch.randn(2, 3, 64, 64)).sum().backward()
-    optimizer.step()
-    file = tmp_path_factory.mktemp("o") / "epoch_1.pth.tar"
-    torch.save({"epoch": 1, "state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    return file
-
-
-def test_optimizer_state_travels_by_name_into_training(optimizer_file: Path, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "imported"
-    assert main(["import", str(optimizer_file), "--model", "resnet18", "--out", str(out), "--optimizer"]) == 0
-    argv = ["train", "--data.uri", str(photos), "--model.name", "resnet18", "--model.weights", str(out)]
-    argv += ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--optim.momentum", "0.9"]
-    ends = []
-    for name, extra in (("with", ["--optim.state", str(out)]), ("without", [])):
-        assert main([*argv, "--out", str(tmp_path / name), *extra, "--data.workers", "0"]) == 0
-        ends.append(fixres.load(tmp_path / name).model.state_dict()["conv1.weight"])
-    assert not torch.equal(ends[0], ends[1])
-
-
-def test_optimizer_state_that_does_not_belong_is_refused(
-    optimizer_file: Path, photos: Path, tmp_path: Path, capsys: Any
-) -> None:
-    out = tmp_path / "imported"
-    assert main(["import", str(optimizer_file), "--model", "resnet18", "--out", str(out), "--optimizer"]) == 0
-    argv = ["train", "--data.uri", str(photos), "--model.name", "resnet34", "--optim.state", str(out)]
-    argv += ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--out", str(tmp_path / "r")]
-    assert main(argv) == 2
-    assert "has no state for layer1.2" in capsys.readouterr().err
-
-
-def test_packaged_weights_know_an_espresso_and_a_cat(tmp_path: Path, capsys: Any) -> None:
-    from skimage import data
-
-    for name, pixels in (("coffee", data.coffee()), ("cat", data.cat())):
-        Image.fromarray(np.asarray(pixels)).save(tmp_path / f"{name}.png")
-    files = [str(tmp_path / "coffee.png"), str(tmp_path / "cat.png")]
-    assert main(["predict", "package:efficientnet-lite0", *files, "--format", "json"]) == 0
-    coffee, cat = json.loads(capsys.readouterr().out)
-    assert coffee["top"][0]["description"] == "espresso"
-    assert coffee["top"][0]["name"] == "n07920052"
-    assert sum("cat" in guess["description"] for guess in cat["top"][:3]) >= 2
-    assert main(["predict", "package:efficientnet-lite0", files[0]]) == 0
-    assert "espresso" in capsys.readouterr().out
+def test_another_feeding_leaves_old_measurements_out(fixed_run: Path, tmp_path: Path) -> None:
+    assert main(["import", str(fixed_run), "--out", str(tmp_path / "o"), "--resize", "squash", "--size", "96"]) == 0
+    assert not fixres.load(tmp_path / "o").details["results"]
+    assert "Measured" not in (tmp_path / "o" / "README.md").read_text()

@@ -15,7 +15,7 @@ import fixres
 from fixres.cli.main import main
 from fixres.config.loading import load as load_recipe
 from fixres.training.initial_weights import fix_recipe
-from tests.models.test_names import scramble
+from tests.support.networks import scramble
 
 ROOT = Path(__file__).parents[2]
 

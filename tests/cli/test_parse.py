@@ -326,3 +326,12 @@ def test_the_help_of_a_command_goes_to_stdout(capsys: pytest.CaptureFixture[str]
     assert "An example." in text
     assert "--top-k INT" in text
     assert "{None}" not in text
+
+
+def test_points_and_patterns_can_be_typed_as_flags() -> None:
+    words = "--data.uri a --train.epochs 8 --schedule.name points --train.lr_points 0,0.1 2,1 8,0"
+    words += " --optim.no_decay *.bias,norm --train.freeze conv1"
+    recipe = parse_recipe(words.split())[0]
+    assert recipe.train.lr_points == ((0, 0.1), (2, 1), (8, 0))
+    assert (recipe.optim.no_decay, recipe.train.freeze) == (("*.bias", "norm"), ("conv1",))
+    assert parse_recipe(["--data.uri", "a", "--optim.no_decay", "none"])[0].optim.no_decay == "none"

@@ -15,7 +15,10 @@ from fixres.cli.main import COMMANDS, main
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 MINIATURE = {
-    "train": ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--fix.epochs", "1"],
+    "train": [
+        *("--model.name", "test_resnet", "--fix.epochs", "1"),
+        *("--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8"),
+    ],
     "fix": ["--epochs", "1"],
 }
 SAME = ["--data.workers", "0", "--output.tracker", "none"]
@@ -31,21 +34,40 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in [*lines, *inline] if line.startswith("fixres ")]
 
 
-def test_every_command_of_the_readme_works(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+COMMANDS_OF_A_RUN = [words for words in commands() if any(word.startswith("runs/") for word in words)]
+OTHER_COMMANDS = [words for words in commands() if words not in COMMANDS_OF_A_RUN]
+
+
+def small(words: list[str]) -> list[str]:
+    """Return a command of the README with what makes it short."""
+    if "runs/a/recipe.yaml" in words:
+        return [*words, *SAME]
+    return [*words, *MINIATURE.get(words[0], []), *(SAME if words[0] == "train" else [])]
+
+
+@pytest.fixture
+def at_home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder we are in: it holds the photos, the recipe and the foreign file the README speaks of."""
     monkeypatch.chdir(tmp_path)
     (recipe,) = blocks("yaml")
     (tmp_path / "my.yaml").write_text(recipe)
     torch.save({"epoch": 1, "state_dict": resnet18(num_classes=3).state_dict()}, tmp_path / "epoch_1.pth.tar")
-    found = commands()
-    assert len(found) >= 6
-    for words in found:
-        extra = [*MINIATURE.get(words[0], []), *(SAME if words[0] == "train" else [])]
-        if "recipe.yaml" in " ".join(words):
-            extra = SAME
-        assert main([*words, *extra]) == 0, words
+    return tmp_path
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize("words", OTHER_COMMANDS, ids=" ".join)
+def test_every_command_of_the_readme_works(words: list[str]) -> None:
+    assert main(small(words)) == 0
+
+
+def test_the_commands_about_a_run_work_one_after_the_other(at_home: Path) -> None:
+    assert min(len(COMMANDS_OF_A_RUN), len(OTHER_COMMANDS)) >= 6
+    for words in COMMANDS_OF_A_RUN:
+        assert main(small(words)) == 0, words
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), {})
-    before, after = ((tmp_path / "runs" / name / "model" / "model.safetensors").read_bytes() for name in ("a", "again"))
+    before, after = ((at_home / "runs" / name / "model" / "model.safetensors").read_bytes() for name in ("a", "again"))
     assert before == after
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from tests.support.several import run_processes
 
 # 23 pictures: no batch size but 1 divides them, and no number of processes.
 DATA = "synthetic:classes=6,images=69,size=48"
+
+
 NUM = 23
 
 
@@ -105,30 +106,3 @@ def test_parquet_holds_the_same_rows_in_full(weights: Path, tmp_path: Path) -> N
     check(tmp_path, rows)
     as_text = [{**row, "size": str(row["size"]), "probability": f"{row['probability']:.6f}"} for row in rows]
     assert as_text == plain
-
-
-def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["eval", "nowhere", *words]) == 2
-    return capsys.readouterr().err
-
-
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    for flag, name in (("--predictions", "p.csv"), ("--json", "r.json")):
-        # The checkpoint does not exist: its message would come if the place were not looked at first.
-        assert "cannot write" in refuse(capsys, flag, str(tmp_path / "file" / name))
-        if os.geteuid():
-            (tmp_path / "locked").mkdir(mode=0o500, exist_ok=True)
-            assert "cannot write" in refuse(capsys, flag, str(tmp_path / "locked" / name))
-    assert "is a folder" in refuse(capsys, "--json", str(tmp_path))
-    assert "allowed: .csv, .parquet" in refuse(capsys, "--predictions", str(tmp_path / "p.txt"))
-    assert [path.name for path in tmp_path.iterdir() if path.name != "locked"] == ["file"]
-
-
-def test_a_parquet_file_without_pyarrow_names_the_install_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    assert "pip install 'fixres[parquet]'" in refuse(capsys, "--predictions", str(tmp_path / "p.parquet"))

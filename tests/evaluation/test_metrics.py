@@ -14,15 +14,17 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
+from fixres.evaluation.logit_outcomes import image_outcomes, label_ranks
 from fixres.evaluation.metrics import (
-    Tally,
+    METRICS,
+    bootstrap_intervals,
     class_table,
     confusion_matrix,
-    label_ranks,
     paired_difference,
+    register_metric,
     wilson_interval,
 )
-from fixres.training.throughput_meter import EpochSpeed
+from tests.support.outcomes import outcomes_of, result_of
 
 
 def draw(seed: int, num_images: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -35,9 +37,7 @@ def draw(seed: int, num_images: int, num_classes: int) -> tuple[Tensor, Tensor]:
 @given(st.integers(0, 10**6), st.integers(1, 80), st.integers(2, 12))
 def test_every_metric_agrees_with_torchmetrics_and_scikit_learn(seed: int, num_images: int, num_classes: int) -> None:
     logits, labels = draw(seed, num_images, num_classes)
-    tally = Tally(num_classes)
-    tally.add(logits, labels)
-    found = tally.result()
+    found = result_of(logits, labels)
     predicted = logits.argmax(1)
     kind = {"num_classes": num_classes}
     assert found["top1"] == pytest.approx(
@@ -65,38 +65,44 @@ def test_every_metric_agrees_with_torchmetrics_and_scikit_learn(seed: int, num_i
 def test_how_images_are_cut_into_batches_changes_nothing(seed: int, num_images: int, data: st.DataObject) -> None:
     logits, labels = draw(seed, num_images, 6)
     cut = data.draw(st.integers(1, num_images - 1))
-    whole, parts = Tally(6), Tally(6)
-    whole.add(logits, labels)
-    parts.add(logits[:cut], labels[:cut])
-    parts.add(logits[cut:], labels[cut:])
-    one, two = whole.result(), parts.result()
-    assert one.pop("loss") == pytest.approx(two.pop("loss"), rel=1e-12)
-    assert one.pop("ece") == pytest.approx(two.pop("ece"), rel=1e-9, abs=1e-12)
-    assert one == two
+    whole = image_outcomes(logits, labels)
+    parts = [image_outcomes(logits[part], labels[part]) for part in (slice(cut), slice(cut, None))]
+    for all_of_them, *cut_ones in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(all_of_them, torch.cat(cut_ones), rtol=1e-12, atol=1e-15)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(2, 8), st.integers(1, 5))
+def test_a_leading_axis_of_draws_gives_the_figures_of_each(seed: int, num: int, num_classes: int, draws: int) -> None:
+    outcomes = outcomes_of(*draw(seed, num, num_classes))
+    places = np.random.default_rng(seed).integers(0, num, (draws, num))
+    for metric in METRICS.values():
+        found = metric.compute(outcomes.take(places))
+        alone = [metric.compute(outcomes.take(row[None]))[0] for row in places]
+        assert found.tolist() == pytest.approx(alone, rel=1e-12)
+
+
+def test_a_metric_has_one_name() -> None:
+    with pytest.raises(ValueError, match="already"):
+        register_metric("top1", METRICS["top1"])
 
 
 def test_equal_logits_go_to_the_lower_class() -> None:
     logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     labels = torch.tensor([0, 1, 2])
     assert label_ranks(logits, labels).tolist() == [0, 1, 2]
-    tally = Tally(3)
-    predictions, _, _ = tally.add(logits, labels)
-    assert predictions.tolist() == [0, 0, 0]
-    assert tally.num_correct == 1
-    assert tally.num_near_ties == 3
+    outcomes = outcomes_of(logits, labels)
+    assert outcomes.predictions.tolist() == [0, 0, 0]
+    assert outcomes.hits.sum() == 1
+    assert result_of(logits, labels)["num_near_ties"] == 3
 
 
 def test_near_ties_are_those_that_rounding_may_decide() -> None:
     logits = torch.tensor([[10.0, 10.0 - 1e-4, 0.0], [10.0, 9.0, 0.0]])
-    tally = Tally(3)
-    tally.add(logits, torch.tensor([0, 0]))
-    assert tally.num_near_ties == 1
+    assert result_of(logits, torch.tensor([0, 0]))["num_near_ties"] == 1
 
 
 def test_top5_is_absent_when_it_would_always_be_100() -> None:
-    tally = Tally(5)
-    tally.add(*draw(0, 4, 5))
-    assert tally.result()["top5"] is None
+    assert result_of(*draw(0, 4, 5))["top5"] is None
 
 
 @given(st.integers(0, 300), st.integers(1, 300))
@@ -138,24 +144,6 @@ def test_no_change_is_not_distinguishable() -> None:
     assert not found.is_distinguishable
 
 
-def test_fps_is_the_mean_rate_without_the_first_five_steps() -> None:
-    speed = EpochSpeed()
-    for seconds in (100.0, 100.0, 100.0, 100.0, 100.0, 1.0, 0.5):
-        speed.add(seconds, 10)
-    # The mean of the rates 10 and 20, not 20 images in 1.5 seconds.
-    assert speed.fps() == 15.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "fps"), [([], 0.0), ([2.0], 5.0), ([2.0, 1.0], 10.0), ([9.0, 1.0, 1.0, 1.0, 0.5], 12.5), ([0.0], 0.0)]
-)
-def test_fps_of_a_short_epoch_leaves_out_only_its_first_step(seconds: list[float], fps: float) -> None:
-    speed = EpochSpeed()
-    for value in seconds:
-        speed.add(value, 10)
-    assert speed.fps() == fps
-
-
 DEGENERATE = {
     "one class present": (torch.eye(3, dtype=torch.float64)[[0, 0, 1, 2]], torch.zeros(4, dtype=torch.int64)),
     "one class predicted": (torch.tensor([[2.0, 1, 0]] * 5, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])),
@@ -169,9 +157,8 @@ DEGENERATE = {
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_inputs_agree_with_torchmetrics_and_scikit_learn(case: str) -> None:
     logits, labels = DEGENERATE[case]
-    tally = Tally(logits.shape[1])
-    predicted = tally.add(logits, labels)[0]
-    found = tally.result()
+    predicted = outcomes_of(logits, labels).predictions
+    found = result_of(logits, labels)
     kind = {"num_classes": logits.shape[1]}
     assert found["top1"] == pytest.approx(100 * sk.accuracy_score(labels, predicted), abs=1e-6)
     if found["top5"] is not None:
@@ -197,13 +184,12 @@ def test_ties_are_counted_as_the_lowest_class_would_win(seed: int, num_images: i
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randint(3, (num_images, 8), generator=generator).double()
     labels = torch.randint(8, (num_images,), generator=generator)
-    tally = Tally(8)
-    predicted = tally.add(logits, labels)[0]
+    predicted, found = outcomes_of(logits, labels).predictions, result_of(logits, labels)
     order = np.argsort(-logits.numpy(), axis=1, kind="stable")
     assert predicted.tolist() == order[:, 0].tolist()
-    assert tally.result()["top1"] == pytest.approx(100 * sk.accuracy_score(labels, order[:, 0]), abs=1e-9)
+    assert found["top1"] == pytest.approx(100 * sk.accuracy_score(labels, order[:, 0]), abs=1e-9)
     in_five = [label in row[:5] for label, row in zip(labels.tolist(), order.tolist(), strict=True)]
-    assert tally.result()["top5"] == pytest.approx(100 * np.mean(in_five), abs=1e-9)
+    assert found["top5"] == pytest.approx(100 * np.mean(in_five), abs=1e-9)
 
 
 @settings(deadline=None)
@@ -231,3 +217,44 @@ def test_mcnemars_test_is_the_binomial_one(seed: int, num_images: int) -> None:
     expected = stats.binomtest(found.num_better, changed).pvalue if changed else 1.0
     assert found.p_value == pytest.approx(expected, rel=1e-9)
     assert found.difference == pytest.approx(100 * (after.mean() - before.mean()))
+
+
+def outcomes(seed: int, num: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(num_classes, (num,), generator=generator)
+    logits = torch.randn(num, num_classes, generator=generator, dtype=torch.float64)
+    logits[torch.arange(num), labels] += 1.5
+    return logits, labels
+
+
+def intervals(logits: torch.Tensor, labels: torch.Tensor, **kwargs: int) -> dict[str, tuple[float, float]]:
+    return bootstrap_intervals(outcomes_of(logits, labels), **kwargs)
+
+
+def test_every_resample_is_measured_as_the_metrics_measure() -> None:
+    logits, labels = outcomes(0, 60, 7)
+    found = intervals(logits, labels, num_resamples=200, seed=3)
+    chance = np.random.default_rng(3)
+    drawn = chance.integers(0, 60, (200, 60))
+    results = [result_of(logits[chosen], labels[chosen]) for chosen in drawn]
+    assert set(found) == {"top1", "top5", "loss", "ece", "balanced_accuracy", "macro_f1"}
+    for name, interval in found.items():
+        expected = np.percentile([result[name] for result in results], [2.5, 97.5])
+        assert interval == pytest.approx(expected, rel=1e-7), name
+
+
+def test_the_same_seed_gives_the_same_interval_near_wilsons() -> None:
+    logits, labels = outcomes(1, 2000, 4)
+    first, second = (intervals(logits, labels) for _ in range(2))
+    assert first == second != intervals(logits, labels, seed=1)
+    assert "top5" not in first
+    assert first["top1"] == pytest.approx(result_of(logits, labels)["top1_ci95"], abs=0.3)
+
+
+def test_all_wrong_and_one_class_have_intervals() -> None:
+    logits = torch.zeros(8, 3, dtype=torch.float64)
+    logits[:, 0] = 1
+    wrong = intervals(logits, torch.ones(8, dtype=torch.int64))
+    assert wrong["top1"] == wrong["balanced_accuracy"] == wrong["macro_f1"] == (0, 0)
+    right = intervals(logits, torch.zeros(8, dtype=torch.int64))
+    assert right["top1"] == right["balanced_accuracy"] == right["macro_f1"] == (100, 100)

@@ -16,11 +16,14 @@ from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError
 from fixres.experiments import grid as grid_module
 from fixres.experiments.grid import Cell, Grid, cells_of, run_grid
-from fixres.experiments.grid_table import as_markdown, summarise_grid
 from fixres.models.build import build_model
 from fixres.models.sizes import gmacs
 
+pytestmark = pytest.mark.usefixtures("few_decays")
+
 Make = Callable[..., Recipe]
+
+
 DATA = {"uri": "synthetic:classes=3,images=24,size=48", "workers": 0}
 
 
@@ -131,45 +134,13 @@ def test_cells_of_another_recipe_are_refused(tmp_path: Path, make_recipe: Make) 
         run_grid(Grid(other, changed.train_sizes, changed.test_sizes, ("none",), (0,)), tmp_path / "g", resume=True)
 
 
-def found(arm: str, train: int, test: int, seed: int, correct: list[int]) -> dict[str, Any]:
-    return {
-        "arm": arm,
-        "train_size": train,
-        "test_size": test,
-        "seed": seed,
-        "num_images": len(correct),
-        "top1": 100 * sum(correct) / len(correct),
-        "loss": 1.0,
-        "gmacs": 0.1,
-        "seconds": 1.0,
-        "train_seconds": 2.0,
-        "training_gmacs": 10.0,
-        "solver": "",
-        "correct": correct,
-    }
+FLAGS = ("--model.name", "test_resnet", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0")
 
-
-def test_the_difference_is_paired_by_picture_seed_and_training() -> None:
-    cells = [
-        found("none", 64, 96, 0, [1, 0, 0, 0]),
-        found("none", 64, 96, 1, [1, 1, 0, 0]),
-        found("head", 64, 96, 0, [1, 1, 0, 0]),
-        found("head", 64, 96, 1, [1, 1, 1, 0]),
-        found("direct", 96, 96, 0, [0, 0, 0, 0]),
-        found("direct", 96, 96, 1, [1, 1, 1, 1]),
-    ]
-    entries = {entry["arm"]: entry for entry in summarise_grid(cells)}
-    assert (entries["none"]["mean"], entries["none"]["std"]) == (37.5, pytest.approx(17.68, abs=0.01))
-    assert entries["head"]["differences"]["64"]["mean"] == 25
-    assert entries["head"]["differences"]["64"]["std"] == 0
-    assert entries["direct"]["differences"]["64"]["mean"] == 12.5
-    text = as_markdown(list(entries.values()), "T")
-    assert "| 64 px | head | 62.5 ± 17.7 |" in text
-    assert "| the test size | direct, minus 64 px | +12.5" in text
-    assert "of the same training but for `direct`" in text
+FLAGS = (*FLAGS, "--data.uri", DATA["uri"], "--output.tracker", "none", "--runtime.threads", "1")
 
 
 FLAGS = ("--model.name", "test_resnet", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0")
+
 FLAGS = (*FLAGS, "--data.uri", DATA["uri"], "--output.tracker", "none", "--runtime.threads", "1")
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -231,9 +230,7 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_any_work(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("fixres.io.files.shutil.disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
-    monkeypatch.setattr(
-        import_module("fixres.inference.extract"), "evaluation_batches", lambda *_, **__: pytest.fail("work was begun")
-    )
+    monkeypatch.setattr("fixres.inference.extract.evaluation_batches", lambda *_, **__: pytest.fail("work was begun"))
     with pytest.raises(UserError, match="1,000 bytes free"):
         extract(make(), ask(), tmp_path / "x")
     assert not list((tmp_path / "x").glob("*.part"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fixres.checkpoints.product import Product
-from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.inference.grad_cam import Explainer, find_layer, grad_cam, overlay, sights
 from fixres.models.anatomy import head_names
@@ -173,22 +170,6 @@ def test_both_sizes_stand_side_by_side() -> None:
     assert both.width > 1.8 * one.width
     assert both.height == one.height
     assert len(sights(product.at(64))) == 1
-
-
-def test_predict_leaves_an_overlay_for_every_picture_it_read(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (photos / "val" / "red" / "01.jpg").write_text("no picture")
-    torch.manual_seed(0)
-    torch.save(build_model("test_resnet", 7, init="torch").state_dict(), "w.pth")
-    words = ["predict", "w.pth", "--model", "test_resnet", "--size", "96", str(photos / "val"), "--explain", "seen"]
-    assert main([*words, "--format", "jsonl"]) == 2
-    names = sorted(path.name for path in Path("seen").iterdir())
-    assert len(names) == 9
-    assert names[:2] == ["000001-00.png", "000002-01.png"]
-    with Image.open(Path("seen") / names[0]) as page:
-        assert page.width > 2 * 256
 
 
 def test_a_network_without_places_says_so() -> None:

@@ -1,3 +1,5 @@
+"""Names and probabilities: every form a picture comes in, bad ones among them, and folders in order."""
+
 from __future__ import annotations
 
 from pathlib import Path

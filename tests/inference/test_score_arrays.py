@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from fixres.cli.main import main
 from fixres.errors import UserError
-from fixres.evaluation.metrics import NUM_BINS, Tally
-from fixres.evaluation.metrics import wilson_interval as of_metrics
-from fixres.inference.probes import linear_probe, neighbours
-from fixres.inference.score_arrays import Arrays, open_arrays, score, wilson_interval
+from fixres.evaluation.metrics import NUM_BINS
+from fixres.inference.score_arrays import Arrays, open_arrays, score
+from tests.support.outcomes import result_of
 
 
 def arrays(softmax: np.ndarray, labels: np.ndarray, embedding: np.ndarray | None = None) -> Arrays:
@@ -43,9 +42,8 @@ def test_scores_are_those_of_an_evaluation(num_classes: int, num: int, seed: int
     # Rounded, so that there are ties; clipped, since float32 knows no probability below exp(-103).
     logits = np.round(generator.normal(size=(num, num_classes)) * scale, 1).clip(-40, 40)
     labels = generator.integers(0, num_classes, num)
-    tally = Tally(num_classes)
-    tally.add(torch.from_numpy(logits), torch.from_numpy(labels))
-    expected, found = tally.result(), score(arrays(softmax_of(logits), labels))
+    expected = result_of(torch.from_numpy(logits), torch.from_numpy(labels))
+    found = score(arrays(softmax_of(logits), labels))
     assert (found["top1"], found["top5"]) == (expected["top1"], expected["top5"])
     assert found["top1_ci95"] == pytest.approx(expected["top1_ci95"])
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5, abs=1e-6)
@@ -54,7 +52,6 @@ def test_scores_are_those_of_an_evaluation(num_classes: int, num: int, seed: int
     confidences = softmax_of(logits).max(1)
     if not np.isclose(confidences[:, None], np.arange(NUM_BINS) / NUM_BINS, atol=1e-6).any():
         assert found["ece"] == pytest.approx(expected["ece"], abs=1e-6)
-    assert wilson_interval(3, 10) == of_metrics(3, 10)
 
 
 def published(folder: Path) -> dict[str, float]:
@@ -177,30 +174,3 @@ def test_fewer_than_six_classes_have_no_top5(tmp_path: Path, capsys: pytest.Capt
     assert result["top5"] is None
     # Equal probabilities: the lowest class wins.
     assert result["top1"] == 100
-
-
-def clusters(num: int, seed: int, spread: float) -> Arrays:
-    generator = np.random.default_rng(seed)
-    centres = 4 * np.random.default_rng(9).normal(size=(3, 8))
-    labels = generator.integers(0, 3, num)
-    embedding = (centres[labels] + spread * generator.normal(size=(num, 8))).astype(np.float32)
-    return arrays(np.full((num, 3), 1 / 3), labels, embedding)
-
-
-def test_neighbours_and_linear_probe() -> None:
-    train, test = clusters(90, 0, 0.5), clusters(60, 1, 0.5)
-    assert neighbours(train, test, 5)["top1"] == 100
-    assert linear_probe(train, test)["top1"] == 100
-    train, test = clusters(90, 0, 6), clusters(60, 1, 6)
-    known, asked = (e / np.linalg.norm(e, axis=1, keepdims=True) for e in (train.embedding, test.embedding))
-    nearest = np.argsort(-(asked @ known.T), axis=1)[:, :5]
-    votes = np.array([np.bincount(train.labels[row], minlength=3).argmax() for row in nearest])
-    assert neighbours(train, test, 5)["top1"] == pytest.approx(100 * (votes == test.labels).mean())
-    with pytest.raises(UserError, match="at most 90"):
-        neighbours(train, test, 91)
-    with pytest.raises(UserError, match="no embedding"):
-        neighbours(arrays(GOOD, np.zeros(4)), test, 1)
-    with pytest.raises(UserError, match="at least two classes"):
-        linear_probe(arrays(GOOD, np.zeros(4), np.zeros((4, 8), np.float32)), test)
-    with pytest.raises(UserError, match="columns"):
-        neighbours(arrays(GOOD, np.zeros(4), np.zeros((4, 5), np.float32)), test, 1)

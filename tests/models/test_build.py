@@ -1,86 +1,16 @@
-from __future__ import annotations
+"""Networks are built as they are named, start as they are told, and are loaded strictly or not at all."""
 
-from collections.abc import Callable
-from pathlib import Path
+from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models as torchvision_models
 
-from fixres.checkpoints.foreign.lukemelas import efficientnet_names, from_lukemelas, packaged_lite0_file
 from fixres.errors import UserError
-from fixres.io.tensors import changed_tensors, copy_state, read_weights
-from fixres.models.anatomy import head_names, last_norms
 from fixres.models.build import build_model, load_strict
-from fixres.models.moves import make_plan
-from fixres.models.sizes import at_size, bound_size, gmacs, probe
-from fixres.training.freeze import apply_plan, set_train_mode
-
-CASES = {
-    # name: (size, head, last norms)
-    "test_resnet": (64, ("fc",), ("layer4.0.bn2", "layer4.0.downsample.2")),
-    "resnet18": (64, ("fc",), ("layer4.1.bn2",)),
-    "resnet50": (64, ("fc",), ("layer4.2.bn3",)),
-    "tf_efficientnet_lite0": (64, ("classifier",), ("bn2",)),
-    "mobilenetv3_small_050": (64, ("classifier",), ("blocks.5.0.bn1",)),
-    "repvgg_a0": (64, ("head.fc",), ("stages.3.0.conv_1x1.bn", "stages.3.0.conv_kxk.bn")),
-    "test_vit": (160, ("head",), ("norm",)),
-    "convnext_atto": (64, ("head.fc",), ("head.norm",)),
-    "vgg11": (64, ("head.fc",), ()),
-    "levit_128s": (224, ("head", "head_dist"), ("head.bn", "head_dist.bn")),
-    "volo_d1_224": (224, ("head", "aux_head"), ("norm",)),
-    "convformer_s18": (64, ("head.fc",), ("head.fc.norm",)),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_head_and_last_norms_are_found_by_what_they_are(name: str) -> None:
-    size, head, norms = CASES[name]
-    model = build_model(name, 7)
-    assert head_names(model) == head
-    assert last_norms(model, size) == norms
-    plan = make_plan(model, "head", size)
-    assert all(any(n.startswith(h + ".") for h in head) for n in plan.trained)
-    assert not plan.live_norms
-
-
-def test_resnet50_head_plan_is_the_published_one() -> None:
-    plan = make_plan(build_model("resnet50", 1000), "head+stats", 64)
-    assert (plan.num_trained, plan.num_parameters) == (2_049_000, 25_557_032)
-    assert plan.tensors == {
-        "fc.weight",
-        "fc.bias",
-        "layer4.2.bn3.running_mean",
-        "layer4.2.bn3.running_var",
-        "layer4.2.bn3.num_batches_tracked",
-    }
-
-
-@pytest.mark.parametrize(("name", "size", "expected"), [("resnet18", 64, "head+stats"), ("test_vit", 160, "head")])
-def test_auto_moves_statistics_only_where_there_are_any(name: str, size: int, expected: str) -> None:
-    assert make_plan(build_model(name, 3), "auto", size).moves == expected
-
-
-@pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("convnext_atto", 64), ("vgg11", 64)])
-def test_head_and_statistics_is_refused_without_statistics(name: str, size: int) -> None:
-    with pytest.raises(UserError, match=r"use moves: head"):
-        make_plan(build_model(name, 3), "head+stats", size)
-
-
-def test_finding_the_last_norm_leaves_the_network_as_it_was() -> None:
-    model = build_model("resnet18", 3)
-    model.train()
-    model.layer1.eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    last_norms(model, 64)
-    gmacs(model, 64)
-    assert not model.layer1.training
-    assert model.layer4.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_work_is_counted_in_multiply_adds() -> None:
-    assert gmacs(build_model("resnet50", 1000), 224) == pytest.approx(4.1, abs=0.05)
+from fixres.models.names import bare
+from tests.support.networks import scramble
 
 
 def test_unknown_model_names_the_nearest() -> None:
@@ -91,82 +21,6 @@ def test_unknown_model_names_the_nearest() -> None:
 def test_arguments_the_network_does_not_take_are_an_error() -> None:
     with pytest.raises(UserError, match=r"model\.kwargs"):
         build_model("resnet18", 2, {"drop_pth_rate": 0.1})
-
-
-def test_a_convolutional_network_takes_other_sizes_as_it_is() -> None:
-    model = build_model("resnet18", 2)
-    assert at_size(model, 96) is model
-
-
-def test_a_transformer_gets_its_positions_resized_in_a_copy() -> None:
-    model = build_model("test_vit", 2)
-    larger = at_size(model, 192)
-    assert larger is not model
-    assert bound_size(larger) == 192
-    assert bound_size(model) == 160
-    assert larger(torch.zeros(1, 3, 192, 192)).shape == (1, 2)
-
-
-@pytest.mark.parametrize(("name", "size", "legal"), [("test_vit", 170, "160"), ("mixer_s32_224", 256, "224")])
-def test_an_illegal_size_names_legal_ones(name: str, size: int, legal: str) -> None:
-    with pytest.raises(UserError, match=f"cannot take {size} px\n  it takes .*{legal}"):
-        at_size(build_model(name, 2), size)
-
-
-def test_a_size_of_which_a_part_would_be_ignored_is_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"cannot take 230 px\n  it takes 208, 224, 240, 256\n.*last 6 px would be ignored"
-    ):
-        at_size(build_model("vit_tiny_patch16_224", 2), 230)
-
-
-def test_a_network_that_resizes_its_input_takes_one_size() -> None:
-    model = build_model("crossvit_9_240", 2)
-    assert at_size(model, 240) is model
-    with pytest.raises(UserError, match=r"cannot take 480 px\n  it takes 240\n.*resizes every picture to 240 px"):
-        at_size(model, 480)
-
-
-@pytest.mark.parametrize("look", [probe, last_norms])
-def test_looking_at_a_transformer_leaves_nothing_stale(look: Callable[[nn.Module, int], object]) -> None:
-    # LeViT keeps its attention biases in evaluation mode: looked at, then loaded, it would compute with the old ones.
-    model, other = build_model("levit_128s", 2).eval(), build_model("levit_128s", 2).eval()
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
-    look(model, 224)
-    load_strict(model, other.state_dict(), "FILE")
-    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        assert torch.equal(model(images), other(images))
-
-
-@pytest.mark.parametrize("name", ["resnetv2_50d_evos", "resnetv2_50d_frn", "convnext_zepto_rms"])
-def test_rarer_norms_are_norms_too(name: str) -> None:
-    with torch.device("meta"):
-        model = build_model(name, 2)
-    assert [norm.rpartition(".")[2] for norm in last_norms(model, 64)] == ["norm"]
-
-
-class Recurrent(nn.Module):
-    """An LSTM of width 4 over 16 pixels: 16 x 4 gates x 4 x (3 + 4) multiply-adds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(3, 4, batch_first=True)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.lstm(images.flatten(2).mT)[0].mean(1)
-
-
-def test_work_is_counted_where_the_device_has_no_formula() -> None:
-    assert gmacs(Recurrent(), 4) == pytest.approx(16 * 4 * 4 * (3 + 4) / 1e9)
-
-
-def test_work_of_a_class_token_network_can_be_counted() -> None:
-    model = build_model("cait_xxs24_224", 2)
-    assert gmacs(model, 224) == pytest.approx(2.53, abs=0.05)
-    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("init", ["torch", "kaiming_fan_out"])
@@ -192,84 +46,54 @@ def test_strict_loading_lists_everything_and_loads_nothing() -> None:
     assert torch.equal(model.conv1.weight, before)
 
 
-@pytest.fixture(scope="module")
-def lite0() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    return build_model("tf_efficientnet_lite0", 1000), read_weights(Path(packaged_lite0_file()))
+RESNEXTS = {"resnetxt50_32x4d": 25_028_904, "resnetxt101_32x8d": 88_791_336, "resnetxt101_64x4d": 83_455_272}
 
 
-def test_packaged_weights_map_tensor_by_tensor(lite0: tuple[torch.nn.Module, dict[str, torch.Tensor]]) -> None:
-    model, state = lite0
-    renamed = from_lukemelas(state, model, "package")
-    load_strict(model, renamed, "package")
-    assert len(renamed) == len(state) == 296
-    for (theirs, tensor), (ours, own) in zip(state.items(), model.state_dict().items(), strict=True):
-        assert efficientnet_names(model)[theirs] == ours
-        assert torch.equal(tensor, own)
+@pytest.mark.parametrize("alias", RESNEXTS)
+def test_resnext_has_the_published_number_of_parameters(alias: str) -> None:
+    with torch.device("meta"):
+        model = build_model(alias, 1000)
+    assert sum(p.numel() for p in model.parameters()) == RESNEXTS[alias]
 
 
-@pytest.mark.parametrize("fault", ["swapped", "renamed", "missing", "extra", "transposed"])
-def test_a_wrong_map_fails_and_never_half_loads(
-    lite0: tuple[torch.nn.Module, dict[str, torch.Tensor]], fault: str
-) -> None:
-    model, good = lite0
-    state = dict(good)
-    names = list(state)
-    if fault == "swapped":  # two tensors of one shape change places: shapes alone cannot tell
-        order = [names[1] if n == names[2] else names[2] if n == names[1] else n for n in names]
-        state = {name: state[name] for name in order}
-    elif fault == "renamed":
-        state = {("_bn9" + n[4:] if n.startswith("_bn0") else n): t for n, t in state.items()}
-    elif fault == "missing":
-        del state["_blocks.3._bn1.bias"]
-    elif fault == "extra":
-        state["_surprise.weight"] = torch.zeros(1)
-    else:
-        state["_fc.weight"] = state["_fc.weight"].T
-    with pytest.raises(UserError):
-        from_lukemelas(state, model, "package")
+@pytest.mark.parametrize(
+    "alias", [alias if "101" not in alias else pytest.param(alias, marks=pytest.mark.system) for alias in RESNEXTS]
+)
+def test_resnext_equals_torchvision_bit_for_bit(alias: str) -> None:
+    theirs = scramble(getattr(torchvision_models, bare(alias))(num_classes=10))
+    ours = build_model(alias, 10, init="torch")
+    ours.load_state_dict(theirs.state_dict())
+    for size in (224, 160):
+        images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
+        with torch.inference_mode():
+            assert torch.equal(ours.eval()(images), theirs.eval()(images))
+            assert torch.equal(ours.requires_grad_(True).train(True)(images), theirs.train(True)(images))
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
 
 
-# --- freezing by name
+def test_resnext_gradients_equal_torchvisions() -> None:
+    theirs = scramble(torchvision_models.resnext50_32x4d(num_classes=10))
+    ours = build_model("resnetxt50_32x4d", 10)
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    for model in (ours, theirs):
+        model.train(True)
+        nn.functional.cross_entropy(model(images), torch.tensor([1, 2]), label_smoothing=0.1).backward()
+    pairs = zip(ours.named_parameters(), theirs.named_parameters(), strict=True)
+    assert all(name == other and torch.equal(p.grad, q.grad) for (name, p), (other, q) in pairs)
 
 
-def test_a_frozen_part_stays_statistics_and_all() -> None:
-    torch.manual_seed(0)
-    model = build_model("test_resnet", 3, {"drop_path_rate": 0.5}, init="torch")
-    plan = make_plan(model, "all", 32, freeze=["conv1", "bn1", "layer1", "*.downsample.*", "fc.bias"])
-    assert {name.partition(".")[0] for name in plan.frozen} >= {"conv1", "bn1", "layer1"}
-    assert "fc" not in plan.frozen
-    assert plan.num_trained < plan.num_parameters
-    assert "; frozen: " in plan.describe()
-    apply_plan(model, plan)
-    set_train_mode(model, plan)
-    assert not any(module.training for module in model.get_submodule("layer1").modules())
-    assert model.get_submodule("layer2.0.bn1").training
-    before = copy_state(model)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])).backward()
-    optimizer.step()
-    changed = changed_tensors(before, dict(model.state_dict()))
-    assert changed <= plan.tensors
-    assert not any(name.startswith(("conv1", "bn1", "layer1")) or "downsample" in name for name in changed)
-    assert "fc.bias" not in changed
-    assert {"fc.weight", "layer2.0.bn1.running_mean", "layer4.0.conv1.weight"} <= changed
+@pytest.mark.parametrize("init", ["timm", "torch", "kaiming_fan_out"])
+@pytest.mark.parametrize("zero", [True, False])
+def test_residual_start_is_an_option(init: str, zero: bool) -> None:
+    model = build_model("resnext50_32x4d", 3, init=init, zero_init_last=zero)
+    last = [m.bn3.weight for m in model.modules() if hasattr(m, "bn3")]
+    other = [m.bn2.weight for m in model.modules() if hasattr(m, "bn2")]
+    assert len(last) == 16
+    assert all(weight.eq(0 if zero else 1).all() for weight in last)
+    assert all(weight.eq(1).all() for weight in other)
 
 
-def test_a_norm_of_which_a_part_is_frozen_goes_on() -> None:
-    model = build_model("test_resnet", 3)
-    plan = make_plan(model, "all", 32, freeze=["*.bias"])
-    everything = make_plan(model, "all", 32)
-    assert plan.live_norms == everything.live_norms
-    assert not plan.frozen
-    assert {name for name in everything.trained if name not in plan.trained} == {
-        name for name, _ in model.named_parameters() if name.endswith(".bias")
-    }
-
-
-def test_freezing_in_vain_or_everything_is_refused() -> None:
-    model = build_model("test_resnet", 3)
-    with pytest.raises(UserError, match="'layer9' matches no parameter of the network") as caught:
-        make_plan(model, "all", 32, freeze=["conv1", "layer9"])
-    assert "their names begin with conv1" in str(caught.value)
-    with pytest.raises(UserError, match="leaves nothing of 'test_resnet' to train"):
-        make_plan(model, "all", 32, freeze=["*"])
+def test_residual_start_is_refused_where_there_is_none() -> None:
+    with pytest.raises(UserError, match="no residual blocks"):
+        build_model("vgg11", 3, zero_init_last=True)

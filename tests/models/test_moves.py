@@ -1,4 +1,4 @@
-"""Which tensors every plan moves, over families of networks: exactly those, and nothing else."""
+"""Which tensors every plan moves and which stay frozen, over families of networks: exactly those, and nothing else."""
 
 from __future__ import annotations
 
@@ -115,6 +115,11 @@ def test_the_norms_of_head_and_norm_are_those_of_the_paper() -> None:
     assert plan.live_norms == ("layer4.2.bn3",)
 
 
+def test_the_plan_line_says_what_moves() -> None:
+    plan = Plan("head+stats", ("fc.weight", "fc.bias"), ("layer4.2.bn3",), (), 2_562, 3_374_050)
+    assert plan.describe() == ("moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: layer4.2.bn3")
+
+
 REFUSED = [
     ("test_nfnet", "head+norm", 64, "it has no norm\n  use moves: head, last-stage or all"),
     ("test_nfnet", "stats", 64, "it has no norm\n  use moves: head, or moves: all"),
@@ -137,3 +142,69 @@ def test_a_stage_that_trains_whole_drops_out_and_the_rest_does_not() -> None:
     assert "layer4.0.drop_path" in training
     assert all(name.startswith("layer4") for name in training)
     assert not plan.is_trunk_frozen
+
+
+def test_resnet50_head_plan_is_the_published_one() -> None:
+    plan = make_plan(build_model("resnet50", 1000), "head+stats", 64)
+    assert (plan.num_trained, plan.num_parameters) == (2_049_000, 25_557_032)
+    assert plan.tensors == {
+        "fc.weight",
+        "fc.bias",
+        "layer4.2.bn3.running_mean",
+        "layer4.2.bn3.running_var",
+        "layer4.2.bn3.num_batches_tracked",
+    }
+
+
+@pytest.mark.parametrize(("name", "size", "expected"), [("resnet18", 64, "head+stats"), ("test_vit", 160, "head")])
+def test_auto_moves_statistics_only_where_there_are_any(name: str, size: int, expected: str) -> None:
+    assert make_plan(build_model(name, 3), "auto", size).moves == expected
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("convnext_atto", 64), ("vgg11", 64)])
+def test_head_and_statistics_is_refused_without_statistics(name: str, size: int) -> None:
+    with pytest.raises(UserError, match=r"use moves: head"):
+        make_plan(build_model(name, 3), "head+stats", size)
+
+
+def test_a_frozen_part_stays_statistics_and_all() -> None:
+    torch.manual_seed(0)
+    model = build_model("test_resnet", 3, {"drop_path_rate": 0.5}, init="torch")
+    plan = make_plan(model, "all", 32, freeze=["conv1", "bn1", "layer1", "*.downsample.*", "fc.bias"])
+    assert {name.partition(".")[0] for name in plan.frozen} >= {"conv1", "bn1", "layer1"}
+    assert "fc" not in plan.frozen
+    assert plan.num_trained < plan.num_parameters
+    assert "; frozen: " in plan.describe()
+    apply_plan(model, plan)
+    set_train_mode(model, plan)
+    assert not any(module.training for module in model.get_submodule("layer1").modules())
+    assert model.get_submodule("layer2.0.bn1").training
+    before = copy_state(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    changed = changed_tensors(before, dict(model.state_dict()))
+    assert changed <= plan.tensors
+    assert not any(name.startswith(("conv1", "bn1", "layer1")) or "downsample" in name for name in changed)
+    assert "fc.bias" not in changed
+    assert {"fc.weight", "layer2.0.bn1.running_mean", "layer4.0.conv1.weight"} <= changed
+
+
+def test_a_norm_of_which_a_part_is_frozen_goes_on() -> None:
+    model = build_model("test_resnet", 3)
+    plan = make_plan(model, "all", 32, freeze=["*.bias"])
+    everything = make_plan(model, "all", 32)
+    assert plan.live_norms == everything.live_norms
+    assert not plan.frozen
+    assert {name for name in everything.trained if name not in plan.trained} == {
+        name for name, _ in model.named_parameters() if name.endswith(".bias")
+    }
+
+
+def test_freezing_in_vain_or_everything_is_refused() -> None:
+    model = build_model("test_resnet", 3)
+    with pytest.raises(UserError, match="'layer9' matches no parameter of the network") as caught:
+        make_plan(model, "all", 32, freeze=["conv1", "layer9"])
+    assert "their names begin with conv1" in str(caught.value)
+    with pytest.raises(UserError, match="leaves nothing of 'test_resnet' to train"):
+        make_plan(model, "all", 32, freeze=["*"])

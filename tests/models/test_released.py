@@ -1,10 +1,9 @@
-"""The table of released files agrees with where its rows come from, and the page about the network with the table."""
+"""The table of released files agrees with where its rows come from."""
 
 from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,15 +14,8 @@ from fixres.errors import UserError
 from fixres.models.names import architecture_names
 from fixres.models.released import ADDRESSES, RELEASED, Released, find_released
 from fixres.resolution import resize_size
-from tools.docs.network_page import network_page
 
-ROOT = Path(__file__).parents[2]
 ENTRIES = [pytest.param(entry, id=name) for name, entry in RELEASED.items()]
-
-
-def test_the_page_about_the_network_is_made_from_the_table() -> None:
-    page = (ROOT / "docs" / "network.md").read_text(encoding="utf-8")
-    assert page == network_page(), "run: make docs"
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

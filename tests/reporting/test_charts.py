@@ -1,23 +1,23 @@
-"""The charts and the picture of the README: true to the numbers, ready for any theme, the same every time."""
+"""The charts: true to the numbers, ready for any theme, the same every time."""
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from typing import Any
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fixres.reporting.charts import (
     Curve,
     Series,
     accuracy_against_cost,
     accuracy_against_size,
+    best_for_their_cost,
     confusion_heatmap,
     history,
 )
-from tools.docs.idea_picture import PHOTO_HEIGHT, PHOTO_WIDTH, centre_view, random_view, scene
 
 SIZES = (24, 32, 48)
 
@@ -65,15 +65,13 @@ def test_the_more_accurate_curve_is_drawn_higher() -> None:
     assert drawn["after"] == sorted(drawn["after"], reverse=True)
 
 
-def test_scene_is_true_to_the_preprocessing_and_up_to_date() -> None:
-    train, same, larger = random_view(), centre_view(96), centre_view(128)
-    assert train.object_height == pytest.approx(larger.object_height)
-    assert same.object_height < 0.8 * train.object_height
-    assert same.side == pytest.approx(larger.side, rel=0.01)
-    for view in (train, same, larger):
-        assert 0 <= view.left <= PHOTO_WIDTH - view.side
-        assert 0 <= view.top <= PHOTO_HEIGHT - view.side
-        assert 0 < view.object_top < view.size - view.object_height
-    ElementTree.fromstring(scene())
-    committed = Path(__file__).parents[2] / "docs" / "idea.svg"
-    assert scene() == committed.read_text(encoding="utf-8"), "run: make docs"
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=12))
+def test_nothing_is_cheaper_and_as_accurate_as_the_front(places: list[tuple[int, int]]) -> None:
+    results = [{"gmacs": float(cost), "top1": float(top1)} for cost, top1 in places]
+    front = best_for_their_cost(results)
+    for result_ in results:
+        beaten = [r for r in front if r["gmacs"] <= result_["gmacs"] and r["top1"] >= result_["top1"]]
+        assert beaten, result_
+    for one in front:
+        assert not [r for r in results if r["gmacs"] <= one["gmacs"] and r["top1"] > one["top1"]]
+        assert not [r for r in results if r["gmacs"] < one["gmacs"] and r["top1"] >= one["top1"]]

@@ -27,8 +27,8 @@ from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import read_events
 from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
+from tests.support.same_run import assert_same_run, weights
 from tests.support.several import run_processes
-from tests.training.test_loop import assert_same_run, weights
 
 Make = Callable[..., Recipe]
 

@@ -18,12 +18,21 @@ from typing import Any
 
 import httpx
 import numpy as np
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from fixres.checkpoints.resolve import load
 from fixres.config.loading import validate
+from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.inference.predict import Predictor
+from fixres.inference.server.app import make_app
+from fixres.inference.server.network import open_network
+from fixres.inference.server.settings import Limits, Settings
+from fixres.runtime.device import Runtime
 from fixres.training.run import run_recipe
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+LIMITS = Limits(body_bytes=1 << 20, pixels=1_000_000, files=8, waiting=16, seconds=5)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:
@@ -126,3 +135,22 @@ def message(answer: httpx.Response) -> tuple[int, str]:
     assert "Traceback" not in json.dumps(body)
     assert 'File "' not in json.dumps(body)
     return answer.status_code, body["error"]["code"]
+
+
+def client_of(run: Path, token: str = "", **changes: Any) -> TestClient:
+    """Return a client of a server in this process."""
+    settings = Settings(str(run), threads=1, **{"limits": LIMITS, **changes})
+    return TestClient(make_app(open_network(settings), settings, token), base_url="http://127.0.0.1:8000")
+
+
+def expected(run: Path, image: Image.Image, size: int | None = None, weights: str = "fixed") -> dict[str, float]:
+    """Return what `predict` says of a picture: probabilities by class."""
+    product = load(run, weights)
+    product = product if size is None else product.at(size)
+    (found,) = Predictor(product, Runtime(RuntimeSettings(device="cpu", threads=1)))([image])
+    return dict(found.top)
+
+
+def named(answer: dict[str, Any]) -> dict[str, float]:
+    """Return the probabilities of an answer by class."""
+    return {entry["name"]: entry["probability"] for entry in answer["top"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixres.inference.export.export import ExportRequest, export
-from tests.inference.export.test_export import make
+from tests.support.products import make
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 

@@ -28,32 +28,15 @@ from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.model_soup import AverageRequest, average, mean_state, recalibrate
-from fixres.training.run import run_recipe
 
 Make = Callable[..., Recipe]
 numbers = st.floats(-1e3, 1e3, width=32)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs of one recipe with different seeds, and one whose weights are noise."""
-    from fixres.config.loading import validate
-
-    folder = tmp_path_factory.mktemp("runs")
-    for seed in (0, 1):
-        recipe = validate(
-            {
-                "seed": seed,
-                "data": {"uri": "synthetic:classes=3,images=48,size=48", "workers": 0},
-                "model": {"name": "test_resnet"},
-                "optim": {"lr": 0.02},
-                "train": {"size": 32, "epochs": 2, "batch_size": 16},
-                "output": {"tracker": "none"},
-                "runtime": {"threads": 1},
-            }
-        )
-        run_recipe(recipe, folder / f"seed-{seed}")
-    return [folder / "seed-0", folder / "seed-1"]
+@pytest.fixture
+def runs(trained_run: Path, other_seed_run: Path) -> list[Path]:
+    """Two runs of one recipe with different seeds."""
+    return [trained_run, other_seed_run]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

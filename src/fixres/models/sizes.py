@@ -7,9 +7,11 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fixres.errors import UserError
@@ -20,6 +22,9 @@ MAX_SIZE = 4096
 
 _REFUSALS = (RuntimeError, AssertionError, ValueError, AttributeError, IndexError, TypeError, ZeroDivisionError)
 """What networks raise at a size they cannot take."""
+
+_counted: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], float]] = WeakKeyDictionary()
+"""What `gmacs` counted, by network, size and the shapes of its tensors."""
 
 
 def at_size(model: nn.Module, size: int) -> nn.Module:
@@ -168,10 +173,19 @@ def _forget_kept_biases(model: nn.Module) -> None:
             module.attention_bias_cache = {}  # type: ignore[assignment]
 
 
+class _PassingNorms(TorchFunctionMode):
+    """Leaves out batch norm where there are no values: it keeps the shape, and takes most of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.batch_norm and args and args[0].is_meta:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 def probe(model: nn.Module, size: int) -> None:
     """Run one zero image `[1, 3, size, size]` through the network in evaluation mode and check its output's shape."""
     device = next(model.parameters()).device
-    with evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode(), _PassingNorms():
         output = model(torch.zeros(1, in_channels(model), size, size, device=device))
     if not isinstance(output, Tensor) or output.dim() != 2:
         raise ValueError(f"the output is not one row of logits but {getattr(output, 'shape', type(output))}")
@@ -180,8 +194,20 @@ def probe(model: nn.Module, size: int) -> None:
 def gmacs(model: nn.Module, size: int) -> float:
     """Return billions of multiply-adds for one image at `size` (half of PyTorch's flop count).
 
-    Counted without values, so that it costs no arithmetic and is the same on every device: PyTorch has no formula for
-    the fused LSTM of the CPU, for instance.
+    Counted once for as long as the network keeps the shapes of its tensors: an evaluation after every epoch asks again.
+    """
+    shapes = ((name, tensor.shape) for name, tensor in model.state_dict().items())
+    key = (size, *shapes)
+    known = _counted.setdefault(model, {})
+    if key not in known:
+        known[key] = _count_gmacs(model, size)
+    return known[key]
+
+
+def _count_gmacs(model: nn.Module, size: int) -> float:
+    """Count without values, so that it costs no arithmetic and is the same on every device.
+
+    PyTorch has no formula for the fused LSTM of the CPU, for instance.
     """
     shape = without_values(model)
     # The counter looks for the gradient of every module input that wants one, and finds none for a class token that

@@ -202,7 +202,7 @@ def test_own_training_state_has_both_weights_and_its_classes(tmp_path: Path) -> 
     best = {"fc.weight": torch.zeros(2)}
     for kept in (None, average):
         state = TrainState(model, optimizer, average=kept, step=12, best_weights=best)  # type: ignore[arg-type]
-        save_state(state, tmp_path, recipe="", classes=("cat", "dog"), metrics_bytes=0, extra={})
+        save_state(state, tmp_path, extra={"classes": ["cat", "dog"]})
         found = open_checkpoint(tmp_path / "checkpoints" / "last.pt")
         assert found.layout == "fixres"
         assert "stage 0, step 12" in found.description

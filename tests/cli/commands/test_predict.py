@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from fixres.inference.predict import Predictor
 from fixres.io.resumable_table import Unfinished
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.support.command_line import Run
 
 
 @pytest.fixture
@@ -272,3 +270,34 @@ def peak_kib(folder: Path, count: int) -> int:
 def test_memory_does_not_grow_with_the_number_of_pictures(predict: Run, tmp_path: Path) -> None:
     few, many = peak_kib(tmp_path, 200), peak_kib(tmp_path, 6000)
     assert many - few < 8 * 1024
+
+
+def test_predict_leaves_an_overlay_for_every_picture_it_read(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("captum")
+    monkeypatch.chdir(tmp_path)
+    (photos / "val" / "red" / "01.jpg").write_text("no picture")
+    torch.manual_seed(0)
+    torch.save(build_model("test_resnet", 7, init="torch").state_dict(), "w.pth")
+    words = ["predict", "w.pth", "--model", "test_resnet", "--size", "96", str(photos / "val"), "--explain", "seen"]
+    assert main([*words, "--format", "jsonl"]) == 2
+    names = sorted(path.name for path in Path("seen").iterdir())
+    assert len(names) == 9
+    assert names[:2] == ["000001-00.png", "000002-01.png"]
+    with Image.open(Path("seen") / names[0]) as page:
+        assert page.width > 2 * 256
+
+
+def test_predict_goes_on_after_a_bad_picture_and_exits_2(fixres: Run, photos: Path, trained_run: Path) -> None:
+    folder = photos / "val" / "red"
+    (folder / "01.jpg").write_text("no picture")
+    code, out, err = fixres("predict", trained_run, folder, "--format", "jsonl", "--top-k", "1")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 2
+    assert len(rows) == 5
+    assert [bool(row.get("error")) for row in rows] == [False, True, False, False, False]
+    assert "01.jpg" in err
+    code, out, _ = fixres("predict", trained_run, f"{folder}/0[23].jpg", "--format", "csv")
+    assert code == 0
+    assert [row["path"] for row in csv.DictReader(out.splitlines())] == [str(folder / "02.jpg"), str(folder / "03.jpg")]

@@ -20,20 +20,9 @@ def test_several_seeds_are_one_command_that_can_be_resumed(
 ) -> None:
     out = tmp_path / "runs"
     words = ["train", "--data.uri", "synthetic:classes=3,images=24,size=32", "--model.name", "test_resnet"]
-    words += [
-        "--train.size",
-        "32",
-        "--train.epochs",
-        "1",
-        "--train.batch_size",
-        "8",
-        "--seed",
-        "4",
-        "--data.workers",
-        "0",
-    ]
+    words += ["--train.size", "32", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0"]
     words += ["--output.tracker", "none", "--runtime.threads", "1"]
-    words += ["--seeds", "2", "--out", str(out)]
+    words += ["--seed", "4", "--seeds", "2", "--out", str(out)]
     whole, ran = run.run_recipe, []
 
     def interrupted(recipe: Recipe, folder: Path, **rest: Any) -> Any:

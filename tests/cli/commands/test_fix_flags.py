@@ -1,0 +1,74 @@
+"""`fixres fix` goes on after an interruption, and names its own flags in what it refuses."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixres.cli.main import main
+from fixres.config.recipe import Recipe
+from fixres.training.cached_solver.feature_cache import Cache
+from fixres.training.run import run_recipe
+from tests.support.shared_runs import shared_run
+
+
+def test_an_interrupted_fix_goes_on_with_the_same_command(
+    trained_run: Path,
+    few_decays: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["fix", str(trained_run), "--size", "48", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+
+    def die(*_: Any) -> None:
+        raise MemoryError
+
+    module = importlib.import_module("fixres.training.cached_solver.solve")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_search", die)
+        with pytest.raises(MemoryError):
+            main([*words, str(tmp_path / "cut")])
+    assert main([*words, str(tmp_path / "cut")]) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    written: list[str] = []
+    write = Cache.write
+
+    def note(self: Cache, what: str, chunk: int, tensors: Any) -> None:
+        written.append(what.partition(".")[0])
+        write(self, what, chunk, tensors)
+
+    monkeypatch.setattr(Cache, "write", note)
+    assert main([*words, str(tmp_path / "cut"), "--resume"]) == 0
+    assert written == ["solution"]
+    one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.fixture
+def vit_run(shared_folder: Path, make_recipe: Callable[..., Recipe]) -> Path:
+    """Return a finished run of a network without statistics, one that every test below reads."""
+    recipe = make_recipe(model={"name": "test_vit"}, train={"size": 160, "epochs": 1})
+    return shared_run(shared_folder, "vit", lambda folder: run_recipe(recipe, folder))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--moves", "stats", "--size", "160"], "use --moves head"),
+        (["--solver", "cached", "--moves", "all", "--size", "160"], "use --solver sgd"),
+        (["--solver", "sgd", "--epochs", "1", "--batch-size", "4000", "--size", "160"], "--batch-size 4000"),
+        (["--solver", "cached", "--epochs", "2", "--size", "160"], "--epochs is for training by sgd"),
+        (["--solver", "sgd", "--views", "3", "--size", "160"], "--views is for the cached solver"),
+    ],
+)
+def test_fix_names_its_own_flags(
+    vit_run: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["fix", str(vit_run), *words]) == 2
+    assert said in capsys.readouterr().err

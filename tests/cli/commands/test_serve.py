@@ -1,0 +1,37 @@
+"""`fixres serve`: mistakes on its command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixres.cli.main import main
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nowhere"],
+        ["RUN", "--port", "99999"],
+        ["RUN", "--backend", "tensorrt"],
+        ["RUN", "--token-file", "nowhere"],
+        ["RUN", "--host", "203.0.113.7", "--port", "1"],
+        ["RUN", "--sizes", "0"],
+    ],
+)
+def test_mistakes_on_the_command_line_exit_with_2(
+    fixed_run: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *(str(fixed_run) if word == "RUN" else word for word in words)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_taken_port_is_said(fixed_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", str(fixed_run), "--port", str(taken.getsockname()[1])]) == 2
+    assert "--port 0" in capsys.readouterr().err

@@ -1,0 +1,80 @@
+"""`fixres train` on good and on bad folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fixres.runtime.run_folder import read_events
+from tests.support.command_line import FAST, Run, break_folder, snapshot
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("empty class", "green"),
+        ("class only in val", "holds classes that train does not have: green"),
+        ("text named jpg", "03.jpg"),
+        ("truncated", "03.jpg"),
+        ("one class", "only one class"),
+        ("bomb", "03.jpg"),
+    ],
+)
+def test_bad_folders_have_one_message_and_exit_2(
+    fixres: Run, photos: Path, tmp_path: Path, fault: str, said: str
+) -> None:
+    break_folder(photos, fault)
+    before = snapshot(photos)
+    code, out, err = fixres("train", "--data.uri", photos, *FAST, "--out", "run")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert snapshot(photos) == before
+
+
+@pytest.mark.parametrize("fault", ["text named jpg", "truncated", "bomb"])
+def test_unreadable_pictures_can_be_left_out_and_are_counted(
+    fixres: Run, photos: Path, tmp_path: Path, fault: str
+) -> None:
+    break_folder(photos, fault)
+    code, _, err = fixres(
+        "train", "--data.uri", photos, *FAST, "--data.on_bad_image", "skip", "--data.holdout", "0", "--out", "run"
+    )
+    assert code == 0, err
+    assert "1 picture left out because they cannot be read" in err
+    assert any(e["event"] == "bad_images" and "03.jpg" in e["paths"][0] for e in read_events(tmp_path / "run"))
+
+
+def test_pictures_of_every_kind_train(fixres: Run, photos: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    folder = photos / "train" / "red"
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "sixteen.png")
+    image.convert("P").save(folder / "palette.png", transparency=0)
+    image.save(folder / "moving.gif", save_all=True, append_images=[image.rotate(90)])
+    code, _, err = fixres("train", "--data.uri", photos, *FAST, "--out", "run")
+    assert code == 0, err
+
+
+def test_a_skipped_picture_does_not_upset_mixup(fixres: Run, photos: Path) -> None:
+    break_folder(photos, "text named jpg")
+    words = ("--data.on_bad_image", "skip", "--augment.mixup", "0.5", "--data.holdout", "0", "--out", "run")
+    code, _, err = fixres("train", "--data.uri", photos, *FAST, *words)
+    assert code == 0, err
+
+
+def test_resuming_without_out_goes_on_in_the_newest_folder(fixres: Run, tmp_path: Path) -> None:
+    words = ("train", "--data.uri", "synthetic:images=16,size=32", *FAST)
+    assert [fixres(*words)[0], fixres(*words)[0], fixres(*words, "--resume")[0]] == [0, 0, 0]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["run-test_resnet-32", "run-test_resnet-32-2"]
+
+
+def test_dry_run_writes_nothing(fixres: Run, tmp_path: Path) -> None:
+    code, _, err = fixres("train", "--data.uri", "synthetic:images=64", *FAST, "--dry-run")
+    assert code == 0
+    assert "8 steps of [8, 3, 32, 32]" in err
+    assert not list(tmp_path.iterdir())

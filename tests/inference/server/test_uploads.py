@@ -1,0 +1,100 @@
+"""Bad, large and odd bodies are answered, each with its code."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from fixres.inference.server.settings import Limits
+from tests.support.serving import LIMITS, client_of, encoded, expected, message, named, picture
+
+
+def png_header(width: int, height: int) -> bytes:
+    chunk = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(b"IHDR" + chunk))
+    body = zlib.compress(b"\0" * 1000)
+    idat = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + chunk + crc + idat
+
+
+BAD = {
+    "not an image": (b"hello, this is text", {}, (415, "not_a_picture")),
+    "truncated": (encoded(picture(1, (300, 300)))[:900], {}, (422, "bad_picture")),
+    "nothing": (b"", {}, (400, "empty_file")),
+    "a PNG of 50,000 x 50,000": (png_header(50_000, 50_000), {}, (413, "too_many_pixels")),
+    "a PNG of 1,001 x 1,000": (png_header(1001, 1000), {}, (413, "too_many_pixels")),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", {}, (415, "not_a_picture")),
+    "size 7": (encoded(picture()), {"size": "7"}, (422, "bad_size")),
+    "size 100,000": (encoded(picture()), {"size": "100000"}, (422, "bad_size")),
+    "size abc": (encoded(picture()), {"size": "abc"}, (422, "bad_parameter")),
+    "size -3": (encoded(picture()), {"size": "-3"}, (422, "bad_parameter")),
+    "top_k 0": (encoded(picture()), {"top_k": "0"}, (422, "bad_parameter")),
+    "other weights": (encoded(picture()), {"weights": "../x"}, (422, "bad_parameter")),
+    "explain": (encoded(picture()), {"explain": "maybe"}, (422, "bad_parameter")),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_has_its_answer(client: TestClient, what: str) -> None:
+    data, query, wanted = BAD[what]
+    assert message(client.post("/v1/predict", content=data, params=query)) == wanted
+    if what.startswith(("size", "top_k", "other")):
+        form = client.post("/v1/predict", files={"file": ("a.jpg", data)}, data=query)
+        assert message(form) == wanted
+
+
+def test_a_size_that_is_refused_says_which_are_not(client: TestClient) -> None:
+    text = client.post("/v1/predict", content=encoded(picture()), params={"size": 7}).json()["error"]["message"]
+    assert text == "size 7: out of range; this server answers at 32 to 448 px where the network takes it"
+
+
+def test_a_picture_that_is_also_something_else_is_the_picture(client: TestClient, run: Path) -> None:
+    data = encoded(picture(), "PNG") + b"<script>alert(1)</script>PK\x03\x04" + b"\0" * 50
+    answer = client.post("/v1/predict", content=data)
+    assert named(answer.json()) == pytest.approx(expected(run, picture()), abs=1e-6)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_wrong_content_types_and_forms_are_refused(client: TestClient) -> None:
+    data = encoded(picture())
+    for kind in ("application/json", "text/html", "image"):
+        assert message(client.post("/v1/predict", content=data, headers={"content-type": kind})) == (
+            415,
+            "bad_content_type",
+        )
+    headers = {"content-type": "multipart/form-data"}
+    assert message(client.post("/v1/predict", content=data, headers=headers))[0] == 400
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for body in (b"", b"--x\r\n", b"--x--", b"--x\r\nContent-Disposition: form-data\r\n\r\n--x--", data):
+        assert message(client.post("/v1/predict", content=body, headers=headers))[0] == 400
+    assert message(client.post("/v1/predict", data={"size": "48"}, files={})) == (415, "bad_content_type")
+
+
+def test_too_much_is_refused(client: TestClient) -> None:
+    assert message(client.post("/v1/predict", content=b"\xff" * (LIMITS.body_bytes + 1))) == (413, "too_large")
+    pieces = (b"\xff" * 100_000 for _ in range(20))
+    assert message(client.post("/v1/predict", content=pieces)) == (413, "too_large")
+    data = encoded(picture())
+    two = [("file", ("a.jpg", data)), ("file", ("b.jpg", data))]
+    assert message(client.post("/v1/predict", files=two)) == (413, "too_many_files")
+    thousand = [("files", (f"{i}.jpg", b"x")) for i in range(1000)]
+    assert message(client.post("/v1/predict/batch", files=thousand)) == (413, "too_many_files")
+
+
+def test_a_full_server_says_when_to_come_back(run: Path) -> None:
+    with client_of(run, limits=Limits(waiting=4, files=4)) as small:
+        service_files = [("files", (f"{i}.png", encoded(picture(i), "PNG"))) for i in range(4)]
+        assert small.post("/v1/predict/batch", files=service_files).status_code == 200
+    with client_of(run, limits=Limits(waiting=3, files=4)) as smaller:
+        answer = smaller.post("/v1/predict/batch", files=service_files)
+        assert message(answer) == (503, "busy")
+        assert answer.headers["retry-after"] == "1"
+        assert smaller.post("/v1/predict/batch", files=service_files[:3]).status_code == 200
+    with client_of(run, limits=Limits(held_bytes=1000)) as tight:
+        assert message(tight.post("/v1/predict", content=encoded(picture(2, (300, 300))))) == (503, "busy")
+        assert tight.post("/v1/predict", content=encoded(picture(2, (8, 8)))).status_code == 200

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixres.checkpoints.resolve import load
+from fixres.config.recipe import Recipe
+from fixres.evaluation.measure import Request, measure_product
+from fixres.runtime.run_folder import read_events
+from fixres.training.run import run_recipe
+
+pytestmark = pytest.mark.usefixtures("few_decays")
+
+Make = Callable[..., Recipe]
+
+
+def test_the_model_scores_in_eval_what_it_scored_in_the_solver(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(fix={"size": 48})
+    assert (recipe.fix.solver, recipe.fix.views) == ("auto", 2)
+    run_recipe(recipe, tmp_path / "r")
+    events = read_events(tmp_path / "r")
+    solved = next(e for e in events if e["event"] == "solved")
+    chosen = next(c for c in solved["candidates"] if c["decay"] == solved["decay"])
+    answer, *_ = measure_product(load(str(tmp_path / "r")), Request(split="val", workers=0))
+    assert answer["results"][0]["top1"] == chosen["top1"]
+    assert answer["results"][0]["loss"] == pytest.approx(chosen["loss"], rel=1e-4)
+    fix = next(e for e in events if e["event"] == "fix")
+    assert fix["solver"] == "cached"
+    assert 0 < fix["solver_seconds"] < 60
+    assert not (tmp_path / "r" / "cache").exists()

@@ -1,0 +1,27 @@
+"""The size of a fix: measured on the selecting split, never below the matching one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fixres.config.loading import validate
+from fixres.training.run import run_recipe
+
+
+def test_before_a_fix_at_auto_the_matching_size_is_measured_and_kept_to(tmp_path: Path) -> None:
+    recipe = validate(
+        {
+            "data": {"uri": "synthetic:classes=2,images=12,size=64", "workers": 0},
+            "model": {"name": "test_resnet"},
+            "train": {"size": 64, "epochs": 1, "batch_size": 6},
+            "fix": {"size": "auto", "moves": "stats"},
+            "output": {"tracker": "none"},
+            "runtime": {"threads": 1},
+        }
+    )
+    outcome = run_recipe(recipe, tmp_path / "r")
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    sweeps = [[result["size"] for result in line["results"]] for line in lines if line["event"] == "sweep"]
+    assert sweeps == [[64, 96, 128]] * 2
+    assert outcome.size >= 96
