@@ -27,16 +27,16 @@ from tests.support.networks import scramble
 
 
 def test_the_commands_take_a_foreign_file_as_it_is(photos: Path, tmp_path: Path, capsys: Any) -> None:
-    two = scramble(torchvision_models.resnet18(num_classes=2), 7)
+    two = scramble(build_model("test_resnet", 2), 7)
     file = tmp_path / "checkpoint.pth.tar"
     torch.save(resnext_pytorch(dict(two.state_dict()), dict(two.state_dict())), file)
     answer = tmp_path / "a.json"
-    argv = ["eval", str(file), "--model", "resnet18", "--data", str(photos), "--sizes", "64", "--json", str(answer)]
+    argv = ["eval", str(file), "--model", "test_resnet", "--data", str(photos), "--sizes", "64", "--json", str(answer)]
     assert main(argv) == 0
     assert "ResNeXt-PyTorch" in capsys.readouterr().err
     assert json.loads(answer.read_text())["num_images"] == 10
     fixed = tmp_path / "fixed"
-    argv = ["fix", str(file), "--model", "resnet18", "--data", str(photos), "--size", "64", "--epochs", "1"]
+    argv = ["fix", str(file), "--model", "test_resnet", "--data", str(photos), "--size", "64", "--epochs", "1"]
     assert main([*argv, "--batch-size", "4", "--out", str(fixed)]) == 0
     assert fixres.load(fixed).preprocess.size == 64
 
