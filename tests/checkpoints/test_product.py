@@ -41,10 +41,16 @@ def test_before_the_fix_is_still_there(run: Path) -> None:
 
 def test_a_foreign_batch_size_is_named_when_the_number_differs(run: Path) -> None:
     answer, *_, remarks = measure_product(load(run), Request(batch_size=5))
+    (result,), logged = answer["results"], load(run).details["results"][0]
     assert answer["num_images"] == 23
-    assert abs(answer["results"][0]["loss"] - load(run).details["results"][0]["loss"]) < 1e-5
+    assert abs(result["loss"] - logged["loss"]) < 1e-5
     text = " ".join(remarks)
-    assert "repeats the logged result exactly" in text or "other conditions: batch_size" in text
+    # Whether the last bits of a sum depend on the size of its batches is the processor's matter.
+    is_same = all(
+        result[key] == logged[key] for key in ("top1", "top5", "loss", "ece", "balanced_accuracy", "macro_f1")
+    )
+    assert ("repeats the logged result exactly" in text) is is_same
+    assert ("other conditions: batch_size" in text) is not is_same
 
 
 def test_fixing_a_product_keeps_its_split_and_its_feeding(run: Path, tmp_path: Path) -> None:

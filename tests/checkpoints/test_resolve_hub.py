@@ -79,12 +79,12 @@ def hub(model: nn.Module, tmp_path: Path) -> Iterator[tuple[str, type[Hub]]]:
     server.server_close()
 
 
-def run(argv: list[str], tmp_path: Path, endpoint: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(argv: list[str], tmp_path: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own: the client reads its address when it is imported."""
     clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return subprocess.run(
         [sys.executable, "-m", "fixres", *argv],
-        env={**clean, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", **env},
+        env={**clean, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -92,8 +92,14 @@ def run(argv: list[str], tmp_path: Path, endpoint: str, **env: str) -> subproces
     )
 
 
+def go_offline(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let the client of this process work as if it had been imported with HF_HUB_OFFLINE=1 and HF_HOME."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+
+
 def test_a_model_on_the_hub_is_fetched_imported_and_kept(
-    hub: tuple[str, type[Hub]], model: nn.Module, tmp_path: Path
+    hub: tuple[str, type[Hub]], model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint, handler = hub
     handler.broken.add("model.safetensors")
@@ -105,8 +111,8 @@ def test_a_model_on_the_hub_is_fetched_imported_and_kept(
     assert torch.equal(theirs(images), model(images))
     assert theirs.pretrained_cfg["label_names"] == ["daisy", "rose", "tulip"]
     handler.files = {}
-    offline = run([*argv, str(tmp_path / "b")], tmp_path, endpoint, HF_HUB_OFFLINE="1")
-    assert offline.returncode == 0, offline.stderr
+    go_offline(monkeypatch, tmp_path / "hf")
+    assert main([*argv, str(tmp_path / "b")]) == 0
     assert (tmp_path / "b" / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
 
 
@@ -117,11 +123,14 @@ def test_a_model_on_the_hub_is_fetched_imported_and_kept(
         ("timm:resnet18.a1_in1k", "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"),
     ],
 )
-def test_what_cannot_be_fetched_says_where_it_is_and_where_to_put_it(source: str, message: str, tmp_path: Path) -> None:
-    done = run(["import", source, "--out", str(tmp_path / "o")], tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_fetched_says_where_it_is_and_where_to_put_it(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go_offline(monkeypatch, tmp_path / "hf")
+    assert main(["import", source, "--out", str(tmp_path / "o")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
     assert not (tmp_path / "o").exists()
 
 

@@ -27,16 +27,16 @@ from tests.support.networks import scramble
 
 
 def test_the_commands_take_a_foreign_file_as_it_is(photos: Path, tmp_path: Path, capsys: Any) -> None:
-    two = scramble(torchvision_models.resnet18(num_classes=2), 7)
+    two = scramble(build_model("test_resnet", 2), 7)
     file = tmp_path / "checkpoint.pth.tar"
     torch.save(resnext_pytorch(dict(two.state_dict()), dict(two.state_dict())), file)
     answer = tmp_path / "a.json"
-    argv = ["eval", str(file), "--model", "resnet18", "--data", str(photos), "--sizes", "64", "--json", str(answer)]
+    argv = ["eval", str(file), "--model", "test_resnet", "--data", str(photos), "--sizes", "64", "--json", str(answer)]
     assert main(argv) == 0
     assert "ResNeXt-PyTorch" in capsys.readouterr().err
     assert json.loads(answer.read_text())["num_images"] == 10
     fixed = tmp_path / "fixed"
-    argv = ["fix", str(file), "--model", "resnet18", "--data", str(photos), "--size", "64", "--epochs", "1"]
+    argv = ["fix", str(file), "--model", "test_resnet", "--data", str(photos), "--size", "64", "--epochs", "1"]
     assert main([*argv, "--batch-size", "4", "--out", str(fixed)]) == 0
     assert fixres.load(fixed).preprocess.size == 64
 
@@ -197,7 +197,7 @@ def test_weights_without_class_names_take_those_of_as_many_folders(photos: Path,
     model = timm.create_model("test_resnet", num_classes=2)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     product = load(tmp_path / "w.pth", model_name="test_resnet")
-    answer, *_, remarks = measure_product(product, Request(data=str(photos), workers=0))
+    *_, remarks = measure_product(product, Request(data=str(photos), workers=0))
     assert any("in order" in remark for remark in remarks)
     recipe = fix_recipe(product, str(photos), {"size": 32, "epochs": 1, "batch_size": 4}, seed=0)
     outcome = run_recipe(recipe, tmp_path / "fixed")

@@ -70,7 +70,7 @@ def run_recipe(
     if extend and (folder / "recipe.yaml").exists():
         recipe = with_warmups_of(recipe, (folder / "recipe.yaml").read_text(encoding="utf-8"))
     text = to_yaml(recipe)
-    was_there = folder.exists()
+    was_there, had_split = folder.exists(), (folder / "split.json").exists()
     # Every process looks at the folder before any of them writes to it.
     saved, how = find_start(folder, text, resume, extend)
     if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
@@ -88,8 +88,10 @@ def run_recipe(
             require_same_pictures(collection, saved["splits"])
     except UserError:
         # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
-        if not was_there and processes.is_main:
+        if processes.is_main and not was_there:
             shutil.rmtree(folder, ignore_errors=True)
+        elif processes.is_main and not had_split:
+            (folder / "split.json").unlink(missing_ok=True)
         raise
     log: RunLog = MuteLog(folder)
     if processes.is_main:

@@ -39,7 +39,9 @@ def test_a_variable_that_is_not_there_names_the_file(tmp_path: Path) -> None:
         read_mat(packed(), "the devkit")["synsets"]
 
 
-@pytest.mark.parametrize("content", [b"", b"words", packed()[:100], packed()[:-30]])
+@pytest.mark.parametrize(
+    "content", [b"", b"words", packed()[:100], packed()[:-30]], ids=["empty", "words", "the header cut", "the end cut"]
+)
 def test_what_is_no_such_file_is_one_message(content: bytes) -> None:
     with pytest.raises(UserError, match=r"cannot read the labels: it is no \.mat file, or damaged"):
         read_mat(content, "the labels")
