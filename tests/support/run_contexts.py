@@ -27,7 +27,7 @@ class Told(MuteLog):
 
 
 def make_context(recipe: Recipe, folder: Path) -> RunContext:
-    """Return the workshop of a recipe, whose log is `Told`."""
+    """Return the context of a recipe, whose log is `Told`."""
     return RunContext(
         recipe=recipe,
         recipe_text=to_yaml(recipe),

@@ -31,12 +31,12 @@ def test_a_run_reads_as_its_recipe_says(make_recipe: Make, tmp_path: Path) -> No
 
 
 def test_measuring_keeps_the_field_of_view_and_tells_how_far_it_is(make_recipe: Make, tmp_path: Path) -> None:
-    shop = make_context(make_recipe(evaluation={"batch_size": 8}), tmp_path)
-    found = shop.measure(build_model("test_resnet", 3), "val", [32, 48])
+    context = make_context(make_recipe(evaluation={"batch_size": 8}), tmp_path)
+    found = context.measure(build_model("test_resnet", 3), "val", [32, 48])
     assert [(result["size"], result["crop_ratio"]) for result in found.results] == [(32, 0.875), (48, 0.875)]
-    assert found.num_images == len(shop.collection.split("val")) == 16
-    assert isinstance(shop.log, Told)
-    assert [(e["what"], e["done"], e["total"]) for e in shop.log.events] == [
+    assert found.num_images == len(context.collection.split("val")) == 16
+    assert isinstance(context.log, Told)
+    assert [(e["what"], e["done"], e["total"]) for e in context.log.events] == [
         ("measuring on val", done, 16) for done in (8, 16)
     ]
 

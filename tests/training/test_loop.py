@@ -28,9 +28,9 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     update = StageTrainer.step
 
-    def spied(shop: Any, run: Any, state: Any, wrapped: Any, batch: Any, lr: float, mixer: Any) -> float:
+    def spied(trainer: StageTrainer, batch: Any, lr: float) -> float:
         seen.append((*batch[0].shape, round(lr, 6)))
-        return update(shop, run, state, wrapped, batch, lr, mixer)
+        return update(trainer, batch, lr)
 
     monkeypatch.setattr(StageTrainer, "step", spied)
     return seen
