@@ -16,10 +16,6 @@ Progress = Callable[[str, int, int | None], None]
 
 Pictures while writing; bytes while checking and fetching."""
 
-NONE_STATED = "none stated"
-RESEARCH = "non-commercial research and education only"
-CALTECH = "https://data.caltech.edu/records/"
-
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
 
