@@ -16,8 +16,8 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.data.decode import BadImage
-from fixres.data.sources.tables import named_labels, sorted_names
-from fixres.data.sources.uri import GRAMMARS, Address, parse_address
+from fixres.data.sources.tables import SCHEME, named_labels, sorted_names
+from fixres.data.sources.uri import Address
 from fixres.errors import UserError
 
 ROWS = [
@@ -232,10 +232,11 @@ def test_stored_uris_mean_the_same_from_anywhere(
 @given(st.text(st.characters(blacklist_characters="\0"), min_size=1), st.text(min_size=1))
 def test_an_address_survives_its_own_spelling(name: str, column: str) -> None:
     address = Address("csv", f"/data/{name}", {"root": f"/{name}", "label": column})
-    again = parse_address("csv", str(address).removeprefix("csv:"))
+    again = SCHEME.parse(str(address).removeprefix("csv:"))
     assert (again["label"], again["root"]) == (column, str(Path(f"/{name}").absolute()))
-    assert parse_address("csv", str(again).removeprefix("csv:")) == again
-    assert set(GRAMMARS["csv"].keys) >= set(again.options)
+    assert SCHEME.parse(str(again).removeprefix("csv:")) == again
+    assert SCHEME.grammar is not None
+    assert set(SCHEME.grammar.keys) >= set(again.options)
 
 
 @given(st.lists(st.integers(-50, 50).map(str) | st.sampled_from(["a", "7x"]), min_size=1, unique=True), st.data())

@@ -20,7 +20,7 @@ from fixres.data.shards.patterns import find_shards
 from fixres.data.shards.reader import Shards
 from fixres.data.shards.remote import READ_AHEAD, RemoteFile, size_and_version, small_file
 from fixres.data.sources.tables import named_labels
-from fixres.data.sources.uri import is_web, parse_address
+from fixres.data.sources.uri import Grammar, Scheme, is_web
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, counted, did_you_mean
 from fixres.io.download.cache import fetch
@@ -36,7 +36,7 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
     Raises:
         UserError: no such shards, a shard that is packed, cut or damaged, or a label outside the class list.
     """
-    address = parse_address("wds", body)
+    address = SCHEME.parse(body)
     found, root = _rooted(find_shards(address))
     shards = _web_shards(root, found) if is_web(root) else [_shard(root, name) for name, _ in found]
 
@@ -193,3 +193,17 @@ def _named(
             )
         table[code] = place
     return classes, table[codes]
+
+
+SCHEME = Scheme(
+    "wds",
+    "wds:PATTERN",
+    "tar shards as webdataset writes them, on this disk or on the web",
+    open_shards,
+    Grammar(
+        "wds:DIR/train-{0000..0012}.tar or wds:DIR?train=a-*.tar&val=b-*.tar",
+        ("train", "val", "test", "classes"),
+        ("classes",),
+        instead=("train", "val", "test"),
+    ),
+)
