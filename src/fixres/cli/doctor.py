@@ -29,6 +29,7 @@ _EXTRAS = {
     "explain": ("captum",),
     "hf": ("datasets",),
     "parquet": ("pyarrow",),
+    "remote": ("s3fs", "gcsfs"),
     "sets": ("scipy", "gdown"),
     "stats": ("sklearn",),
     "track": ("wandb", "mlflow", "trackio"),

@@ -25,10 +25,10 @@ from fixres.data.collections import Collection, Split, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.pack import pack
 from fixres.data.shards import index as index_module
-from fixres.data.shards import remote
 from fixres.data.shards.index import INDEX_NAME
 from fixres.data.shards.patterns import expand_braces, split_of
 from fixres.errors import UserError
+from fixres.io.download import range_client
 
 
 def picture(value: int, side: int = 8) -> bytes:
@@ -466,7 +466,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "BACK_OFF_SECONDS", 0.01)
+    monkeypatch.setattr(range_client, "BACK_OFF_SECONDS", 0.01)
     running: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     running.daemon_threads = True
     running.folder, running.heeds_range, running.etag = tmp_path / "web", True, '"one"'

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fixres.errors import UserError
-from fixres.io.download import address, cache, transfer
+from fixres.io.download import address, cache, range_client, transfer
 from fixres.io.download.cache import fetch
 from fixres.models.released import RELEASED, fetch_released
 from tests.support.file_server import CONTENT, OTHER, Server, sha256
@@ -31,7 +31,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for variable in ("FIXRES_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(transfer, "BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr(range_client, "BACK_OFF_SECONDS", 0.0)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -300,8 +300,8 @@ def test_no_connection_says_where_to_put_the_file(server: Server, tmp_path: Path
 
 
 def test_a_silent_server_is_given_up(server: Server, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr(transfer, "RETRIES", 1)
+    monkeypatch.setattr(range_client, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(range_client, "RETRIES", 1)
     server.cuts, server.stall = [1000, 1000], threading.Event()
     with pytest.raises(UserError, match=r"(?s)broke off 2 times \(TimeoutError.*2000 of 300000"):
         get()

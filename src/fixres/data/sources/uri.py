@@ -19,6 +19,7 @@ from fixres.data.splits import Split
 from fixres.errors import UserError, did_you_mean
 
 _ESCAPED = re.compile("[%?&\x00-\x1f\udc80-\udcff]")
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Opener = Callable[[Data, str], tuple[str, dict[str, Split], list[str]]]
 """From the settings and what follows the scheme to the URI that is stored, the splits as they lie there, and notes."""
@@ -104,9 +105,14 @@ def is_web(path: str) -> bool:
     return path.lower().startswith(("http://", "https://"))
 
 
+def is_remote(path: str) -> bool:
+    """Return whether `path` is an address, of the web or of what else fsspec knows, such as s3://."""
+    return _REMOTE.match(path) is not None
+
+
 def absolute(path: str) -> str:
-    """Return the path made absolute; an address of the web as it is."""
-    return path if is_web(path) else str(Path(path).expanduser().absolute())
+    """Return the path made absolute; an address as it is."""
+    return path if is_remote(path) else str(Path(path).expanduser().absolute())
 
 
 def _decode(text: str) -> str:
