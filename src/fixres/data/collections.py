@@ -58,6 +58,26 @@ class Collection:
             )
         return self.splits[name]
 
+    def select_and_report(self, split: str | None = None, halves_from: int | None = None) -> tuple[Split, Split | None]:
+        """Return the pictures to choose on and those to report on, which are never the same.
+
+        These are the selecting split and the one to report on, `split` where one is named; where that is one split, its
+        halves. With `halves_from` no other split is touched: the selecting one is halved, from that many pictures on
+        unless results are on it too. Pictures that are too few to halve are all to choose on, and None to report on.
+
+        Raises:
+            UserError: there is no split of that name.
+        """
+        report = self.split(split or self.report)
+        if halves_from is None and self.select not in (report.name, "train"):
+            return self.split(self.select), report
+        whole = report if halves_from is None else self.split(self.select)
+        if len(whole) < (2 if halves_from is None or self.select == self.report else halves_from):
+            return whole, None
+        order, half = np.random.default_rng(0).permutation(len(whole)), len(whole) // 2
+        first, second = (whole.take(whole.name, np.sort(part)) for part in (order[:half], order[half:]))
+        return first, second
+
 
 def open_collection(
     data: Data,
