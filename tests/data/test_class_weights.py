@@ -20,7 +20,7 @@ from fixres.config.loading import load
 from fixres.config.recipe import Data, Recipe, Stage
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Split, open_collection
-from fixres.data.loader import Batch, train_batches
+from fixres.data.loader import Batch, Draw, ReadPolicy, train_batches
 from fixres.data.sampling import balanced_order, rank_shard
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
@@ -105,9 +105,7 @@ def trained(first_step: int = 0, workers: int = 0, **values: Any) -> list[Batch]
         "size": 16, "epochs": 3, "batch_size": 6, "crop": "random", "crop_scale": (0.2, 1.0), "augment": "flip",
     }  # fmt: skip
     stage = Stage.model_construct(**(fields | values))
-    batches = train_batches(
-        FEW, stage, Preprocess(16), seed=0, stage_index=0, workers=workers, bad=[], first_step=first_step
-    )
+    batches = train_batches(FEW, stage, Preprocess(16), Draw(0, 0, first_step=first_step), ReadPolicy(workers))
     return list(batches)
 
 

@@ -25,6 +25,7 @@ from fixres.data.sampling import _hash, _keys, sample_draws
 from fixres.data.scaled_decode import ScaledJpeg, open_for_crop, shrink_for
 from fixres.data.transforms import random_box
 from fixres.resolution import Preprocess
+from tests.support.reading import drawn
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -79,7 +80,7 @@ def photos_split(tmp_path: Path) -> Split:
 def trained(split: Split, chosen: Stage, **options: Any) -> list[Batch]:
     """Return all batches of a stage."""
     defaults: dict[str, Any] = {"seed": 3, "stage_index": 0, "workers": 0, "bad": []}
-    return list(train_batches(split, chosen, Preprocess(32), **(defaults | options)))
+    return list(train_batches(split, chosen, Preprocess(32), **drawn(**(defaults | options))))
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
@@ -268,7 +269,7 @@ def test_only_tags_of_the_header_turn_a_picture() -> None:
 
 def test_testing_is_always_full(photos_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaled_decode, "decode_at", lambda *_: pytest.fail("scaled"))
-    views = [v[0] for v, _, _ in evaluation_batches(photos_split, [Preprocess(32)], batch_size=5, workers=0, bad=[])]
+    views = [v[0] for v, _, _ in evaluation_batches(photos_split, [Preprocess(32)], 5)]
     expected = [transforms.evaluation_crop(photos_split.read(k), Preprocess(32)) for k in range(12)]
     assert torch.equal(torch.cat(views), torch.stack(expected))
 

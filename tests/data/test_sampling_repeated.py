@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Data, Stage
 from fixres.data.collections import open_collection
-from fixres.data.loader import Batch, steps_per_epoch, train_batches
+from fixres.data.loader import Batch, Draw, ReadPolicy, steps_per_epoch, train_batches
 from fixres.data.sampling import (
     Indices,
     compat_list,
@@ -204,7 +204,7 @@ def stage(**values: Any) -> Stage:
 def trained(first_step: int = 0, workers: int = 0, seed: int = 0, **values: Any) -> list[Batch]:
     """Return all batches of a stage."""
     batches = train_batches(
-        SPLIT, stage(**values), Preprocess(16), seed=seed, stage_index=0, workers=workers, bad=[], first_step=first_step
+        SPLIT, stage(**values), Preprocess(16), Draw(seed, 0, first_step=first_step), ReadPolicy(workers)
     )
     return list(batches)
 

@@ -17,6 +17,7 @@ from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.data.prepare.known_sets import SETS, find_set
 from fixres.data.prepare.official_archives import download
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import Report, prepare
 from fixres.errors import UserError
 from tests.support import archive_makers as made
@@ -74,7 +75,7 @@ def by_path(folder: Path) -> dict[str, bytes]:
 
 def run(name: str, files: Files, tmp_path: Path, **options: Any) -> Report:
     made.write_all(tmp_path / "from", files)
-    return prepare(name, tmp_path / "from", tmp_path / "out", **options)
+    return prepare(name, tmp_path / "from", tmp_path / "out", options=Options(**options))
 
 
 @pytest.mark.parametrize("name", list(SETS))
@@ -193,12 +194,12 @@ def test_mini_imagenet_is_divided_inside_its_classes(shrink: Callable[..., None]
         assert counts == [16, 4, 5]
     rows = (tmp_path / "out/splits.csv").read_text().splitlines()[1:]
     assert {f"{split}/{label}/{name}" for name, label, split in (row.split(",") for row in rows)} == set(found)
-    prepare("mini-imagenet", tmp_path / "from", tmp_path / "same", seed=4)
+    prepare("mini-imagenet", tmp_path / "from", tmp_path / "same", options=Options(seed=4))
     assert tree(tmp_path / "same") == tree(tmp_path / "out")
-    prepare("mini-imagenet", tmp_path / "from", tmp_path / "other", seed=5)
+    prepare("mini-imagenet", tmp_path / "from", tmp_path / "other", options=Options(seed=5))
     assert set(by_path(tmp_path / "other")) != set(found)
     with pytest.raises(UserError, match="give another folder"):
-        prepare("mini-imagenet", tmp_path / "from", tmp_path / "out", seed=5)
+        prepare("mini-imagenet", tmp_path / "from", tmp_path / "out", options=Options(seed=5))
 
 
 def test_mini_imagenet_with_shared_classes_stays_as_it_is(shrink: Callable[..., None], tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_clutter_is_dropped_or_kept(name: str, shrink: Callable[..., None], tmp_
     report = run(name, files, tmp_path)
     assert any(f"2 pictures of {background[0]} left out" in note for note in report.notes)
     assert not any(background[0] in path for path in by_path(tmp_path / "out"))
-    kept = prepare(name, tmp_path / "from", tmp_path / "kept", keep_background=True)
+    kept = prepare(name, tmp_path / "from", tmp_path / "kept", options=Options(keep_background=True))
     assert (kept.counts, kept.num_classes, kept.is_complete) == ({"": 12}, 3, True)
 
 
@@ -328,7 +329,7 @@ def test_digits_are_exact_packed_or_not(shrink: Callable[..., None], tmp_path: P
     shrink("mnist", packed, {"train": 10, "test": 2}, 10)
     run("mnist", files, tmp_path, allow_partial=True)
     made.write_all(tmp_path / "packed", packed)
-    prepare("mnist", tmp_path / "packed", tmp_path / "other", allow_partial=True)
+    prepare("mnist", tmp_path / "packed", tmp_path / "other", options=Options(allow_partial=True))
     assert by_path(tmp_path / "other") == by_path(tmp_path / "out")
     images = np.frombuffer(files["train-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 28, 28)
     with Image.open(tmp_path / "out/train/3/00003.png") as picture:
@@ -363,7 +364,7 @@ def test_classes_keep_the_published_order(shrink: Callable[..., None], tmp_path:
         shrink(name, make(), counts, num_classes)
         made.write_all(tmp_path / name, make())
         out = tmp_path / f"{name}-out"
-        prepare(name, tmp_path / name, out, allow_partial=True)
+        prepare(name, tmp_path / name, out, options=Options(allow_partial=True))
         folders[name] = sorted(path.name for path in (out / "train").iterdir())
     assert folders["flowers102"] == ["001", "002"]
     assert folders["oxford-pets"] == ["Abyssinian", "American Bulldog"]

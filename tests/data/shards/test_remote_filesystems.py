@@ -21,7 +21,7 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.data.decode import BadImage
-from fixres.data.loader import evaluation_batches
+from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.shards import object_store
 from fixres.data.splits import Split
 from fixres.errors import UserError
@@ -138,8 +138,8 @@ def test_workers_open_the_store_themselves_and_read_the_same() -> None:
     # The main process has read from it before it forks.
     assert value(split, 3) == 3
     found = [
-        torch.cat([views[0] for views, _, _ in evaluation_batches(split, [Preprocess(8)], **asked)])
-        for asked in ({"batch_size": 3, "workers": 0, "bad": []}, {"batch_size": 3, "workers": 2, "bad": []})
+        torch.cat([views[0] for views, _, _ in evaluation_batches(split, [Preprocess(8)], 3, ReadPolicy(workers))])
+        for workers in (0, 2)
     ]
     assert len(found[0]) == 20
     assert torch.equal(found[0], found[1])
@@ -169,7 +169,7 @@ def test_a_shard_that_changes_is_refused(bucket: Store, monkeypatch: pytest.Monk
         # What a process found holds for some minutes; a worker asks itself.
         monkeypatch.setattr(object_store, "_ASKED_AGAIN_SECONDS", 1e-9)
     with pytest.raises(BadImage, match="has changed on its server since the index was made"):
-        list(evaluation_batches(split, [Preprocess(8)], batch_size=3, workers=workers, bad=[]))
+        list(evaluation_batches(split, [Preprocess(8)], 3, ReadPolicy(workers)))
     bucket.pipe_file("/bucket/set/val-0000.tar", shard(range(30, 39)))
     again = opened(uri)
     assert values(again.split("val")) == [*range(30, 39), *range(30, 40)]
@@ -239,12 +239,12 @@ def test_workers_read_pieces_from_a_server_that_fails_once(server: Any) -> None:
     split = opened(f"wds:http://127.0.0.1:{server.server_port}/{BRACES}").split("train")
     del server.statuses[:]
     server.failures.append(503)
-    batches = list(evaluation_batches(split, [Preprocess(8)], batch_size=3, workers=2, bad=[]))
+    batches = list(evaluation_batches(split, [Preprocess(8)], 3, ReadPolicy(2)))
     assert torch.cat([views[0] for views, _, _ in batches])[:, 0, 0, 0].tolist() == list(range(20))
     assert sorted(server.statuses) == [206] * 20 + [503]
     server.etag = '"two"'
     with pytest.raises(BadImage, match="has changed on its server"):
-        list(evaluation_batches(split, [Preprocess(8)], batch_size=3, workers=2, bad=[]))
+        list(evaluation_batches(split, [Preprocess(8)], 3, ReadPolicy(2)))
 
 
 def test_a_server_without_range_gives_whole_shards_once(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
