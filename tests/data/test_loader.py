@@ -22,6 +22,8 @@ from fixres.data.collections import open_collection, open_splits
 from fixres.data.decode import Alpha, Exif
 from fixres.data.loader import (
     Batch,
+    Draw,
+    ReadPolicy,
     evaluation_batches,
     resolve_workers,
     stage_timeline,
@@ -105,7 +107,7 @@ def test_the_generator_that_training_uses_is_left_alone(workers: int) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    batches = train_batches(SPLIT, stage(), Preprocess(16), seed=0, stage_index=0, workers=workers, bad=[])
+    batches = train_batches(SPLIT, stage(), Preprocess(16), Draw(0, 0), ReadPolicy(workers))
     next(batches)
     first = torch.rand(1)
     next(batches)
@@ -133,7 +135,7 @@ def test_a_batch_larger_than_the_split_names_the_largest_that_works(section: str
 def test_a_bad_picture_stops_with_one_clear_message(damaged: Split, workers: int) -> None:
     for run in (
         lambda: trained(damaged, stage=stage(batch_size=4), workers=workers),
-        lambda: list(evaluation_batches(damaged, [Preprocess(16)], batch_size=4, workers=workers, bad=[])),
+        lambda: list(evaluation_batches(damaged, [Preprocess(16)], 4, ReadPolicy(workers))),
     ):
         with pytest.raises(UserError) as caught:
             run()
@@ -152,9 +154,7 @@ def test_a_skipped_picture_is_left_out_and_listed_once(damaged: Split, workers: 
     assert [len(batch.labels) for batch in batches].count(3) == 3
     assert Counter(torch.cat([batch.indices for batch in batches]).tolist()) == {k: 3 for k in range(12) if k != 2}
     bad = []
-    measured = list(
-        evaluation_batches(damaged, [Preprocess(16)], batch_size=5, workers=workers, on_bad_image="skip", bad=bad)
-    )
+    measured = list(evaluation_batches(damaged, [Preprocess(16)], 5, ReadPolicy(workers, on_bad_image="skip"), bad=bad))
     assert torch.cat([indices for _, _, indices in measured]).tolist() == [0, 1, *range(3, 12)]
     assert all(len(views[0]) == len(labels) for views, labels, _ in measured)
     assert bad == ["train/b/000.png"]
@@ -209,14 +209,14 @@ def test_a_split_of_bad_pictures_alone_is_never_trained_on(tmp_path: Path) -> No
     with pytest.raises(UserError, match="none of the 4 pictures of 'train' can be read"):
         trained(split, stage=stage(batch_size=2, epochs=1), on_bad_image="skip", max_bad_images=1.0)
     bad: list[str] = []
-    assert not list(evaluation_batches(split, [Preprocess(16)], batch_size=1, workers=0, on_bad_image="skip", bad=bad))
+    assert not list(evaluation_batches(split, [Preprocess(16)], 1, ReadPolicy(on_bad_image="skip"), bad=bad))
     assert len(bad) == 4
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_evaluation_sees_every_picture_once_in_order_at_every_size(workers: int) -> None:
     preprocesses = [Preprocess(16), Preprocess(24, resize="pad"), Preprocess(16, interpolation="bicubic")]
-    batches = list(evaluation_batches(SPLIT, preprocesses, batch_size=6, workers=workers, bad=[]))
+    batches = list(evaluation_batches(SPLIT, preprocesses, 6, ReadPolicy(workers)))
     assert [len(labels) for _, labels, _ in batches] == [6, 6, 6, 4]
     assert torch.cat([indices for _, _, indices in batches]).tolist() == list(range(22))
     assert torch.cat([labels for _, labels, _ in batches]).tolist() == SPLIT.labels.tolist()
@@ -242,7 +242,7 @@ def test_every_picture_is_read_once_for_all_sizes_under_the_policy_of_the_prepro
     source = CountingSource()
     split = replace(SPLIT, source=source, exif="apply", alpha="white")
     sizes = [Preprocess(size, exif="ignore", alpha="ignore") for size in (8, 16, 24)]
-    list(evaluation_batches(split, sizes, batch_size=5, workers=0, bad=[]))
+    list(evaluation_batches(split, sizes, 5))
     assert source.reads == {(path, "ignore", "ignore"): 1 for path in split.paths}
 
 
@@ -253,12 +253,12 @@ def test_a_bug_in_a_source_is_not_taken_for_a_bad_picture() -> None:
 
     split = replace(SPLIT, source=Broken())
     with pytest.raises(ZeroDivisionError):
-        list(evaluation_batches(split, [Preprocess(16)], batch_size=5, workers=0, on_bad_image="skip", bad=[]))
+        list(evaluation_batches(split, [Preprocess(16)], 5, ReadPolicy(on_bad_image="skip")))
 
 
 def test_workers_outlive_signals_meant_for_the_main_process() -> None:
     others = multiprocessing.active_children()
-    batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), seed=0, stage_index=0, workers=2, bad=[])
+    batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), Draw(0, 0), ReadPolicy(2))
     # The second batch is the second worker's: both have started.
     first_two = [next(batches), next(batches)]
     workers = [worker for worker in multiprocessing.active_children() if worker not in others]
@@ -275,7 +275,7 @@ def test_workers_outlive_signals_meant_for_the_main_process() -> None:
 
 def test_workers_end_when_the_batches_are_no_longer_wanted() -> None:
     others = multiprocessing.active_children()
-    batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), seed=0, stage_index=0, workers=2, bad=[])
+    batches = train_batches(SPLIT, stage(epochs=30), Preprocess(16), Draw(0, 0), ReadPolicy(2))
     next(batches)
     workers = [worker for worker in multiprocessing.active_children() if worker not in others]
     assert len(workers) == 2
@@ -296,7 +296,7 @@ def test_workers_end_at_once_after_a_bad_picture(damaged: Split) -> None:
 def test_more_workers_than_cores_are_the_users_choice() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(list(evaluation_batches(SPLIT, [Preprocess(8)], batch_size=1, workers=9, bad=[]))) == 22
+        assert len(list(evaluation_batches(SPLIT, [Preprocess(8)], 1, ReadPolicy(9)))) == 22
 
 
 def test_auto_is_one_worker_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_what_is_sent_to_a_worker_makes_the_same_batches_after_pickling(monkeypa
     sent: list[Any] = []
     monkeypatch.setattr(loader, "DataLoader", lambda dataset, **_: sent.append(dataset) or [])
     trained()
-    list(evaluation_batches(SPLIT, [Preprocess(16)], batch_size=6, workers=0, bad=[]))
+    list(evaluation_batches(SPLIT, [Preprocess(16)], 6))
     assert len(sent) == 2
     for dataset in sent:
         made, copied = dataset[1], pickle.loads(pickle.dumps(dataset))[1]

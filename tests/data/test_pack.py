@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fixres.data.decode import BadImage
-from fixres.data.pack import pack
+from fixres.data.pack import Packing, pack
 from fixres.errors import UserError
 from tests.support.opening import opened
 from tests.support.tar_shards import values
@@ -20,7 +20,9 @@ from tests.support.tar_shards import values
 def test_packing_keeps_pictures_labels_and_order(photos: Path, tmp_path: Path) -> None:
     collection = opened(str(photos))
     progress: list[tuple[int, int]] = []
-    shards = pack(collection, tmp_path / "out", images_per_shard=5, progress=lambda *done: progress.append(done))
+    shards = pack(
+        collection, tmp_path / "out", Packing(images_per_shard=5), progress=lambda *done: progress.append(done)
+    )
     assert [s.name for s in shards] == [
         *(f"train-{k:06}.tar" for k in range(5)),
         "holdout-000000.tar",
@@ -37,7 +39,7 @@ def test_packing_keeps_pictures_labels_and_order(photos: Path, tmp_path: Path) -
         for k in range(len(split)):
             assert packed.source.read_bytes(packed.paths[k]) == (photos / split.paths[k]).read_bytes()  # type: ignore[attr-defined]
     first = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")}
-    pack(collection, tmp_path / "second", images_per_shard=5)
+    pack(collection, tmp_path / "second", Packing(images_per_shard=5))
     assert {p.name: p.read_bytes() for p in (tmp_path / "second").glob("*.tar")} == first
     with pytest.raises(UserError, match="is there already"):
         pack(collection, tmp_path / "out")
@@ -50,10 +52,10 @@ def test_packing_refuses_or_leaves_out_what_cannot_be_read(photos: Path, tmp_pat
     cut.write_bytes(cut.read_bytes()[:400])
     collection = opened(str(photos), holdout=0)
     with pytest.raises(BadImage, match=r"(?s)01\.jpg: not a picture.*--on-bad-image skip"):
-        pack(collection, tmp_path / "out", max_side=max_side)
+        pack(collection, tmp_path / "out", Packing(max_side=max_side))
     assert not (tmp_path / "out").exists()
     bad: list[str] = []
-    pack(collection, tmp_path / "out", images_per_shard=5, max_side=max_side, on_bad_image="skip", bad=bad)
+    pack(collection, tmp_path / "out", Packing(images_per_shard=5, max_side=max_side, on_bad_image="skip"), bad=bad)
     assert bad == ["train/red/01.jpg", "val/blue/02.jpg"]
     back = opened(f"wds:{tmp_path}/out", holdout=0)
     for name, split in collection.splits.items():
@@ -67,7 +69,7 @@ def test_packing_smaller_touches_only_what_is_larger(tmp_path: Path, photos: Pat
     exif[0x0112] = 6
     Image.new("RGB", (200, 100), "red").save(photos / "val" / "red" / "00.jpg", exif=exif)
     collection = opened(str(photos))
-    pack(collection, tmp_path / "out", max_side=64, quality=80)
+    pack(collection, tmp_path / "out", Packing(max_side=64, quality=80))
     back = opened(f"wds:{tmp_path}/out")
     for name, split in collection.splits.items():
         for k in range(len(split)):
@@ -102,8 +104,8 @@ def test_packing_what_is_no_file_and_what_cannot_be_packed(tmp_path: Path, monke
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", fail)
     with pytest.raises(UserError, match="No space left"):
-        pack(collection, tmp_path / "full", images_per_shard=5)
+        pack(collection, tmp_path / "full", Packing(images_per_shard=5))
     assert not (tmp_path / "full").exists()
     monkeypatch.undo()
-    pack(collection, tmp_path / "full", images_per_shard=5)
+    pack(collection, tmp_path / "full", Packing(images_per_shard=5))
     assert not list(tmp_path.glob(".*.part"))

@@ -199,6 +199,6 @@ def test_what_is_no_simple_jpeg_is_read_as_ever(tmp_path: Path) -> None:
 
 def test_testing_is_always_full(photos_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaled_decode, "decode_at", lambda *_: pytest.fail("scaled"))
-    views = [v[0] for v, _, _ in evaluation_batches(photos_split, [Preprocess(32)], batch_size=5, workers=0, bad=[])]
+    views = [v[0] for v, _, _ in evaluation_batches(photos_split, [Preprocess(32)], 5)]
     expected = [transforms.evaluation_crop(photos_split.read(k), Preprocess(32)) for k in range(12)]
     assert torch.equal(torch.cat(views), torch.stack(expected))

@@ -12,6 +12,7 @@ from fixres.data.collections import open_collection
 from fixres.data.loader import Batch, train_batches
 from fixres.data.splits import Split
 from fixres.resolution import Preprocess
+from tests.support.reading import drawn
 
 _ALL = open_collection(Data(uri="synthetic:classes=3,images=24,size=24")).split("train")
 
@@ -34,8 +35,7 @@ def random_crops(**values: Any) -> Stage:
 
 def training_batches(split: Split, stage: Stage, **options: Any) -> list[Batch]:
     """Return all batches of a stage, by default read in this process from the first step on."""
-    defaults: dict[str, Any] = {"seed": 0, "stage_index": 0, "workers": 0, "bad": []}
-    return list(train_batches(split, stage, Preprocess(stage.size), **(defaults | options)))
+    return list(train_batches(split, stage, Preprocess(stage.size), **drawn(**options)))
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.data.prepare.known_sets import SETS
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import Report, prepare
 from tests.support import archive_makers as made
 
@@ -46,7 +47,7 @@ def by_path(folder: Path) -> dict[str, bytes]:
 def prepared(name: str, files: Files, tmp_path: Path, **options: Any) -> Report:
     """Write the files to `from` and make the set of them in `out`."""
     made.write_all(tmp_path / "from", files)
-    return prepare(name, tmp_path / "from", tmp_path / "out", **options)
+    return prepare(name, tmp_path / "from", tmp_path / "out", options=Options(**options))
 
 
 def shrink_cub(files: Files) -> None:

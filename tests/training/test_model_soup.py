@@ -124,10 +124,7 @@ def calibrated(batch_size: int) -> tuple[nn.Module, nn.Module, torch.Tensor, lis
     model = build_model("test_resnet", 3).eval()
     split = open_collection(Data(uri="synthetic:classes=3,images=16,size=32")).split("train")
     p = Preprocess(32)
-    batches = [
-        normalise(views[0], p.mean, p.std)
-        for views, _, _ in evaluation_batches(split, [p], batch_size=batch_size, workers=0, bad=[])
-    ]
+    batches = [normalise(views[0], p.mean, p.std) for views, _, _ in evaluation_batches(split, [p], batch_size)]
     runtime = Runtime(RuntimeSettings(device="cpu"))
     other = build_model("test_resnet", 3)
     other.load_state_dict(model.state_dict())

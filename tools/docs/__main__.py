@@ -12,15 +12,18 @@ from tools.docs.models_page import models_page, page_row
 from tools.docs.network_page import network_page
 from tools.docs.recipe_page import reference_page
 from tools.docs.sets_table import sets_table
+from tools.docs.sources_table import sources_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def data_page() -> str:
-    """Return docs/data.md with its table made anew; the words around it are written by hand."""
+    """Return docs/data.md with its tables made anew; the words around them are written by hand."""
     page = (DOCS / "data.md").read_text(encoding="utf-8")
-    head = re.escape(sets_table().partition("\n")[0])
-    return re.sub(rf"{head}\n(\|.*\n)+", lambda _: sets_table(), page)
+    for table in (sets_table(), sources_table()):
+        head = re.escape(table.partition("\n")[0])
+        page = re.sub(rf"{head}\n(\|.*\n)+", lambda _, made=table: made, page)
+    return page
 
 
 PAGES: dict[str, Callable[[], str]] = {

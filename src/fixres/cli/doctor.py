@@ -16,7 +16,7 @@ from fixres.cli.commands.doctor import DoctorFlags
 from fixres.cli.console import Console
 from fixres.config.recipe import Data, Runtime
 from fixres.data.collections import open_collection
-from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.loader import ReadPolicy, evaluation_batches, resolve_workers
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime as Device
 from fixres.runtime.run_folder import environment
@@ -29,6 +29,7 @@ _EXTRAS = {
     "explain": ("captum",),
     "hf": ("datasets",),
     "parquet": ("pyarrow",),
+    "remote": ("s3fs", "gcsfs"),
     "sets": ("scipy", "gdown"),
     "stats": ("sklearn",),
     "track": ("wandb", "mlflow", "trackio"),
@@ -93,7 +94,7 @@ def _free_port() -> int:
 def _loader_rate() -> str:
     split = open_collection(Data(uri="synthetic:classes=4,images=256,size=224")).split("train")
     workers = resolve_workers("auto")
-    batches = evaluation_batches(split, [Preprocess(128)], batch_size=16, workers=workers, bad=[])
+    batches = evaluation_batches(split, [Preprocess(128)], 16, ReadPolicy(workers))
     next(batches)
     start = time.perf_counter()
     num_images = sum(len(labels) for _, labels, _ in batches)

@@ -64,7 +64,7 @@ class Data(Section):
     """Where the pictures are and how they are read."""
 
     uri: str = ""
-    """Collection: a folder, or SCHEME:BODY (folder: csv: torchvision: hf: wds: elpv: synthetic:)."""
+    """Collection: a folder, or SCHEME:BODY such as csv:FILE or hf:NAME; docs/data.md lists the schemes."""
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     """Loader processes; 0 reads in the training process; auto: one per core, at most 8."""
     decode: Literal["fast", "full"] = "fast"

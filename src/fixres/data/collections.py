@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 
 from fixres.config.recipe import Data
-from fixres.data.sources.elpv import open_elpv
-from fixres.data.sources.folder import open_folder
-from fixres.data.sources.synthetic import open_synthetic
-from fixres.data.sources.tables import TABLES, open_table, sorted_names
-from fixres.data.sources.uri import GRAMMARS, parse_address
+from fixres.data.sources.tables import TABLES, sorted_names
+from fixres.data.sources.uri import Scheme
 from fixres.data.splits import THIRDS, Names, Split, carve
 from fixres.errors import UserError, did_you_mean
 
-__all__ = ["Collection", "Names", "Split", "absolute_uri", "open_collection", "open_splits"]
+__all__ = [
+    "Collection",
+    "Names",
+    "Split",
+    "absolute_uri",
+    "open_collection",
+    "open_splits",
+    "register_source",
+    "schemes",
+]
 
-_Opened = tuple[str, dict[str, Split], list[str]]
-_Opener = Callable[[Data, str], _Opened]
-
-
-def _open_torchvision(data: Data, body: str) -> _Opened:
-    from fixres.data.sources.torchvision import open_torchvision
-
-    return open_torchvision(data, body)
-
-
-def _open_hub(data: Data, body: str) -> _Opened:
-    from fixres.data.sources.hub import open_hub
-
-    return open_hub(data, body)
-
-
-def _open_shards(data: Data, body: str) -> _Opened:
-    from fixres.data.sources.shards import open_shards
-
-    return open_shards(data, body)
-
-
-_SCHEMES: dict[str, _Opener] = {
-    "folder": open_folder,
-    "csv": open_table,
-    "torchvision": _open_torchvision,
-    "hf": _open_hub,
-    "wds": _open_shards,
-    "elpv": open_elpv,
-    "synthetic": open_synthetic,
-}
-_ALLOWED = "folder:DIR or a bare path, csv:FILE, torchvision:NAME, hf:NAME, wds:PATTERN, elpv:, synthetic:classes=4"
+_SOURCES = ("folder", "tables", "torchvision", "hub", "shards", "elpv", "synthetic")
+"""Modules of `data.sources`, imported when their turn comes: a folder needs none of the others."""
+_REGISTERED: list[Scheme] = []
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)")
 
 
@@ -79,6 +57,26 @@ class Collection:
                 f"  allowed here: {', '.join(self.splits)}"
             )
         return self.splits[name]
+
+    def select_and_report(self, split: str | None = None, halves_from: int | None = None) -> tuple[Split, Split | None]:
+        """Return the pictures to choose on and those to report on, which are never the same.
+
+        These are the selecting split and the one to report on, `split` where one is named; where that is one split, its
+        halves. With `halves_from` no other split is touched: the selecting one is halved, from that many pictures on
+        unless results are on it too. Pictures that are too few to halve are all to choose on, and None to report on.
+
+        Raises:
+            UserError: there is no split of that name.
+        """
+        report = self.split(split or self.report)
+        if halves_from is None and self.select not in (report.name, "train"):
+            return self.split(self.select), report
+        whole = report if halves_from is None else self.split(self.select)
+        if len(whole) < (2 if halves_from is None or self.select == self.report else halves_from):
+            return whole, None
+        order, half = np.random.default_rng(0).permutation(len(whole)), len(whole) // 2
+        first, second = (whole.take(whole.name, np.sort(part)) for part in (order[:half], order[half:]))
+        return first, second
 
 
 def open_collection(
@@ -146,8 +144,9 @@ def absolute_uri(uri: str) -> str:
         UserError: it does not follow the grammar of its scheme.
     """
     scheme, body = _take_apart(uri.strip())
-    if scheme in GRAMMARS:
-        return str(parse_address(scheme, body))
+    known = _find(scheme)
+    if known is not None and known.grammar is not None:
+        return str(known.parse(body))
     if scheme != "folder" or not body or (uri == body and not Path(uri).expanduser().is_dir()):
         return uri
     return f"folder:{Path(body).expanduser().absolute()}"
@@ -163,11 +162,40 @@ def open_splits(data: Data) -> tuple[str, dict[str, Split], list[str]]:
     if not uri:
         raise UserError("no data given\n  --data.uri folder:DIR (or elpv:, or synthetic:classes=4,images=64)")
     scheme, body = _take_apart(uri)
-    if scheme not in _SCHEMES:
+    known = _find(scheme)
+    if known is None:
+        hint = did_you_mean(scheme, [each.name for each in schemes()])
+        allowed = ", ".join(each.usage for each in schemes())
+        raise UserError(f"unknown kind of data '{scheme}:' in {uri}{hint}\n  allowed: {allowed}")
+    return known.open(data, body)
+
+
+def schemes() -> Iterator[Scheme]:
+    """Yield the kinds of data there are, those that were registered last."""
+    for name in _SOURCES:
+        scheme: Scheme = import_module(f"fixres.data.sources.{name}").SCHEME
+        yield scheme
+    yield from _REGISTERED
+
+
+def register_source(scheme: Scheme) -> None:
+    """Make another kind of data known to this process.
+
+    Raises:
+        UserError: its name is taken, or cannot stand in a URI.
+    """
+    if _find(scheme.name) is not None:
+        raise UserError(f"there is a kind of data '{scheme.name}:' already\n  give yours another name")
+    if scheme.name != scheme.name.lower() or not _URI.fullmatch(f"{scheme.name}:"):
         raise UserError(
-            f"unknown kind of data '{scheme}:' in {uri}{did_you_mean(scheme, _SCHEMES)}\n  allowed: {_ALLOWED}"
+            f"'{scheme.name}' cannot name a kind of data\n"
+            "  two or more of a-z, 0-9, '+', '.' and '-', of which the first is a letter"
         )
-    return _SCHEMES[scheme](data, body)
+    _REGISTERED.append(scheme)
+
+
+def _find(name: str) -> Scheme | None:
+    return next((scheme for scheme in schemes() if scheme.name == name), None)
 
 
 def _take_apart(uri: str) -> tuple[str, str]:

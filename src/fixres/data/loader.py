@@ -44,6 +44,38 @@ _HOLD_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
+class ReadPolicy:
+    """How pictures are read. Nothing of it, but pictures left out, changes a batch."""
+
+    workers: int = 0
+    """Loader processes; 0 reads in this one."""
+    on_bad_image: OnBadImage = "error"
+    """skip: a picture that cannot be read is left out of its batch, and its path is appended to `bad` once."""
+    max_bad_images: float = 0.01
+    """Share of a training split that may be left out (`bad_image_limit`)."""
+    decode: Decode = "fast"
+    """How JPEGs of a random crop are decoded in training."""
+    hold_gib: float = 1.0
+    """Up to which size a training split is held in memory."""
+    pin_memory: bool = False
+    """Whether batches come in memory that is copied to a GPU without a detour."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which batches: seed and stage decide the pictures and their augmentation, the rest which of them are wanted."""
+
+    seed: int
+    stage_index: int
+    first_step: int = 0
+    shard: Shard = _ALL
+    """Of every batch a process takes entries `rank`, `rank + world`, ..."""
+
+
+_PLAIN = ReadPolicy()
+
+
+@dataclass(frozen=True)
 class Batch:
     """Pictures uint8 `[B, 3, S, S]` (channels last in memory), labels int64 `[B]`, places in the split int64 `[B]`."""
 
@@ -104,61 +136,42 @@ def train_batches(
     split: Split,
     stage: Stage,
     preprocess: Preprocess,
-    *,
-    seed: int,
-    stage_index: int,
-    workers: int,
-    bad: list[str],
-    first_step: int = 0,
-    on_bad_image: OnBadImage = "error",
-    max_bad_images: float = 0.01,
-    decode: Decode = "fast",
-    hold_gib: float = 1.0,
-    pin_memory: bool = False,
-    shard: Shard = _ALL,
+    draw: Draw,
+    policy: ReadPolicy = _PLAIN,
+    bad: list[str] | None = None,
 ) -> Generator[Batch]:
-    """Yield the batches of a whole stage, all epochs, from step `first_step` on; the last part of an epoch is dropped.
+    """Yield the batches of a whole stage, all epochs, from the first step on; the last part of an epoch is dropped.
 
-    Of every batch a process takes entries `rank`, `rank + world`, ...: its `shard`. With `on_bad_image="skip"` a
-    picture that cannot be read is left out of its batch and its path is appended to `bad` once; a batch of such
-    pictures alone is empty, `[0, 3, S, S]`. `max_bad_images` is the share of the split that may be left out
-    (`bad_image_limit`). `decode` and `hold_gib` are the recipe's: how JPEGs of a random crop are decoded, and up to
-    which size a split is held in memory.
+    The paths of pictures that are left out are appended to `bad`; a batch of such pictures alone is empty,
+    `[0, 3, S, S]`.
 
     Raises:
         UserError: the batch is larger than the split; from the iterator, a picture cannot be read, or too many.
     """
-    timeline = stage_timeline(split, stage, preprocess.size, seed=seed, stage_index=stage_index)
-    dataset = _TrainingSteps(split, stage, preprocess, timeline, decode, shard)
-    wanted = range(first_step, timeline.total_steps)
-    if wanted and not stage.sizes and can_hold(len(split), stage, preprocess, hold_gib):
-        made = _run_held(dataset, wanted, workers, pin_memory)
-    else:
-        made = _run(dataset, wanted, workers, pin_memory)
-    return _train_batches(made, split, on_bad_image, max_bad_images, bad)
+    timeline = stage_timeline(split, stage, preprocess.size, seed=draw.seed, stage_index=draw.stage_index)
+    dataset = _TrainingSteps(split, stage, preprocess, timeline, policy.decode, draw.shard)
+    wanted = range(draw.first_step, timeline.total_steps)
+    is_held = wanted and not stage.sizes and can_hold(len(split), stage, preprocess, policy.hold_gib)
+    made = (_run_held if is_held else _run)(dataset, wanted, policy)
+    return _train_batches(made, split, policy, [] if bad is None else bad)
 
 
-def _train_batches(
-    made: Generator[_Made], split: Split, on_bad_image: OnBadImage, max_bad_images: float, bad: list[str]
-) -> Generator[Batch]:
+def _train_batches(made: Generator[_Made], split: Split, policy: ReadPolicy, bad: list[str]) -> Generator[Batch]:
     # Closed at once: workers that wait for the garbage collector, behind a traceback, take seconds to end.
     with closing(made):
         for item in made:
-            _report_bad(item, on_bad_image, bad)
+            _report_bad(item, policy, bad)
             if item.bad:
-                require_few_bad(split, max_bad_images, bad, f"\n  the last one: {item.bad[-1]}")
+                require_few_bad(split, policy.max_bad_images, bad, f"\n  the last one: {item.bad[-1]}")
             yield Batch(item.views[0], item.labels, item.indices)
 
 
 def evaluation_batches(
     split: Split,
     preprocesses: Sequence[Preprocess],
-    *,
     batch_size: int,
-    workers: int,
-    bad: list[str],
-    on_bad_image: OnBadImage = "error",
-    pin_memory: bool = False,
+    policy: ReadPolicy = _PLAIN,
+    bad: list[str] | None = None,
     shard: Shard = _ALL,
 ) -> Generator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
     """Yield (pictures per preprocessing uint8 `[B, 3, S, S]`, labels, indices) in the order of the split, unpadded.
@@ -166,16 +179,16 @@ def evaluation_batches(
     A preprocessing that is a `test_time_augmentation.View` of five crops gives five such tensors, one behind the other.
 
     A process takes every `world`-th batch, so that the batches are the same for any number of them. Every picture is
-    read and decoded once, whatever the number of sizes.
+    read and decoded once, whatever the number of sizes. The paths of pictures that are left out are appended to `bad`.
 
     Raises:
-        UserError: a picture cannot be read, unless `on_bad_image` is skip.
+        UserError: a picture cannot be read, unless the policy is to skip it.
     """
     dataset = _EvaluationSteps(split, tuple(preprocesses), batch_size)
     steps = range(-(-len(split) // batch_size))[shard.rank :: shard.world]
-    with closing(_run(dataset, steps, workers, pin_memory)) as made:
+    with closing(_run(dataset, steps, policy)) as made:
         for item in made:
-            _report_bad(item, on_bad_image, bad)
+            _report_bad(item, policy, [] if bad is None else bad)
             if len(item.indices):
                 yield item.views, item.labels, item.indices
 
@@ -294,9 +307,9 @@ def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callabl
     )
 
 
-def _report_bad(item: _Made, on_bad_image: OnBadImage, bad: list[str]) -> None:
+def _report_bad(item: _Made, policy: ReadPolicy, bad: list[str]) -> None:
     for error in item.bad:
-        if on_bad_image == "error":
+        if policy.on_bad_image == "error":
             raise BadImage(
                 error.name,
                 f"{error.reason}\n  remove it, or leave such pictures out: "
@@ -306,16 +319,16 @@ def _report_bad(item: _Made, on_bad_image: OnBadImage, bad: list[str]) -> None:
             bad.append(error.name)
 
 
-def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) -> Generator[_Made]:
+def _run(dataset: Dataset[_Made], steps: range, policy: ReadPolicy) -> Generator[_Made]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         loader = DataLoader(
             dataset,
             batch_size=None,
             sampler=steps,
-            num_workers=min(workers, len(steps)),
+            num_workers=min(policy.workers, len(steps)),
             worker_init_fn=start_worker,
-            pin_memory=pin_memory,
+            pin_memory=policy.pin_memory,
             # Otherwise the loader draws its base seed from the generator that training shares.
             generator=torch.Generator(),
         )
@@ -323,17 +336,17 @@ def _run(dataset: Dataset[_Made], steps: range, workers: int, pin_memory: bool) 
     yield from made
 
 
-def _run_held(dataset: _TrainingSteps, steps: range, workers: int, pin_memory: bool) -> Generator[_Made]:
+def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Generator[_Made]:
     """Read the split into memory and cut the batches from there; where it cannot be held, run as ever."""
-    held = _hold(dataset, workers)
+    held = _hold(dataset, policy.workers)
     if held is None:
-        yield from _run(dataset, steps, workers, pin_memory)
+        yield from _run(dataset, steps, policy)
         return
     for step in steps:
         epoch, indices, copies = dataset.chosen(step)
         images = held.batch(dataset.stage, (*dataset.timeline.coordinates, epoch), indices, copies)
         labels = torch.from_numpy(dataset.split.labels[indices])
-        yield _Made((images.pin_memory() if pin_memory else images,), labels, torch.from_numpy(indices), [])
+        yield _Made((images.pin_memory() if policy.pin_memory else images,), labels, torch.from_numpy(indices), [])
 
 
 def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
@@ -344,7 +357,7 @@ def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
     split, view = dataset.split, held_view(dataset.stage, dataset.preprocess)
     chunks = _EvaluationSteps(split, (view,), _HOLD_AT_ONCE, squares_only=dataset.stage.crop == "pad")
     pixels = np.empty((len(split), view.size, view.size, 3), dtype=np.uint8)
-    with closing(_run(chunks, range(-(-len(split) // _HOLD_AT_ONCE)), workers, False)) as made:
+    with closing(_run(chunks, range(-(-len(split) // _HOLD_AT_ONCE)), ReadPolicy(workers))) as made:
         for item in made:
             if item.bad:
                 return None

@@ -6,6 +6,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,14 +42,25 @@ _STARTS = {
 }
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How shards are written."""
+
+    images_per_shard: int = 1000
+    max_side: int | None = None
+    """Longest side in pixels of a picture that keeps its bytes."""
+    quality: int = 90
+    """JPEG quality of pictures that are made smaller."""
+    on_bad_image: OnBadImage = "error"
+
+
+_PLAIN = Packing()
+
+
 def pack(
     collection: Collection,
     out: Path,
-    *,
-    images_per_shard: int = 1000,
-    max_side: int | None = None,
-    quality: int = 90,
-    on_bad_image: OnBadImage = "error",
+    packing: Packing = _PLAIN,
     bad: list[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -67,8 +79,8 @@ def pack(
     odd = next((name for name in collection.classes if name.splitlines() != [name] or not name.strip()), None)
     if odd is not None:
         raise UserError(f"the class name {odd!r} does not fit into one line\n  rename it")
-    if images_per_shard < 1:
-        raise UserError(f"{images_per_shard} pictures per shard are too few\n  --images-per-shard 1000")
+    if packing.images_per_shard < 1:
+        raise UserError(f"{packing.images_per_shard} pictures per shard are too few\n  --images-per-shard 1000")
     part = _fresh_folder(out)
     total = sum(len(split) for split in collection.splits.values())
     written = 0
@@ -79,12 +91,15 @@ def pack(
         if progress:
             progress(written, total)
 
-    transform = _left_out(as_it_is if max_side is None else _smaller(max_side, quality), on_bad_image, bad)
+    make = as_it_is if packing.max_side is None else _smaller(packing.max_side, packing.quality)
+    transform = _left_out(make, packing.on_bad_image, bad)
     names: list[str] = []
     for split in collection.splits.values():
         names += [
             shard.name
-            for shard in write_shards(split, part, shard_images=images_per_shard, transform=transform, count=count)
+            for shard in write_shards(
+                split, part, shard_images=packing.images_per_shard, transform=transform, count=count
+            )
         ]
     write_text(part / CLASSES_NAME, "".join(f"{name}\n" for name in collection.classes))
     # Reads every header once more: what cannot be opened is not handed over.

@@ -17,8 +17,7 @@ from fixres.config.recipe import Data
 from fixres.data.collections import absolute_uri, open_splits
 from fixres.data.sampling import stratified_split, uniforms
 from fixres.data.sources.folder import Files
-from fixres.data.sources.tables import read_table
-from fixres.data.sources.uri import parse_address
+from fixres.data.sources.tables import SCHEME, read_table
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.io.files import write_text
@@ -157,7 +156,7 @@ def _groups(uri: str, pictures: Sequence[_Picture], group: str) -> list[str] | N
         return None
     stored = absolute_uri(uri)
     if stored.startswith("csv:"):
-        by_path = {row.path: row.group for row in read_table(parse_address("csv", stored.removeprefix("csv:")), group)}
+        by_path = {row.path: row.group for row in read_table(SCHEME.parse(stored.removeprefix("csv:")), group)}
         return [by_path[picture.path] for picture in pictures]
     try:
         pattern = re.compile(group)

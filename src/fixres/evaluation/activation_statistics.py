@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.config.recipe import Stage
-from fixres.data.loader import evaluation_batches
+from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, predict_logits
@@ -97,9 +97,7 @@ def _pooled(
     networks = [runtime.place(at_size(model, p.size)) for p in preprocesses]
     shape = min(reading.batch_size, len(split))
     found: list[list[Tensor]] = [[] for _ in preprocesses]
-    batches = evaluation_batches(
-        split, preprocesses, batch_size=shape, workers=0, bad=[], on_bad_image=reading.on_bad_image
-    )
+    batches = evaluation_batches(split, preprocesses, shape, ReadPolicy(on_bad_image=reading.on_bad_image))
     with closing(batches):
         for per_size, _, _ in batches:
             for network, p, images, rows in zip(networks, preprocesses, per_size, found, strict=True):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.data.collections import Split
-from fixres.data.loader import OnBadImage, evaluation_batches
+from fixres.data.loader import OnBadImage, ReadPolicy, evaluation_batches
 from fixres.data.test_time_augmentation import View, num_crops
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
@@ -35,6 +35,11 @@ class Reading:
     batch_size: int = 64
     workers: int = 0
     on_bad_image: OnBadImage = "error"
+
+    @property
+    def policy(self) -> ReadPolicy:
+        """The same for the loader."""
+        return ReadPolicy(self.workers, self.on_bad_image)
 
 
 @dataclass(frozen=True)
@@ -191,15 +196,8 @@ def _measure_part(
     """Evaluate this process's batches and put what comes out into `part`."""
     runtime = forwards[0].runtime
     shard = runtime.processes.shard
-    batches = evaluation_batches(
-        split,
-        [view.preprocess for view in views],
-        batch_size=reading.batch_size,
-        workers=reading.workers,
-        on_bad_image=reading.on_bad_image,
-        bad=part.bad,
-        shard=shard,
-    )
+    preprocesses = [view.preprocess for view in views]
+    batches = evaluation_batches(split, preprocesses, reading.batch_size, reading.policy, part.bad, shard)
     done = 0
     for crops, labels, indices in batches:
         row: list[_Output] = []

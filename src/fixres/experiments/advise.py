@@ -186,15 +186,13 @@ def _roles(collection: Collection) -> tuple[Split, Split | None, str]:
     Where no split but the reported one has labels to choose by, it is halved however small it is: nothing else is left
     to report on.
     """
-    split = collection.split(collection.select)
-    is_reported = collection.select == collection.report
-    if len(split) < (2 if is_reported else HALVES_FROM):
-        return split, None, "all of them, with the one-standard-error rule"
-    order = np.random.default_rng(0).permutation(len(split))
-    half = len(split) // 2
-    first, second = (split.take(split.name, np.sort(part)) for part in (order[:half], order[half:]))
+    choose, confirm = collection.select_and_report(halves_from=HALVES_FROM)
     how = "one half chooses, the other confirms"
-    return first, second, f"there is no other split to report on, so {how}" if is_reported else how
+    if confirm is None:
+        how = "all of them, with the one-standard-error rule"
+    elif collection.select == collection.report:
+        how = f"there is no other split to report on, so {how}"
+    return choose, confirm, how
 
 
 def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int]) -> str | None:

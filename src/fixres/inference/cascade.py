@@ -269,13 +269,9 @@ def _twice(found: Evaluation) -> Twice:
 
 def _roles(collection: Collection, asked: str | None) -> tuple[Split, Split, str]:
     """Return the pictures to choose on, those to report on, and how they came about."""
-    report = collection.split(asked or collection.report)
-    select = collection.select
-    if select in collection.splits and select not in (report.name, "train"):
-        return collection.split(select), report, "two splits"
-    order = np.random.default_rng(0).permutation(len(report))
-    if len(order) < 2:
-        raise UserError(f"{report.name} has {len(order)} picture: too few to choose on some and report on others")
-    half = len(order) // 2
-    first, second = (report.take(report.name, np.sort(part)) for part in (order[:half], order[half:]))
-    return replace(first, name=f"one half of {report.name}"), second, f"the halves of {report.name}"
+    choosing, reported = collection.select_and_report(asked)
+    if reported is None:
+        raise UserError(f"{choosing.name} has {len(choosing)} picture: too few to choose on some and report on others")
+    if choosing.name != reported.name:
+        return choosing, reported, "two splits"
+    return replace(choosing, name=f"one half of {reported.name}"), reported, f"the halves of {reported.name}"

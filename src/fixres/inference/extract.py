@@ -227,12 +227,7 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
         _remembering(job.network) as seen,
         closing(
             evaluation_batches(
-                job.split.take(job.split.name, places),
-                (job.preprocess,),
-                batch_size=job.reading.batch_size,
-                workers=job.reading.workers,
-                bad=[],
-                on_bad_image=job.reading.on_bad_image,
+                job.split.take(job.split.name, places), (job.preprocess,), job.reading.batch_size, job.reading.policy
             )
         ) as read,
     ):

@@ -335,6 +335,12 @@ ADDRESSES: tuple[Address, ...] = (
         "a weights file of your own choice",
         _NO_FETCHING,
     ),
+    Address(
+        "the host you name",
+        "data `wds:https://...`, `wds:s3://...` and the like",
+        "shards of your own choice, read in pieces",
+        "name no such source",
+    ),
 )
 """Every host the package can contact. docs/network.md is made from it."""
 

@@ -6,11 +6,10 @@ imported or set up, so this has to happen first.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import subprocess
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 
 from fixres.errors import UserError
 
@@ -18,7 +17,7 @@ _LAUNCHED = ("RANK", "OMPI_COMM_WORLD_RANK")
 _FIRST_PORT = 20000
 _NUM_PORTS = 10000
 _LOOPBACK = "127.0.0.1"
-_MAX_HOSTS = 100_000
+_BRACKETS = re.compile(r"\[([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\]")
 
 
 def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> bool:
@@ -55,15 +54,16 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> bool:
     return True
 
 
-def expand_hosts(nodes: str) -> list[str]:
-    """Return the host names of a Slurm list, in its order: `n[01-03,7],login` is n01, n02, n03, n7, login.
-
-    Numbers keep the width of the first of their range, and a name may hold several brackets (`r[1-2]n[1-4]`).
+def first_host(nodes: str) -> str:
+    """Return the first host of a Slurm list: n01 of `n[01-03,7],login`, and r1n1 of `r[1-2]n[1-4]`.
 
     Raises:
         UserError: the text is no list of hosts.
     """
-    return [host for item in _split_outside_brackets(nodes) for host in _expand(item, nodes)]
+    firsts = [name for name in _BRACKETS.sub(_first_number, nodes.strip()).split(",") if name]
+    if not firsts or any(re.search(r"[\[\]\s]", name) for name in firsts):
+        raise UserError(f"{nodes!r} is no list of hosts; expected names like n[01-03,7],login")
+    return firsts[0]
 
 
 def _number(environment: MutableMapping[str, str], name: str, default: int | None = None) -> int:
@@ -99,7 +99,7 @@ def _address(environment: MutableMapping[str, str], num_nodes: int) -> str:
     except (OSError, subprocess.SubprocessError):
         # Containers often lack Slurm's commands.
         hosts = []
-    return (hosts or expand_hosts(nodes))[0]
+    return hosts[0] if hosts else first_host(nodes)
 
 
 def _port(environment: MutableMapping[str, str]) -> int:
@@ -111,27 +111,7 @@ def _port(environment: MutableMapping[str, str]) -> int:
     return _FIRST_PORT + identity % _NUM_PORTS
 
 
-def _split_outside_brackets(nodes: str) -> list[str]:
-    return [item for item in re.split(r",(?![^\[]*\])", nodes.strip()) if item] or [""]
-
-
-def _expand(item: str, nodes: str) -> Iterator[str]:
-    """Yield the hosts of one name with any number of brackets."""
-    parts = re.split(r"\[([^\[\]]*)\]", item)
-    if not item or any(re.search(r"[\[\]\s]", part) for part in parts):
-        raise UserError(f"{nodes!r} is no list of hosts; expected names like n[01-03,7],login")
-    choices = [_numbers(part, nodes) if i % 2 else [part] for i, part in enumerate(parts)]
-    for chosen in itertools.product(*choices):
-        yield "".join(chosen)
-
-
-def _numbers(text: str, nodes: str) -> list[str]:
-    """Return `01-03,7` as 01, 02, 03, 7."""
-    found = []
-    for part in text.split(","):
-        ends = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
-        if ends is None or not 0 <= int(ends[2] or ends[1]) - int(ends[1]) < _MAX_HOSTS:
-            raise UserError(f"{nodes!r} is no list of hosts; expected names like n[01-03,7],login")
-        numbers = range(int(ends[1]), int(ends[2] or ends[1]) + 1)
-        found += [str(number).zfill(len(ends[1])) for number in numbers]
-    return found
+def _first_number(brackets: re.Match[str]) -> str:
+    """Return 01 of `[01-03,7]`; brackets with a range that runs backwards as they are."""
+    ranges = [part.split("-") for part in brackets[1].split(",")]
+    return ranges[0][0] if all(int(ends[0]) <= int(ends[-1]) for ends in ranges) else brackets[0]

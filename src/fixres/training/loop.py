@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.checkpoints.convert import OPTIMIZER_FILE
-from fixres.data.loader import resolve_workers, train_batches
+from fixres.data.loader import Draw, ReadPolicy, resolve_workers, train_batches
 from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
@@ -339,22 +339,17 @@ class StageTrainer:
         """Yield this process's part of the stage's batches; unreadable images are added to `bad_images`."""
         context, plan = self.context, self.plan
         data = context.recipe.data
-        loader = train_batches(
-            context.collection.split("train"),
-            plan.stage,
-            context.preprocess.at(plan.size),
-            seed=context.recipe.seed,
-            stage_index=plan.index,
-            workers=resolve_workers(data.workers),
-            first_step=self.state.step,
-            on_bad_image=data.on_bad_image,
-            max_bad_images=data.max_bad_images,
-            decode=data.decode,
-            hold_gib=data.hold_gib,
+        policy = ReadPolicy(
+            resolve_workers(data.workers),
+            data.on_bad_image,
+            data.max_bad_images,
+            data.decode,
+            data.hold_gib,
             pin_memory=context.runtime.device.type == "cuda",
-            bad=self.bad_images.own,
-            shard=context.runtime.processes.shard,
         )
+        draw = Draw(context.recipe.seed, plan.index, self.state.step, context.runtime.processes.shard)
+        split, preprocess = context.collection.split("train"), context.preprocess.at(plan.size)
+        loader = train_batches(split, plan.stage, preprocess, draw, policy, self.bad_images.own)
         with closing(loader):
             for batch in loader:
                 yield batch.images, batch.labels

@@ -150,15 +150,7 @@ def recalibrate(model: nn.Module, split: Split, preprocess: Preprocess, runtime:
     if not layers:
         return 0
     with torch.no_grad(), _watched(model, layers) as moments:
-        bad: list[str] = []
-        for (images,), _, _ in evaluation_batches(
-            split,
-            [preprocess],
-            batch_size=reading.batch_size,
-            workers=reading.workers,
-            on_bad_image=reading.on_bad_image,
-            bad=bad,
-        ):
+        for (images,), _, _ in evaluation_batches(split, [preprocess], reading.batch_size, reading.policy):
             if len(images) > 1:
                 model(normalise(runtime.images(images), preprocess.mean, preprocess.std))
     for layer, (count, num_batches, total, squares) in zip(layers, moments, strict=True):

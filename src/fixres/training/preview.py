@@ -21,7 +21,7 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.in_memory import can_hold
-from fixres.data.loader import Batch, steps_per_epoch, train_batches
+from fixres.data.loader import Batch, Draw, ReadPolicy, steps_per_epoch, train_batches
 from fixres.data.sampling import epoch_indices, num_epoch_samples, uniforms
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
@@ -61,20 +61,8 @@ class _Reading:
 
     def batches(self, split: Split, stage: Stage, preprocess: Preprocess, step: int) -> Generator[Batch]:
         """Return the loader's batches from a step on."""
-        return train_batches(
-            split,
-            stage,
-            preprocess,
-            seed=self.seed,
-            stage_index=self.stage_index,
-            workers=0,
-            bad=[],
-            first_step=step,
-            on_bad_image="skip",
-            max_bad_images=1.0,
-            decode=self.decode,
-            hold_gib=self.hold_gib,
-        )
+        policy = ReadPolicy(0, "skip", 1.0, self.decode, self.hold_gib)
+        return train_batches(split, stage, preprocess, Draw(self.seed, self.stage_index, step), policy)
 
 
 @dataclass(frozen=True)

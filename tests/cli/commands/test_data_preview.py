@@ -12,7 +12,7 @@ from PIL import Image
 
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
-from fixres.data.loader import train_batches
+from fixres.data.loader import Draw, ReadPolicy, train_batches
 from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
 from fixres.training import preview as preview_module
@@ -80,12 +80,8 @@ def test_the_sheet_shows_the_very_pixels_of_training(
         split,
         recipe.train,
         model,
-        seed=recipe.seed,
-        stage_index=0,
-        workers=0,
-        bad=[],
-        decode=recipe.data.decode,
-        hold_gib=recipe.data.hold_gib,
+        Draw(recipe.seed, 0),
+        ReadPolicy(decode=recipe.data.decode, hold_gib=recipe.data.hold_gib),
     )
     for batch in batches:
         for view, index in zip(batch.images, batch.indices.tolist(), strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
 from tests.support import archive_makers as made
@@ -66,7 +67,7 @@ def test_digits_are_exact_packed_or_not(shrink: Callable[..., None], tmp_path: P
     shrink("mnist", packed, {"train": 10, "test": 2}, 10)
     prepared("mnist", files, tmp_path, allow_partial=True)
     made.write_all(tmp_path / "packed", packed)
-    prepare("mnist", tmp_path / "packed", tmp_path / "other", allow_partial=True)
+    prepare("mnist", tmp_path / "packed", tmp_path / "other", options=Options(allow_partial=True))
     assert by_path(tmp_path / "other") == by_path(tmp_path / "out")
     images = np.frombuffer(files["train-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 28, 28)
     with Image.open(tmp_path / "out/train/3/00003.png") as picture:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixres.data.prepare.known_sets import SETS
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import prepare
 from tests.support.known_sets import CASES, by_path, prepared
 
@@ -21,5 +22,5 @@ def test_clutter_is_dropped_or_kept(name: str, shrink: Callable[..., None], tmp_
     report = prepared(name, files, tmp_path)
     assert any(f"2 pictures of {background[0]} left out" in note for note in report.notes)
     assert not any(background[0] in path for path in by_path(tmp_path / "out"))
-    kept = prepare(name, tmp_path / "from", tmp_path / "kept", keep_background=True)
+    kept = prepare(name, tmp_path / "from", tmp_path / "kept", options=Options(keep_background=True))
     assert (kept.counts, kept.num_classes, kept.is_complete) == ({"": 12}, 3, True)

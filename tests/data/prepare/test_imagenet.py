@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
 from tests.support import archive_makers as made
@@ -95,12 +96,12 @@ def test_mini_imagenet_is_divided_inside_its_classes(shrink: Callable[..., None]
         assert counts == [16, 4, 5]
     rows = (tmp_path / "out/splits.csv").read_text().splitlines()[1:]
     assert {f"{split}/{label}/{name}" for name, label, split in (row.split(",") for row in rows)} == set(found)
-    prepare("mini-imagenet", tmp_path / "from", tmp_path / "same", seed=4)
+    prepare("mini-imagenet", tmp_path / "from", tmp_path / "same", options=Options(seed=4))
     assert tree(tmp_path / "same") == tree(tmp_path / "out")
-    prepare("mini-imagenet", tmp_path / "from", tmp_path / "other", seed=5)
+    prepare("mini-imagenet", tmp_path / "from", tmp_path / "other", options=Options(seed=5))
     assert set(by_path(tmp_path / "other")) != set(found)
     with pytest.raises(UserError, match="give another folder"):
-        prepare("mini-imagenet", tmp_path / "from", tmp_path / "out", seed=5)
+        prepare("mini-imagenet", tmp_path / "from", tmp_path / "out", options=Options(seed=5))
 
 
 def test_mini_imagenet_with_shared_classes_stays_as_it_is(shrink: Callable[..., None], tmp_path: Path) -> None:

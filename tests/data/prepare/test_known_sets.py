@@ -11,6 +11,7 @@ import pytest
 from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.data.prepare.known_sets import SETS, find_set
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
 from tests.support import archive_makers as made
@@ -59,7 +60,7 @@ def test_classes_keep_the_published_order(shrink: Callable[..., None], tmp_path:
         shrink(name, make(), counts, num_classes)
         made.write_all(tmp_path / name, make())
         out = tmp_path / f"{name}-out"
-        prepare(name, tmp_path / name, out, allow_partial=True)
+        prepare(name, tmp_path / name, out, options=Options(allow_partial=True))
         folders[name] = sorted(path.name for path in (out / "train").iterdir())
     assert folders["flowers102"] == ["001", "002"]
     assert folders["oxford-pets"] == ["Abyssinian", "American Bulldog"]

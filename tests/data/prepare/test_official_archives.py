@@ -32,7 +32,7 @@ def served(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
     """Return a function that lets the table say that CUB's archive, of this content, is had from the server."""
     monkeypatch.delenv("FIXRES_OFFLINE", raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr("fixres.io.download.transfer.BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("fixres.io.download.range_client.BACK_OFF_SECONDS", 0.0)
     monkeypatch.setitem(SETS, "cub-200-2011", SETS["cub-200-2011"])
 
     def serve(content: bytes) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from fixres.data.prepare import writer
 from fixres.data.prepare.known_sets import SETS
+from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
 from tests.support import archive_makers as made
@@ -194,7 +195,7 @@ def test_a_file_that_is_not_the_published_one(source: Path, tmp_path: Path) -> N
     made.write_all(source, made.cub())
     assert prepare("cub", source, tmp_path / "out").checksums == {"CUB_200_2011.tgz": "as published"}
     archive.write_bytes(archive.read_bytes() + b"\0")
-    report = prepare("cub", source, tmp_path / "other", allow_partial=True)
+    report = prepare("cub", source, tmp_path / "other", options=Options(allow_partial=True))
     assert report.checksums == {"CUB_200_2011.tgz": "not as published"}
     assert any("not the published file" in note for note in report.notes)
 
@@ -206,7 +207,7 @@ def test_wrong_counts(source: Path, tmp_path: Path) -> None:
     ):
         prepare("cub", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    report = prepare("cub", source, tmp_path / "out", allow_partial=True)
+    report = prepare("cub", source, tmp_path / "out", options=Options(allow_partial=True))
     assert (report.num_resumed, report.is_complete) == (6, False)
     assert any("5,994" in note for note in report.notes)
 
@@ -216,7 +217,7 @@ def test_a_folder_of_something_else_is_no_part_of_a_set(name: str, photos: Path,
     (photos / "val").rename(photos / "test")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"(?s)train is not .*: it has the class folder 'blue'.*--data\.uri .*photos"):
-        prepare(name, photos, tmp_path / "out", allow_partial=True)
+        prepare(name, photos, tmp_path / "out", options=Options(allow_partial=True))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -229,9 +230,9 @@ def test_more_classes_than_published_or_no_pictures_are_no_part_of_a_set(photos:
     (tmp_path / "caltech-101").mkdir()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"not even a part of it: 256 classes expected, 259 found"):
-        prepare("caltech256", tmp_path, tmp_path / "out", allow_partial=True)
+        prepare("caltech256", tmp_path, tmp_path / "out", options=Options(allow_partial=True))
     with pytest.raises(UserError, match=r"caltech-101 is not Caltech-101, .* no pictures found"):
-        prepare("caltech101", tmp_path, tmp_path / "out", allow_partial=True)
+        prepare("caltech101", tmp_path, tmp_path / "out", options=Options(allow_partial=True))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -266,4 +267,7 @@ def test_a_set_that_lists_more_than_it_holds(source: Path, tmp_path: Path) -> No
     shrink_cub({"CUB_200_2011.tgz": (source / "CUB_200_2011.tgz").read_bytes()})
     with pytest.raises(UserError, match=r"1 listed picture is not in .*Laysan_Albatross_0001\.jpg"):
         prepare("cub", source, tmp_path / "out")
-    assert prepare("cub", source, tmp_path / "out", allow_partial=True).counts == {"train": 3, "test": 2}
+    assert prepare("cub", source, tmp_path / "out", options=Options(allow_partial=True)).counts == {
+        "train": 3,
+        "test": 2,
+    }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fixres.data.decode import BadImage
-from fixres.data.shards import remote
+from fixres.io.download import range_client
 from tests.support.opening import opened, refusal
 from tests.support.tar_shards import three, values
 
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "BACK_OFF_SECONDS", 0.01)
+    monkeypatch.setattr(range_client, "BACK_OFF_SECONDS", 0.01)
     running: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     running.daemon_threads = True
     running.folder, running.heeds_range, running.etag = tmp_path / "web", True, '"one"'

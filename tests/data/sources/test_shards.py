@@ -9,7 +9,7 @@ import pytest
 
 from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
-from fixres.data.pack import pack
+from fixres.data.pack import Packing, pack
 from fixres.errors import UserError
 from tests.support.opening import opened, refusal
 from tests.support.tar_shards import picture, samples, shard, three, values
@@ -73,7 +73,7 @@ def test_labels_outside_the_list(tmp_path: Path) -> None:
 
 def test_a_shard_that_is_gone_or_packed_is_never_passed_over(photos: Path, tmp_path: Path) -> None:
     collection = open_collection(Data(uri=f"folder:{photos}"))
-    pack(collection, tmp_path / "w", images_per_shard=5)
+    pack(collection, tmp_path / "w", Packing(images_per_shard=5))
     open_collection(Data(uri=f"wds:{tmp_path / 'w'}"))
     shard = sorted((tmp_path / "w").glob("*.tar"))[-1]
     content = shard.read_bytes()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.data.sources.uri import GRAMMARS, Address, parse_address
+from fixres.data.sources.tables import SCHEME
+from fixres.data.sources.uri import Address
 from tests.support.opening import refusal
 
 
@@ -34,7 +35,8 @@ def test_uris_outside_the_grammar(uri: str, message: str) -> None:
 @given(st.text(st.characters(blacklist_characters="\0"), min_size=1), st.text(min_size=1))
 def test_an_address_survives_its_own_spelling(name: str, column: str) -> None:
     address = Address("csv", f"/data/{name}", {"root": f"/{name}", "label": column})
-    again = parse_address("csv", str(address).removeprefix("csv:"))
+    again = SCHEME.parse(str(address).removeprefix("csv:"))
     assert (again["label"], again["root"]) == (column, str(Path(f"/{name}").absolute()))
-    assert parse_address("csv", str(again).removeprefix("csv:")) == again
-    assert set(GRAMMARS["csv"].keys) >= set(again.options)
+    assert SCHEME.parse(str(again).removeprefix("csv:")) == again
+    assert SCHEME.grammar is not None
+    assert set(SCHEME.grammar.keys) >= set(again.options)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from fixres.io.download import transfer
 from fixres.io.download.cache import fetch
 from tests.support.file_server import Server, sha256
 
@@ -19,7 +18,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for variable in ("FIXRES_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(transfer, "BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("fixres.io.download.range_client.BACK_OFF_SECONDS", 0.0)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fixres.errors import UserError
-from fixres.io.download import address, cache, transfer
+from fixres.io.download import address, cache, range_client, transfer
 from fixres.io.download.cache import fetch
 from tests.support.file_server import CONTENT, OTHER, Get, Server, names, sha256, start_fetch
 
@@ -208,8 +208,8 @@ def test_no_connection_says_where_to_put_the_file(server: Server, tmp_path: Path
 
 
 def test_a_silent_server_is_given_up(server: Server, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr(transfer, "RETRIES", 1)
+    monkeypatch.setattr(range_client, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(range_client, "RETRIES", 1)
     server.cuts, server.stall = [1000, 1000], threading.Event()
     with pytest.raises(UserError, match=r"(?s)broke off 2 times \(TimeoutError.*2000 of 300000"):
         get()

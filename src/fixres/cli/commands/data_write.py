@@ -90,6 +90,7 @@ def pack(words: Sequence[str], summary: str) -> int:
     from fixres.cli.console import Console
     from fixres.config.recipe import Data
     from fixres.data.collections import open_collection
+    from fixres.data.pack import Packing
     from fixres.data.pack import pack as write_shards
 
     console = Console(flags.quiet)
@@ -103,12 +104,9 @@ def pack(words: Sequence[str], summary: str) -> int:
         paths = write_shards(
             collection,
             flags.out,
-            images_per_shard=flags.images_per_shard,
-            max_side=flags.max_side,
-            quality=flags.quality,
-            on_bad_image=flags.on_bad_image,
-            bad=bad,
-            progress=lambda done, total: bar("packing", done, total),
+            Packing(flags.images_per_shard, flags.max_side, flags.quality, flags.on_bad_image),
+            bad,
+            lambda done, total: bar("packing", done, total),
         )
     finally:
         console.close()
@@ -145,6 +143,7 @@ def prepare(words: Sequence[str], summary: str) -> int:
     flags = parse_flags(words, PrepareFlags, "fixres data prepare", summary)
     from fixres.cli.console import Console
     from fixres.data.prepare.known_sets import find_set
+    from fixres.data.prepare.parts import Options
     from fixres.data.prepare.writer import prepare as make
 
     if not flags.name:
@@ -156,18 +155,11 @@ def prepare(words: Sequence[str], summary: str) -> int:
             name for name, value in (("--from", flags.source), ("--out", flags.out)) if value is None
         )
         raise UserError(f"{missing} is missing\n  fixres data prepare {info.name} --from DIR --out DIR")
+    split_inside = {"auto": None, "yes": True, "no": False}[flags.split_inside]
+    options = Options(flags.allow_partial, split_inside, flags.seed, flags.keep_background)
     console = Console(flags.quiet)
     try:
-        report = make(
-            flags.name,
-            flags.source,
-            flags.out,
-            _bar(console),
-            allow_partial=flags.allow_partial,
-            split_inside={"auto": None, "yes": True, "no": False}[flags.split_inside],
-            seed=flags.seed,
-            keep_background=flags.keep_background,
-        )
+        report = make(flags.name, flags.source, flags.out, _bar(console), options)
     finally:
         console.close()
     for line in _in_words(report):

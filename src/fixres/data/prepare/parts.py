@@ -16,10 +16,6 @@ Progress = Callable[[str, int, int | None], None]
 
 Pictures while writing; bytes while checking and fetching."""
 
-NONE_STATED = "none stated"
-RESEARCH = "non-commercial research and education only"
-CALTECH = "https://data.caltech.edu/records/"
-
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
 
@@ -43,9 +39,13 @@ class Options:
     """What the user may choose. All but `allow_partial` change what is written."""
 
     allow_partial: bool = False
+    """Accept missing pictures and files that are not the published ones, and say so."""
     split_inside: bool | None = None
+    """mini-ImageNet: divide inside the classes. By default only where its tables share no classes."""
     seed: int = 0
+    """Of that division."""
     keep_background: bool = False
+    """Caltech: keep the class of clutter."""
 
 
 @dataclass(frozen=True)

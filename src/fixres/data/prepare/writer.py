@@ -27,6 +27,7 @@ _INCOMING = ".incoming"
 _BLOCK_BYTES = 4096
 _PROGRESS_EVERY = 200
 _MAX_NAME_BYTES = 255
+_PLAIN = Options()
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ def prepare(
     source: Path,
     out: Path,
     progress: Progress | None = None,
-    *,
-    allow_partial: bool = False,
-    split_inside: bool | None = None,
-    seed: int = 0,
-    keep_background: bool = False,
+    options: Options = _PLAIN,
 ) -> Report:
     """Turn the official files of data set `name`, in folder `source`, into a folder collection at `out`.
 
@@ -70,16 +67,12 @@ def prepare(
         source: folder that holds the archives, or one archive.
         out: folder to make; it appears when everything is in it.
         progress: told what is being done, and how far it is.
-        allow_partial: accept missing pictures and files that are not the published ones, and say so.
-        split_inside: mini-ImageNet: divide inside the classes. By default only where its tables share no classes.
-        seed: of that division.
-        keep_background: Caltech: keep the class of clutter.
+        options: what the user chose.
 
     Raises:
         UserError: unknown set, missing or damaged files, wrong counts, no room, `out` is in use.
     """
     info = find_set(name)
-    options = Options(allow_partial, split_inside, seed, keep_background)
     out = out.expanduser().absolute()
     found, notes = locate(info, source, options)
     _check_place(out, found)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.sources.uri import Address, absolute, is_web
+from fixres.data.shards import object_store
+from fixres.data.sources.uri import Address, absolute, is_remote, is_web
 from fixres.data.splits import SPLIT_NAMES
 from fixres.errors import UserError
 
@@ -97,21 +98,21 @@ def _matching(pattern: str) -> list[str]:
             if "*" in path:
                 raise UserError(f"{path}: the web has no lists of files\n  write numbers in braces: {{0000..0012}}.tar")
             found.append(path)
-        elif Path(path).is_dir():
+        elif _is_folder(path):
             # Packed ones too, to be refused: a shard that is passed over would be missed by nobody.
             endings = ("tar", *(f"tar{suffix}" for suffix in _PACKED), "tgz")
             inside = [f"{glob.escape(path)}/{deep}*.{ending}" for deep in ("", "*/") for ending in endings]
-            found += sorted(name for pattern in inside for name in glob.glob(pattern))
+            found += sorted(name for pattern in inside for name in _listed(pattern))
         elif glob.has_magic(path) and not Path(path).exists():
-            found += sorted(glob.glob(path, recursive=True))
-        elif not Path(path).is_file():
+            found += sorted(_listed(path))
+        elif not is_remote(path) and not Path(path).is_file():
             there = sum(Path(p).is_file() for p in expanded)
             raise UserError(
                 f"there is no shard {path}\n  {there} of the {len(expanded)} that the pattern names are there"
             )
         else:
             found.append(path)
-    found = [path if is_web(path) else absolute(path) for path in dict.fromkeys(found)]
+    found = [absolute(path) for path in dict.fromkeys(found)]
     for path in found or [pattern]:
         _refuse_packed(path)
     if not found:
@@ -119,6 +120,18 @@ def _matching(pattern: str) -> list[str]:
             f"no shards match {pattern}\n  for example wds:DIR, wds:DIR/train-{{0000..0012}}.tar or wds:DIR/*.tar"
         )
     return found
+
+
+def _is_folder(path: str) -> bool:
+    if not is_remote(path):
+        return Path(path).is_dir()
+    # Not asked for what is named as a shard: a pattern may name thousands.
+    is_named = glob.has_magic(path) or Path(path).suffix.lower() in (".tar", *_PACKED)
+    return not is_named and object_store.is_folder(path)
+
+
+def _listed(pattern: str) -> list[str]:
+    return object_store.matching(pattern) if is_remote(pattern) else glob.glob(pattern, recursive=True)
 
 
 def _refuse_packed(path: str) -> None:

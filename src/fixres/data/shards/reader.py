@@ -13,7 +13,7 @@ from PIL import Image
 from fixres.data.decode import Alpha, BadImage, Exif, decode
 from fixres.data.shards.index import Index, name_hash
 from fixres.data.shards.remote import RemoteError, piece
-from fixres.data.sources.uri import is_web
+from fixres.data.sources.uri import is_remote
 from fixres.data.splits import Names
 
 _HEADER = 512
@@ -64,7 +64,7 @@ class Shards:
 
     def _bytes(self, path: str, number: int, start: int, length: int) -> bytes:
         shard = self.shards[number]
-        if is_web(self.root):
+        if is_remote(self.root):
             try:
                 return piece(self.root + shard.name, start, length, shard.version)
             except RemoteError as error:

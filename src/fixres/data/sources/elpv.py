@@ -13,6 +13,7 @@ import numpy as np
 
 from fixres.config.recipe import Data
 from fixres.data.sources.folder import Files
+from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, require_extra
 
@@ -50,3 +51,6 @@ def open_elpv(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
         subgroups=Names(kind for _, _, kind in rows),
     )
     return "elpv:", {"all": split}, []
+
+
+SCHEME = Scheme("elpv", "elpv:", "photographs of solar cells, from the package elpv-dataset", open_elpv)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from fixres.config.recipe import Data
 from fixres.data.decode import Alpha, BadImage, Exif, decode
+from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, counted, did_you_mean
 
@@ -307,3 +308,11 @@ def _split(name: str, scan: _Scan, root: Path, data: Data) -> Split:
         exif=data.exif,
         alpha=data.alpha,
     )
+
+
+SCHEME = Scheme(
+    "folder",
+    "folder:DIR or a bare path",
+    "`train/`, `val/` and `test/` folders of classes, or one folder of classes",
+    open_folder,
+)

@@ -14,7 +14,7 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.decode import Alpha, BadImage, Exif, decode
 from fixres.data.sources.tables import named_labels
-from fixres.data.sources.uri import Address, parse_address
+from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra
 
@@ -54,7 +54,7 @@ def open_hub(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
     Raises:
         UserError: the package is missing, the data set cannot be had, or has no column of pictures or labels.
     """
-    address = parse_address("hf", body)
+    address = SCHEME.parse(body)
     loaded = _load(address)
     notes: list[str] = []
     splits: dict[str, Split] = {}
@@ -189,3 +189,12 @@ def _label_column(rows: Any, address: Address) -> str:
 def _described(rows: Any) -> str:
     kinds = {name: getattr(feature, "dtype", type(feature).__name__) for name, feature in rows.features.items()}
     return ", ".join(f"{name} ({type(rows.features[name]).__name__}, {kind})" for name, kind in kinds.items())
+
+
+SCHEME = Scheme(
+    "hf",
+    "hf:NAME",
+    "data sets of the Hugging Face hub, by name or from a folder on this disk",
+    open_hub,
+    Grammar("hf:NAME?image=image&label=label", ("image", "label", "config", "revision"), body="folder or name"),
+)

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
+from fixres.data.shards import object_store
 from fixres.data.shards.index import INDEX_NAME, Shard, up_to_date_index
 from fixres.data.shards.patterns import find_shards
 from fixres.data.shards.reader import Shards
 from fixres.data.shards.remote import READ_AHEAD, RemoteFile, size_and_version, small_file
 from fixres.data.sources.tables import named_labels
-from fixres.data.sources.uri import is_web, parse_address
+from fixres.data.sources.uri import Grammar, Scheme, is_remote, is_web
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, counted, did_you_mean
 from fixres.io.download.cache import fetch
@@ -36,12 +37,16 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
     Raises:
         UserError: no such shards, a shard that is packed, cut or damaged, or a label outside the class list.
     """
-    address = parse_address("wds", body)
+    address = SCHEME.parse(body)
     found, root = _rooted(find_shards(address))
-    shards = _web_shards(root, found) if is_web(root) else [_shard(root, name) for name, _ in found]
+    named = {name for name, _ in found}
+    shards = _remote_shards(root, found) if is_remote(root) else [_shard(root, name) for name, _ in found]
 
     def is_gone(name: str) -> bool:
-        return not is_web(root) and not (Path(root) / name).exists()
+        # The web has no lists of files: there every shard is named, and one that is missing is refused.
+        if name in named or is_web(root):
+            return False
+        return object_store.is_gone(root + name) if is_remote(root) else not (Path(root) / name).exists()
 
     fresh = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_gone)
     index, saved = fresh.index, fresh.saved
@@ -88,10 +93,10 @@ _ORDER = ("train", "holdout", "val", "test", "")
 def _rooted(found: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], str]:
     """Return the shards by their names below the folder that they share, and that folder with a slash behind it."""
     paths = [path for path, _ in found]
-    are_web = {is_web(path) for path in paths}
-    if len(are_web) > 1:
-        raise UserError("some shards are on this disk and some on the web\n  name one or the other")
-    if are_web == {True}:
+    are_remote = {is_remote(path) for path in paths}
+    if len(are_remote) > 1:
+        raise UserError("some shards are on this disk and some elsewhere\n  name one or the other")
+    if are_remote == {True}:
         fetched = _fetched_where_needed(paths)
         if fetched != paths:
             return _rooted([(path, split) for path, (_, split) in zip(fetched, found, strict=True)])
@@ -120,7 +125,7 @@ def cache_folder() -> Path:
 
 def _places(root: str) -> list[Path]:
     cached = cache_folder() / f"{hashlib.sha256(root.encode()).hexdigest()[:16]}-{INDEX_NAME}"
-    return [cached] if is_web(root) else [Path(root) / INDEX_NAME, cached]
+    return [cached] if is_remote(root) else [Path(root) / INDEX_NAME, cached]
 
 
 def _shard(root: str, name: str) -> Shard:
@@ -131,7 +136,7 @@ def _shard(root: str, name: str) -> Shard:
     return Shard(name, status.st_size, str(status.st_mtime_ns))
 
 
-def _web_shards(root: str, found: Sequence[tuple[str, str]]) -> list[Shard]:
+def _remote_shards(root: str, found: Sequence[tuple[str, str]]) -> list[Shard]:
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         answers = list(pool.map(lambda item: size_and_version(root + item[0]), found))
     missing = next((name for (name, _), answer in zip(found, answers, strict=True) if answer is None), None)
@@ -143,7 +148,7 @@ def _web_shards(root: str, found: Sequence[tuple[str, str]]) -> list[Shard]:
 
 
 def _open(root: str, shard: Shard) -> IO[bytes]:
-    if is_web(root):
+    if is_remote(root):
         return io.BufferedReader(RemoteFile(root + shard.name, shard.size, shard.version), READ_AHEAD)
     try:
         return (Path(root) / shard.name).open("rb")
@@ -155,7 +160,7 @@ def _class_names(given: str, root: str) -> tuple[str, ...]:
     """Return the names in classes.txt, one per line, empty when there is none."""
     where = given or root + CLASSES_NAME
     content: bytes | None = None
-    if is_web(where):
+    if is_remote(where):
         content = small_file(where)
     elif Path(where).is_file():
         content = Path(where).read_bytes()
@@ -193,3 +198,17 @@ def _named(
             )
         table[code] = place
     return classes, table[codes]
+
+
+SCHEME = Scheme(
+    "wds",
+    "wds:PATTERN",
+    "tar shards as webdataset writes them, on this disk, on the web or in an object store",
+    open_shards,
+    Grammar(
+        "wds:DIR/train-{0000..0012}.tar or wds:DIR?train=a-*.tar&val=b-*.tar",
+        ("train", "val", "test", "classes"),
+        ("classes",),
+        instead=("train", "val", "test"),
+    ),
+)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from fixres.config.recipe import Data
 from fixres.data.decode import Alpha, Exif
 from fixres.data.sampling import uniforms
+from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, did_you_mean
 
@@ -114,3 +115,6 @@ def _draw(
         arm = radius / 3
         draw.rectangle((x - radius, y - arm, x + radius, y + arm), fill=colour)
         draw.rectangle((x - arm, y - radius, x + arm, y + radius), fill=colour)
+
+
+SCHEME = Scheme("synthetic", "synthetic:classes=4", "drawn pictures, for tests and first steps", open_synthetic)

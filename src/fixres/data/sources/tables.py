@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fixres.config.recipe import Data
 from fixres.data.sources.folder import EXTENSIONS, Files
-from fixres.data.sources.uri import Address, parse_address
+from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra
 
@@ -57,7 +57,7 @@ def open_table(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]
     Raises:
         UserError: no such file or column, a row that cannot be used, a picture listed twice.
     """
-    address = parse_address("csv", body)
+    address = SCHEME.parse(body)
     columns = _Columns()
     root = Path(address["root"] or Path(address.body).parent)
     paths = Names(_fill(columns, address, root))
@@ -317,3 +317,12 @@ def _text(value: object, path: Path, line: int, column: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise UserError(f"{path} line {line}: column '{column}' holds {value!r}\n  allowed are texts and whole numbers")
+
+
+SCHEME = Scheme(
+    "csv",
+    "csv:FILE",
+    "one row per picture, in CSV, TSV, JSONL or Parquet",
+    open_table,
+    Grammar("csv:FILE?root=DIR&image=path&label=label&split=split", ("root", "image", "label", "split"), ("root",)),
+)

@@ -23,7 +23,7 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.decode import Alpha, Exif
 from fixres.data.sources.folder import Files
-from fixres.data.sources.uri import parse_address
+from fixres.data.sources.uri import Grammar, Scheme
 from fixres.data.splits import Names, Source, Split
 from fixres.errors import UserError, did_you_mean, require_extra
 
@@ -204,7 +204,7 @@ def open_torchvision(data: Data, body: str) -> tuple[str, dict[str, Split], list
     Raises:
         UserError: an unknown set, a missing package, or files that are missing, damaged or cannot be downloaded.
     """
-    address = parse_address("torchvision", body)
+    address = SCHEME.parse(body)
     name = _find(address.body)
     known = SETS[name]
     if address["download"] not in ("", "true", "false"):
@@ -324,3 +324,12 @@ def _split(name: str, dataset: Any, known: Known, root: Path, data: Data) -> Spl
 def _arrays(pictures: npt.NDArray[np.uint8], layout: str) -> npt.NDArray[np.uint8]:
     order = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1), "NHW": (0, 1, 2), "NWH": (0, 2, 1)}[layout]
     return np.ascontiguousarray(pictures.transpose(order), dtype=np.uint8)
+
+
+SCHEME = Scheme(
+    "torchvision",
+    "torchvision:NAME",
+    "the data sets torchvision knows",
+    open_torchvision,
+    Grammar("torchvision:NAME?root=DIR&download=true", ("root", "download", "variant"), ("root",), "name"),
+)

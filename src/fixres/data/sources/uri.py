@@ -1,22 +1,28 @@
 """The grammar of data URIs: `SCHEME:BODY[?key=value&key=value]`.
 
 Bytes are escaped as in web addresses, so a `?`, `&` or `%` in a path is written %3F, %26, %25. Paths are made absolute
-on reading: what is stored in a recipe means the same from any folder. `folder:` stands outside the grammar: everything
-behind it is the path.
+on reading: what is stored in a recipe means the same from any folder. A scheme without a grammar, such as `folder:`,
+takes everything behind it as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
+from fixres.config.recipe import Data
+from fixres.data.splits import Split
 from fixres.errors import UserError, did_you_mean
 
 _ESCAPED = re.compile("[%?&\x00-\x1f\udc80-\udcff]")
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+Opener = Callable[[Data, str], tuple[str, dict[str, Split], list[str]]]
+"""From the settings and what follows the scheme to the URI that is stored, the splits as they lie there, and notes."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,8 @@ class Grammar:
     paths: tuple[str, ...] = ()
     """Keys whose values are paths."""
     body: Literal["path", "folder or name", "name"] = "path"
-
-
-GRAMMARS = {
-    "csv": Grammar(
-        "csv:FILE?root=DIR&image=path&label=label&split=split", ("root", "image", "label", "split"), ("root",)
-    ),
-    "torchvision": Grammar(
-        "torchvision:NAME?root=DIR&download=true", ("root", "download", "variant"), ("root",), "name"
-    ),
-    "hf": Grammar("hf:NAME?image=image&label=label", ("image", "label", "config", "revision"), (), "folder or name"),
-    "wds": Grammar(
-        "wds:DIR/train-{0000..0012}.tar or wds:DIR?train=a-*.tar&val=b-*.tar",
-        ("train", "val", "test", "classes"),
-        ("classes",),
-    ),
-}
+    instead: tuple[str, ...] = ()
+    """Keys of which one may stand in place of the body; then their values are paths."""
 
 
 @dataclass(frozen=True)
@@ -62,38 +54,50 @@ class Address:
         return self.options.get(key, "")
 
 
-def parse_address(scheme: str, text: str) -> Address:
-    """Return what follows `scheme:` in its parts, escapes decoded and paths made absolute.
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of data: what its URIs look like, what opens them, and a line about it."""
 
-    Raises:
-        UserError: nothing where a name or path belongs, an unknown key, a key given twice or without a value.
-    """
-    grammar = GRAMMARS[scheme]
-    body, mark, query = text.partition("?")
-    given: dict[str, str] = {}
-    for item in query.split("&") if mark else ():
-        key, equals, value = item.partition("=")
-        if key not in grammar.keys:
-            raise UserError(
-                f"{scheme}: has no setting '{key}'{did_you_mean(key, grammar.keys)}\n"
-                f"  allowed: {', '.join(grammar.keys)}; for example {grammar.example}"
-            )
-        if key in given:
-            raise UserError(f"{scheme}: '{key}' is given twice\n  give it once: {grammar.example}")
-        if not equals or not value:
-            raise UserError(f"{scheme}: '{key}' has no value\n  for example {grammar.example}")
-        given[key] = _decode(value)
-    body = _decode(body)
-    options = {key: given[key] for key in grammar.keys if key in given}
-    if not body and not (scheme == "wds" and {"train", "val", "test"} & set(options)):
-        raise UserError(f"nothing follows {scheme}:\n  for example {grammar.example}")
-    paths = grammar.paths
-    if grammar.body == "path" and not body:
-        # Without a folder of their own, the patterns of the splits are paths too.
-        paths = (*paths, "train", "val", "test")
-    elif grammar.body == "path" or (grammar.body == "folder or name" and Path(body).expanduser().is_dir()):
-        body = absolute(body)
-    return Address(scheme, body, {key: absolute(v) if key in paths else v for key, v in options.items()})
+    name: str
+    """What stands before the colon, in lower case."""
+    usage: str
+    """How it is written, in a few words: `csv:FILE`."""
+    about: str
+    """What it holds, for docs/data.md."""
+    open: Opener
+    """Raises UserError."""
+    grammar: Grammar | None = None
+
+    def parse(self, text: str) -> Address:
+        """Return what follows the scheme in its parts, escapes decoded and paths made absolute.
+
+        Raises:
+            UserError: nothing where a name or path belongs, an unknown key, a key given twice or without a value.
+        """
+        grammar = self.grammar
+        assert grammar is not None, f"{self.name}: has no grammar"
+        body, mark, query = text.partition("?")
+        given: dict[str, str] = {}
+        for item in query.split("&") if mark else ():
+            key, equals, value = item.partition("=")
+            if key not in grammar.keys:
+                raise UserError(
+                    f"{self.name}: has no setting '{key}'{did_you_mean(key, grammar.keys)}\n"
+                    f"  allowed: {', '.join(grammar.keys)}; for example {grammar.example}"
+                )
+            if key in given:
+                raise UserError(f"{self.name}: '{key}' is given twice\n  give it once: {grammar.example}")
+            if not equals or not value:
+                raise UserError(f"{self.name}: '{key}' has no value\n  for example {grammar.example}")
+            given[key] = _decode(value)
+        body = _decode(body)
+        if not body and not given.keys() & set(grammar.instead):
+            raise UserError(f"nothing follows {self.name}:\n  for example {grammar.example}")
+        paths = grammar.paths if body else (*grammar.paths, *grammar.instead)
+        if body and (grammar.body == "path" or (grammar.body == "folder or name" and Path(body).expanduser().is_dir())):
+            body = absolute(body)
+        options = {key: given[key] for key in grammar.keys if key in given}
+        return Address(self.name, body, {key: absolute(v) if key in paths else v for key, v in options.items()})
 
 
 def is_web(path: str) -> bool:
@@ -101,9 +105,14 @@ def is_web(path: str) -> bool:
     return path.lower().startswith(("http://", "https://"))
 
 
+def is_remote(path: str) -> bool:
+    """Return whether `path` is an address, of the web or of what else fsspec knows, such as s3://."""
+    return _REMOTE.match(path) is not None
+
+
 def absolute(path: str) -> str:
-    """Return the path made absolute; an address of the web as it is."""
-    return path if is_web(path) else str(Path(path).expanduser().absolute())
+    """Return the path made absolute; an address as it is."""
+    return path if is_remote(path) else str(Path(path).expanduser().absolute())
 
 
 def _decode(text: str) -> str:

@@ -32,7 +32,7 @@ from fixres.config.loading import validate
 from fixres.config.recipe import Data, Stage
 from fixres.data.collections import open_collection
 from fixres.data.decode import jpeg_size
-from fixres.data.loader import evaluation_batches, train_batches
+from fixres.data.loader import Draw, ReadPolicy, evaluation_batches, train_batches
 from fixres.data.scaled_decode import Encoded, decode_at
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, normalise
@@ -203,12 +203,10 @@ def _sides(bench: LoaderBench, split: Split, workers: int) -> dict[str, Run]:
 def _ours(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
     def run(workers: int) -> Iterator[int]:
         if bench.evaluation:
-            made = evaluation_batches(split, [preprocess], batch_size=bench.batch_size, workers=workers, bad=[])
+            made = evaluation_batches(split, [preprocess], bench.batch_size, ReadPolicy(workers))
             pictures: Iterator[Tensor] = (views[0] for views, _, _ in made)
         else:
-            batches = train_batches(
-                split, stage, preprocess, seed=0, stage_index=0, workers=workers, bad=[], decode=bench.decode
-            )
+            batches = train_batches(split, stage, preprocess, Draw(0, 0), ReadPolicy(workers, decode=bench.decode))
             pictures = (batch.images for batch in batches)
         for images in pictures:
             yield len(normalise(images, preprocess.mean, preprocess.std))

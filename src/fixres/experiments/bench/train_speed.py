@@ -26,7 +26,7 @@ from torchvision.transforms import transforms as v1
 from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
-from fixres.data.loader import train_batches
+from fixres.data.loader import Draw, ReadPolicy, train_batches
 from fixres.experiments.bench.loader_speed import make_photographs
 from fixres.models.build import build_model
 from fixres.models.pretrained import published_preprocess
@@ -205,9 +205,8 @@ def _ours(bench: TrainBench, recipe: Recipe, model: nn.Module, folder: Path, par
     _time_model(state.model, state.optimizer, parts)
 
     def run() -> Iterator[None]:
-        batches = train_batches(
-            collection.split("train"), stage.stage, preprocess, seed=0, stage_index=0, workers=bench.workers, bad=[]
-        )
+        split, policy = collection.split("train"), ReadPolicy(bench.workers)
+        batches = train_batches(split, stage.stage, preprocess, Draw(0, 0), policy)
         start = time.perf_counter()
         for batch in batches:
             fetched = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fixres.checkpoints.product import Product
-from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.loader import ReadPolicy, evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError, require_extra
 from fixres.evaluation.measure import Request, open_for
@@ -152,9 +152,7 @@ def _save(model: Any, path: Path, sheet: ExportSheet) -> None:
 def _correct(runs: list[Run], product: Product, sheet: ExportSheet, split: Split) -> list[np.ndarray]:
     """Return for every file bool `[N]`: whether its best class is the label."""
     found: list[list[np.ndarray]] = [[] for _ in runs]
-    batches = evaluation_batches(
-        split, [product.preprocess], batch_size=_BATCH, workers=resolve_workers("auto"), bad=[]
-    )
+    batches = evaluation_batches(split, [product.preprocess], _BATCH, ReadPolicy(resolve_workers("auto")))
     for (pixels,), labels, _ in batches:
         images = file_inputs(pixels, sheet).numpy()
         for own, run in zip(found, runs, strict=True):

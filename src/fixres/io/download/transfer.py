@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import json
 import os
-import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,30 +13,19 @@ from http import HTTPStatus
 from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
-from urllib import request as web
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 from fixres.errors import UserError
-from fixres.io.download.address import Checksums, opener, user_agent
+from fixres.io.download import range_client
+from fixres.io.download.address import Checksums
+from fixres.io.download.range_client import InterruptionError, ask, extent, pause, range_headers
 from fixres.io.files import sync_folder
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be; None when the server does not say."""
 
 MAX_BYTES = 20 * 2**30
-RETRIES = 4
-BACK_OFF_SECONDS = 0.5
-TIMEOUT_SECONDS = 30.0
 _CHUNK_BYTES = 2**20
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)$")
-
-
-class InterruptionError(Exception):
-    """The transfer broke off; the same request may succeed a moment later."""
-
-    def __init__(self, reason: str, has_begun: bool = True) -> None:
-        super().__init__(reason)
-        self.has_begun = has_begun
 
 
 @dataclass(frozen=True)
@@ -130,34 +116,29 @@ def transfer(job: Job) -> None:
             if not (error.has_begun or failures):
                 raise job.error(str(error)) from error
             failures += 1
-            if failures > RETRIES:
+            if failures > range_client.RETRIES:
                 kept = (
                     f"{job.size} of {job.record().get('total') or 'an unknown number of'} bytes are kept in {job.part}"
                 )
                 advice = f"{kept}\n  run the same again and it goes on from there"
                 raise job.error(f"it broke off {failures} times ({error})", advice) from error
-            time.sleep(BACK_OFF_SECONDS * 2 ** (failures - 1))
+            pause(failures)
         else:
             return
 
 
 def _attempt(job: Job) -> None:
-    range_headers = _range_headers(job)
-    headers = {"User-Agent": user_agent(), "Accept-Encoding": "identity", **range_headers}
+    headers = _range_headers(job)
     try:
-        response = opener().open(web.Request(job.url, headers=headers), timeout=TIMEOUT_SECONDS)
+        response = ask(job.url, headers)
     except HTTPError as error:
         with error:
-            if range_headers and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if headers and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 _require_complete(job, error)
                 return
             raise _refusal(job, error) from error
-    except URLError as error:
-        raise InterruptionError(f"no connection ({error.reason})", has_begun=False) from error
     except ValueError as error:
         raise job.error(str(error), "check the address") from error
-    except (http.client.HTTPException, OSError) as error:
-        raise InterruptionError(f"{type(error).__name__}: {error}") from error
     with response:
         _receive(job, response)
 
@@ -165,25 +146,18 @@ def _attempt(job: Job) -> None:
 def _range_headers(job: Job) -> dict[str, str]:
     """Return what asks for the rest of the very version the bytes so far are of; nothing when that cannot be asked."""
     record = job.record()
-    etag = record.get("etag")
-    # A weak tag stands for files of the same meaning, not of the same bytes.
-    validator = etag if etag and not etag.startswith("W/") else record.get("last_modified")
-    if not job.size or not record or not (validator or job.checksums.known):
-        return {}
-    return {"Range": f"bytes={job.size}-"} | ({"If-Range": validator} if validator else {})
+    headers = range_headers(job.size, None, record.get("etag"), record.get("last_modified"))
+    return headers if job.size and record and ("If-Range" in headers or job.checksums.known) else {}
 
 
 def _require_complete(job: Job, error: HTTPError) -> None:
     """Accept "there is nothing behind these bytes" when they are all there are; otherwise begin again."""
-    match = _CONTENT_RANGE.match(error.headers.get("Content-Range", ""))
-    if not match or match[2] != str(job.size):
+    if extent(error.headers).total != job.size:
         job.drop()
         raise InterruptionError("the file has changed in between")
 
 
-def _refusal(job: Job, error: HTTPError) -> Exception:
-    if error.code == HTTPStatus.TOO_MANY_REQUESTS or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return InterruptionError(f"HTTP {error.code} {error.reason}")
+def _refusal(job: Job, error: HTTPError) -> UserError:
     if error.code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return job.error(f"the server has no such file (HTTP {error.code})", "check the address")
     if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -201,7 +175,7 @@ def _receive(job: Job, response: HTTPResponse) -> None:
         # Unbuffered, so that what a kill or a full disk leaves is always the beginning of the file.
         file = job.part.open("ab", buffering=0)
     with file:
-        while chunk := _read(response):
+        while chunk := range_client.read(response, _CHUNK_BYTES):
             done += len(chunk)
             if done > job.max_bytes:
                 job.drop()
@@ -238,9 +212,8 @@ def _begin(job: Job, response: HTTPResponse) -> int | None:
 def _require_rest(job: Job, response: HTTPResponse) -> int | None:
     """Return the length of the whole file when the piece sent fits behind the bytes so far; else begin again."""
     record = job.record()
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    total = int(match[2]) if match and match[2] != "*" else None
-    fits = match is not None and match[1] == str(job.size) and job.size > 0
+    start, total = extent(response.headers)
+    fits = start == job.size > 0
     # Not every server heeds If-Range.
     headers = response.headers
     for key, now in (("etag", headers["ETag"]), ("last_modified", headers["Last-Modified"]), ("total", total)):
@@ -263,13 +236,6 @@ def _require_room(job: Job, total: int | None, rest: int | None, kept: int) -> N
 
 def _too_large(job: Job, num_bytes: int) -> UserError:
     return job.error(f"it has at least {num_bytes} bytes; at most {job.max_bytes} are fetched")
-
-
-def _read(response: HTTPResponse) -> bytes:
-    try:
-        return response.read1(_CHUNK_BYTES)
-    except (http.client.HTTPException, OSError) as error:
-        raise InterruptionError(f"{type(error).__name__}: {error}") from error
 
 
 def put_in_place(job: Job) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fixres.data.loader import evaluation_batches
+from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.splits import Split
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
@@ -185,11 +185,8 @@ class Trunk:
         read = evaluation_batches(
             split.take(split.name, places),
             preprocesses(self.preprocess, num_views),
-            batch_size=self.reading.batch_size,
-            workers=self.reading.workers,
-            bad=[],
-            on_bad_image=self.reading.on_bad_image,
-            pin_memory=self.runtime.device.type == "cuda",
+            self.reading.batch_size,
+            replace(self.reading.policy, pin_memory=self.runtime.device.type == "cuda"),
         )
         todo = list(chunks)
         with closing(read):
@@ -217,10 +214,8 @@ class Trunk:
     def first_batch(self, split: Split) -> Tensor:
         """Return the first batch of a split, normalised, to check faster paths with."""
         few = split.take(split.name, np.arange(min(self.reading.batch_size, len(split)), dtype=np.int64))
-        reading = Reading(len(few), 0, self.reading.on_bad_image)
-        read = evaluation_batches(
-            few, (self.preprocess,), batch_size=reading.batch_size, workers=0, bad=[], on_bad_image=reading.on_bad_image
-        )
+        policy = ReadPolicy(on_bad_image=self.reading.on_bad_image)
+        read = evaluation_batches(few, (self.preprocess,), len(few), policy)
         with closing(read):
             images, _, _ = next(read)
         return normalise(self.runtime.images(images[0]), self.preprocess.mean, self.preprocess.std)
