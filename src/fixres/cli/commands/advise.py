@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands.common import open_product
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 
 
 @dataclass(frozen=True)
 class AdviseFlags:
     """Flags of `fixres advise`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     data: str | None = None
     """Data URI; the product's own when left out."""

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 
 
 @dataclass(frozen=True)
 class AverageFlags:
     """Flags of `fixres average`."""
 
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")]
+    sources: Annotated[tuple[str, ...], Positional("CKPT")]
     """Two or more run folders, model folders, or weights files with --model, of one architecture."""
     out: Path
     """New model folder."""

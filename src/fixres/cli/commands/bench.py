@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands.common import refuse_folder, write_answer
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ _DEFAULT_EVAL_IMAGES = 768
 class EvalBenchFlags:
     """Flags of `fixres bench eval`."""
 
-    checkpoint: tyro.conf.Positional[str] = "random:tf_efficientnet_lite0"
+    checkpoint: Annotated[str, Positional("CHECKPOINT")] = "random:tf_efficientnet_lite0"
     """Any checkpoint, or random:NAME for an architecture with random weights."""
     data: str | None = None
     """Data URI, of which the training split is read; left out: generated JPEGs of about 500 x 375."""
@@ -283,7 +282,7 @@ def bench_eval(words: Sequence[str]) -> int:
 class FixBenchFlags:
     """Flags of `fixres bench fix`."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    checkpoints: Annotated[tuple[str, ...], Positional("CHECKPOINTS")]
     """Trained networks on one collection: run folders of several seeds, for example."""
     size: Annotated[int, Field(ge=1)]
     """Size to fix at, in pixels."""

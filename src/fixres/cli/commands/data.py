@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands import data_write
 from fixres.cli.commands.common import refuse_folder
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from fixres.cli.console import Console
 
 Positive = Annotated[int, Field(ge=1)]
-Uri = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URI")]
+Uri = Annotated[str, Positional("URI")]
 
 
 class _Sub(NamedTuple):
@@ -148,7 +147,7 @@ class PreviewFlags:
 
     out: Path
     """The picture: a .png file."""
-    uri: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[URI]")] = ""
+    uri: Annotated[str, Positional("URI")] = ""
     """Collection; the recipe's when left out."""
     recipe: str = ""
     """Recipe whose training is shown, a shipped name or a YAML file; none: the defaults."""

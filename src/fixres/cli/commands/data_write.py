@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Uri = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URI")]
-Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")]
+Uri = Annotated[str, Positional("URI")]
+Name = Annotated[str, Positional("NAME")]
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def pack(words: Sequence[str], summary: str) -> int:
 class PrepareFlags:
     """Flags of `fixres data prepare`."""
 
-    source: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
+    from_: Path | None = None
     """Folder that holds the official files, or one of them; they are only read."""
     out: Path | None = None
     """Folder to make; it appears when everything is in it."""
@@ -151,16 +150,14 @@ def prepare(words: Sequence[str], summary: str) -> int:
         sys.stdout.write(_list_of_sets())
         return 0
     info = find_set(flags.name)
-    if flags.source is None or flags.out is None:
-        missing = " and ".join(
-            name for name, value in (("--from", flags.source), ("--out", flags.out)) if value is None
-        )
+    if flags.from_ is None or flags.out is None:
+        missing = " and ".join(name for name, value in (("--from", flags.from_), ("--out", flags.out)) if value is None)
         raise UserError(f"{missing} is missing\n  fixres data prepare {info.name} --from DIR --out DIR")
     console = Console(flags.quiet)
     try:
         report = make(
             flags.name,
-            flags.source,
+            flags.from_,
             flags.out,
             _bar(console),
             allow_partial=flags.allow_partial,

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands.common import open_product, write_answer
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError, started_rank
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _WORST = 5
 class EvalFlags:
     """Flags of `fixres eval`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     data: str | None = None
     """Data URI; the product's own when left out."""

@@ -9,18 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands.common import open_product
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 
 
 @dataclass(frozen=True)
 class ExportFlags:
     """Flags of `fixres export`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     out: Path
     """File to write (.onnx, .pt2, .xml), or a folder for model.onnx and its company."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import Stopped, started_rank
 
 
@@ -19,7 +18,7 @@ from fixres.errors import Stopped, started_rank
 class ExtractFlags:
     """Flags of `fixres extract`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
     out: Path
     """Folder for embedding.npy, softmax.npy, labels.npy, outcomes.npy, index.csv; the same command goes on in it."""

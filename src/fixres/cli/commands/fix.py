@@ -6,27 +6,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands.common import open_product
 from fixres.cli.commands.train import finish_run, say_how_to_go_on
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import Stopped, UserError, started_rank
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class FixFlags:
     """Flags of `fixres fix`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    size: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="N|auto")]
+    size: int | Literal["auto"]
     """Size to fix at, in pixels; auto: chosen on the selecting split."""
     data: str | None = None
     """Data URI; the product's own when left out."""

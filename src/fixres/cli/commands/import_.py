@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 PositiveUnit = Annotated[float, Field(gt=0, le=1)]
@@ -22,7 +21,7 @@ PositiveUnit = Annotated[float, Field(gt=0, le=1)]
 class ImportFlags:
     """Flags of `fixres import`."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[str, Positional("SOURCE")]
     """Weights file, model folder, or timm: hf-hub: fixres: url: package: and a name."""
     out: Path
     """New model folder."""

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.config.lab_record import LabRecord, read_record
 from fixres.config.loading import list_recipes, load
 from fixres.errors import UserError
@@ -32,7 +31,7 @@ first stage, or from 20 steps on this machine; reading pictures is in neither.""
 class PlanFlags:
     """Flags of `fixres plan`."""
 
-    recipes: tyro.conf.Positional[tuple[str, ...]]
+    recipes: Annotated[tuple[str, ...], Positional("RECIPES")]
     """Shipped recipes or YAML files; several are put side by side."""
     devices: Annotated[int, Field(ge=1)] | None = None
     """Processes that share every batch; left out: as many as the command in the recipe's lab record starts."""

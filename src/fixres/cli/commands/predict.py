@@ -12,11 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands.common import open_product
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import EXIT_USER_ERROR, UserError, counted
 from fixres.io.files import cannot_write, require_writable_file, require_writable_folder
 
@@ -36,9 +35,9 @@ _MANY_FAILURES = 20
 class PredictFlags:
     """Flags of `fixres predict`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    paths: tyro.conf.Positional[tuple[str, ...]]
+    paths: Annotated[tuple[str, ...], Positional("PATHS")]
     """Pictures, folders, patterns, tables with a column path (.csv .tsv .jsonl .parquet), lists (.txt), - for stdin."""
     top_k: Annotated[int, Field(ge=1)] = 5
     """Classes to name per picture."""

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
 
@@ -20,7 +19,7 @@ from fixres.errors import UserError
 class ScoreFlags:
     """Flags of `fixres score`."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[Path, Positional("FOLDER")]
     """Folder that extract wrote, or with files named as FixRes published them."""
     name: str | None = None
     """Only this one of several published files: ResNet50 of ResNet50_softmax.npy."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
 
@@ -19,7 +18,7 @@ from fixres.errors import UserError
 class ServeFlags:
     """Flags of `fixres serve`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Any checkpoint, or a file of `fixres export`."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""

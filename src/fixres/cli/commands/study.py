@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.cli.commands.train import count_seeds, default_folder, run_seeds, take_seeds, tell
-from fixres.cli.parse import Asked, TrainOptions, parse_flags, parse_recipe, parse_recipe_with
+from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe, parse_recipe_with
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ _HELP = (
 class StudyFlags:
     """Flags of `fixres study` that are not part of the recipe."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], Positional("RUNS")]
     """Finished runs of one recipe."""
     out: Path | None = None
     """Write the table as JSON to this file."""
