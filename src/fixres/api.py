@@ -28,6 +28,7 @@ from fixres.inference.export.metadata import Format
 from fixres.inference.extract import extract as _extract
 from fixres.inference.extract_record import Extracted
 from fixres.inference.predict import Predictor
+from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
 from fixres.training.before_after import Outcome
 from fixres.training.initial_weights import fix_recipe
@@ -36,8 +37,6 @@ from fixres.training.run import run_recipe
 Checkpoint = str | Path | Product
 Listener = Callable[[dict[str, Any]], None]
 """Is told every event of a run: `{"event": "train", "step": ..., "loss": ...}`."""
-Progress = Callable[[int, int], None]
-"""Is told pictures done and pictures in all."""
 
 
 def _nothing(done: int, total: int) -> None:

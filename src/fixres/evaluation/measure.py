@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation, NetworkView, Reading, conditions, evaluate, network_views
 from fixres.evaluation.metrics import METRICS, bootstrap_intervals, class_table, confusion_matrix, paired_difference
 from fixres.evaluation.temperature_scaling import fit_temperature
+from fixres.io.progress import Progress
 from fixres.models.backends import BackendName
 from fixres.resolution import Preprocess, Resize
 from fixres.runtime.device import Runtime
 
 MAX_CONFUSION_CLASSES = 5000
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

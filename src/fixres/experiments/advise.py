@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.evaluation.measure import Request, open_for
+from fixres.io.progress import NamedProgress
 from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size, gmacs
@@ -33,7 +34,6 @@ HALVES_FROM = 2000
 """Pictures from which one half of the selecting split chooses and the other reports."""
 
 _ASPECTS = 300
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Question:
     """Whether to solve the head at every size, and measure that too."""
 
 
-def advise(product: Product, question: Question, progress: Progress = lambda *_: None) -> dict[str, Any]:
+def advise(product: Product, question: Question, progress: NamedProgress = lambda *_: None) -> dict[str, Any]:
     """Return the object of `advise --json`: theory, rows, front, advice.
 
     Raises:
@@ -101,7 +101,7 @@ def evaluate_all(
     preprocesses: Sequence[Preprocess],
     runtime: Runtime,
     reading: Reading,
-    progress: Progress,
+    progress: NamedProgress,
 ) -> Evaluation:
     """Measure a network at every preprocessing, telling how far it is."""
     views = network_views(model, preprocesses)
@@ -236,7 +236,7 @@ def _fixed_rows(
     preprocesses: Sequence[Preprocess],
     train: Split,
     halves: tuple[Split, Split | None],
-    means: tuple[Runtime, Reading, Progress],
+    means: tuple[Runtime, Reading, NamedProgress],
 ) -> list[dict[str, Any]]:
     """Solve the head at every size on one view and measure it.
 

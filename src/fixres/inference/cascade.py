@@ -20,9 +20,10 @@ from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
 from fixres.evaluation.measure import Request, answer_of, conditions_of, open_for
 from fixres.evaluation.metrics import paired_difference
-from fixres.inference.ensemble import Progress, listed_sizes
+from fixres.inference.ensemble import listed_sizes
 from fixres.inference.predict import Picture, Prediction, Predictor
 from fixres.io.files import write_text
+from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
 
 EVERY = 1.01

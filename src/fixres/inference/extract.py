@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ from fixres.inference.extract_record import (
 )
 from fixres.io.array_store import Rows
 from fixres.io.files import require_room, require_writable_folder, reserved, write_with
+from fixres.io.progress import Progress
 from fixres.models.anatomy import head_names
 from fixres.models.sizes import evaluation_mode
 from fixres.resolution import Preprocess
@@ -55,7 +56,6 @@ from fixres.runtime.device import Runtime
 
 _CHECKPOINT_SECONDS = 2.0
 """Work that a kill can cost, about."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from torch import nn
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
+from fixres.config.choices import BackendName
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
@@ -33,7 +34,7 @@ from fixres.data.loader import resolve_workers
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
 from fixres.experiments.bench.loader_speed import Pictures
-from fixres.models.backends import BackendName
+from fixres.io.progress import Progress
 from fixres.models.build import architecture, build_model
 from fixres.models.pretrained import published_preprocess
 from fixres.resolution import Preprocess
@@ -69,9 +70,7 @@ class _Pass:
     predictions: np.ndarray
 
 
-def bench_eval(
-    bench: EvalBench, product: Product, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+def bench_eval(bench: EvalBench, product: Product, progress: Progress | None = None) -> dict[str, Any]:
     """Return a row per size with every side's rates and their ratios, as `fixres bench eval --json` writes them.
 
     Raises:

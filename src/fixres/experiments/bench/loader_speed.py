@@ -37,6 +37,7 @@ from fixres.data.scaled_decode import Encoded, decode_at
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
+from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
 
 Opponent = Literal["torchvision", "timm", "none"]
@@ -64,7 +65,7 @@ class LoaderBench:
     """At most so many pictures; 0: all."""
 
 
-def bench_loader(bench: LoaderBench, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def bench_loader(bench: LoaderBench, progress: Progress | None = None) -> dict[str, Any]:
     """Return images per second of every side and the ratios, as `fixres bench loader --json` writes them.
 
     Raises:

@@ -28,6 +28,7 @@ from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.data.loader import train_batches
 from fixres.experiments.bench.loader_speed import make_photographs
+from fixres.io.progress import Progress
 from fixres.models.build import build_model
 from fixres.models.pretrained import published_preprocess
 from fixres.models.sizes import at_size
@@ -80,7 +81,7 @@ class Parts:
         self.running = 0.0
 
 
-def bench_train(bench: TrainBench, folder: Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def bench_train(bench: TrainBench, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Return images per second of every side, the ratios, and where the time of our step goes.
 
     Args:
