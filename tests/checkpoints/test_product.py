@@ -14,7 +14,8 @@ from fixres.cli.main import main
 from fixres.config.loading import load as load_recipe
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.runtime.run_folder import read_events
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
@@ -57,7 +58,7 @@ def test_timm_loads_the_folder_and_agrees_on_the_sizes(run: Path) -> None:
 
 def test_eval_repeats_the_logged_number_exactly(run: Path) -> None:
     logged = [e for e in read_events(run) if e["event"] == "comparison"][-1]["rows"][-1]
-    answer, found, _ = measure_product(load(run), Request())
+    answer, found, _ = measure_product(load(run), EvalRequest())
     result = answer["results"][0]
     assert (answer["split"], answer["num_images"], found.num_images) == ("test", 23, 23)
     for key in ("size", "top1", "loss", "ece", "top5", "balanced_accuracy", "macro_f1", "confusion"):
@@ -69,12 +70,12 @@ def test_before_the_fix_is_still_there(run: Path) -> None:
     rows = [e for e in read_events(run) if e["event"] == "comparison"][-1]["rows"]
     before = load(run, weights="before_fix")
     assert before.preprocess.size == before.train_size == 32
-    answer, _, _ = measure_product(before, Request(sizes=(32, 64)))
+    answer, _, _ = measure_product(before, EvalRequest(sizes=(32, 64)))
     assert [r["loss"] for r in answer["results"]] == [row["loss"] for row in rows[:2]]
 
 
 def test_a_foreign_batch_size_is_named_when_the_number_differs(run: Path) -> None:
-    answer, _, _ = measure_product(load(run), Request(batch_size=5))
+    answer, _, _ = measure_product(load(run), EvalRequest(batch_size=5))
     assert answer["num_images"] == 23
     assert abs(answer["results"][0]["loss"] - load(run).details["results"][0]["loss"]) < 1e-5
     text = " ".join(answer["remarks"])
@@ -128,7 +129,7 @@ def test_classes_are_mapped_by_name_not_by_place(run: Path) -> None:
     classes = load(run).classes
     assert list(classes) == sorted(classes)
     with pytest.raises(UserError, match="classes the checkpoint does not know"):
-        measure_product(load(run), Request(data="elpv:"))
+        measure_product(load(run), EvalRequest(data="elpv:"))
 
 
 def test_a_transformer_is_saved_at_the_size_it_was_fixed_at(make_recipe: Make, tmp_path: Path) -> None:
@@ -140,11 +141,11 @@ def test_a_transformer_is_saved_at_the_size_it_was_fixed_at(make_recipe: Make, t
     )
     outcome = run_recipe(recipe, tmp_path / "r")
     product = load(tmp_path / "r")
-    answer, _, _ = measure_product(product, Request())
+    answer, _, _ = measure_product(product, EvalRequest())
     assert answer["results"][0]["loss"] == outcome.rows[-1]["loss"]
     theirs = timm.create_model(f"local-dir:{tmp_path / 'r' / 'model'}", pretrained=True).eval()
     assert theirs(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
-    before, _, _ = measure_product(load(tmp_path / "r", weights="before_fix"), Request())
+    before, _, _ = measure_product(load(tmp_path / "r", weights="before_fix"), EvalRequest())
     assert before["results"][0]["loss"] == outcome.rows[0]["loss"]
 
 
@@ -162,7 +163,7 @@ def test_arguments_of_the_network_survive_a_fix_and_are_not_ignored(make_recipe:
     recipe = fix_recipe(load(tmp_path / "r"), None, {"size": 48, "epochs": 1}, seed=0)
     assert recipe.model.kwargs == {"global_pool": "max"}
     outcome = run_recipe(recipe, tmp_path / "f")
-    answer, _, _ = measure_product(load(tmp_path / "f"), Request())
+    answer, _, _ = measure_product(load(tmp_path / "f"), EvalRequest())
     assert answer["results"][0]["loss"] == outcome.rows[-1]["loss"]
     for weights in (str(tmp_path / "r"), "package:efficientnet-lite0"):
         name = "test_resnet" if weights.startswith("/") else "tf_efficientnet_lite0"
@@ -189,7 +190,7 @@ def test_a_product_is_found_and_evaluated_from_anywhere(
     assert main(["train", "--data.uri", photos.name, *fast, "--data.workers", "0", "--out", "run"]) == 0
     monkeypatch.chdir("/")
     assert main(["eval", str(photos.parent / "run")]) == 0
-    answer, _, _ = measure_product(load(photos.parent / "run"), Request())
+    answer, _, _ = measure_product(load(photos.parent / "run"), EvalRequest())
     assert any("repeats the logged result exactly" in remark for remark in answer["remarks"])
 
 
@@ -198,16 +199,16 @@ def test_weights_without_class_names_take_those_of_as_many_folders(photos: Path,
     model = timm.create_model("test_resnet", num_classes=2)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     product = load(tmp_path / "w.pth", model_name="test_resnet")
-    answer, _, _ = measure_product(product, Request(data=str(photos), workers=0))
+    answer, _, _ = measure_product(product, EvalRequest(data=str(photos), workers=0))
     assert any("in order" in remark for remark in answer["remarks"])
     recipe = fix_recipe(product, str(photos), {"size": 32, "epochs": 1, "batch_size": 4}, seed=0)
     outcome = run_recipe(recipe, tmp_path / "fixed")
-    before, _, _ = measure_product(product, Request(data=str(photos), workers=0))
+    before, _, _ = measure_product(product, EvalRequest(data=str(photos), workers=0))
     assert outcome.rows[0]["top1"] == before["results"][0]["top1"]
     three = timm.create_model("test_resnet", num_classes=3)
     torch.save(three.state_dict(), tmp_path / "three.pth")
     with pytest.raises(UserError, match="3 outputs without names"):
-        measure_product(load(tmp_path / "three.pth", model_name="test_resnet"), Request(data=str(photos)))
+        measure_product(load(tmp_path / "three.pth", model_name="test_resnet"), EvalRequest(data=str(photos)))
 
 
 def test_resuming_a_finished_run_changes_nothing(run: Path) -> None:

@@ -16,7 +16,8 @@ from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.loading import validate
 from fixres.errors import UserError
-from fixres.experiments.advise import Question, advise
+from fixres.experiments.advise import advise
+from fixres.experiments.questions import Question
 from fixres.models.build import build_model
 from fixres.models.candidate_sizes import offer_sizes
 from fixres.resolution import (

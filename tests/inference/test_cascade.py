@@ -18,7 +18,7 @@ from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.evaluation.measure import Request
+from fixres.evaluation.eval_request import SplitRequest
 from fixres.inference.cascade import (
     EVERY,
     CascadePredictor,
@@ -98,12 +98,12 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_ensemble_is_the_mean_of_what_each_size_says(fixed: Path) -> None:
     product = load(str(fixed))
-    answer = measure_ensemble(product, (32, 64), Request(workers=0))
+    answer = measure_ensemble(product, (32, 64), SplitRequest(workers=0))
     assert [r["size"] for r in answer["results"]] == [32, 64]
     assert answer["ensemble"]["sizes"] == [32, 64]
     assert answer["num_images"] == 20
     assert answer["ensemble"]["gmacs"] == pytest.approx(sum(r["gmacs"] for r in answer["results"]))
-    same = measure_ensemble(product, (32, 64), Request(workers=0, batch_size=3))
+    same = measure_ensemble(product, (32, 64), SplitRequest(workers=0, batch_size=3))
     assert same["ensemble"]["top1"] == answer["ensemble"]["top1"]
     # The mean of probabilities pays no more loss than the worse size, whatever the network.
     assert answer["ensemble"]["loss"] <= max(r["loss"] for r in answer["results"])
@@ -111,12 +111,12 @@ def test_an_ensemble_is_the_mean_of_what_each_size_says(fixed: Path) -> None:
 
 def test_a_cascade_is_chosen_on_one_split_and_reported_on_another(fixed: Path) -> None:
     product = load(str(fixed))
-    answer = measure_cascade(product, (32, 64), Request(workers=0))
+    answer = measure_cascade(product, (32, 64), SplitRequest(workers=0))
     found = answer["cascade"]
     assert (found["chosen_on"], answer["split"]) == ("val", "test")
     assert found["weights"] == ["before_fix", "raw"]
     before = load(str(fixed), "before_fix")
-    alone = measure_ensemble(before, (32, 64), Request(workers=0))["results"][0]
+    alone = measure_ensemble(before, (32, 64), SplitRequest(workers=0))["results"][0]
     assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
     assert found["on_select"]["top1"] >= 0
     small, large = (r["gmacs"] for r in answer["results"])
@@ -128,9 +128,9 @@ def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
     fixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     product = load(str(fixed))
-    answer = measure_cascade(product, (64, 96), Request(workers=0))
+    answer = measure_cascade(product, (64, 96), SplitRequest(workers=0))
     assert answer["cascade"]["weights"] == ["raw", "raw"]
-    alone = measure_ensemble(product, (64, 96), Request(workers=0))["results"][0]
+    alone = measure_ensemble(product, (64, 96), SplitRequest(workers=0))["results"][0]
     assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
     kept = {"sizes": [64, 96], "threshold": 0.5, "chosen_on": "val"}
     product = replace(product, details={**product.details, "cascade": kept})
@@ -163,7 +163,7 @@ def test_a_threshold_that_cannot_be_kept_is_refused_before_anything_is_measured(
 
 def test_without_a_selecting_split_halves_take_its_place(fixed: Path) -> None:
     foreign = load(str(fixed), "before_fix")
-    answer = measure_cascade(foreign, (32, 64), Request(workers=0, split="val"))
+    answer = measure_cascade(foreign, (32, 64), SplitRequest(workers=0, split="val"))
     assert "half of val" in answer["cascade"]["chosen_on"]
     assert answer["num_images"] == 10
     assert answer["cascade"]["weights"] == ["before_fix", "before_fix"]

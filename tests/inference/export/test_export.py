@@ -24,12 +24,13 @@ from fixres.data.collections import open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.inference.export import int8
-from fixres.inference.export.export import ExportRequest, export, place
+from fixres.inference.export.export import export, place
 from fixres.inference.export.export import export as engine_module
 from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.parity import shapes_to_check
 from fixres.inference.export.trace import Captured, capture
 from fixres.inference.predict import Predictor
+from fixres.inference.requests import ExportRequest
 from fixres.models.build import build_model
 from fixres.models.sizes import at_size, bound_size
 from fixres.resolution import Preprocess
@@ -82,7 +83,7 @@ def traced_already(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
 def onnx_file(product: Product, captured: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_module, "capture", lambda *a, **k: captured)
-        return export(product, ExportRequest(tmp_path_factory.mktemp("onnx") / "net.onnx")).path
+        return export(product, ExportRequest(out=tmp_path_factory.mktemp("onnx") / "net.onnx")).path
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def probabilities(product: Product, paths: list[Path]) -> np.ndarray:
 def test_a_file_gives_the_networks_answers_at_every_size_it_names(
     product: Product, tmp_path: Path, kind: Any, onnx_file: Path
 ) -> None:
-    path = onnx_file if kind == "onnx" else export(product, ExportRequest(tmp_path, kind)).path
+    path = onnx_file if kind == "onnx" else export(product, ExportRequest(out=tmp_path, format=kind)).path
     opened = open_exported(path)
     assert opened.sheet.accepted.step == 1
     for batch, height, width in ((1, 64, 64), (3, 131, 67), (2, 200, 96)):
@@ -169,7 +170,7 @@ def test_the_hash_is_that_of_the_weights(product: Product, onnx_file: Path) -> N
 
 
 def test_softmax_and_normalisation_can_be_part_of_the_file(product: Product, tmp_path: Path) -> None:
-    found = export(product, ExportRequest(tmp_path / "whole.onnx", softmax=True, normalise=True))
+    found = export(product, ExportRequest(out=tmp_path / "whole.onnx", softmax=True, normalise=True))
     assert (found.sheet.value_range, found.sheet.output) == ((0, 255), "probabilities")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64)).astype(np.float32)
     rows = open_exported(found.path).outputs(pixels)
@@ -235,7 +236,7 @@ def test_a_file_that_disagrees_is_refused_and_leaves_nothing(
     monkeypatch.setattr(engine_module, "capture", lambda *a, **k: replace(captured, eager=other))
     (tmp_path / "net.pt2").write_text("the file that was there")
     with pytest.raises(UserError, match="does not give the network's answers: at 64 x 64"):
-        export(product, ExportRequest(tmp_path / "net.pt2", "torch"))
+        export(product, ExportRequest(out=tmp_path / "net.pt2", format="torch"))
     assert [p.name for p in tmp_path.iterdir()] == ["net.pt2"]
     assert (tmp_path / "net.pt2").read_text() == "the file that was there"
 
@@ -245,7 +246,7 @@ def test_a_file_that_disagrees_is_refused_and_leaves_nothing(
 def test_a_full_disk_leaves_the_old_file(
     product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    export(product, ExportRequest(tmp_path / "net.pt2", "torch"))
+    export(product, ExportRequest(out=tmp_path / "net.pt2", format="torch"))
     before = (tmp_path / "net.pt2").read_bytes()
 
     def fail(*_: object) -> None:
@@ -253,7 +254,7 @@ def test_a_full_disk_leaves_the_old_file(
 
     monkeypatch.setattr(*((os, "fsync", fail) if call == "fsync" else (Path, "replace", fail)))
     with pytest.raises(UserError, match="No space left"):
-        export(product, ExportRequest(tmp_path / "net.pt2", "torch"))
+        export(product, ExportRequest(out=tmp_path / "net.pt2", format="torch"))
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.pt2"]
     assert (tmp_path / "net.pt2").read_bytes() == before
@@ -303,7 +304,7 @@ def test_a_name_of_another_format_is_an_error(out: str, kind: Any) -> None:
 def test_a_place_that_cannot_be_written_is_an_error(product: Product, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        export(product, ExportRequest(tmp_path / "file" / "net.pt2", "torch"))
+        export(product, ExportRequest(out=tmp_path / "file" / "net.pt2", format="torch"))
 
 
 def test_damaged_and_foreign_files_are_errors(onnx_file: Path, tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def full_bits(product: Product, captured: Captured, tmp_path_factory: pytest.Tem
     """The network in OpenVINO's form, which rounding starts from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_module, "capture", lambda *a, **k: captured)
-        return export(product, ExportRequest(tmp_path_factory.mktemp("full") / "net.xml", "openvino")).path
+        return export(product, ExportRequest(out=tmp_path_factory.mktemp("full") / "net.xml", format="openvino")).path
 
 
 CELLS = "synthetic:classes=5,images=60,size=64,seed=0"
@@ -357,7 +358,7 @@ def test_eight_bits_are_smaller_measured_and_said_in_the_file(
     product: Product, full_bits: Path, tmp_path: Path, traced_already: None
 ) -> None:
     named = replace(product, classes=tuple(open_collection(Data(uri=CELLS)).classes))
-    request = ExportRequest(tmp_path / "net.xml", "openvino", int8=True, calibration=CELLS, max_drop=100)
+    request = ExportRequest(out=tmp_path / "net.xml", format="openvino", int8=True, calibration=CELLS, max_drop=100)
     found = export(named, request)
     assert found.path.with_suffix(".bin").stat().st_size < 0.4 * full_bits.with_suffix(".bin").stat().st_size
     opened = open_exported(found.path)
@@ -388,7 +389,7 @@ def test_eight_bits_that_cost_too_much_leave_nothing(
     with pytest.raises(
         UserError, match=r"8 bits cost 5\.00 points of top-1 on test .*, allowed 1; nothing was written"
     ):
-        export(named, ExportRequest(tmp_path / "net.xml", "openvino", int8=True, calibration=CELLS))
+        export(named, ExportRequest(out=tmp_path / "net.xml", format="openvino", int8=True, calibration=CELLS))
     assert not list(tmp_path.iterdir())
 
 
@@ -406,6 +407,6 @@ def test_eight_bits_that_cannot_be_are_refused_before_anything_is_traced(
 ) -> None:
     monkeypatch.setattr(engine_module, "capture", lambda *a, **k: pytest.fail("traced"))
     nameless = replace(product, has_names=False)
-    request = ExportRequest(tmp_path / "net", "openvino", int8=True, calibration=CELLS)
+    request = ExportRequest(out=tmp_path / "net", format="openvino", int8=True, calibration=CELLS)
     with pytest.raises(UserError, match=re.escape(said)):
         export(nameless, replace(request, **changes))

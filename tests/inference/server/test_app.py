@@ -18,8 +18,9 @@ from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.errors import UserError
-from fixres.inference.export.export import ExportRequest, export
+from fixres.inference.export.export import export
 from fixres.inference.predict import Predictor
+from fixres.inference.requests import ExportRequest
 from fixres.inference.server.app import make_app
 from fixres.inference.server.batcher import Batcher
 from fixres.inference.server.network import open_network
@@ -38,7 +39,7 @@ LIMITS = Limits(body_bytes=1 << 20, pixels=1_000_000, files=8, waiting=16, secon
 
 
 def client_of(run: Path, token: str = "", **changes: Any) -> TestClient:
-    settings = Settings(str(run), threads=1, **{"limits": LIMITS, **changes})
+    settings = Settings(source=str(run), threads=1, **{"limits": LIMITS, **changes})
     return TestClient(make_app(open_network(settings), settings, token), base_url="http://127.0.0.1:8000")
 
 
@@ -350,7 +351,7 @@ def test_a_network_that_fails_fails_its_own_pictures_only() -> None:
 
 
 def test_a_bug_is_a_500_without_its_traceback(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = Settings(str(run), threads=1, limits=LIMITS)
+    settings = Settings(source=str(run), threads=1, limits=LIMITS)
     network = open_network(settings)
 
     def broken(*_: object) -> np.ndarray:
@@ -369,7 +370,8 @@ def test_a_bug_is_a_500_without_its_traceback(run: Path, capsys: pytest.CaptureF
 def test_other_backends_and_files_give_the_same_answers(run: Path, tmp_path: Path, backend: str) -> None:
     source, changes = run, {"backend": backend}
     if backend == "exported":
-        source, changes = export(load(run), ExportRequest(tmp_path / "net.onnx", softmax=True, normalise=True)).path, {}
+        request = ExportRequest(out=tmp_path / "net.onnx", softmax=True, normalise=True)
+        source, changes = export(load(run), request).path, {}
     with client_of(source, **changes) as opened:
         answer = opened.post("/v1/predict", content=encoded(picture(), "PNG"))
         assert named(answer.json()) == pytest.approx(expected(run, picture()), abs=1e-4)
@@ -382,11 +384,11 @@ def test_other_backends_and_files_give_the_same_answers(run: Path, tmp_path: Pat
 
 def test_replaced_weights_do_not_start_a_worker(run: Path) -> None:
     with pytest.raises(UserError, match="was replaced while the server runs"):
-        open_network(Settings(str(run), threads=1, expected_sha256="0" * 64))
+        open_network(Settings(source=str(run), threads=1, expected_sha256="0" * 64))
 
 
 def test_settings_survive_the_way_to_a_worker() -> None:
-    settings = Settings("x", sizes=(96, 128), limits=Limits(size=200, seconds=1.5))
+    settings = Settings(source="x", sizes=(96, 128), limits=Limits(size=200, seconds=1.5))
     assert Settings.from_json(settings.to_json()) == settings
 
 

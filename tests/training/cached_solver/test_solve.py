@@ -26,8 +26,9 @@ from fixres.config.rules import problems
 from fixres.data.collections import open_collection
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
+from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.evaluate import Reading, evaluate
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.measure import measure_product
 from fixres.experiments.cost import dry_run
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.anatomy import last_norms
@@ -227,7 +228,7 @@ def test_the_model_scores_in_eval_what_it_scored_in_the_solver(make_recipe: Make
     events = read_events(tmp_path / "r")
     solved = next(e for e in events if e["event"] == "solved")
     chosen = next(c for c in solved["candidates"] if c["decay"] == solved["decay"])
-    answer, _, _ = measure_product(load(str(tmp_path / "r")), Request(split="val", workers=0))
+    answer, _, _ = measure_product(load(str(tmp_path / "r")), EvalRequest(split="val", workers=0))
     assert answer["results"][0]["top1"] == chosen["top1"]
     assert answer["results"][0]["loss"] == pytest.approx(chosen["loss"], rel=1e-4)
     fix = next(e for e in events if e["event"] == "fix")

@@ -5,14 +5,28 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fixres.cli.parse import Positional
 from fixres.errors import UserError
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFlags:
+    """Which checkpoint a command opens."""
+
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
 
 
 def open_product(console: Console, source: str, weights: str = "fixed", model: str | None = None) -> Product:
@@ -38,7 +52,7 @@ def download_bar(console: Console, name: str) -> Callable[[int, int | None], Non
     """Return a function that shows (bytes done, bytes in all or None)."""
 
     def report(done: int, total: int | None) -> None:
-        console({"event": "progress", "what": f"MB of {name}", "done": done >> 20, "total": (total or done) >> 20})
+        console.progress(f"MB of {name}", done >> 20, (total or done) >> 20)
 
     return report
 

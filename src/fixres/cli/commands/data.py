@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -93,7 +94,7 @@ def check(words: Sequence[str], summary: str) -> int:
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
     try:
         report = look(
-            Data(uri=flags.uri), workers, flags.sizes, flags.crop_ratio, flags.train_size, _bar(console, "checking")
+            Data(uri=flags.uri), workers, flags.sizes, flags.crop_ratio, flags.train_size, console.bar("checking")
         )
     finally:
         console.close()
@@ -133,10 +134,8 @@ def stats(words: Sequence[str], summary: str) -> int:
     refuse_folder(flags.json)
     console = _console(flags.quiet)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
-    try:
-        found = statistics(Data(uri=flags.uri), workers, flags.size, _bar(console, "reading"))
-    finally:
-        console.close()
+    with closing(console):
+        found = statistics(Data(uri=flags.uri), workers, flags.size, console.bar("reading"))
     _deliver(found.as_text(), found.as_json(), flags.json)
     return 0
 
@@ -187,13 +186,6 @@ def _console(quiet: bool) -> Console:
     from fixres.cli.console import Console
 
     return Console(quiet)
-
-
-def _bar(console: Console, what: str) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": what, "done": done, "total": total})
-
-    return progress
 
 
 def _deliver(text: str, json: str, path: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -200,10 +201,8 @@ def download(words: Sequence[str], summary: str) -> int:
         raise UserError(f"--out is missing\n  fixres data download {info.name} --out DIR")
     console = Console(flags.quiet)
     console.say(f"{info.title}: licence {info.license}; {info.page}")
-    try:
+    with closing(console):
         paths = fetch(flags.name, flags.out, _bar(console))
-    finally:
-        console.close()
     console.say(f"next: fixres data prepare {info.name} --from {flags.out} --out DIR")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
     return 0

@@ -87,7 +87,7 @@ def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserEr
         except UserError as error:
             failed.append(error)
         if len(names) > 1:
-            console({"event": "progress", "what": "architectures", "done": number + 1, "total": len(names)})
+            console.progress("architectures", number + 1, len(names))
     console.close()
     return found, failed
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from torch import nn
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
-from fixres.config.choices import BackendName
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Split, open_collection
@@ -34,6 +33,7 @@ from fixres.data.loader import resolve_workers
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
 from fixres.experiments.bench.loader_speed import Pictures
+from fixres.experiments.questions import EvalBench
 from fixres.io.progress import Progress
 from fixres.models.build import architecture, build_model
 from fixres.models.pretrained import published_preprocess
@@ -42,22 +42,6 @@ from fixres.runtime.device import Runtime
 
 _THEIR_BATCH, _THEIR_WORKERS = 256, 4
 """Defaults of validate.py."""
-
-
-@dataclass(frozen=True)
-class EvalBench:
-    """What `bench_eval` measures."""
-
-    data: str
-    sizes: tuple[int, ...] = (128, 224)
-    backends: tuple[BackendName, ...] = ("torch",)
-    vs: tuple[Literal["timm"], ...] = ("timm",)
-    repeats: int = 3
-    images: int = 0
-    """At most so many pictures; 0: all."""
-    batch_size: int = 64
-    workers: int | None = None
-    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,11 +63,11 @@ def bench_eval(bench: EvalBench, product: Product, progress: Progress | None = N
     split = _split(bench, product)
     rows = []
     names = [*bench.backends, *bench.vs]
-    done, total = 0, len(bench.sizes) * bench.repeats * len(names)
+    done, total = 0, len(bench.sizes) * bench.repeat * len(names)
     for size in bench.sizes:
         preprocess = product.preprocess.at(size)
         passes: dict[str, list[_Pass]] = {name: [] for name in names}
-        for repeat in range(bench.repeats):
+        for repeat in range(bench.repeat):
             for name in names[:: 1 if repeat % 2 == 0 else -1]:
                 passes[name].append(_apart(name, bench, product.model, split, preprocess))
                 done += 1
@@ -95,7 +79,7 @@ def bench_eval(bench: EvalBench, product: Product, progress: Progress | None = N
         "ratio": first.get("ratio"),
         "model": product.architecture,
         "n": len(split),
-        "repeats": bench.repeats,
+        "repeats": bench.repeat,
         "threads": _threads(bench),
         "batch_size": bench.batch_size,
         "workers": resolve_workers("auto" if bench.workers is None else bench.workers),

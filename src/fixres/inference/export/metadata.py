@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError, fixres_version
+from fixres.inference.requests import Format
 from fixres.models.sizes import MAX_SIZE
 from fixres.resolution import Alpha, Exif, Interpolation, Preprocess, Resize
 
-Format = Literal["onnx", "torch", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
 KEY = "fixres"
 """Under this name the sheet is stored in ONNX's metadata and OpenVINO's rt_info."""

@@ -42,7 +42,7 @@ class Service:
         self.batcher: Batcher[Key] = Batcher(
             self._compute,
             settings.max_batch,
-            settings.max_wait_seconds,
+            settings.max_wait_ms / 1000,
             lambda: self.admission.coming > 0,
             self._count,
         )
