@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 def print_help(usage: str, description: str, groups: Mapping[str, Iterable[Entry]]) -> NoReturn:
     """Print the help, the entries in groups by title, then raise SystemExit(0)."""
     wrap = textwrap.TextWrapper(min(shutil.get_terminal_size().columns, 120), break_on_hyphens=False)
-    lines = [f"usage: {usage}"]
+    lines = wrap.wrap(f"usage: {usage}")
     for paragraph in filter(None, description.split("\n\n")):
         lines += ["", *wrap.wrap(paragraph)]
     wrap.subsequent_indent = " " * 8

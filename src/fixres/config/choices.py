@@ -1,8 +1,10 @@
-"""Fixed words that keys of the recipe, flags and arguments share."""
+"""Fixed words and plain numbers that keys of the recipe, flags and arguments share."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 Device = Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"]
 BackendName = Literal["torch", "openvino", "onnxruntime"]
@@ -14,3 +16,5 @@ Decode = Literal["fast", "full"]
 """How training JPEGs are decoded: no larger than the random crop needs, or as in testing."""
 Tta = Literal["none", "flip", "five", "ten"]
 """Crops of a picture whose probabilities are averaged in testing."""
+Count = Annotated[int, Field(ge=0)]
+"""A number of things; there may be none."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fixres.config.choices import BackendName, Device, OnBadImage, SplitName, Tta
+from fixres.config.choices import BackendName, Count, Device, OnBadImage, SplitName, Tta
 from fixres.config.stage import Positive
 from fixres.resolution import Resize
 
@@ -22,7 +22,7 @@ class SplitRequest:
     """Split; the collection's reported one when left out."""
     batch_size: Positive | None = None
     """Pictures per batch; the one the product was measured with when left out."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Count | None = None
     """Loader processes."""
     on_bad_image: OnBadImage = "error"
     """What an unreadable picture does; skipped ones are counted and listed."""
@@ -50,7 +50,7 @@ class EvalRequest(SplitRequest):
     """Recall, precision and F1 of every class."""
     confusion: bool = False
     """The confusion matrix in the JSON for up to 5,000 classes; up to 100 it is always there."""
-    bootstrap: Annotated[int, Field(ge=0)] = 0
+    bootstrap: Count = 0
     """Resamples for the intervals of all metrics in the JSON; 0: none."""
     backend: BackendName = "torch"
     """Who computes; others than torch have to agree with it on the first pictures."""

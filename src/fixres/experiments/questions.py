@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fixres.config.choices import BackendName, Decode
+from fixres.config.choices import BackendName, Count, Decode
 from fixres.config.stage import Above0, Factor, Positive
 
 Published = Literal["v1", "v2"]
@@ -43,7 +43,7 @@ class LoaderBench:
     """Side in pixels of the square the network sees."""
     images: Positive | None = None
     """Pictures to read in a pass; all of --data, or 300 generated ones."""
-    workers: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    workers: tuple[Count, ...] = (0,)
     """Numbers of loader processes to measure; 0: in the main process, on one thread."""
     vs: tuple[Literal["torchvision", "timm", "none"], ...] = ("torchvision",)
     """What to run beside."""
@@ -73,7 +73,7 @@ class TrainBench:
     """Turns of every side."""
     steps: Positive = 8
     """Measured steps of a turn."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Count = 0
     """Loader processes of every side; 0: in the main process."""
 
 
@@ -95,9 +95,9 @@ class EvalBench:
     """Passes of every side."""
     batch_size: Positive = 64
     """Pictures per batch of ours; timm's is its default, 256."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Count | None = None
     """Loader processes of ours, one per core when left out; timm's are its default, 4."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Count = 0
     """Threads of the network on every side; 0: one per core."""
 
 

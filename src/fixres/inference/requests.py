@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fixres.config.choices import BackendName, Device
+from fixres.config.choices import BackendName, Count, Device
 from fixres.config.stage import Fraction, Positive
 from fixres.evaluation.eval_request import SplitRequest
 
@@ -35,7 +35,7 @@ class PredictRequest:
     """Best probability below which a prediction is called unsure, in a column of its own."""
     batch_size: Positive = 16
     """Pictures computed at once."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Count | None = None
     """Processes that read pictures; one per core when left out."""
     device: Device = "auto"
     """Where to compute."""

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fixres.config.choices import Count
+
 
 @dataclass(frozen=True, kw_only=True)
 class AverageRequest:
@@ -29,5 +31,5 @@ class AverageRequest:
     """raw or ema of training checkpoints; before_fix of folders."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Pictures per batch."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Count | None = None
     """Loader processes; left out: one per core, at most 8."""

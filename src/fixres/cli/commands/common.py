@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,10 +39,8 @@ def open_product(console: Console, source: str, weights: str = "fixed", model: s
     from fixres.checkpoints.resolve import fetch, load
 
     if source.startswith(("fixres:", "url:")):
-        try:
+        with closing(console):
             fetch(source, model, download_bar(console, source.rpartition("/")[2]))
-        finally:
-            console.close()
     product = load(source, weights, model)
     for note in product.notes:
         console.say(note)
@@ -67,7 +66,7 @@ def refuse_folder(path: Path | None) -> None:
         raise UserError(f"{path} is a folder; give the name of a file")
 
 
-def write_answer(path: Path | None, answer: Mapping[str, Any]) -> None:
+def write_answer(path: Path | None, answer: Any) -> None:
     """Write an answer as JSON to a file, to stdout for -, nowhere for None."""
     from fixres.io.files import write_text
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from fixres.cli.parse import Positional, parse_flags
+from fixres.config.choices import OnBadImage
+from fixres.config.stage import Positive, Share
 from fixres.errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from fixres.data.prepare.parts import Progress
     from fixres.data.prepare.writer import Report
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Uri = Annotated[str, Positional("URI")]
 Name = Annotated[str, Positional("NAME")]
 
@@ -78,7 +78,7 @@ class PackFlags:
     """Longest side in pixels: larger pictures are made smaller. Left out, files are copied byte for byte."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """JPEG quality of pictures that are made smaller."""
-    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_image: OnBadImage = "error"
     """What an unreadable picture does; skipped ones are counted and listed, never replaced."""
     quiet: bool = False
     """Print the paths only."""
@@ -99,7 +99,7 @@ def pack(words: Sequence[str], summary: str) -> int:
         console.say(note)
     bar = _bar(console)
     bad: list[str] = []
-    try:
+    with closing(console):
         paths = write_shards(
             collection,
             flags.out,
@@ -110,8 +110,6 @@ def pack(words: Sequence[str], summary: str) -> int:
             bad=bad,
             progress=lambda done, total: bar("packing", done, total),
         )
-    finally:
-        console.close()
     if bad:
         console.warn(f"{counted(len(bad), 'picture')} left out because they cannot be read: {', '.join(bad)}")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
@@ -155,7 +153,7 @@ def prepare(words: Sequence[str], summary: str) -> int:
         missing = " and ".join(name for name, value in (("--from", flags.from_), ("--out", flags.out)) if value is None)
         raise UserError(f"{missing} is missing\n  fixres data prepare {info.name} --from DIR --out DIR")
     console = Console(flags.quiet)
-    try:
+    with closing(console):
         report = make(
             flags.name,
             flags.from_,
@@ -166,8 +164,6 @@ def prepare(words: Sequence[str], summary: str) -> int:
             seed=flags.seed,
             keep_background=flags.keep_background,
         )
-    finally:
-        console.close()
     for line in _in_words(report):
         console.say(line)
     sys.stdout.write(f"{report.out}\n")

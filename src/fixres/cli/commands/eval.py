@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from fixres.cli.commands.common import CheckpointFlags, open_product, write_answer
 from fixres.cli.parse import parse_flags
+from fixres.config.choices import Count
 from fixres.config.stage import Positive
 from fixres.errors import UserError, started_rank
 from fixres.evaluation.eval_request import EvalRequest
@@ -28,7 +27,7 @@ _WORST = 5
 class EvalFlags(CheckpointFlags, EvalRequest):
     """Flags of `fixres eval`."""
 
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    bootstrap: Count = 1000
     ensemble_sizes: tuple[Positive, ...] = ()
     """Average the probabilities of these sizes, for example 352,384."""
     cascade: tuple[Positive, ...] = ()

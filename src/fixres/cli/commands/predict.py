@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fixres.inference.predict import Prediction, Predictor
     from fixres.runtime.device import Runtime
 
+Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 _MANY_FAILURES = 20
 """Warnings about single pictures before they are only counted."""
 
@@ -38,7 +39,7 @@ class PredictFlags(CheckpointFlags, PredictRequest):
     """Pictures, folders, patterns, tables with a column path (.csv .tsv .jsonl .parquet), lists (.txt), - for stdin."""
     cascade: bool = False
     """Use the two sizes that `eval --cascade SMALL,LARGE --save` kept in the product."""
-    format: Literal["table", "json", "jsonl", "csv", "parquet"] = "table"
+    format: Format = "table"
     """Form of the output."""
     out: Path | None = None
     """Write here in place of stdout; it grows as OUT.part."""

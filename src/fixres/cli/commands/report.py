@@ -34,8 +34,6 @@ def report(words: Sequence[str]) -> int:
     from fixres.evaluation.per_image_table import require_writable
     from fixres.reporting.page import read_report
 
-    if not flags.runs:
-        raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")
     found = read_report(flags.runs)
     out = flags.out or flags.runs[0] / "report.html"
     to_stdout = flags.json == Path("-")

@@ -54,17 +54,12 @@ def study(words: Sequence[str]) -> int:
     `fixres study RECIPE --seeds 0,1,2 [--out DIR] [--section.key VALUE ...]`, the same with `--train-sizes 64,96
     --test-sizes 64,96,128`, or `fixres study RUN RUN ...`.
     """
-    from fixres.cli.console import Console
-    from fixres.experiments.seeds import summarise
-
     names = [word.partition("=")[0].replace("_", "-") for word in words]
     if "--train-sizes" in names or "--test-sizes" in names:
         return _grid(parse_recipe_with(list(words), GridOptions, "fixres study"))
     words, seeds = take_seeds(list(words))
     if seeds is None:
         flags = parse_flags(words, StudyFlags, "fixres study", _HELP)
-        if not flags.runs:
-            raise UserError("nothing to study\n  fixres study RECIPE --seeds 0,1,2, or fixres study RUN RUN ...")
         named = [str(run) for run in flags.runs if not run.is_dir()]
         if named:
             raise UserError(
@@ -76,6 +71,9 @@ def study(words: Sequence[str]) -> int:
         folder = train_flags.out or default_folder(train_flags.recipe, recipe, train_flags.resume)
         run_seeds(recipe, train_flags, folder, seeds)
         return 0
+    from fixres.cli.console import Console
+    from fixres.experiments.seeds import summarise
+
     tell(Console(), summarise(runs), out)
     return 0
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fixres.config.choices import BackendName
+from fixres.config.choices import BackendName, Count
 from fixres.config.stage import Above0, Positive
 
 
@@ -28,7 +28,7 @@ class ServeRequest:
     """The only sizes that are answered; left out: any the network takes, or on another backend train and test size."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes, each with a network of its own."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Count = 0
     """Of one worker; 0: the cores divided among the workers."""
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 16
     """Pictures computed at once."""
