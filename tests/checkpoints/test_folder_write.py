@@ -11,7 +11,8 @@ from timm.data import resolve_data_config
 
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.training.run import run_recipe
 
 Make = Callable[..., Recipe]
@@ -48,9 +49,9 @@ def test_a_transformer_is_saved_at_the_size_it_was_fixed_at(make_recipe: Make, t
     )
     outcome = run_recipe(recipe, tmp_path / "r")
     product = load(tmp_path / "r")
-    answer, *_ = measure_product(product, Request())
+    answer, *_ = measure_product(product, EvalRequest())
     assert answer["results"][0]["loss"] == outcome.rows[-1]["loss"]
     theirs = timm.create_model(f"local-dir:{tmp_path / 'r' / 'model'}", pretrained=True).eval()
     assert theirs(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
-    before, *_ = measure_product(load(tmp_path / "r", weights="before_fix"), Request())
+    before, *_ = measure_product(load(tmp_path / "r", weights="before_fix"), EvalRequest())
     assert before["results"][0]["loss"] == outcome.rows[0]["loss"]

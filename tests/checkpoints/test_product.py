@@ -13,7 +13,8 @@ from fixres.cli.main import main
 from fixres.config.loading import load as load_recipe
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.runtime.run_folder import read_events
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
@@ -23,7 +24,7 @@ Make = Callable[..., Recipe]
 
 def test_eval_repeats_the_logged_number_exactly(run: Path) -> None:
     logged = [e for e in read_events(run) if e["event"] == "comparison"][-1]["rows"][-1]
-    answer, found, *_, remarks = measure_product(load(run), Request())
+    answer, found, *_, remarks = measure_product(load(run), EvalRequest())
     result = answer["results"][0]
     assert (answer["split"], answer["num_images"], found.num_images) == ("test", 23, 23)
     for key in ("size", "top1", "loss", "ece", "top5", "balanced_accuracy", "macro_f1", "confusion"):
@@ -35,12 +36,12 @@ def test_before_the_fix_is_still_there(run: Path) -> None:
     rows = [e for e in read_events(run) if e["event"] == "comparison"][-1]["rows"]
     before = load(run, weights="before_fix")
     assert before.preprocess.size == before.train_size == 32
-    answer, *_ = measure_product(before, Request(sizes=(32, 64)))
+    answer, *_ = measure_product(before, EvalRequest(sizes=(32, 64)))
     assert [r["loss"] for r in answer["results"]] == [row["loss"] for row in rows[:2]]
 
 
 def test_a_foreign_batch_size_is_named_when_the_number_differs(run: Path) -> None:
-    answer, *_, remarks = measure_product(load(run), Request(batch_size=5))
+    answer, *_, remarks = measure_product(load(run), EvalRequest(batch_size=5))
     (result,), logged = answer["results"], load(run).details["results"][0]
     assert answer["num_images"] == 23
     assert abs(result["loss"] - logged["loss"]) < 1e-5
@@ -67,7 +68,7 @@ def test_classes_are_mapped_by_name_not_by_place(run: Path) -> None:
     classes = load(run).classes
     assert list(classes) == sorted(classes)
     with pytest.raises(UserError, match="classes the checkpoint does not know"):
-        measure_product(load(run), Request(data="elpv:"))
+        measure_product(load(run), EvalRequest(data="elpv:"))
 
 
 def test_arguments_of_the_network_survive_a_fix_and_are_not_ignored(make_recipe: Make, tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_arguments_of_the_network_survive_a_fix_and_are_not_ignored(make_recipe:
     recipe = fix_recipe(load(tmp_path / "r"), None, {"size": 48, "epochs": 1}, seed=0)
     assert recipe.model.kwargs == {"global_pool": "max"}
     outcome = run_recipe(recipe, tmp_path / "f")
-    answer, *_ = measure_product(load(tmp_path / "f"), Request())
+    answer, *_ = measure_product(load(tmp_path / "f"), EvalRequest())
     assert answer["results"][0]["loss"] == outcome.rows[-1]["loss"]
     for weights in (str(tmp_path / "r"), "package:efficientnet-lite0"):
         name = "test_resnet" if weights.startswith("/") else "tf_efficientnet_lite0"
@@ -102,7 +103,7 @@ def test_a_product_is_found_and_evaluated_from_anywhere(
     assert main(["train", "--data.uri", photos.name, *fast, "--data.workers", "0", "--out", "run"]) == 0
     monkeypatch.chdir("/")
     assert main(["eval", str(photos.parent / "run")]) == 0
-    *_, remarks = measure_product(load(photos.parent / "run"), Request())
+    *_, remarks = measure_product(load(photos.parent / "run"), EvalRequest())
     assert any("repeats the logged result exactly" in remark for remark in remarks)
 
 

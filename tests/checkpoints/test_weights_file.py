@@ -18,7 +18,8 @@ import fixres
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.models.build import build_model
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
@@ -197,13 +198,13 @@ def test_weights_without_class_names_take_those_of_as_many_folders(photos: Path,
     model = timm.create_model("test_resnet", num_classes=2)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     product = load(tmp_path / "w.pth", model_name="test_resnet")
-    *_, remarks = measure_product(product, Request(data=str(photos), workers=0))
+    *_, remarks = measure_product(product, EvalRequest(data=str(photos), workers=0))
     assert any("in order" in remark for remark in remarks)
     recipe = fix_recipe(product, str(photos), {"size": 32, "epochs": 1, "batch_size": 4}, seed=0)
     outcome = run_recipe(recipe, tmp_path / "fixed")
-    before, *_ = measure_product(product, Request(data=str(photos), workers=0))
+    before, *_ = measure_product(product, EvalRequest(data=str(photos), workers=0))
     assert outcome.rows[0]["top1"] == before["results"][0]["top1"]
     three = timm.create_model("test_resnet", num_classes=3)
     torch.save(three.state_dict(), tmp_path / "three.pth")
     with pytest.raises(UserError, match="3 outputs without names"):
-        measure_product(load(tmp_path / "three.pth", model_name="test_resnet"), Request(data=str(photos)))
+        measure_product(load(tmp_path / "three.pth", model_name="test_resnet"), EvalRequest(data=str(photos)))

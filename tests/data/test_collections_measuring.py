@@ -17,7 +17,8 @@ from fixres.cli.main import main
 from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 
 
 @pytest.fixture
@@ -47,11 +48,11 @@ def test_a_folder_with_only_val_is_measured(foreign: Path, photos: Path, tmp_pat
 
 def test_a_folder_of_classes_is_measured_whole(foreign: Path, photos: Path) -> None:
     flat = photos / "train"
-    request = Request(data=f"folder:{flat}", workers=0, sizes=(32,))
+    request = EvalRequest(data=f"folder:{flat}", workers=0, sizes=(32,))
     answer, found, split, remarks = measure_product(product(foreign), request)
     assert (answer["split"], answer["num_images"], split.name) == ("all", 24, "all")
     assert not any("carved" in remark for remark in remarks)
-    asked, *_ = measure_product(product(foreign), Request(data=str(flat), workers=0, sizes=(32,), split="test"))
+    asked, *_ = measure_product(product(foreign), EvalRequest(data=str(flat), workers=0, sizes=(32,), split="test"))
     assert (asked["split"], asked["num_images"]) == ("test", 4)
     named, again, *_ = measure_product(product(foreign, ("red", "blue")), request)
     assert (named["split"], named["num_images"]) == ("all", 24)
@@ -64,13 +65,13 @@ def test_the_products_own_folder_keeps_its_splits(photos: Path, tmp_path: Path) 
     fast = ["--model.name", "test_resnet", "--train.size", "32", "--train.epochs", "1", "--train.batch_size", "4"]
     fast += ["--data.workers", "0", "--output.tracker", "none", "--out", str(tmp_path / "run")]
     assert main(["train", "--data.uri", str(flat), *fast]) == 0
-    own, *_, remarks = measure_product(load(tmp_path / "run"), Request(data=f"folder:{flat}", workers=0))
+    own, *_, remarks = measure_product(load(tmp_path / "run"), EvalRequest(data=f"folder:{flat}", workers=0))
     assert (own["split"], own["num_images"]) == ("test", 4)
     assert any("repeats the logged result exactly" in remark for remark in remarks)
     (tmp_path / "other").mkdir()
     for name in ("red", "blue"):
         shutil.copytree(flat / name, tmp_path / "other" / name)
-    other, *_ = measure_product(load(tmp_path / "run"), Request(data=str(tmp_path / "other"), workers=0))
+    other, *_ = measure_product(load(tmp_path / "run"), EvalRequest(data=str(tmp_path / "other"), workers=0))
     assert (other["split"], other["num_images"]) == ("all", 24)
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.errors import UserError
-from fixres.experiments.advise import Question, advise
+from fixres.experiments.advise import advise
+from fixres.experiments.questions import Question
 from fixres.models.build import build_model
 
 pytestmark = pytest.mark.usefixtures("few_decays")

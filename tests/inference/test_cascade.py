@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.evaluation.measure import Request
+from fixres.evaluation.eval_request import SplitRequest
 from fixres.inference.cascade import (
     EVERY,
     CascadePredictor,
@@ -66,14 +66,14 @@ def test_the_curve_goes_from_one_size_to_the_other(outcomes: list[tuple[bool, bo
 
 def test_a_cascade_is_chosen_on_one_split_and_reported_on_another(fixed_run: Path) -> None:
     product = load(str(fixed_run))
-    answer = measure_cascade(product, (32, 48), Request(workers=0))
+    answer = measure_cascade(product, (32, 48), SplitRequest(workers=0))
     found = answer["cascade"]
     assert (found["chosen_on"], answer["split"]) == ("val", "test")
     assert found["weights"] == ["before_fix", "raw"]
     before = load(str(fixed_run), "before_fix")
-    alone = measure_ensemble(before, (32, 48), Request(workers=0))["results"][0]
+    alone = measure_ensemble(before, (32, 48), SplitRequest(workers=0))["results"][0]
     assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
-    large_alone = measure_ensemble(product, (32, 48), Request(workers=0, split="val"))["results"][1]
+    large_alone = measure_ensemble(product, (32, 48), SplitRequest(workers=0, split="val"))["results"][1]
     assert found["on_select"]["top1"] >= large_alone["top1"]
     small, large = (r["gmacs"] for r in answer["results"])
     assert found["gmacs"] == pytest.approx(small + found["share"] * large)
@@ -84,9 +84,9 @@ def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
     fixed_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     product = load(str(fixed_run))
-    answer = measure_cascade(product, (48, 64), Request(workers=0))
+    answer = measure_cascade(product, (48, 64), SplitRequest(workers=0))
     assert answer["cascade"]["weights"] == ["raw", "raw"]
-    alone = measure_ensemble(product, (48, 64), Request(workers=0))["results"][0]
+    alone = measure_ensemble(product, (48, 64), SplitRequest(workers=0))["results"][0]
     assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
     kept = {"sizes": [48, 64], "threshold": 0.5, "chosen_on": "val"}
     product = replace(product, details={**product.details, "cascade": kept})
@@ -100,7 +100,7 @@ def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
 
 def test_without_a_selecting_split_halves_take_its_place(fixed_run: Path) -> None:
     foreign = load(str(fixed_run), "before_fix")
-    answer = measure_cascade(foreign, (32, 48), Request(workers=0, split="val"))
+    answer = measure_cascade(foreign, (32, 48), SplitRequest(workers=0, split="val"))
     assert "half of val" in answer["cascade"]["chosen_on"]
     assert answer["num_images"] == 8
     assert answer["cascade"]["weights"] == ["before_fix", "before_fix"]

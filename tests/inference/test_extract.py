@@ -20,8 +20,10 @@ from PIL import Image
 
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.inference.extract import extract
+from fixres.inference.requests import ExtractRequest
 from fixres.inference.score_arrays import open_arrays, score
 from fixres.io.array_store import Rows
 from fixres.models.anatomy import head_names
@@ -31,6 +33,7 @@ from tests.support.several import run_processes
 
 FILES = ("embedding.npy", "softmax.npy", "labels.npy", "outcomes.npy", "index.csv")
 DATA = "synthetic:classes=7,images=147,size=40"
+SAME: dict[str, Any] = {"data": DATA, "split": "train", "workers": 0, "device": "cpu"}
 
 
 def make(name: str = "test_resnet", size: int = 32, seed: int = 0, num_classes: int = 7) -> Product:
@@ -40,8 +43,8 @@ def make(name: str = "test_resnet", size: int = 32, seed: int = 0, num_classes: 
     return Product(model, name, classes, Preprocess(size), size, "raw", {}, False, {}, "memory")
 
 
-def ask(batch_size: int = 16, **more: Any) -> Request:
-    return Request(**{"data": DATA, "split": "train", "batch_size": batch_size, "workers": 0, "device": "cpu", **more})
+def ask(batch_size: int = 16, **more: Any) -> ExtractRequest:
+    return ExtractRequest(**{**SAME, "batch_size": batch_size, **more})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -51,7 +54,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
 def test_extract_then_score_is_eval(tmp_path: Path, name: str) -> None:
-    answer, found, split = measure_product(make(name), ask())
+    answer, found, split = measure_product(make(name), EvalRequest(**SAME, batch_size=16))
     extract(make(name), ask(), tmp_path / "x")
     (arrays,) = open_arrays(tmp_path / "x")
     scored, measured = score(arrays), answer["results"][0]
@@ -169,7 +172,9 @@ def test_unreadable_pictures_are_left_out_and_listed(
         extract(product, ask(**wanted), tmp_path / "x")
     found = extract(product, ask(**wanted, on_bad_image="skip"), tmp_path / "x")
     assert (found.num_images, len(found.bad_images)) == (22, 2)
-    answer, measured, split = measure_product(make(num_classes=2), ask(**wanted, on_bad_image="skip"))
+    answer, measured, split = measure_product(
+        make(num_classes=2), EvalRequest(**{**SAME, **wanted}, on_bad_image="skip")
+    )
     (arrays,) = open_arrays(tmp_path / "x")
     assert score(arrays)["top1"] == answer["results"][0]["top1"]
     assert score(arrays)["loss"] == answer["results"][0]["loss"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fixres.inference.export.export import ExportRequest, export
+from fixres.inference.export.export import export
+from fixres.inference.requests import ExportRequest
 from tests.support.products import make
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -30,7 +31,7 @@ def test_a_network_of_each_family_gives_its_answers_in_every_format(family: str,
     name, size, rule = FAMILIES[family]
     product = make(name, size)
     for kind in ("onnx", "openvino"):
-        found = export(product, ExportRequest(tmp_path / kind, kind))
+        found = export(product, ExportRequest(out=tmp_path / kind, format=kind))
         assert rule in found.sheet.accepted.describe(), found.reason
         assert len(found.agreement) == (1 if found.sheet.sizes.fixed else 3)
         for row in found.agreement:

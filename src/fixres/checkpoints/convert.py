@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.foreign.fit import named_optimizer_state
 from fixres.checkpoints.foreign.layouts import Found
+from fixres.checkpoints.import_request import ImportRequest
 from fixres.checkpoints.product import Product, Sheet
 from fixres.checkpoints.resolve import (
     is_elsewhere,
@@ -37,31 +37,7 @@ from fixres.models.sizes import at_size
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 """Optimizer state by parameter name, beside an imported model."""
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """What to import, and what the file does not say. None means: as the file, or else the network, has it."""
-
-    source: str
-    out: Path
-    model: str | None = None
-    weights: str = "fixed"
-    new_head: int | None = None
-    trust: bool = False
-    classes: str | None = None
-    """File of class names, one per line or a JSON object by index, or `imagenet`."""
-    optimizer: bool = False
-    """Keep the optimizer's state, by parameter name."""
-    seed: int = 0
-    """Of a new head."""
-    license: str = ""
-    """Licence of the weights."""
-    feeding: Mapping[str, Any] | None = None
-    """Fields of Preprocess to change."""
-    train_size: int | None = None
-    grid_size: int | None = None
-    """Size in pixels the position grid of the file is for, where that is not the model's own."""
+_FEEDING = ("size", "crop_ratio", "resize", "interpolation", "mean", "std")
 
 
 def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
@@ -121,7 +97,7 @@ def _fed(product: Product, request: ImportRequest) -> Product:
 
     What was measured under other conditions is left out, and so is what a fix moved at another size.
     """
-    fed = with_feeding(product, **(request.feeding or {}))
+    fed = with_feeding(product, **{name: getattr(request, name) for name in _FEEDING})
     fed = replace(fed, train_size=request.train_size or fed.train_size)
     at_size(fed.model, fed.preprocess.size)
     at_size(fed.model, fed.train_size)

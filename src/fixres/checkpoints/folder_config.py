@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fixres.errors import UserError
 from fixres.models.sizes import MAX_SIZE
+from fixres.resolution import Alpha, Exif, Resize
 
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Ratio = Annotated[float, Field(ge=0.1, le=1)]
@@ -51,9 +52,9 @@ class Own(_Part):
     """Our own key."""
 
     crop_ratio: Ratio | None = None
-    resize: Literal["shorter", "height", "squash", "pad"] | None = None
-    exif: Literal["apply", "ignore"] = "apply"
-    alpha: Literal["white", "ignore"] = "white"
+    resize: Resize | None = None
+    exif: Exif = "apply"
+    alpha: Alpha = "white"
     exact: bool = False
     weights: str = "raw"
     before_fix: str | None = None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from fixres.errors import counted, printable
+from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ class Console:
         self.rich = RichConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self.quiet = quiet
         self.verbose = verbose
-        self._progress: Progress | None = None
+        self._progress: RichProgress | None = None
         self._task: tuple[str, TaskID] | None = None
         self._epochs: dict[str, float] = {}
         self._last_train: Mapping[str, Any] = {}
@@ -67,6 +70,14 @@ class Console:
         """Print the one line about size, crop and resize, and where it comes from."""
         self.say(f"input: {preprocess.describe()} (from {source})")
 
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Show how far a work is."""
+        self({"event": "progress", "what": what, "done": done, "total": total})
+
+    def bar(self, what: str) -> Progress:
+        """Return what shows how far a work is, which `close` ends."""
+        return partial(self.progress, what)
+
     def close(self) -> None:
         """Remove the bar."""
         self._stop()
@@ -83,7 +94,7 @@ class Console:
             self._tell_slowly(event)
             return
         if self._progress is None:
-            self._progress = Progress(
+            self._progress = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +46,8 @@ def run_demo(flags: DemoFlags) -> int:
         "train small, measure accuracy against size, fix the end of the network at the chosen size, report."
     )
     console.say(f"This takes about {estimate_minutes(recipe):.0f} minutes on this machine.\n")
-    try:
+    with closing(console):
         outcome = run_recipe(recipe, folder, listeners=[console])
-    finally:
-        console.close()
     predictions = predict_some(folder, outcome, recipe)
     for p in predictions:
         name, probability = p.top[0]

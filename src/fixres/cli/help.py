@@ -1,17 +1,18 @@
-"""`--help` of a command: tyro's text, in the words that `cli.parse` accepts."""
+"""`--help`: every word and option of a command with its type in words, its default, and what it is for."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import re
+import functools
+import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import field
-from typing import Annotated, Any, NoReturn
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn
 
-from fixres.config.recipe import Recipe
+from pydantic.fields import FieldInfo
+
+from fixres.config.messages import expected, keys_of, kind_of_field
+from fixres.config.recipe import Recipe, Section
 
 RECIPE_HELP = """Train a recipe: small first, then the fix at a larger size.
 
@@ -19,43 +20,57 @@ Every key of the recipe is a flag and shows the value it has in RECIPE. Lists ar
 anything the network takes is --model.kwargs.NAME VALUE."""
 
 
-def print_recipe_help(prog: str, recipe: Recipe, cls: type[Any], description: str) -> NoReturn:
-    """Print every flag and every key of `recipe` with its value, then raise SystemExit(0)."""
-    import tyro
+class Entry(NamedTuple):
+    """A word or an option as the help shows it."""
 
-    word = tyro.conf.arg(metavar="[RECIPE]", help="A shipped recipe or a YAML file; none: the defaults.")
-    fields: list[tuple[str, Any, Any]] = [
-        ("recipe", Annotated[str, tyro.conf.Positional, word], field(default="")),
-        ("flags", Annotated[cls, tyro.conf.arg(name="")], field(default=cls())),
-    ]
-    for name, entry in Recipe.model_fields.items():
-        if name not in (("train", "fix") if recipe.stages else ("stages",)):
-            hint: Any = Annotated[
-                (entry.annotation, tyro.conf.FlagConversionOff, tyro.conf.arg(help=entry.description))
-            ]
-            fields.append((name, hint, field(default=getattr(recipe, name))))
-    spelling = {"{True,False}": "{true,false}"}
-    spelling |= {f"--{entry.name}": f"--{entry.name.replace('_', '-')}" for entry in dataclasses.fields(cls)}
-    print_help(dataclasses.make_dataclass("Command", fields), prog, description, spelling)
+    name: str
+    kind: str
+    """What has to follow, in words; empty: nothing."""
+    default: Any
+    text: str
 
 
-def print_help(cls: type[Any], prog: str, description: str, spelling: Mapping[str, str] | None = None) -> NoReturn:
-    """Print tyro's help in the words that this module accepts, then raise SystemExit(0)."""
-    import tyro
-
-    captured = io.StringIO()
-    with contextlib.redirect_stdout(captured), contextlib.suppress(SystemExit):
-        tyro.cli(
-            cls,
-            args=["--help"],
-            prog=prog,
-            description=description,
-            config=(tyro.conf.FlagCreatePairsOff,),
-            use_underscores=bool(spelling),
-        )
-    text = re.sub(r"\{None\}\|(\S+)", r"\1       ", captured.getvalue())
-    text = re.sub(r"\s*\(default:\s+(?:''|None)\)", "", text)
-    for given, ours in (spelling or {}).items():
-        text = text.replace(given, ours)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+def print_help(usage: str, description: str, groups: Mapping[str, Iterable[Entry]]) -> NoReturn:
+    """Print the help, the entries in groups by title, then raise SystemExit(0)."""
+    wrap = textwrap.TextWrapper(min(shutil.get_terminal_size().columns, 120), break_on_hyphens=False)
+    lines = wrap.wrap(f"usage: {usage}")
+    for paragraph in filter(None, description.split("\n\n")):
+        lines += ["", *wrap.wrap(paragraph)]
+    wrap.subsequent_indent = " " * 8
+    for title, entries in groups.items():
+        lines += ["", *wrap.wrap(title)]
+        for entry in entries:
+            default = _in_words(entry.default)
+            facts = "; ".join(filter(None, [entry.kind, default and f"default {default}"]))
+            lines += [*wrap.wrap(f"  {entry.name}  {facts}".rstrip()), *wrap.wrap(" " * 8 + entry.text)]
+    sys.stdout.write("\n".join(lines) + "\n")
     raise SystemExit(0)
+
+
+def recipe_groups(recipe: Recipe) -> dict[str, list[Entry]]:
+    """Return the keys of a recipe with their values, by section."""
+    groups = {"": [_entry("seed", Recipe.model_fields["seed"], recipe.seed)]}
+    sections = {name: value for name, value in recipe if isinstance(value, Section)}
+    if recipe.stages:
+        del sections["train"], sections["fix"]
+        sections |= {f"stages.{number}": stage for number, stage in enumerate(recipe.stages)}
+    for name, section in sections.items():
+        about = getattr(Recipe.model_fields.get(name), "description", None) or type(section).__doc__
+        groups[f"{name}: {about}"] = [
+            _entry(f"{name}.{key}", field, functools.reduce(getattr, key.split("."), section))
+            for key, field in keys_of(type(section))
+        ]
+    return groups
+
+
+def _entry(key: str, field: FieldInfo, value: Any) -> Entry:
+    if isinstance(value, dict):
+        return Entry(f"--{key}.NAME", "a value", None, field.description or "")
+    return Entry(f"--{key}", expected(kind_of_field(field)), value, field.description or "")
+
+
+def _in_words(value: Any) -> str:
+    """Return a default as it is typed; empty where there is none."""
+    if isinstance(value, tuple):
+        return ",".join(map(_in_words, value))
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)

@@ -1,24 +1,27 @@
 """Command lines to values: recipe overrides for `train`, plain flags for every other command.
 
-Both accept hyphens for underscores, `--key=value`, true/false/yes/no/on/off, and lists by commas or spaces. tyro prints
-the help and builds the flags of a command; recipe overrides go the way of the recipe file, so that the file's and the
-command line's mistakes come out together and in the same words.
+Both accept hyphens for underscores, `--key=value`, true/false/yes/no/on/off, and lists by commas or spaces. Flags are
+the fields of a frozen dataclass, and the docstrings below them their help; recipe overrides go the way of the recipe
+file, so that the file's and the command line's mistakes come out together and in the same words.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import dataclasses
-import io
+import inspect
 import itertools
 import re
+import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from fixres.cli.help import RECIPE_HELP, print_help, print_recipe_help
+from pydantic import TypeAdapter, ValidationError
+
+from fixres.cli.help import RECIPE_HELP, Entry, print_help, recipe_groups
 from fixres.config.loading import load
 from fixres.config.messages import Kind, expected, find_field, keys_of, kind_of, kind_of_field, section_of, suggest_key
 from fixres.config.recipe import Recipe
@@ -32,6 +35,14 @@ _FALSE = ("false", "no", "off")
 _HELP = ("-h", "--help")
 _KWARGS = "model.kwargs."
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+
+
+@dataclass(frozen=True)
+class Positional:
+    """Marks a field that is given as a word, without `--name`: `Annotated[str, Positional("CHECKPOINT")]`."""
+
+    metavar: str
+    """Its name in the help and in messages."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,16 @@ class Asked(Generic[Options]):
 
 @dataclass(frozen=True)
 class _Option:
-    """What may follow `--name`: values of a kind, or nothing at all (`is_switch`)."""
+    """What may follow `--name`: values of a kind, or nothing at all (`is_switch`). A word has no `--name` before it."""
 
     kind: Kind
+    shown: Entry
     hint: Any = Any
-    default: Any = None
     is_switch: bool = False
+    is_word: bool = False
+    is_required: bool = False
+    field: str = ""
+    """Field of the flags; empty for a key of the recipe."""
 
 
 @dataclass
@@ -118,17 +133,17 @@ def parse_recipe_with(
     scan = _scan([word for word in argv if word not in _HELP], find)
     name = scan.words.pop(0) if scan.words else ""
     if set(_HELP) & set(argv):
-        print_recipe_help(prog, load(name or None), cls, description)
+        groups = recipe_groups(load(name or None))
+        word = Entry("RECIPE", "", None, "A shipped recipe or a YAML file; none: the defaults.")
+        groups[""] = [word, *(option.shown for option in flags.values()), *groups[""]]
+        print_help(f"{prog} [RECIPE] [--option VALUE ...] [--section.key VALUE ...]", description, groups)
     scan.mistakes.extend(_unexpected(word) for word in scan.words)
     scan.mistakes.extend(_unknown_flag(key, flags, with_recipe=True) for key in scan.options if find(key) is None)
-    scan.mistakes.extend(_refusals(flags, scan.options))
+    values = _values(flags, scan)
     _raise_mistakes(scan.mistakes, prog)
-    values: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     for key, words in scan.options.items():
-        if key in flags:
-            values[key] = Path(words[0]) if key == "out" else read_value(flags[key].kind, words)
-        elif (option := _recipe_option(key)) is not None:
+        if key not in flags and (option := _recipe_option(key)) is not None:
             try:
                 overrides[key] = read_value(option.kind, words)
             except UserError as error:
@@ -144,38 +159,28 @@ def parse_recipe_with(
 def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str = "") -> T:
     """Return an instance of the dataclass `cls` from `argv`; its fields are the flags.
 
-    Fields are annotated as for tyro: `tyro.conf.Positional[...]` makes a word, `Annotated[int, Field(ge=1)]` is
-    checked. `--help` prints and raises SystemExit(0). Raises UserError for anything wrong, all unknown flags and
-    wrong values at once.
+    A field marked `Positional` is a word, `Annotated[int, Field(ge=1)]` is checked, a name that Python keeps for
+    itself ends in `_`. `--help` prints and raises SystemExit(0). Raises UserError for anything wrong, all unknown
+    flags and wrong values at once.
     """
-    import tyro
-
+    fields = _options(cls)
+    words = {name: option for name, option in fields.items() if option.is_word}
+    options = {name: option for name, option in fields.items() if not option.is_word}
     if set(_HELP) & set(argv):
-        print_help(cls, prog, description)
-    options = _options(cls)
+        print_help(_usage(prog, fields.values()), description, {"": [o.shown for o in (words | options).values()]})
     scan = _scan(argv, options.get)
-    args = list(scan.words)
-    for key, words in scan.options.items():
-        option = options.get(key)
-        if option is None:
-            scan.mistakes.append(_unknown_flag(key, options))
-        elif option.is_switch:
-            is_on = words[0].lower() in _TRUE
-            args.extend([f"--{key}" if is_on else f"--no-{key}"] if is_on != option.default else [])
-        else:
-            args.extend([f"--{key}", *(_split(words) if _element(option.kind) else words)])
-    scan.mistakes.extend(_refusals(options, scan.options))
+    scan.mistakes.extend(_unknown_flag(key, options) for key in scan.options if key not in options)
+    for name, word in words.items():
+        if given := scan.words[: None if word.kind.elements else 1]:
+            scan.options[name] = given
+            del scan.words[: len(given)]
+    scan.mistakes.extend(f"unexpected '{word}'" for word in scan.words)
+    values = _values(fields, scan)
     if not scan.mistakes:
-        scan.mistakes.extend(_missing(cls, scan))
+        missing = (option for name, option in fields.items() if option.is_required and name not in scan.options)
+        scan.mistakes.extend(f"{option.shown.name} is missing" for option in missing)
     _raise_mistakes(scan.mistakes, prog)
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(cls, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UserError(f"{_unboxed(errors.getvalue())}\n  '{prog} --help' lists the flags") from None
+    return cls(**values)
 
 
 def read_value(kind: Kind, words: Sequence[str]) -> Any:
@@ -226,7 +231,7 @@ def _scan(argv: Sequence[str], find: Callable[[str], _Option | None]) -> _Scan:
         option = find(key)
         words = [inline] if equals else _take(option, rest)
         if option is not None and not words:
-            scan.mistakes.append(f"--{key}: no value given; expected {expected(option.kind)}")
+            scan.mistakes.append(f"{option.shown.name}: no value given; expected {expected(option.kind)}")
         else:
             scan.options[key] = words
     return scan
@@ -271,66 +276,71 @@ def _split(words: Sequence[str]) -> list[str]:
 
 def _recipe_option(key: str) -> _Option | None:
     """Return the option of a recipe key; None for a section and an unknown key."""
-    if key.startswith(_KWARGS) and key.count(".") == 2 and key != _KWARGS:
-        return _Option(Kind(Any, {}))
     found = find_field(key)
-    is_section = found is None or section_of(found.annotation) is not None or re.fullmatch(r"stages(\.\d+)?", key)
-    return None if found is None or is_section else _Option(kind_of_field(found))
+    if key.startswith(_KWARGS) and key.count(".") == 2 and key != _KWARGS:
+        kind = Kind(Any, {})
+    elif found is None or section_of(found.annotation) is not None or re.fullmatch(r"stages(\.\d+)?", key):
+        return None
+    else:
+        kind = kind_of_field(found)
+    return _Option(kind, Entry(f"--{key}", expected(kind), None, ""))
 
 
 def _options(cls: type[Any]) -> dict[str, _Option]:
-    """Return the options of a dataclass by the name they are given by, words (positional fields) left out."""
+    """Return the words and options of a dataclass by the name they are given by, that of the field without a last _."""
+    hints, texts = typing.get_type_hints(cls, include_extras=True), _docstrings(cls)
     options = {}
-    for entry, hint in _fields(cls):
-        if not _is_word(hint):
-            kind = kind_of(hint)
-            kind = kind.alternatives[0] if len(kind.alternatives) == 1 else kind
-            options[_option_name(entry, hint)] = _Option(kind, hint, entry.default, is_switch=kind.type is bool)
+    for entry in dataclasses.fields(cls):
+        name, hint = entry.name.rstrip("_"), hints[entry.name]
+        kind = kind_of(hint)
+        kind = kind.alternatives[0] if len(kind.alternatives) == 1 else kind
+        mark = next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Positional)), None)
+        is_switch, is_required = kind.type is bool, entry.default is dataclasses.MISSING
+        label, is_bare = mark.metavar if mark else _dashed(name), mark or (is_switch and not entry.default)
+        default = None if is_bare or is_required else entry.default
+        shown = Entry(label, "" if is_bare else expected(kind), default, texts[entry.name])
+        options[name] = _Option(kind, shown, hint, is_switch, mark is not None, is_required, entry.name)
     return options
 
 
-def _fields(cls: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return ((entry, hints[entry.name]) for entry in dataclasses.fields(cls))
+def _docstrings(cls: type[Any]) -> dict[str, str]:
+    """Return the docstring below each field, from the class nearest to `cls` that has one."""
+    texts = dict.fromkeys((entry.name for entry in dataclasses.fields(cls)), "")
+    for base in reversed(cls.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        for entry, below in itertools.pairwise(body):
+            match entry, below:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    texts[name] = " ".join(text.split())
+    return texts
 
 
-def _is_word(hint: Any) -> bool:
-    return any("Positional" in str(mark) for mark in getattr(hint, "__metadata__", ()))
+def _usage(prog: str, fields: Iterable[_Option]) -> str:
+    parts = [prog]
+    for option in fields:
+        if option.is_word:
+            label = option.shown.name + (" ..." if option.kind.elements else "")
+            parts.append(label if option.is_required else f"[{label}]")
+        elif option.is_required:
+            parts.append(f"{option.shown.name} VALUE")
+    return " ".join([*parts, "[--option VALUE ...]"])
 
 
-def _option_name(entry: dataclasses.Field[Any], hint: Any) -> str:
-    """Return how an option is spelt: as its field, or by `tyro.conf.arg(name=...)` where Python keeps the word."""
-    names = [mark.name for mark in getattr(hint, "__metadata__", ()) if getattr(mark, "name", None)]
-    return names[0] if names else entry.name
-
-
-def _missing(cls: type[Any], scan: _Scan) -> Iterator[str]:
-    """Yield the words and options without a default that were not given."""
-    num_words = 0
-    for entry, hint in _fields(cls):
-        if entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING:
-            continue
-        if _is_word(hint):
-            num_words += 1
-            metavars = [mark.metavar for mark in hint.__metadata__ if getattr(mark, "metavar", None)]
-            if num_words > len(scan.words):
-                yield f"{(metavars or [entry.name.upper()])[0]} is missing"
-        elif (name := _option_name(entry, hint)) not in scan.options:
-            yield f"{_dashed(name)} is missing"
-
-
-def _refusals(options: Mapping[str, _Option], given: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield what is wrong with the words given for known options."""
-    from pydantic import TypeAdapter, ValidationError
-
-    for key, words in given.items():
+def _values(options: Mapping[str, _Option], scan: _Scan) -> dict[str, Any]:
+    """Return what was given for known options by field; what is wrong with it is added to the mistakes."""
+    values = {}
+    for key, words in scan.options.items():
         if (option := options.get(key)) is None:
             continue
+        kind = option.kind
+        # Commas are legal in file names: a list of texts or paths is not taken apart.
+        value = list(words) if kind.elements and _element(kind) is None else read_value(kind, words)
         try:
-            TypeAdapter(option.hint).validate_python(read_value(option.kind, words))
+            values[option.field] = TypeAdapter(option.hint).validate_python(value)
         except ValidationError:
-            hint = did_you_mean(words[0], [word for member in option.kind.alternatives for word in member.choices])
-            yield f"{_dashed(key)}: expected {expected(option.kind)}, got {' '.join(words)!r}{hint}"
+            hint = did_you_mean(words[0], [word for member in kind.alternatives for word in member.choices])
+            scan.mistakes.append(f"{option.shown.name}: expected {expected(kind)}, got {' '.join(words)!r}{hint}")
+    return values
 
 
 def _dashed(key: str) -> str:
@@ -363,10 +373,3 @@ def _raise_mistakes(mistakes: Sequence[str], prog: str) -> None:
     if mistakes:
         lines = "\n".join(f"  {mistake}" for mistake in mistakes)
         raise UserError(f"{len(mistakes)} problems\n{lines}\n  '{prog} --help' lists the flags")
-
-
-def _unboxed(text: str) -> str:
-    """Return the message inside tyro's frame, without its repetition of the help."""
-    lines = [line.strip("│ ").rstrip() for line in text.splitlines() if line.startswith("│")]
-    message = itertools.takewhile(lambda line: not line.startswith("─"), lines)
-    return " ".join(line for line in message if line) or text.strip()

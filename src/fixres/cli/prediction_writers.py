@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
+from fixres.cli.commands.predict import Format
 from fixres.errors import printable
 from fixres.inference.predict import Prediction
 from fixres.io.parquet import Kind, ParquetRows
 
-Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 RESUMABLE = ("jsonl", "csv")
 """Formats a file of which can be gone on with."""
 

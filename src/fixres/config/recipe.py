@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fixres.config.choices import Decode, Device, OnBadImage
 from fixres.config.stage import (
     Above0,
     Augmentation,
@@ -67,11 +68,11 @@ class Data(Section):
     """Collection: a folder, or SCHEME:BODY such as csv:FILE or hf:NAME; docs/data.md lists the schemes."""
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     """Loader processes; 0 reads in the training process; auto: one per core, at most 8."""
-    decode: Literal["fast", "full"] = "fast"
+    decode: Decode = "fast"
     """Training JPEGs: fast, no larger than the random crop needs; full, as in testing, where it is always full."""
     hold_gib: Annotated[float, Field(ge=0)] = 1.0
     """A training split that fits (square pictures or crop center, at most flips) is kept decoded; 0: never."""
-    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_image: OnBadImage = "error"
     """What an unreadable picture does; skipped ones are counted and listed, never replaced."""
     max_bad_images: Fraction = 0.01
     """Share of a training split that on_bad_image skip may leave out, at least 10 pictures; more stop the run."""
@@ -235,7 +236,7 @@ class Augment(Section):
 class Runtime(Section):
     """Device and speed. None of it may change a result by more than rounding."""
 
-    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
+    device: Device = "auto"
     """Where to compute."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Mixed precision; auto: bf16 or fp16 on accelerators, fp32 on a CPU."""

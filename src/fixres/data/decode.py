@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +28,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from fixres.errors import UserError
-
-Exif = Literal["apply", "ignore"]
-Alpha = Literal["white", "ignore"]
+from fixres.resolution import Alpha, Exif
 
 MAX_PIXELS = 178_956_970
 """Twice Pillow's warning level, where Pillow itself refuses; simplejpeg has no limit of its own."""

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fixres.config.choices import Decode, OnBadImage
 from fixres.config.recipe import Stage
 from fixres.data.bad_images import require_few_bad
 from fixres.data.decode import BadImage
@@ -34,9 +35,6 @@ from fixres.data.transforms import train_crop
 from fixres.errors import UserError, counted
 from fixres.resolution import Preprocess
 from fixres.runtime.distributed import Shard
-
-OnBadImage = Literal["error", "skip"]
-Decode = Literal["fast", "full"]
 
 _ALL = Shard()
 _HOLD_AT_ONCE = 256

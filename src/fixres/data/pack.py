@@ -8,10 +8,10 @@ import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
+from fixres.config.choices import OnBadImage
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection
 from fixres.data.decode import BadImage, decode
@@ -21,11 +21,7 @@ from fixres.data.sources.shards import CLASSES_NAME, open_shards
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.io.files import write_text, write_with
-
-Progress = Callable[[int, int], None]
-"""Called with (pictures written, pictures in all)."""
-
-OnBadImage = Literal["error", "skip"]
+from fixres.io.progress import Progress
 
 Transform = Callable[[Split, int], tuple[bytes, str] | None]
 """From picture `index` of a split to the content and the ending, without a dot, of its file; None leaves it out."""

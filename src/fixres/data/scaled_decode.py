@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fixres.data.decode import Alpha, Exif, decode, jpeg_size, orientation_of, turn
+from fixres.data.decode import decode, jpeg_size, orientation_of, turn
 from fixres.data.transforms import Box
+from fixres.resolution import Alpha, Exif
 
 _SHRINKS = (8, 4, 2)
 _MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fixres.data.decode import Alpha, Exif
 from fixres.data.sampling import stratified_split
 from fixres.errors import UserError, counted
 from fixres.io.files import write_text
+from fixres.resolution import Alpha, Exif
 
 THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
 """How a collection without splits of its own is divided."""

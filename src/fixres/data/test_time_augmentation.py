@@ -20,18 +20,17 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from fixres.config.choices import Tta
 from fixres.data.transforms import evaluation_crop, five_crops
 from fixres.errors import UserError, did_you_mean
 from fixres.resolution import Preprocess
 
-Tta = Literal["none", "flip", "five", "ten"]
 _RANGES = {"jpeg": (1, 95), "blur": (0.01, 100), "noise": (0.001, 1)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.config.choices import BackendName, OnBadImage
 from fixres.data.collections import Split
-from fixres.data.loader import OnBadImage, ReadPolicy, evaluation_batches
+from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.test_time_augmentation import View, num_crops
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.logit_outcomes import ImageOutcomes, image_outcomes
 from fixres.evaluation.metrics import Outcomes, figures, result_fields
-from fixres.models.backends import Backend, BackendName, make_backend, require_agreement
+from fixres.io.progress import Progress
+from fixres.models.backends import Backend, make_backend, require_agreement
 from fixres.models.sizes import at_size, gmacs
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -114,7 +116,7 @@ def evaluate(
     split: Split,
     runtime: Runtime,
     reading: Reading,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     keep_logits: bool = False,
 ) -> Evaluation:
@@ -158,7 +160,7 @@ def evaluate(
 @dataclass(frozen=True)
 class _Settings:
     keep_logits: bool
-    progress: Callable[[int, int], None] | None
+    progress: Progress | None
 
 
 @dataclass

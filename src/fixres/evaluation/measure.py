@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from fixres.checkpoints.product import Product
+from fixres.config.choices import BackendName
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection, Split, absolute_uri, open_collection
 from fixres.data.decode import DECODER
-from fixres.data.loader import OnBadImage, resolve_workers
-from fixres.data.test_time_augmentation import Corruption, Tta, View, views_at
+from fixres.data.loader import resolve_workers
+from fixres.data.test_time_augmentation import View, parse_corruptions, views_at
 from fixres.errors import UserError
+from fixres.evaluation.eval_request import EvalRequest, SplitRequest
 from fixres.evaluation.evaluate import Evaluation, NetworkView, Reading, conditions, evaluate, network_views
 from fixres.evaluation.metrics import METRICS, bootstrap_intervals, class_table, confusion_matrix, paired_difference
 from fixres.evaluation.temperature_scaling import fit_temperature
-from fixres.models.backends import BackendName
-from fixres.resolution import Preprocess, Resize
+from fixres.io.progress import Progress
+from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
 MAX_CONFUSION_CLASSES = 5000
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to measure. None and 0 mean: as the product says."""
-
-    data: str | None = None
-    split: str | None = None
-    sizes: tuple[int, ...] = ()
-    batch_size: int | None = None
-    workers: int | None = None
-    on_bad_image: OnBadImage = "error"
-    device: str = "auto"
-    resize: Resize | None = None
-    crop_ratio: float | None = None
-    tta: Tta = "none"
-    corruptions: tuple[Corruption, ...] = ()
-    backend: BackendName = "torch"
-    calibrate: bool = False
-    """Fit a temperature on the selecting split."""
-    num_resamples: int = 0
-    """Of the bootstrap; 0: no such intervals."""
-    per_class: bool = False
-    confusion: bool = False
 
 
 class Measured(NamedTuple):
@@ -64,7 +41,7 @@ class Measured(NamedTuple):
     """What people are told about it; warnings begin with `warning: `."""
 
 
-def open_for(product: Product, request: Request, split_of: Product | None = None) -> Collection:
+def open_for(product: Product, request: SplitRequest, split_of: Product | None = None) -> Collection:
     """Open the collection to measure on, mapped onto the product's class list by name.
 
     A carved split is that of the run `split_of`, the product itself when left out.
@@ -116,7 +93,7 @@ def _is_own(product: Product, uri: str | None) -> bool:
 
 
 def measure_product(
-    product: Product, request: Request, progress: Progress | None = None, split_of: Product | None = None
+    product: Product, request: EvalRequest, progress: Progress | None = None, split_of: Product | None = None
 ) -> Measured:
     """Measure a product as `fixres eval` does; `split_of` see `open_for`.
 
@@ -133,9 +110,9 @@ def measure_product(
     split = collection.split(request.split or collection.report)
     if not len(split):
         raise UserError(f"the split '{split.name}' of {collection.uri} is empty\n  --split takes another one")
-    runtime, reading = conditions_of(product, request)
+    runtime, reading = conditions_of(product, request, backend=request.backend)
     sizes = tuple(dict.fromkeys(request.sizes)) or (asked.size,)
-    seen = views_at(asked, sizes, request.tta, request.corruptions)
+    seen = views_at(asked, sizes, request.tta, parse_corruptions(request.corrupt))
     views = [replace(v, backend=request.backend) for v in network_views(runtime.place(product.model), seen)]
     remarks = list(collection.notes)
     if request.calibrate:
@@ -171,14 +148,17 @@ def answer_of(product: Product, collection: Collection, split: Split, found: Eva
     }
 
 
-def asked_for(product: Product, request: Request) -> Preprocess:
+def asked_for(product: Product, request: EvalRequest) -> Preprocess:
     """Return the product's preprocessing with what was asked for in its place."""
     changed = {"resize": request.resize, "crop_ratio": request.crop_ratio}
     return replace(product.preprocess, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
 
 
 def conditions_of(
-    product: Product, request: Request, begun: Mapping[str, Any] | None = None
+    product: Product,
+    request: SplitRequest,
+    begun: Mapping[str, Any] | None = None,
+    backend: BackendName = "torch",
 ) -> tuple[Runtime, Reading]:
     """Return device, threads, precision and batch the product was measured with, unless others are asked for.
 
@@ -189,9 +169,9 @@ def conditions_of(
     """
     logged = product.details.get("evaluation", {})
     device = request.device
-    if request.backend != "torch":
+    if backend != "torch":
         if device not in ("auto", "cpu"):
-            raise UserError(f"--backend {request.backend} computes on the CPU\n  leave --device {device} out")
+            raise UserError(f"--backend {backend} computes on the CPU\n  leave --device {device} out")
         device = "cpu"
     kept = begun or (logged if request.device == "auto" and "threads" in logged else {})
     settings = RuntimeSettings(
@@ -229,11 +209,11 @@ def _calibrated(
     return [replace(view, temperature=fitted[view.preprocess.size]) for view in views], note
 
 
-def _add_what_was_asked(found: Evaluation, request: Request, classes: Sequence[str]) -> None:
+def _add_what_was_asked(found: Evaluation, request: EvalRequest, classes: Sequence[str]) -> None:
     for row, result in enumerate(found.results):
         predictions = found.outcomes[row].predictions
-        if request.num_resamples:
-            result["bootstrap_ci95"] = bootstrap_intervals(found.outcomes[row], request.num_resamples)
+        if request.bootstrap:
+            result["bootstrap_ci95"] = bootstrap_intervals(found.outcomes[row], request.bootstrap)
         if request.per_class:
             result["per_class"] = class_table(found.labels, predictions, classes)
         if request.confusion:
@@ -288,7 +268,9 @@ def _is_same(logged: float | None, measured: float | None) -> bool:
     return math.isclose(logged, measured, rel_tol=0, abs_tol=1e-9)
 
 
-def compare_products(product: Product, other: Product, request: Request, progress: Progress | None = None) -> Measured:
+def compare_products(
+    product: Product, other: Product, request: EvalRequest, progress: Progress | None = None
+) -> Measured:
     """Measure two products on the same pictures: `other` too, and a paired comparison in the first one's answer.
 
     Each is measured at its own test size unless sizes are given. The answer's "against" holds the other's checkpoint

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,11 @@ from fixres.data.collections import Collection
 from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
+from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
-from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.measure import open_for
+from fixres.experiments.questions import Question
+from fixres.io.progress import NamedProgress
 from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size, gmacs
@@ -33,29 +35,15 @@ HALVES_FROM = 2000
 """Pictures from which one half of the selecting split chooses and the other reports."""
 
 _ASPECTS = 300
-Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is to be advised on. None and empty mean: as the product says, or candidates."""
-
-    data: str | None = None
-    sizes: tuple[int, ...] = ()
-    crop_ratios: tuple[float, ...] = ()
-    budget_gmacs: float | None = None
-    budget_ms: float | None = None
-    fixed: bool = True
-    """Whether to solve the head at every size, and measure that too."""
-
-
-def advise(product: Product, question: Question, progress: Progress = lambda *_: None) -> dict[str, Any]:
+def advise(product: Product, question: Question, progress: NamedProgress = lambda *_: None) -> dict[str, Any]:
     """Return the object of `advise --json`: theory, rows, front, advice.
 
     Raises:
         UserError: no data, a size the network cannot take, or nothing within the budget.
     """
-    collection = open_for(product, Request(data=question.data))
+    collection = open_for(product, SplitRequest(data=question.data))
     runtime = Runtime(RuntimeSettings())
     model = runtime.place(product.model)
     reading = Reading(workers=resolve_workers("auto"))
@@ -101,7 +89,7 @@ def evaluate_all(
     preprocesses: Sequence[Preprocess],
     runtime: Runtime,
     reading: Reading,
-    progress: Progress,
+    progress: NamedProgress,
 ) -> Evaluation:
     """Measure a network at every preprocessing, telling how far it is."""
     views = network_views(model, preprocesses)
@@ -234,7 +222,7 @@ def _fixed_rows(
     preprocesses: Sequence[Preprocess],
     train: Split,
     halves: tuple[Split, Split | None],
-    means: tuple[Runtime, Reading, Progress],
+    means: tuple[Runtime, Reading, NamedProgress],
 ) -> list[dict[str, Any]]:
     """Solve the head at every size on one view and measure it.
 

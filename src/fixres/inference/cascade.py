@@ -17,12 +17,14 @@ from fixres.checkpoints.resolve import load
 from fixres.data.collections import Collection
 from fixres.data.splits import Split
 from fixres.errors import UserError
+from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
-from fixres.evaluation.measure import Request, answer_of, conditions_of, open_for
+from fixres.evaluation.measure import answer_of, conditions_of, open_for
 from fixres.evaluation.metrics import paired_difference
-from fixres.inference.ensemble import Progress, listed_sizes
+from fixres.inference.ensemble import listed_sizes
 from fixres.inference.predict import Picture, Prediction, Predictor
 from fixres.io.files import write_text
+from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
 
 EVERY = 1.01
@@ -100,7 +102,7 @@ def curve(twice: Twice, num_points: int = 21) -> list[dict[str, Any]]:
 
 
 def measure_cascade(
-    product: Product, sizes: Sequence[int], request: Request, progress: Progress | None = None
+    product: Product, sizes: Sequence[int], request: SplitRequest, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Choose the threshold of a cascade on the selecting split and measure it on the reported one.
 

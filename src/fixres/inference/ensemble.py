@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,19 @@ from torch import Tensor
 
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
+from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
 from fixres.evaluation.logit_outcomes import image_outcomes
-from fixres.evaluation.measure import Request, answer_of, conditions_of, open_for
+from fixres.evaluation.measure import answer_of, conditions_of, open_for
 from fixres.evaluation.metrics import Outcomes, paired_difference, result_fields
+from fixres.io.progress import Progress
 
-Progress = Callable[[int, int], None]
 _ROWS = 4096
 """Images whose probabilities are averaged at a time."""
 
 
 def measure_ensemble(
-    product: Product, sizes: Sequence[int], request: Request, progress: Progress | None = None
+    product: Product, sizes: Sequence[int], request: SplitRequest, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Return the object of `eval --json` with every size alone, and under `ensemble` their mean.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from fixres.data.loader import evaluation_batches
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading, conditions, predict_logits
 from fixres.evaluation.logit_outcomes import image_outcomes
-from fixres.evaluation.measure import Request, conditions_of, open_for
+from fixres.evaluation.measure import conditions_of, open_for
 from fixres.inference.extract_record import (
     FORMAT,
     OUTCOME,
@@ -46,8 +46,10 @@ from fixres.inference.extract_record import (
     write_index,
     write_record,
 )
+from fixres.inference.requests import ExtractRequest
 from fixres.io.array_store import Rows
 from fixres.io.files import require_room, require_writable_folder, reserved, write_with
+from fixres.io.progress import Progress
 from fixres.models.anatomy import head_names
 from fixres.models.sizes import evaluation_mode
 from fixres.resolution import Preprocess
@@ -55,7 +57,6 @@ from fixres.runtime.device import Runtime
 
 _CHECKPOINT_SECONDS = 2.0
 """Work that a kill can cost, about."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class _Job:
         return np.arange(first, min(first + self.reading.batch_size, len(self.split)), dtype=np.int64)
 
 
-def extract(product: Product, request: Request, out: Path, progress: Progress = lambda *_: None) -> Extracted:
+def extract(product: Product, request: ExtractRequest, out: Path, progress: Progress = lambda *_: None) -> Extracted:
     """Write the embeddings, probabilities and labels of a split into a folder, or go on with what is there.
 
     Args:
@@ -97,10 +98,8 @@ def extract(product: Product, request: Request, out: Path, progress: Progress = 
         Stopped: a signal came; the same call goes on.
     """
     out = out.absolute()
-    if len(request.sizes) > 1:
-        raise UserError("extract takes one size\n  one folder per size")
-    if request.sizes:
-        product = product.at(request.sizes[0])
+    if request.size is not None:
+        product = product.at(request.size)
     collection = open_for(product, request)
     split = collection.split(request.split or collection.report)
     if not len(split):

@@ -9,10 +9,10 @@ from typing import Any
 from PIL import Image
 
 from fixres.checkpoints.product import Product
+from fixres.config.choices import BackendName
 from fixres.data import unlabelled as reading
 from fixres.data.unlabelled import Batch, Picture, Pictures, picture_batches
 from fixres.evaluation.evaluate import Forward
-from fixres.models.backends import BackendName
 from fixres.runtime.device import Runtime
 
 __all__ = ["Picture", "Pictures", "Prediction", "Predictor", "find_pictures", "open_picture"]

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.config.choices import BackendName
 from fixres.errors import UserError, require_extra
 
-BackendName = Literal["torch", "openvino", "onnxruntime"]
 MAX_DEVIATION = 1e-3
 """Largest difference allowed between a logit and PyTorch's, relative to the largest logit of the pictures compared."""
 

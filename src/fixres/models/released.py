@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from fixres.errors import UserError, did_you_mean
 from fixres.io.download.cache import checkpoint_folder, fetch
 from fixres.io.download.transfer import Progress
+from fixres.resolution import Interpolation
 
 Triple = tuple[float, float, float]
 
@@ -43,7 +44,7 @@ class Released:
     resize: Literal["shorter", "height"] = "shorter"
     """`height` where the published code resizes the height, whichever side is shorter."""
     crop_ratio: float = _CROP_OF_256
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     top1: float | None = None

@@ -22,36 +22,18 @@ from fixres.data.loader import evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
+from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate, network_views
-from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.measure import open_for
 from fixres.evaluation.metrics import without_confusion
 from fixres.models.build import load_strict
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
+from fixres.training.average_request import AverageRequest
 
 State = dict[str, Tensor]
 Say = Callable[[str], None]
 _NAMES = ("model.safetensors", "pytorch_model.bin")
-
-
-@dataclass(frozen=True)
-class AverageRequest:
-    """What to average, and what to measure it on."""
-
-    sources: tuple[str, ...]
-    """Run folders, model folders, or files with `model`."""
-    out: Path
-    greedy: bool = False
-    """Add a network only where the soup loses no accuracy on the selecting split."""
-    recalibrate: bool = False
-    """Recompute BatchNorm statistics over the training split."""
-    data: str | None = None
-    """Collection; None: the first product's own."""
-    model: str | None = None
-    """Architecture of bare files."""
-    weights: str = "fixed"
-    workers: int | None = None
-    batch_size: int = 64
 
 
 @dataclass
@@ -243,7 +225,7 @@ def _open(request: AverageRequest, product: Product) -> _Bench | None:
     if not needed and not stored:
         return None
     try:
-        collection = open_for(product, Request(data=request.data))
+        collection = open_for(product, SplitRequest(data=request.data))
     except UserError:
         # A soup of weights alone is still a soup when the pictures have moved away.
         if needed:

@@ -11,12 +11,12 @@ import textwrap
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fixres.config.choices import Decode
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
@@ -56,7 +56,7 @@ class _Reading:
     stage_index: int
     epochs: int
     """Epochs that are shown."""
-    decode: Literal["fast", "full"]
+    decode: Decode
     hold_gib: float
 
     def batches(self, split: Split, stage: Stage, preprocess: Preprocess, step: int) -> Generator[Batch]:

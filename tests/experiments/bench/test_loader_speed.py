@@ -12,7 +12,8 @@ import pytest
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.experiments.bench import loader_speed
-from fixres.experiments.bench.loader_speed import LoaderBench, bench_loader, make_photographs
+from fixres.experiments.bench.loader_speed import bench_loader, make_photographs
+from fixres.experiments.questions import LoaderBench
 
 
 def test_the_command_writes_what_it_measured(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +34,7 @@ def test_the_command_writes_what_it_measured(photos: Path, capsys: pytest.Captur
 
 
 def test_eval_is_compared_with_torchvision_pixel_by_pixel(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = LoaderBench(str(photos), size=32, batch_size=7, repeats=2, evaluation=True)
+    settings = LoaderBench(data=str(photos), size=32, batch_size=7, repeat=2, eval=True)
     assert bench_loader(settings)["within_one_level"] >= 0.999
     crop = loader_speed.evaluation_crop
     monkeypatch.setattr(loader_speed, "evaluation_crop", lambda image, preprocess: crop(image, preprocess) // 2)
@@ -43,14 +44,14 @@ def test_eval_is_compared_with_torchvision_pixel_by_pixel(photos: Path, monkeypa
 @pytest.mark.parametrize("evaluation", [False, True])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_every_side_reads_every_picture(photos: Path, evaluation: bool, workers: int) -> None:
-    settings = LoaderBench(str(photos), size=32, batch_size=6, evaluation=evaluation, vs=("torchvision", "timm"))
+    settings = LoaderBench(data=str(photos), size=32, batch_size=6, eval=evaluation, vs=("torchvision", "timm"))
     split = loader_speed._split(settings)
     for name, run in loader_speed._sides(settings, split, workers).items():
         assert sum(run(workers)) == len(split) * (loader_speed._PASSES_OF_WORKERS if workers else 1), name
 
 
 def test_memory_of_the_workers_is_measured(photos: Path) -> None:
-    settings = LoaderBench(str(photos), size=32, batch_size=6, workers=(1,), vs=("none",), repeats=1)
+    settings = LoaderBench(data=str(photos), size=32, batch_size=6, workers=(1,), vs=("none",), repeat=1)
     found = bench_loader(settings)
     assert found["ratio"] is None
     assert found["results"][0]["sides"]["ours"]["worker_mb"] > 5
@@ -79,7 +80,7 @@ def test_generated_pictures_are_like_photographs_and_always_the_same(tmp_path: P
 
 
 def test_fewer_images_are_spread_over_the_split(photos: Path) -> None:
-    split = loader_speed._split(LoaderBench(str(photos), images=10, batch_size=4))
+    split = loader_speed._split(LoaderBench(data=str(photos), images=10, batch_size=4))
     assert len(split) == 10
     assert set(np.unique(split.labels)) == {0, 1}
 
@@ -101,4 +102,4 @@ def test_mistakes_are_explained(words: list[str], message: str, capsys: pytest.C
 
 def test_too_few_pictures_for_a_batch(photos: Path) -> None:
     with pytest.raises(UserError, match=r"24 training pictures in .* are no more than one batch of 50"):
-        bench_loader(LoaderBench(str(photos)))
+        bench_loader(LoaderBench(data=str(photos)))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fixres.cli.main import main
-from fixres.experiments.bench.train_speed import Parts, TrainBench, _answer, _Time
+from fixres.experiments.bench.train_speed import Parts, _answer, _Time
+from fixres.experiments.questions import TrainBench
 
 
 def test_the_command_writes_what_it_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from fixres.checkpoints.product import Product
-from fixres.inference.export.export import ExportRequest, export
+from fixres.inference.export.export import export
 from fixres.inference.export.trace import Captured, capture
+from fixres.inference.requests import ExportRequest
 from tests.support.products import make
 from tests.support.shared_runs import shared_run
 
@@ -41,7 +42,7 @@ def onnx_file(product: Product, shared_folder: Path, request: pytest.FixtureRequ
         captured = request.getfixturevalue("captured")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CAPTURE, lambda *a, **k: captured)
-            export(product, ExportRequest(folder / "net.onnx"))
+            export(product, ExportRequest(out=folder / "net.onnx"))
 
     return shared_run(shared_folder, "onnx", make_file) / "net.onnx"
 

@@ -12,9 +12,10 @@ import torch
 
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
-from fixres.inference.export.export import ExportRequest, export, place
+from fixres.inference.export.export import export, place
 from fixres.inference.export.formats.table import find_format
 from fixres.inference.export.open_exported import open_exported
+from fixres.inference.requests import ExportRequest
 
 
 @pytest.mark.usefixtures("traced_already")
@@ -22,7 +23,7 @@ from fixres.inference.export.open_exported import open_exported
 def test_a_file_gives_the_networks_answers_at_every_size_it_names(
     product: Product, tmp_path: Path, kind: Any, onnx_file: Path
 ) -> None:
-    path = onnx_file if kind == "onnx" else export(product, ExportRequest(tmp_path, kind)).path
+    path = onnx_file if kind == "onnx" else export(product, ExportRequest(out=tmp_path, format=kind)).path
     opened = open_exported(path)
     assert opened.sheet.accepted.step == 1
     for batch, height, width in ((1, 64, 64), (3, 131, 67), (2, 200, 96)):
@@ -35,7 +36,7 @@ def test_a_file_gives_the_networks_answers_at_every_size_it_names(
 
 
 def test_softmax_and_normalisation_can_be_part_of_the_file(product: Product, tmp_path: Path) -> None:
-    found = export(product, ExportRequest(tmp_path / "whole.onnx", softmax=True, normalise=True))
+    found = export(product, ExportRequest(out=tmp_path / "whole.onnx", softmax=True, normalise=True))
     assert (found.sheet.value_range, found.sheet.output) == ((0, 255), "probabilities")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64)).astype(np.float32)
     rows = open_exported(found.path).outputs(pixels)
@@ -51,7 +52,7 @@ def test_softmax_and_normalisation_can_be_part_of_the_file(product: Product, tmp
 def test_a_full_disk_leaves_the_old_file(
     product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    export(product, ExportRequest(tmp_path / "net.pt2", "torch"))
+    export(product, ExportRequest(out=tmp_path / "net.pt2", format="torch"))
     before = (tmp_path / "net.pt2").read_bytes()
 
     def fail(*_: object) -> None:
@@ -59,7 +60,7 @@ def test_a_full_disk_leaves_the_old_file(
 
     monkeypatch.setattr(*((os, "fsync", fail) if call == "fsync" else (Path, "replace", fail)))
     with pytest.raises(UserError, match="No space left"):
-        export(product, ExportRequest(tmp_path / "net.pt2", "torch"))
+        export(product, ExportRequest(out=tmp_path / "net.pt2", format="torch"))
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.pt2"]
     assert (tmp_path / "net.pt2").read_bytes() == before
@@ -87,4 +88,4 @@ def test_a_name_of_another_format_is_an_error(out: str, kind: Any) -> None:
 def test_a_place_that_cannot_be_written_is_an_error(product: Product, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        export(product, ExportRequest(tmp_path / "file" / "net.pt2", "torch"))
+        export(product, ExportRequest(out=tmp_path / "file" / "net.pt2", format="torch"))

@@ -18,9 +18,10 @@ from fixres.data.collections import open_collection
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.inference.export import int8
-from fixres.inference.export.export import ExportRequest, export
+from fixres.inference.export.export import export
 from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.trace import Captured
+from fixres.inference.requests import ExportRequest
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def full_bits(product: Product, captured: Captured, tmp_path_factory: pytest.Tem
     """The network in OpenVINO's form, which rounding starts from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fixres.inference.export.export.capture", lambda *a, **k: captured)
-        return export(product, ExportRequest(tmp_path_factory.mktemp("full") / "net.xml", "openvino")).path
+        return export(product, ExportRequest(out=tmp_path_factory.mktemp("full") / "net.xml", format="openvino")).path
 
 
 CELLS = "synthetic:classes=5,images=60,size=64,seed=0"
@@ -38,7 +39,7 @@ def test_eight_bits_are_smaller_measured_and_said_in_the_file(
     product: Product, full_bits: Path, tmp_path: Path, traced_already: None
 ) -> None:
     named = replace(product, classes=tuple(open_collection(Data(uri=CELLS)).classes))
-    request = ExportRequest(tmp_path / "net.xml", "openvino", int8=True, calibration=CELLS, max_drop=100)
+    request = ExportRequest(out=tmp_path / "net.xml", format="openvino", int8=True, calibration=CELLS, max_drop=100)
     found = export(named, request)
     assert found.path.with_suffix(".bin").stat().st_size < 0.4 * full_bits.with_suffix(".bin").stat().st_size
     opened = open_exported(found.path)
@@ -69,7 +70,7 @@ def test_eight_bits_that_cost_too_much_leave_nothing(
     with pytest.raises(
         UserError, match=r"8 bits cost 5\.00 points of top-1 on test .*, allowed 1; nothing was written"
     ):
-        export(named, ExportRequest(tmp_path / "net.xml", "openvino", int8=True, calibration=CELLS))
+        export(named, ExportRequest(out=tmp_path / "net.xml", format="openvino", int8=True, calibration=CELLS))
     assert not list(tmp_path.iterdir())
 
 
@@ -87,6 +88,6 @@ def test_eight_bits_that_cannot_be_are_refused_before_anything_is_traced(
 ) -> None:
     monkeypatch.setattr("fixres.inference.export.export.capture", lambda *a, **k: pytest.fail("traced"))
     nameless = replace(product, has_names=False)
-    request = ExportRequest(tmp_path / "net", "openvino", int8=True, calibration=CELLS)
+    request = ExportRequest(out=tmp_path / "net", format="openvino", int8=True, calibration=CELLS)
     with pytest.raises(UserError, match=re.escape(said)):
         export(nameless, replace(request, **changes))

@@ -9,10 +9,11 @@ import pytest
 
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
-from fixres.inference.export.export import ExportRequest, export
+from fixres.inference.export.export import export
 from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.parity import shapes_to_check
 from fixres.inference.export.trace import Captured
+from fixres.inference.requests import ExportRequest
 from fixres.models.build import build_model
 from tests.support.products import lively
 
@@ -24,7 +25,7 @@ def test_a_file_that_disagrees_is_refused_and_leaves_nothing(
     monkeypatch.setattr("fixres.inference.export.export.capture", lambda *a, **k: replace(captured, eager=other))
     (tmp_path / "net.pt2").write_text("the file that was there")
     with pytest.raises(UserError, match="does not give the network's answers: at 64 x 64"):
-        export(product, ExportRequest(tmp_path / "net.pt2", "torch"))
+        export(product, ExportRequest(out=tmp_path / "net.pt2", format="torch"))
     assert [p.name for p in tmp_path.iterdir()] == ["net.pt2"]
     assert (tmp_path / "net.pt2").read_text() == "the file that was there"
 

@@ -8,7 +8,8 @@ import pytest
 
 from fixres.checkpoints.resolve import load
 from fixres.errors import UserError
-from fixres.inference.export.export import ExportRequest, export
+from fixres.inference.export.export import export
+from fixres.inference.requests import ExportRequest
 from fixres.inference.server.network import open_network
 from fixres.inference.server.settings import Settings
 from tests.support.serving import client_of, encoded, expected, message, named, picture
@@ -18,7 +19,10 @@ from tests.support.serving import client_of, encoded, expected, message, named, 
 def test_other_backends_and_files_give_the_same_answers(run: Path, tmp_path: Path, backend: str) -> None:
     source, changes = run, {"backend": backend}
     if backend == "exported":
-        source, changes = export(load(run), ExportRequest(tmp_path / "net.onnx", softmax=True, normalise=True)).path, {}
+        source, changes = (
+            export(load(run), ExportRequest(out=tmp_path / "net.onnx", softmax=True, normalise=True)).path,
+            {},
+        )
     with client_of(source, **changes) as opened:
         answer = opened.post("/v1/predict", content=encoded(picture(), "PNG"))
         assert named(answer.json()) == pytest.approx(expected(run, picture()), abs=1e-4)

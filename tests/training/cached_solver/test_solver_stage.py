@@ -7,7 +7,8 @@ import pytest
 
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
-from fixres.evaluation.measure import Request, measure_product
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
 
@@ -23,7 +24,7 @@ def test_the_model_scores_in_eval_what_it_scored_in_the_solver(make_recipe: Make
     events = read_events(tmp_path / "r")
     solved = next(e for e in events if e["event"] == "solved")
     chosen = next(c for c in solved["candidates"] if c["decay"] == solved["decay"])
-    answer, *_ = measure_product(load(str(tmp_path / "r")), Request(split="val", workers=0))
+    answer, *_ = measure_product(load(str(tmp_path / "r")), EvalRequest(split="val", workers=0))
     assert answer["results"][0]["top1"] == chosen["top1"]
     assert answer["results"][0]["loss"] == pytest.approx(chosen["loss"], rel=1e-4)
     fix = next(e for e in events if e["event"] == "fix")

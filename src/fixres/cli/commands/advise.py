@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.commands.common import open_product
-from fixres.cli.parse import parse_flags
+from fixres.cli.commands.common import open_product, write_answer
+from fixres.cli.parse import Positional, parse_flags
+from fixres.experiments.questions import Question
 
 
-@dataclass(frozen=True)
-class AdviseFlags:
+@dataclass(frozen=True, kw_only=True)
+class AdviseFlags(Question):
     """Flags of `fixres advise`."""
 
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
     """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    data: str | None = None
-    """Data URI; the product's own when left out."""
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sizes to measure; left out: from the train size to twice it in steps of 32, or of the network's patches, and the
-    size at which objects look as large as in training."""
-    crop_ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Crop ratios to measure; the product's own and 1 when left out."""
-    budget_gmacs: Annotated[float, Field(gt=0)] | None = None
-    """Most work for a picture."""
-    budget_ms: Annotated[float, Field(gt=0)] | None = None
-    """Most time for a picture, in milliseconds on this machine."""
-    fixed: bool = True
-    """Also fix the head at every size, on cached features of the training split."""
     model: str | None = None
     """Architecture of a bare weights file."""
     plot: Path | None = None
@@ -50,8 +34,7 @@ def advise(words: Sequence[str]) -> int:
     flags = parse_flags(words, AdviseFlags, "fixres advise", "Which size to test and to fix at, and why.")
     from fixres.checkpoints.resolve import load
     from fixres.cli.console import Console
-    from fixres.experiments.advise import Question, advise
-    from fixres.io.files import write_text
+    from fixres.experiments.advise import advise
     from fixres.reporting.figures import check_plot, draw_advice
 
     if flags.plot is not None:
@@ -61,22 +44,8 @@ def advise(words: Sequence[str]) -> int:
     if product.details.get("before_fix"):
         # A head fixed for one size says nothing about the others.
         product = load(flags.checkpoint, "before_fix")
-    question = Question(
-        data=flags.data,
-        sizes=flags.sizes,
-        crop_ratios=flags.crop_ratios,
-        budget_gmacs=flags.budget_gmacs,
-        budget_ms=flags.budget_ms,
-        fixed=flags.fixed,
-    )
-
-    def progress(what: str, done: int, total: int) -> None:
-        console({"event": "progress", "what": what, "done": done, "total": total})
-
-    try:
-        answer = advise(product, question, progress)
-    finally:
-        console.close()
+    with closing(console):
+        answer = advise(product, flags, console.progress)
     theory = answer["theory"]
     source = "as in its recipe" if theory["crop_is_known"] else "taken to be the default"
     console.say(
@@ -113,12 +82,7 @@ def advise(words: Sequence[str]) -> int:
     if flags.plot is not None:
         draw_advice(answer, flags.plot)
         console.say(f"plot: {flags.plot}")
-    if flags.json is not None:
-        text = json.dumps(answer, indent=2) + "\n"
-        if str(flags.json) == "-":
-            sys.stdout.write(text)
-        else:
-            write_text(flags.json, text)
+    write_answer(flags.json, answer)
     return 0
 
 

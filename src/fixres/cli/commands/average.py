@@ -5,37 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
+from fixres.training.average_request import AverageRequest
 
 
-@dataclass(frozen=True)
-class AverageFlags:
+@dataclass(frozen=True, kw_only=True)
+class AverageFlags(AverageRequest):
     """Flags of `fixres average`."""
 
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")]
-    """Two or more run folders, model folders, or weights files with --model, of one architecture."""
-    out: Path
-    """New model folder."""
-    greedy: bool = False
-    """Best network first; add another only where the soup loses nothing on the selecting split."""
-    recalibrate: bool = False
-    """Recompute BatchNorm statistics over the training split, in place of averaging them."""
-    data: str | None = None
-    """Data URI to select and report on; the first checkpoint's own when left out."""
-    model: str | None = None
-    """Architecture of bare weights files."""
-    weights: str = "fixed"
-    """raw or ema of training checkpoints; before_fix of folders."""
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    """Pictures per batch."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes; left out: one per core, at most 8."""
+    sources: Annotated[tuple[str, ...], Positional("CKPT")]
     quiet: bool = False
     """Print results only."""
 
@@ -44,11 +24,10 @@ def average(words: Sequence[str]) -> int:
     """`fixres average CKPT... --out DIR [--greedy] [--recalibrate] [--data URI]`."""
     flags = parse_flags(words, AverageFlags, "fixres average", "One network with the mean of several's weights.")
     from fixres.cli.console import Console
-    from fixres.training.model_soup import AverageRequest, average
+    from fixres.training.model_soup import average
 
     console = Console(flags.quiet)
-    names = ("sources", "out", "greedy", "recalibrate", "data", "model", "weights", "batch_size", "workers")
-    found = average(AverageRequest(**{name: getattr(flags, name) for name in names}), console.say)
+    found = average(flags, console.say)
     console.preprocessing(found.product.preprocess, flags.sources[0])
     console.say(f"average of {len(found.used)} of {len(flags.sources)}: {', '.join(found.used)}")
     if found.result is None or found.soup_top1 is None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
-from pydantic import Field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.cli.commands.common import refuse_folder, write_answer
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError, did_you_mean
+from fixres.experiments.questions import EvalBench, FixBench, LoaderBench, TrainBench
 
 if TYPE_CHECKING:
     from fixres.cli.console import Console
@@ -22,50 +20,18 @@ if TYPE_CHECKING:
 _DEFAULT_IMAGES = 300
 
 
-@dataclass(frozen=True)
-class LoaderFlags:
+@dataclass(frozen=True, kw_only=True)
+class LoaderFlags(LoaderBench):
     """Flags of `fixres bench loader`."""
 
-    data: str | None = None
-    """Data URI; left out: generated JPEGs of about 500 x 375."""
-    size: Annotated[int, Field(ge=1)] = 128
-    """Side in pixels of the square the network sees."""
-    images: Annotated[int, Field(ge=1)] | None = None
-    """Pictures to read in a pass; all of --data, or 300 generated ones."""
-    workers: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    """Numbers of loader processes to measure; 0: in the main process, on one thread."""
-    vs: tuple[Literal["torchvision", "timm", "none"], ...] = ("torchvision",)
-    """What to run beside."""
-    eval: bool = False
-    """Measure the test-time path in place of the training one."""
-    repeat: Annotated[int, Field(ge=1)] = 5
-    """Measured passes of every side."""
-    batch_size: Annotated[int, Field(ge=1)] = 50
-    """Pictures per batch."""
-    decode: Literal["fast", "full"] = "fast"
-    """data.decode of the training path."""
     json: Path | None = None
     """Write the result to this file; - for stdout."""
 
 
-@dataclass(frozen=True)
-class TrainFlags:
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags(TrainBench):
     """Flags of `fixres bench train`."""
 
-    model: str = "resnet18"
-    """Architecture."""
-    size: Annotated[int, Field(ge=1)] = 128
-    """Side in pixels of the square the network sees."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    """Pictures per batch."""
-    vs: tuple[Literal["timm", "torch"], ...] = ("timm", "torch")
-    """What to run beside: the settings of timm's train.py, plain PyTorch with torchvision."""
-    repeat: Annotated[int, Field(ge=1)] = 5
-    """Turns of every side."""
-    steps: Annotated[int, Field(ge=1)] = 8
-    """Measured steps of a turn."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Loader processes of every side; 0: in the main process."""
     json: Path | None = None
     """Write the result to this file; - for stdout."""
 
@@ -90,21 +56,13 @@ def bench(words: Sequence[str]) -> int:
 def _train(words: Sequence[str]) -> int:
     flags = parse_flags(words, TrainFlags, "fixres bench train", "Pictures trained per second, side by side, on a CPU.")
     from fixres.cli.console import Console
-    from fixres.experiments.bench.train_speed import TrainBench, bench_train
+    from fixres.experiments.bench.train_speed import bench_train
 
     refuse_folder(flags.json)
     console = Console()
 
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": "measuring", "done": done, "total": total})
-
-    names = ("model", "size", "batch_size", "vs", "steps", "workers")
-    settings = TrainBench(repeats=flags.repeat, **{name: getattr(flags, name) for name in names})
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            answer = bench_train(settings, Path(folder), progress)
-        finally:
-            console.close()
+    with tempfile.TemporaryDirectory() as folder, closing(console):
+        answer = bench_train(flags, Path(folder), console.bar("measuring"))
     rows = []
     for name, side in answer["sides"].items():
         words = [name, f"{side['images_per_second']:.1f}", f"{side['lowest']:.1f} to {side['highest']:.1f}"]
@@ -135,37 +93,18 @@ def _train(words: Sequence[str]) -> int:
 def _loader(words: Sequence[str]) -> int:
     flags = parse_flags(words, LoaderFlags, "fixres bench loader", "Pictures read per second, side by side.")
     from fixres.cli.console import Console
-    from fixres.experiments.bench.loader_speed import LoaderBench, bench_loader, make_photographs
+    from fixres.experiments.bench.loader_speed import bench_loader, make_photographs
 
     refuse_folder(flags.json)
     console = Console()
 
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": "measuring", "done": done, "total": total})
-
-    with tempfile.TemporaryDirectory() as folder:
-        data = flags.data
-        if data is None:
+    with tempfile.TemporaryDirectory() as folder, closing(console):
+        if not flags.data:
             num = flags.images or _DEFAULT_IMAGES
             console.say(f"making {num} pictures")
             make_photographs(Path(folder), num)
-            data = f"folder:{folder}"
-        settings = LoaderBench(
-            data=data,
-            size=flags.size,
-            workers=flags.workers,
-            vs=flags.vs,
-            evaluation=flags.eval,
-            repeats=flags.repeat,
-            batch_size=flags.batch_size,
-            decode=flags.decode,
-            images=flags.images or 0,
-        )
-        try:
-            answer = bench_loader(settings, progress)
-        finally:
-            console.close()
-    if flags.data is None:
+        answer = bench_loader(replace(flags, data=flags.data or f"folder:{folder}"), console.bar("measuring"))
+    if not flags.data:
         answer["data"] = "generated"
     _print(console, answer)
     write_answer(flags.json, answer)
@@ -198,30 +137,12 @@ def _print(console: Console, answer: Mapping[str, Any]) -> None:
 _DEFAULT_EVAL_IMAGES = 768
 
 
-@dataclass(frozen=True)
-class EvalBenchFlags:
+@dataclass(frozen=True, kw_only=True)
+class EvalBenchFlags(EvalBench):
     """Flags of `fixres bench eval`."""
 
-    checkpoint: tyro.conf.Positional[str] = "random:tf_efficientnet_lite0"
+    checkpoint: Annotated[str, Positional("CHECKPOINT")] = "random:tf_efficientnet_lite0"
     """Any checkpoint, or random:NAME for an architecture with random weights."""
-    data: str | None = None
-    """Data URI, of which the training split is read; left out: generated JPEGs of about 500 x 375."""
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = (128, 224)
-    """Sizes in pixels."""
-    images: Annotated[int, Field(ge=1)] | None = None
-    """Pictures of a pass; all of --data, or 768 generated ones."""
-    backends: tuple[Literal["torch", "openvino", "onnxruntime"], ...] = ("torch",)
-    """Who computes on our side, one side for each."""
-    vs: tuple[Literal["timm"], ...] = ("timm",)
-    """What to run beside."""
-    repeat: Annotated[int, Field(ge=1)] = 3
-    """Passes of every side."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    """Pictures per batch of ours; timm's is its default, 256."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes of ours, one per core when left out; timm's are its default, 4."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of the network on every side; 0: one per core."""
     json: Path | None = None
     """Write the result to this file; - for stdout."""
 
@@ -230,35 +151,18 @@ def bench_eval(words: Sequence[str]) -> int:
     """`fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino]`."""
     flags = parse_flags(words, EvalBenchFlags, "fixres bench eval", "Pictures evaluated per second, side by side.")
     from fixres.cli.console import Console
-    from fixres.experiments.bench.eval_speed import EvalBench, open_network
     from fixres.experiments.bench.eval_speed import bench_eval as measure
+    from fixres.experiments.bench.eval_speed import open_network
     from fixres.experiments.bench.loader_speed import make_photographs
 
     refuse_folder(flags.json)
     console = Console()
 
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": "measuring", "done": done, "total": total})
-
     product = open_network(flags.checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        if flags.data is None:
+    with tempfile.TemporaryDirectory() as folder, closing(console):
+        if not flags.data:
             make_photographs(Path(folder), flags.images or _DEFAULT_EVAL_IMAGES)
-        bench = EvalBench(
-            data=flags.data or folder,
-            sizes=flags.sizes,
-            backends=flags.backends,
-            vs=flags.vs,
-            repeats=flags.repeat,
-            images=flags.images or 0,
-            batch_size=flags.batch_size,
-            workers=flags.workers,
-            threads=flags.threads,
-        )
-        try:
-            answer = measure(bench, product, progress)
-        finally:
-            console.close()
+        answer = measure(replace(flags, data=flags.data or folder), product, console.bar("measuring"))
     rows, agreeing = [], []
     for row in answer["results"]:
         for name, side in row["sides"].items():
@@ -278,24 +182,11 @@ def bench_eval(words: Sequence[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class FixBenchFlags:
+@dataclass(frozen=True, kw_only=True)
+class FixBenchFlags(FixBench):
     """Flags of `fixres bench fix`."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]]
-    """Trained networks on one collection: run folders of several seeds, for example."""
-    size: Annotated[int, Field(ge=1)]
-    """Size to fix at, in pixels."""
-    vs: tuple[Literal["v1", "v2"], ...] = ("v2",)
-    """Published recipes to run beside: v1 (test-time preprocessing, 56 epochs), v2 (augmented, 31 epochs)."""
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of the published recipes; theirs when left out."""
-    lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate of the published recipes; that of the run's own fix when left out."""
-    data: str | None = None
-    """Data URI; the product's own when left out."""
-    seed: int = 0
-    """Seed."""
+    checkpoints: Annotated[tuple[str, ...], Positional("CHECKPOINTS")]
     out: Path | None = None
     """Folder that keeps the run of every fix; left out: none is kept."""
     json: Path | None = None
@@ -307,7 +198,7 @@ def bench_fix(words: Sequence[str]) -> int:
     title = "Seconds and accuracy of a fix by the cached solver, beside the published recipes."
     flags = parse_flags(words, FixBenchFlags, "fixres bench fix", title)
     from fixres.cli.console import Console
-    from fixres.experiments.bench.fix_speed import CACHED, FixBench
+    from fixres.experiments.bench.fix_speed import CACHED
     from fixres.experiments.bench.fix_speed import bench_fix as measure
 
     refuse_folder(flags.json)
@@ -324,13 +215,8 @@ def bench_fix(words: Sequence[str]) -> int:
         elif event["event"] == "progress":
             console(event)
 
-    names = ("checkpoints", "size", "vs", "epochs", "lr", "data", "seed")
-    bench = FixBench(**{name: getattr(flags, name) for name in names})
-    with nullcontext(flags.out) if flags.out else tempfile.TemporaryDirectory() as folder:
-        try:
-            answer = measure(bench, Path(folder), [tell])
-        finally:
-            console.close()
+    with nullcontext(flags.out) if flags.out else tempfile.TemporaryDirectory() as folder, closing(console):
+        answer = measure(flags, Path(folder), [tell])
     rows = []
     for name, side in answer["sides"].items():
         line = [name, _listed(side["seconds"], 1)]

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fixres.cli.parse import Positional
 from fixres.errors import UserError
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFlags:
+    """Which checkpoint a command opens."""
+
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
 
 
 def open_product(console: Console, source: str, weights: str = "fixed", model: str | None = None) -> Product:
@@ -24,10 +39,8 @@ def open_product(console: Console, source: str, weights: str = "fixed", model: s
     from fixres.checkpoints.resolve import fetch, load
 
     if source.startswith(("fixres:", "url:")):
-        try:
+        with closing(console):
             fetch(source, model, download_bar(console, source.rpartition("/")[2]))
-        finally:
-            console.close()
     product = load(source, weights, model)
     for note in product.notes:
         console.say(note)
@@ -38,7 +51,7 @@ def download_bar(console: Console, name: str) -> Callable[[int, int | None], Non
     """Return a function that shows (bytes done, bytes in all or None)."""
 
     def report(done: int, total: int | None) -> None:
-        console({"event": "progress", "what": f"MB of {name}", "done": done >> 20, "total": (total or done) >> 20})
+        console.progress(f"MB of {name}", done >> 20, (total or done) >> 20)
 
     return report
 
@@ -53,7 +66,7 @@ def refuse_folder(path: Path | None) -> None:
         raise UserError(f"{path} is a folder; give the name of a file")
 
 
-def write_answer(path: Path | None, answer: Mapping[str, Any]) -> None:
+def write_answer(path: Path | None, answer: Any) -> None:
     """Write an answer as JSON to a file, to stdout for -, nowhere for None."""
     from fixres.io.files import write_text
 

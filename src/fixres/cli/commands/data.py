@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import tyro
 from pydantic import Field
 
 from fixres.cli.commands import data_write
 from fixres.cli.commands.common import refuse_folder
-from fixres.cli.parse import parse_flags
+from fixres.cli.commands.data_write import Uri
+from fixres.cli.parse import Positional, parse_flags
+from fixres.config.choices import Count
+from fixres.config.stage import Positive
 from fixres.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from fixres.cli.console import Console
-
-Positive = Annotated[int, Field(ge=1)]
-Uri = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URI")]
 
 
 class _Sub(NamedTuple):
@@ -74,7 +74,7 @@ class CheckFlags:
     """Train size in pixels; the same."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Test-time crop of which the loss of pixels is computed."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Count | None = None
     """Reading processes; one per core when left out."""
     json: Path | None = None
     """Write every occurrence to this file; - for stdout, in place of the table."""
@@ -92,12 +92,10 @@ def check(words: Sequence[str], summary: str) -> int:
     refuse_folder(flags.json)
     console = _console(flags.quiet)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
-    try:
+    with closing(console):
         report = look(
-            Data(uri=flags.uri), workers, flags.sizes, flags.crop_ratio, flags.train_size, _bar(console, "checking")
+            Data(uri=flags.uri), workers, flags.sizes, flags.crop_ratio, flags.train_size, console.bar("checking")
         )
-    finally:
-        console.close()
     _deliver(report.as_text(), report.as_json(), flags.json)
     errors = report.of("error")
     if errors:
@@ -116,7 +114,7 @@ class StatsFlags:
     """Collection: a folder, or SCHEME:BODY as for data.uri."""
     size: Positive = 64
     """Side in pixels of the centre crops that mean and std are taken over."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Count | None = None
     """Reading processes; one per core when left out."""
     json: Path | None = None
     """Write everything to this file; - for stdout, in place of the tables."""
@@ -134,10 +132,8 @@ def stats(words: Sequence[str], summary: str) -> int:
     refuse_folder(flags.json)
     console = _console(flags.quiet)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
-    try:
-        found = statistics(Data(uri=flags.uri), workers, flags.size, _bar(console, "reading"))
-    finally:
-        console.close()
+    with closing(console):
+        found = statistics(Data(uri=flags.uri), workers, flags.size, console.bar("reading"))
     _deliver(found.as_text(), found.as_json(), flags.json)
     return 0
 
@@ -148,7 +144,7 @@ class PreviewFlags:
 
     out: Path
     """The picture: a .png file."""
-    uri: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[URI]")] = ""
+    uri: Annotated[str, Positional("URI")] = ""
     """Collection; the recipe's when left out."""
     recipe: str = ""
     """Recipe whose training is shown, a shipped name or a YAML file; none: the defaults."""
@@ -188,13 +184,6 @@ def _console(quiet: bool) -> Console:
     from fixres.cli.console import Console
 
     return Console(quiet)
-
-
-def _bar(console: Console, what: str) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": what, "done": done, "total": total})
-
-    return progress
 
 
 def _deliver(text: str, json: str, path: Path | None) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
+from fixres.config.choices import OnBadImage
+from fixres.config.stage import Positive, Share
 from fixres.errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
     from fixres.data.prepare.parts import Progress
     from fixres.data.prepare.writer import Report
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Uri = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URI")]
-Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")]
+Uri = Annotated[str, Positional("URI")]
+Name = Annotated[str, Positional("NAME")]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PackFlags:
     """Longest side in pixels: larger pictures are made smaller. Left out, files are copied byte for byte."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """JPEG quality of pictures that are made smaller."""
-    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_image: OnBadImage = "error"
     """What an unreadable picture does; skipped ones are counted and listed, never replaced."""
     quiet: bool = False
     """Print the paths only."""
@@ -100,7 +100,7 @@ def pack(words: Sequence[str], summary: str) -> int:
         console.say(note)
     bar = _bar(console)
     bad: list[str] = []
-    try:
+    with closing(console):
         paths = write_shards(
             collection,
             flags.out,
@@ -108,8 +108,6 @@ def pack(words: Sequence[str], summary: str) -> int:
             bad,
             lambda done, total: bar("packing", done, total),
         )
-    finally:
-        console.close()
     if bad:
         console.warn(f"{counted(len(bad), 'picture')} left out because they cannot be read: {', '.join(bad)}")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
@@ -120,7 +118,7 @@ def pack(words: Sequence[str], summary: str) -> int:
 class PrepareFlags:
     """Flags of `fixres data prepare`."""
 
-    source: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
+    from_: Path | None = None
     """Folder that holds the official files, or one of them; they are only read."""
     out: Path | None = None
     """Folder to make; it appears when everything is in it."""
@@ -150,18 +148,14 @@ def prepare(words: Sequence[str], summary: str) -> int:
         sys.stdout.write(_list_of_sets())
         return 0
     info = find_set(flags.name)
-    if flags.source is None or flags.out is None:
-        missing = " and ".join(
-            name for name, value in (("--from", flags.source), ("--out", flags.out)) if value is None
-        )
+    if flags.from_ is None or flags.out is None:
+        missing = " and ".join(name for name, value in (("--from", flags.from_), ("--out", flags.out)) if value is None)
         raise UserError(f"{missing} is missing\n  fixres data prepare {info.name} --from DIR --out DIR")
     split_inside = {"auto": None, "yes": True, "no": False}[flags.split_inside]
     options = Options(flags.allow_partial, split_inside, flags.seed, flags.keep_background)
     console = Console(flags.quiet)
-    try:
-        report = make(flags.name, flags.source, flags.out, _bar(console), options)
-    finally:
-        console.close()
+    with closing(console):
+        report = make(flags.name, flags.from_, flags.out, _bar(console), options)
     for line in _in_words(report):
         console.say(line)
     sys.stdout.write(f"{report.out}\n")
@@ -195,10 +189,8 @@ def download(words: Sequence[str], summary: str) -> int:
         raise UserError(f"--out is missing\n  fixres data download {info.name} --out DIR")
     console = Console(flags.quiet)
     console.say(f"{info.title}: licence {info.license}; {info.page}")
-    try:
+    with closing(console):
         paths = fetch(flags.name, flags.out, _bar(console))
-    finally:
-        console.close()
     console.say(f"next: fixres data prepare {info.name} --from {flags.out} --out DIR")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
     return 0

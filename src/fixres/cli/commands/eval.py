@@ -3,76 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.commands.common import open_product, write_answer
+from fixres.cli.commands.common import CheckpointFlags, open_product, write_answer
 from fixres.cli.parse import parse_flags
+from fixres.config.choices import Count
+from fixres.config.stage import Positive
 from fixres.errors import UserError, started_rank
+from fixres.evaluation.eval_request import EvalRequest
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
-    from fixres.evaluation.measure import Request
 
 _WORST = 5
 """Classes shown on the screen with --per-class; the JSON has all."""
 
 
-@dataclass(frozen=True)
-class EvalFlags:
+@dataclass(frozen=True, kw_only=True)
+class EvalFlags(CheckpointFlags, EvalRequest):
     """Flags of `fixres eval`."""
 
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    data: str | None = None
-    """Data URI; the product's own when left out."""
-    split: Literal["train", "holdout", "val", "test", "all"] | None = None
-    """Split to measure; the collection's reported one when left out."""
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sizes in pixels; the product's test size when left out."""
-    ensemble_sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    bootstrap: Count = 1000
+    ensemble_sizes: tuple[Positive, ...] = ()
     """Average the probabilities of these sizes, for example 352,384."""
-    cascade: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    cascade: tuple[Positive, ...] = ()
     """SMALL,LARGE: the larger size only where the smaller is not confident; the threshold comes from other pictures."""
     save: bool = False
     """With --cascade: keep sizes and threshold in the product, for predict --cascade."""
     against: str | None = None
     """Second checkpoint, measured on the same pictures: paired difference and McNemar's exact test."""
-    resize: Literal["shorter", "height", "squash", "pad"] | None = None
-    """Resize in place of the product's own."""
-    crop_ratio: Annotated[float, Field(ge=0.1, le=1)] | None = None
-    """Crop ratio in place of the product's own."""
-    tta: Literal["none", "flip", "five", "ten"] = "none"
-    """Average the probabilities of: the mirror image too; centre and corner crops; those and their mirror images."""
-    corrupt: str = ""
-    """Measure spoiled pictures too: jpeg=QUALITY, blur=PIXELS, noise=SHARE, several by commas."""
-    calibrate: bool = False
-    """Fit a temperature on the selecting split; loss and ECE with and without it."""
-    per_class: bool = False
-    """Recall, precision and F1 of every class."""
-    confusion: bool = False
-    """The confusion matrix in the JSON for up to 5,000 classes; up to 100 it is always there."""
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
-    """Resamples for the intervals of all metrics in the JSON; 0: none."""
-    weights: str = "fixed"
-    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
-    backend: Literal["torch", "openvino", "onnxruntime"] = "torch"
-    """Who computes; others than torch have to agree with it on the first pictures."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Pictures per batch; the one the product was measured with when left out."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes."""
-    on_bad_image: Literal["error", "skip"] = "error"
-    """What an unreadable picture does."""
-    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
-    """Where to compute."""
-    model: str | None = None
-    """Architecture of a bare weights file."""
     json: Path | None = None
     """Write the result to this file; - for stdout."""
     predictions: Path | None = None
@@ -85,6 +48,7 @@ def eval(words: Sequence[str]) -> int:
     """`fixres eval CKPT [--data URI] [--split S] [--sizes 96,128] [--json FILE] [--predictions FILE]`."""
     flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
     from fixres.cli.console import Console
+    from fixres.data.test_time_augmentation import parse_corruptions
     from fixres.evaluation.measure import compare_products, measure_product
     from fixres.evaluation.per_image_table import require_table, require_writable, write_predictions
 
@@ -95,27 +59,23 @@ def eval(words: Sequence[str]) -> int:
     if flags.save and not flags.cascade:
         raise UserError("--save keeps a cascade\n  --cascade SMALL,LARGE --save")
     _check_save(flags)
-    request = _request(flags)
+    # Mistyped corruptions are refused before a network is loaded.
+    parse_corruptions(flags.corrupt)
     is_main = started_rank() == 0
     console = Console(flags.quiet or not is_main)
     product = open_product(console, flags.checkpoint, flags.weights, flags.model)
     if flags.ensemble_sizes or flags.cascade:
-        return _eval_together(console, product, request, flags)
+        return _eval_together(console, product, flags)
     other = open_product(console, flags.against) if flags.against else None
     console.preprocessing(product.preprocess, product.source)
     if other is not None:
         console.preprocessing(other.preprocess, other.source)
 
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": "measuring", "done": done, "total": total})
-
-    try:
+    with closing(console):
         if other is None:
-            measured = measure_product(product, request, progress)
+            measured = measure_product(product, flags, console.bar("measuring"))
         else:
-            measured = compare_products(product, other, request, progress)
-    finally:
-        console.close()
+            measured = compare_products(product, other, flags, console.bar("measuring"))
     if not is_main:
         return 0
     _show(console, measured.answer, flags)
@@ -138,53 +98,25 @@ def _check_save(flags: EvalFlags) -> None:
         )
 
 
-def _eval_together(console: Console, product: Product, request: Request, flags: EvalFlags) -> int:
+def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
     from fixres.evaluation.measure import asked_for
     from fixres.inference.cascade import require_keeping
 
     alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
-    defaults = EvalFlags("")
+    defaults = EvalFlags(checkpoint="")
     given = [f"--{name.replace('_', '-')}" for name in alone if getattr(flags, name) != getattr(defaults, name)]
     if given:
         raise UserError(f"{' and '.join(given)} do not go with --ensemble-sizes and --cascade")
     if flags.save:
         # A sweep whose threshold cannot be kept is minutes lost.
         require_keeping(product, flags.cascade, flags.model)
-    product = replace(product, preprocess=asked_for(product, request))
+    product = replace(product, preprocess=asked_for(product, flags))
     console.preprocessing(product.preprocess, product.source)
-    answer = eval_together(console, product, request, flags.ensemble_sizes, flags.cascade)
+    answer = eval_together(console, product, flags)
     if flags.save and flags.cascade:
         save(console, product, answer)
     write_answer(flags.json, answer)
     return 0
-
-
-def _request(flags: EvalFlags) -> Request:
-    """Return what to measure.
-
-    Raises:
-        UserError: a corruption that does not exist.
-    """
-    from fixres.data.test_time_augmentation import parse_corruptions
-    from fixres.evaluation.measure import Request
-
-    same: tuple[str, ...] = (
-        "data",
-        "split",
-        "sizes",
-        "resize",
-        "crop_ratio",
-        "tta",
-        "calibrate",
-        "per_class",
-        "confusion",
-    )
-    same = (*same, "backend", "batch_size", "workers", "on_bad_image", "device")
-    return Request(
-        corruptions=parse_corruptions(flags.corrupt),
-        num_resamples=flags.bootstrap,
-        **{name: getattr(flags, name) for name in same},
-    )
 
 
 def _show(console: Console, answer: Mapping[str, Any], flags: EvalFlags) -> None:
@@ -236,9 +168,7 @@ def _show_comparison(console: Console, answer: Mapping[str, Any]) -> None:
         )
 
 
-def eval_together(
-    console: Console, product: Product, request: Request, ensemble: Sequence[int], cascade: Sequence[int]
-) -> dict[str, Any]:
+def eval_together(console: Console, product: Product, flags: EvalFlags) -> dict[str, Any]:
     """Measure, print tables and a sentence, and return the object for `--json`.
 
     Raises:
@@ -247,19 +177,15 @@ def eval_together(
     from fixres.inference.cascade import measure_cascade
     from fixres.inference.ensemble import measure_ensemble
 
+    ensemble, cascade = flags.ensemble_sizes, flags.cascade
     if ensemble and cascade:
         raise UserError("--ensemble-sizes and --cascade are two different things; give one of them")
 
-    def progress(done: int, total: int) -> None:
-        console({"event": "progress", "what": "measuring", "done": done, "total": total})
-
-    try:
+    with closing(console):
         if ensemble:
-            answer = measure_ensemble(product, ensemble, request, progress)
+            answer = measure_ensemble(product, ensemble, flags, console.bar("measuring"))
         else:
-            answer = measure_cascade(product, cascade, request, progress)
-    finally:
-        console.close()
+            answer = measure_cascade(product, cascade, flags, console.bar("measuring"))
     (_tell_ensemble if ensemble else _tell_cascade)(console, answer)
     return answer
 

@@ -6,46 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.commands.common import open_product
+from fixres.cli.commands.common import CheckpointFlags, open_product
 from fixres.cli.parse import parse_flags
+from fixres.inference.requests import ExportRequest
 
 
-@dataclass(frozen=True)
-class ExportFlags:
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags(CheckpointFlags, ExportRequest):
     """Flags of `fixres export`."""
 
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    out: Path
-    """File to write (.onnx, .pt2, .xml), or a folder for model.onnx and its company."""
-    format: str = "onnx"
-    """onnx: for onnxruntime and most others; torch: torch.export's .pt2; openvino: IR, through ONNX."""
-    size: Annotated[int, Field(ge=1)] | None = None
-    """Size in place of the product's test size."""
-    softmax: bool = False
-    """Give probabilities in place of logits."""
-    normalise: bool = False
-    """Apply mean and std inside the file, which then takes pixels from 0 to 255."""
-    data: str | None = None
-    """Data URI whose reported split the file is compared on; the product's own when left out."""
-    pictures: tuple[str, ...] = ()
-    """Files and folders to compare on in place of data."""
-    int8: bool = False
-    """Round an OpenVINO file to 8 bits; calibrated on the training split, measured on the reported one."""
-    calibration: str | None = None
-    """Data URI for --int8; the product's own when left out."""
-    max_drop: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Points of top-1 that 8 bits may cost; where they cost more, nothing is written."""
-    model: str | None = None
-    """Architecture of a bare weights file."""
-    weights: str = "fixed"
-    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
     json: bool = False
     """Print what was written and how well it agrees as JSON on stdout."""
     quiet: bool = False
@@ -58,29 +28,17 @@ def export(words: Sequence[str]) -> int:
         words, ExportFlags, "fixres export", "A product as one file for other programs, compared with the network."
     )
     from fixres.cli.console import Console
-    from fixres.inference.export.export import ExportRequest, place, require_rounding
     from fixres.inference.export.export import export as write
+    from fixres.inference.export.export import place, require_rounding
     from fixres.inference.export.formats.table import find_format
 
     kind = find_format(flags.format)
     kind.require_packages()
     place(flags.out, kind)
-    request = ExportRequest(
-        out=flags.out,
-        format=flags.format,
-        size=flags.size,
-        softmax=flags.softmax,
-        normalise=flags.normalise,
-        data=flags.data,
-        pictures=flags.pictures,
-        int8=flags.int8,
-        calibration=flags.calibration,
-        max_drop=flags.max_drop,
-    )
-    require_rounding(request)
+    require_rounding(flags)
     console = Console(flags.quiet)
     product = open_product(console, flags.checkpoint, flags.weights, flags.model)
-    found = write(product, request, lambda text: console.say(f"{text} ..."))
+    found = write(product, flags, lambda text: console.say(f"{text} ..."))
     sheet = found.sheet
     console.preprocessing(sheet.preprocess, product.source)
     why = f" ({found.reason})" if found.reason else ""

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
+from typing import Annotated
 
 from fixres.cli.commands.common import download_bar
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
 
@@ -18,7 +17,7 @@ from fixres.errors import UserError
 class FetchFlags:
     """Flags of `fixres fetch`."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Annotated[tuple[str, ...], Positional("NAMES")] = ()
     """Released names (`fixres fetch` alone lists them), or https:// addresses, with #sha256=HEX to check them."""
     out: Path | None = None
     """Folder; left out: where PyTorch keeps downloaded checkpoints."""

@@ -8,45 +8,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from pydantic import Field
 
-from fixres.cli.commands.common import open_product
+from fixres.cli.commands.common import CheckpointFlags, open_product
 from fixres.cli.commands.train import finish_run, say_how_to_go_on
 from fixres.cli.parse import parse_flags
+from fixres.config.stage import Moves, Positive
 from fixres.errors import Stopped, UserError, started_rank
 
 
-@dataclass(frozen=True)
-class FixFlags:
+@dataclass(frozen=True, kw_only=True)
+class FixFlags(CheckpointFlags):
     """Flags of `fixres fix`."""
 
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    size: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="N|auto")]
+    size: int | Literal["auto"]
     """Size to fix at, in pixels; auto: chosen on the selecting split."""
     data: str | None = None
     """Data URI; the product's own when left out."""
-    moves: Literal["auto", "head", "head+stats", "head+norm", "last-stage", "stats", "all"] | None = None
-    """Which tensors may change. Left out, this and the next seven are as in the run's own fix, else the defaults."""
+    moves: Moves | None = None
+    """Which tensors may change. Left out, this and the next six are as in the run's own fix, else the defaults."""
     solver: Literal["auto", "cached", "sgd"] | None = None
     """cached: the trunk runs once, the head is solved on its features; sgd (epochs, lr, augment): as published; auto:
     cached where the network's head suits it."""
     views: Annotated[int, Field(ge=1, le=10)] | None = None
     """cached: views of a picture, the test-time crop first."""
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Positive | None = None
     """Passes over the training split."""
     lr: float | None = None
     """Peak learning rate."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Positive | None = None
     """Global batch."""
     augment: Literal["none", "flip", "v1", "v2"] | None = None
     """none and v1: the test-time preprocessing alone; v2: with flip, mild jitter and shifted crop."""
-    model: str | None = None
-    """Architecture of a bare weights file."""
     weights: str = "fixed"
     """raw or ema of a training checkpoint; a file for timm:NAME."""
-    train_size: Annotated[int, Field(ge=1)] | None = None
+    train_size: Positive | None = None
     """Size the network was trained at, where the checkpoint does not say; timm's for a bare weights file."""
     seed: int = 0
     """Seed."""

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ PATTERN is a name, a part of one, a pattern such as 'resnet*', or another system
 class ModelsFlags:
     """Flags of `fixres models`."""
 
-    patterns: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN ...]")] = ()
+    patterns: Annotated[tuple[str, ...], Positional("PATTERN")] = ()
     """Name, part of a name, pattern in quotes, or another system's name."""
     json: bool = False
     """Print a list of objects."""
@@ -89,7 +87,7 @@ def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserEr
         except UserError as error:
             failed.append(error)
         if len(names) > 1:
-            console({"event": "progress", "what": "architectures", "done": number + 1, "total": len(names)})
+            console.progress("architectures", number + 1, len(names))
     console.close()
     return found, failed
 

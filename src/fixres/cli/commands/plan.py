@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.commands.common import write_answer
+from fixres.cli.parse import Positional, parse_flags
 from fixres.config.lab_record import LabRecord, read_record
 from fixres.config.loading import list_recipes, load
+from fixres.config.stage import Above0, Positive
 from fixres.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,17 +30,17 @@ first stage, or from 20 steps on this machine; reading pictures is in neither.""
 class PlanFlags:
     """Flags of `fixres plan`."""
 
-    recipes: tyro.conf.Positional[tuple[str, ...]]
+    recipes: Annotated[tuple[str, ...], Positional("RECIPES")]
     """Shipped recipes or YAML files; several are put side by side."""
-    devices: Annotated[int, Field(ge=1)] | None = None
+    devices: Positive | None = None
     """Processes that share every batch; left out: as many as the command in the recipe's lab record starts."""
-    images_per_second: Annotated[float, Field(gt=0)] | None = None
+    images_per_second: Above0 | None = None
     """Training speed of all devices together in the first stage; other stages are scaled by their multiply-adds."""
     measure: bool = False
     """Take 20 steps on this machine for the hours."""
-    train_images: Annotated[int, Field(ge=1)] | None = None
+    train_images: Positive | None = None
     """Training pictures, where they are neither on disk nor those of a known data set."""
-    classes: Annotated[int, Field(ge=1)] | None = None
+    classes: Positive | None = None
     """Classes of the head, likewise."""
     json: Path | None = None
     """Write everything to this file; - for stdout, in place of the table."""
@@ -55,7 +53,6 @@ def plan(words: Sequence[str]) -> int:
         raise UserError("--measure and --images-per-second contradict each other")
     recipes = {name: load(name, require_data=not flags.train_images) for name in flags.recipes}
     from fixres.experiments.cost import Speed, count_pictures, plan_recipe
-    from fixres.io.files import write_text
 
     speed = Speed(flags.images_per_second or 0.0, flags.measure) if flags.measure or flags.images_per_second else None
     costs, records = [], []
@@ -64,13 +61,10 @@ def plan(words: Sequence[str]) -> int:
         pictures = count_pictures(recipe, flags.train_images or 0, flags.classes or 0)
         costs.append(plan_recipe(name, recipe, pictures, flags.devices or record.devices, speed))
         records.append(record)
-    text = json.dumps([_as_dict(cost, record) for cost, record in zip(costs, records, strict=True)], indent=2) + "\n"
-    if flags.json is not None and str(flags.json) == "-":
-        sys.stdout.write(text)
-        return 0
-    sys.stdout.write(_side_by_side(costs, records))
-    if flags.json is not None:
-        write_text(flags.json, text)
+    answer = [_as_dict(cost, record) for cost, record in zip(costs, records, strict=True)]
+    if str(flags.json) != "-":
+        sys.stdout.write(_side_by_side(costs, records))
+    write_answer(flags.json, answer)
     return 0
 
 

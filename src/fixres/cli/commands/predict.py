@@ -12,12 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.commands.common import open_product
-from fixres.cli.parse import parse_flags
+from fixres.cli.commands.common import CheckpointFlags, open_product
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import EXIT_USER_ERROR, UserError, counted
+from fixres.inference.requests import PredictRequest
 from fixres.io.files import cannot_write, require_writable_file, require_writable_folder
 
 if TYPE_CHECKING:
@@ -28,27 +26,20 @@ if TYPE_CHECKING:
     from fixres.inference.predict import Prediction, Predictor
     from fixres.runtime.device import Runtime
 
+Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 _MANY_FAILURES = 20
 """Warnings about single pictures before they are only counted."""
 
 
-@dataclass(frozen=True)
-class PredictFlags:
+@dataclass(frozen=True, kw_only=True)
+class PredictFlags(CheckpointFlags, PredictRequest):
     """Flags of `fixres predict`."""
 
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
-    paths: tyro.conf.Positional[tuple[str, ...]]
+    paths: Annotated[tuple[str, ...], Positional("PATHS")]
     """Pictures, folders, patterns, tables with a column path (.csv .tsv .jsonl .parquet), lists (.txt), - for stdin."""
-    top_k: Annotated[int, Field(ge=1)] = 5
-    """Classes to name per picture."""
-    size: Annotated[int, Field(ge=1)] | None = None
-    """Size in place of the product's test size."""
     cascade: bool = False
     """Use the two sizes that `eval --cascade SMALL,LARGE --save` kept in the product."""
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Best probability below which a prediction is called unsure, in a column of its own."""
-    format: Literal["table", "json", "jsonl", "csv", "parquet"] = "table"
+    format: Format = "table"
     """Form of the output."""
     out: Path | None = None
     """Write here in place of stdout; it grows as OUT.part."""
@@ -56,18 +47,6 @@ class PredictFlags:
     """Go on with OUT.part of a JSONL or CSV file."""
     explain: Path | None = None
     """Folder for a picture of where the network looks, at the train and the test size."""
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Pictures computed at once."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that read pictures; one per core when left out."""
-    device: Literal["auto", "cpu", "cuda", "npu", "xpu", "mps"] = "auto"
-    """Where to compute."""
-    backend: Literal["torch", "openvino", "onnxruntime"] = "torch"
-    """Who computes, on a CPU; anything but torch is compared with it on the first pictures."""
-    model: str | None = None
-    """Architecture of a bare weights file."""
-    weights: str = "fixed"
-    """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
     quiet: bool = False
     """Print predictions only."""
 
@@ -105,10 +84,8 @@ def predict(words: Sequence[str]) -> int:
         small, large = predictor.sizes
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
     job = _Job(flags, console, predictor, iter(pictures), total)
-    try:
+    with contextlib.closing(console):
         num_failed = job.run()
-    finally:
-        console.close()
     if num_failed > _MANY_FAILURES:
         console.warn(f"{counted(num_failed, 'picture')} could not be read")
     return EXIT_USER_ERROR if num_failed else 0
@@ -245,7 +222,7 @@ class _Job:
                 elif explain is not None:
                     explain(prediction, number)
             self.done += len(batch)
-            self.console({"event": "progress", "what": "predicting", "done": self.done, "total": self.total})
+            self.console.progress("predicting", self.done, self.total)
         writer.close()
 
     def _fail(self, prediction: Prediction) -> None:

@@ -8,21 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.config.lab_record import recipe_table
 from fixres.config.loading import find_recipe, list_recipes, load, summary, to_yaml
-from fixres.errors import (
-    UserError,
-)
+from fixres.errors import UserError
 
 
 @dataclass(frozen=True)
 class RecipesFlags:
     """The flags of `fixres recipes`."""
 
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = ""
+    name: Annotated[str, Positional("NAME")] = ""
     """A shipped recipe or a YAML file, to be printed; a folder of recipes, or none: list those."""
     full: bool = False
     """Print it with every default filled in, without its comments."""

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
 
@@ -18,7 +17,7 @@ from fixres.errors import UserError
 class ReportFlags:
     """Flags of `fixres report`."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], Positional("RUNS")]
     """Run folders."""
     out: Path | None = None
     """The page; report.html in the first run folder when left out."""
@@ -35,8 +34,6 @@ def report(words: Sequence[str]) -> int:
     from fixres.evaluation.per_image_table import require_writable
     from fixres.reporting.page import read_report
 
-    if not flags.runs:
-        raise UserError("no run given\n  fixres report RUN [RUN ...] [--out FILE.html]")
     found = read_report(flags.runs)
     out = flags.out or flags.runs[0] / "report.html"
     to_stdout = flags.json == Path("-")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-from pydantic import Field
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.commands.common import write_answer
+from fixres.cli.parse import Positional, parse_flags
+from fixres.config.stage import Positive
 from fixres.errors import UserError
 
 
@@ -20,7 +17,7 @@ from fixres.errors import UserError
 class ScoreFlags:
     """Flags of `fixres score`."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[Path, Positional("FOLDER")]
     """Folder that extract wrote, or with files named as FixRes published them."""
     name: str | None = None
     """Only this one of several published files: ResNet50 of ResNet50_softmax.npy."""
@@ -28,7 +25,7 @@ class ScoreFlags:
     """Only these of the published files."""
     train: Path | None = None
     """Folder with the training arrays, for the next two."""
-    neighbours: Annotated[int, Field(ge=1)] | None = None
+    neighbours: Positive | None = None
     """Also the vote of so many nearest training embeddings."""
     linear_probe: bool = False
     """Also a linear classifier trained on the training embeddings."""
@@ -43,7 +40,7 @@ def score(words: Sequence[str]) -> int:
     from fixres.inference.probes import linear_probe, neighbours
     from fixres.inference.score_arrays import open_arrays
     from fixres.inference.score_arrays import score as score_arrays
-    from fixres.io.files import require_writable_file, write_text
+    from fixres.io.files import require_writable_file
 
     wants_probe = flags.neighbours is not None or flags.linear_probe
     if wants_probe and flags.train is None:
@@ -52,8 +49,7 @@ def score(words: Sequence[str]) -> int:
         )
     if flags.train is not None and not wants_probe:
         raise UserError("--train is for --neighbours K or --linear-probe\n  add one of them")
-    to_file = flags.json is not None and str(flags.json) != "-"
-    if flags.json is not None and to_file:
+    if flags.json is not None and str(flags.json) != "-":
         require_writable_file(flags.json)
     console = Console()
     results = []
@@ -68,12 +64,7 @@ def score(words: Sequence[str]) -> int:
         results.append(result)
     title = f"{flags.folder}, n = {results[0]['num_images']:,}"
     console.table(title, *_table(results))
-    if flags.json is not None:
-        text = json.dumps({"folder": str(flags.folder), "results": results}, indent=2) + "\n"
-        if to_file:
-            write_text(flags.json, text)
-        else:
-            sys.stdout.write(text)
+    write_answer(flags.json, {"folder": str(flags.folder), "results": results})
     return 0
 
 

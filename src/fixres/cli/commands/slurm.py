@@ -16,7 +16,9 @@ from pydantic import Field
 from fixres.cli.commands.train import default_folder
 from fixres.cli.parse import TrainOptions, parse_recipe_with
 from fixres.cli.sbatch import Job, sbatch_text
+from fixres.config.choices import Count
 from fixres.config.recipe import Recipe
+from fixres.config.stage import Positive
 from fixres.errors import UserError, printable
 
 _PROG = "fixres slurm"
@@ -34,13 +36,13 @@ _GRES = r"[A-Za-z_]\w*(:[\w.-]+)?"
 class SlurmOptions(TrainOptions):
     """The options of `slurm` that are not part of the recipe."""
 
-    nodes: Annotated[int, Field(ge=1)] = 1
+    nodes: Positive = 1
     """Machines."""
-    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    gpus_per_node: Count | None = None
     """GPUs, and processes, on each machine; 0: a CPU job."""
-    tasks_per_node: Annotated[int, Field(ge=1)] | None = None
+    tasks_per_node: Positive | None = None
     """Processes on each machine of a CPU job."""
-    cpus_per_task: Annotated[int, Field(ge=1)] | None = None
+    cpus_per_task: Positive | None = None
     """Cores of a process, which it shares with its loader; left out: the cluster's default, often 1."""
     mem: str = ""
     """Memory of a machine, for example 64G."""

@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.cli.commands.train import count_seeds, default_folder, run_seeds, take_seeds, tell
-from fixres.cli.parse import Asked, TrainOptions, parse_flags, parse_recipe, parse_recipe_with
+from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe, parse_recipe_with
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ _HELP = (
 class StudyFlags:
     """Flags of `fixres study` that are not part of the recipe."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], Positional("RUNS")]
     """Finished runs of one recipe."""
     out: Path | None = None
     """Write the table as JSON to this file."""
@@ -56,17 +54,12 @@ def study(words: Sequence[str]) -> int:
     `fixres study RECIPE --seeds 0,1,2 [--out DIR] [--section.key VALUE ...]`, the same with `--train-sizes 64,96
     --test-sizes 64,96,128`, or `fixres study RUN RUN ...`.
     """
-    from fixres.cli.console import Console
-    from fixres.experiments.seeds import summarise
-
     names = [word.partition("=")[0].replace("_", "-") for word in words]
     if "--train-sizes" in names or "--test-sizes" in names:
         return _grid(parse_recipe_with(list(words), GridOptions, "fixres study"))
     words, seeds = take_seeds(list(words))
     if seeds is None:
         flags = parse_flags(words, StudyFlags, "fixres study", _HELP)
-        if not flags.runs:
-            raise UserError("nothing to study\n  fixres study RECIPE --seeds 0,1,2, or fixres study RUN RUN ...")
         named = [str(run) for run in flags.runs if not run.is_dir()]
         if named:
             raise UserError(
@@ -78,6 +71,9 @@ def study(words: Sequence[str]) -> int:
         folder = train_flags.out or default_folder(train_flags.recipe, recipe, train_flags.resume)
         run_seeds(recipe, train_flags, folder, seeds)
         return 0
+    from fixres.cli.console import Console
+    from fixres.experiments.seeds import summarise
+
     tell(Console(), summarise(runs), out)
     return 0
 

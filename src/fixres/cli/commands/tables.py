@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
-
-from fixres.cli.parse import parse_flags
+from fixres.cli.parse import Positional, parse_flags
 
 _TABLES_HELP = """Fill the published tables of the four systems from finished runs, in Markdown.
 
@@ -20,7 +19,7 @@ A run belongs to the shipped recipe whose settings it has; runs of one recipe wi
 class TablesFlags:
     """Flags of `fixres tables`."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    runs: Annotated[tuple[Path, ...], Positional("RUNS")] = ()
     """Finished runs; none: the published tables alone."""
     all: bool = False
     """Also the tables in which no row was run."""

@@ -1,7 +1,4 @@
-"""The command `train`, and what the other commands that train share.
-
-tyro costs what a typo may take to answer, so it comes late.
-"""
+"""The command `train`, and what the other commands that train share."""
 
 from __future__ import annotations
 

@@ -20,11 +20,12 @@ from fixres.data.inspect.near_duplicates import (
     copy_limit,
     detail,
 )
-from fixres.data.inspect.scan import FORMATS, TRAITS, Progress, Scanned, in_chunks, scan, wrong_type
+from fixres.data.inspect.scan import FORMATS, TRAITS, Scanned, in_chunks, scan, wrong_type
 from fixres.data.sampling import uniforms
 from fixres.data.sources.folder import Ignored, in_words, inspect_folder
 from fixres.data.splits import THIRDS, Split, carve
 from fixres.errors import UserError, counted, did_you_mean
+from fixres.io.progress import Progress
 
 LONG = 3.0
 """Aspect ratio from which a picture is called long."""

@@ -25,9 +25,9 @@ from fixres.data.inspect.near_duplicates import likeness_hash, thumbnail
 from fixres.data.scaled_decode import Encoded
 from fixres.data.splits import Split
 from fixres.errors import UserError
+from fixres.io.progress import Progress
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
 
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
 from fixres.data.inspect.check import open_anyhow
-from fixres.data.inspect.scan import Progress, in_chunks
+from fixres.data.inspect.scan import in_chunks
 from fixres.data.sampling import inverse_frequency
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
+from fixres.io.progress import Progress
 from fixres.resolution import Preprocess, matching_size
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

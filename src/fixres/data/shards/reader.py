@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fixres.data.decode import Alpha, BadImage, Exif, decode
+from fixres.data.decode import BadImage, decode
 from fixres.data.shards.index import Index, name_hash
 from fixres.data.shards.remote import RemoteError, piece
 from fixres.data.sources.uri import is_remote
 from fixres.data.splits import Names
+from fixres.resolution import Alpha, Exif
 
 _HEADER = 512
 _MAX_OPEN = 64

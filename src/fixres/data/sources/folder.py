@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import Alpha, BadImage, Exif, decode
+from fixres.data.decode import BadImage, decode
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, counted, did_you_mean
+from fixres.resolution import Alpha, Exif
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
 

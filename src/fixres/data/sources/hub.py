@@ -12,11 +12,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import Alpha, BadImage, Exif, decode
+from fixres.data.decode import BadImage, decode
 from fixres.data.sources.tables import named_labels
 from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra
+from fixres.resolution import Alpha, Exif
 
 _LABELS = ("label", "labels", "fine_label", "class", "category", "target")
 

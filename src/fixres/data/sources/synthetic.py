@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fixres.config.recipe import Data
-from fixres.data.decode import Alpha, Exif
 from fixres.data.sampling import uniforms
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Names, Split
 from fixres.errors import UserError, did_you_mean
+from fixres.resolution import Alpha, Exif
 
 _SHAPES = ("disc", "square", "triangle", "ring", "cross")
 _SPLITS = ("train", "val", "test")

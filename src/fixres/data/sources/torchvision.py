@@ -21,11 +21,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import Alpha, Exif
 from fixres.data.sources.folder import Files
 from fixres.data.sources.uri import Grammar, Scheme
 from fixres.data.splits import Names, Source, Split
 from fixres.errors import UserError, did_you_mean, require_extra
+from fixres.resolution import Alpha, Exif
 
 _TRUE_TEST: Mapping[str, Mapping[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
 _OFFLINE_VARIABLES = ("FIXRES_OFFLINE", "HF_HUB_OFFLINE")

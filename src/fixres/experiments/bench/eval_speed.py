@@ -14,10 +14,10 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ from fixres.data.loader import resolve_workers
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
 from fixres.experiments.bench.loader_speed import Pictures
-from fixres.models.backends import BackendName
+from fixres.experiments.questions import EvalBench
+from fixres.io.progress import Progress
 from fixres.models.build import architecture, build_model
 from fixres.models.pretrained import published_preprocess
 from fixres.resolution import Preprocess
@@ -41,22 +42,6 @@ from fixres.runtime.device import Runtime
 
 _THEIR_BATCH, _THEIR_WORKERS = 256, 4
 """Defaults of validate.py."""
-
-
-@dataclass(frozen=True)
-class EvalBench:
-    """What `bench_eval` measures."""
-
-    data: str
-    sizes: tuple[int, ...] = (128, 224)
-    backends: tuple[BackendName, ...] = ("torch",)
-    vs: tuple[Literal["timm"], ...] = ("timm",)
-    repeats: int = 3
-    images: int = 0
-    """At most so many pictures; 0: all."""
-    batch_size: int = 64
-    workers: int | None = None
-    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,9 +54,7 @@ class _Pass:
     predictions: np.ndarray
 
 
-def bench_eval(
-    bench: EvalBench, product: Product, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+def bench_eval(bench: EvalBench, product: Product, progress: Progress | None = None) -> dict[str, Any]:
     """Return a row per size with every side's rates and their ratios, as `fixres bench eval --json` writes them.
 
     Raises:
@@ -80,11 +63,11 @@ def bench_eval(
     split = _split(bench, product)
     rows = []
     names = [*bench.backends, *bench.vs]
-    done, total = 0, len(bench.sizes) * bench.repeats * len(names)
+    done, total = 0, len(bench.sizes) * bench.repeat * len(names)
     for size in bench.sizes:
         preprocess = product.preprocess.at(size)
         passes: dict[str, list[_Pass]] = {name: [] for name in names}
-        for repeat in range(bench.repeats):
+        for repeat in range(bench.repeat):
             for name in names[:: 1 if repeat % 2 == 0 else -1]:
                 passes[name].append(_apart(name, bench, product.model, split, preprocess))
                 done += 1
@@ -96,7 +79,7 @@ def bench_eval(
         "ratio": first.get("ratio"),
         "model": product.architecture,
         "n": len(split),
-        "repeats": bench.repeats,
+        "repeats": bench.repeat,
         "threads": _threads(bench),
         "batch_size": bench.batch_size,
         "workers": resolve_workers("auto" if bench.workers is None else bench.workers),

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, measure_product, open_for, own_split
+from fixres.evaluation.eval_request import EvalRequest, SplitRequest
+from fixres.evaluation.measure import measure_product, open_for, own_split
+from fixres.experiments.questions import FixBench, Published
 from fixres.experiments.seeds import difference
 from fixres.models.sizes import at_size
 from fixres.models.split_trunk import BrokenWeightsError, require_linear_head
@@ -28,27 +30,9 @@ from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
 
-Published = Literal["v1", "v2"]
 EPOCHS: dict[Published, int] = {"v1": 56, "v2": 31}
 """Epochs of the published scripts for ResNet-50 (FixRes, `main_finetune.py`)."""
 CACHED = "cached"
-
-
-@dataclass(frozen=True)
-class FixBench:
-    """What `bench_fix` measures."""
-
-    checkpoints: tuple[str, ...]
-    """Trained networks of one architecture and collection, of several seeds for example."""
-    size: int
-    """Side in pixels to fix at."""
-    vs: tuple[Published, ...] = ("v2",)
-    epochs: int | None = None
-    """Of the published recipes; theirs when left out."""
-    lr: float | None = None
-    """Of the published recipes; that of the run's own fix when left out."""
-    data: str | None = None
-    seed: int = 0
 
 
 def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
@@ -86,7 +70,7 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
             roles = {"select": start["select"], "report": start["report"]}
             for split in dict.fromkeys(roles.values()):
                 measured = measure_product(
-                    load(run), Request(split=split, workers=None if workers == "auto" else workers)
+                    load(run), EvalRequest(split=split, workers=None if workers == "auto" else workers)
                 )
                 correct.setdefault((name, split), []).append(measured.found.correct()[0])
             done = sum(map(len, seconds.values()))
@@ -137,7 +121,7 @@ def _opened(bench: FixBench) -> list[tuple[str, Product]]:
             raise UserError(
                 f"{first}, so there is nothing to compare\n  fixres fix {checkpoint} --size {bench.size} --solver sgd"
             ) from error
-        collection = open_for(product, Request(data=bench.data))
+        collection = open_for(product, SplitRequest(data=bench.data))
         lists.append({name: split.file_list_hash() for name, split in collection.splits.items()})
         if lists[-1] != lists[0]:
             raise UserError(
@@ -151,7 +135,7 @@ def _forward_seconds(product: Product, bench: FixBench) -> float:
     """Return the seconds of one forward pass over the training split at the size of the fix, reading included."""
     # A network made for its size is put to the new one in place: the fixes are to find their own as it was.
     own = replace(product, model=at_size(product.model, bench.size))
-    result = measure_product(own, Request(data=bench.data, split="train", sizes=(bench.size,))).found
+    result = measure_product(own, EvalRequest(data=bench.data, split="train", sizes=(bench.size,))).found
     return float(result.num_images / result.results[0]["images_per_second"])
 
 

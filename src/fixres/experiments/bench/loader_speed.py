@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,10 @@ from fixres.data.scaled_decode import Encoded, decode_at
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
+from fixres.experiments.questions import LoaderBench
+from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
 
-Opponent = Literal["torchvision", "timm", "none"]
 Run = Callable[[int], Iterator[int]]
 """Reads everything once with so many workers and yields the number of pictures of every batch."""
 
@@ -48,23 +49,7 @@ _COMPARED = 100
 _PASSES_OF_WORKERS = 5
 
 
-@dataclass(frozen=True)
-class LoaderBench:
-    """What `bench_loader` measures."""
-
-    data: str
-    size: int = 128
-    workers: tuple[int, ...] = (0,)
-    vs: tuple[Opponent, ...] = ("torchvision",)
-    evaluation: bool = False
-    repeats: int = 5
-    batch_size: int = 50
-    decode: Literal["fast", "full"] = "fast"
-    images: int = 0
-    """At most so many pictures; 0: all."""
-
-
-def bench_loader(bench: LoaderBench, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def bench_loader(bench: LoaderBench, progress: Progress | None = None) -> dict[str, Any]:
     """Return images per second of every side and the ratios, as `fixres bench loader --json` writes them.
 
     Raises:
@@ -72,7 +57,7 @@ def bench_loader(bench: LoaderBench, progress: Callable[[int, int], None] | None
     """
     split = _split(bench)
     rows: list[dict[str, Any]] = []
-    done, total = 0, len(bench.workers) * bench.repeats
+    done, total = 0, len(bench.workers) * bench.repeat
     with _one_thread():
         for workers in bench.workers:
             sides = _sides(bench, split, workers)
@@ -80,17 +65,17 @@ def bench_loader(bench: LoaderBench, progress: Callable[[int, int], None] | None
             # Once unmeasured: files come into the page cache, modules are imported.
             for run in sides.values():
                 _measure(run, workers)
-            for repeat in range(bench.repeats):
+            for repeat in range(bench.repeat):
                 for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
                     times[name].append(_measure(sides[name], workers))
                 done += 1
                 if progress is not None:
                     progress(done, total)
             rows.append(_row(workers, times))
-        answer = _headline(rows) | {"n": len(split), "size": bench.size, "repeats": bench.repeats}
-        answer |= {"path": "eval" if bench.evaluation else f"train, decode {bench.decode}", "data": bench.data}
+        answer = _headline(rows) | {"n": len(split), "size": bench.size, "repeats": bench.repeat}
+        answer |= {"path": "eval" if bench.eval else f"train, decode {bench.decode}", "data": bench.data}
         answer |= _raw_rates(split)
-    if bench.evaluation and "torchvision" in bench.vs:
+    if bench.eval and "torchvision" in bench.vs:
         answer["within_one_level"] = _within_one_level(split, _settings(bench)[1])
     return answer | {"results": rows}
 
@@ -202,7 +187,7 @@ def _sides(bench: LoaderBench, split: Split, workers: int) -> dict[str, Run]:
 
 def _ours(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
     def run(workers: int) -> Iterator[int]:
-        if bench.evaluation:
+        if bench.eval:
             made = evaluation_batches(split, [preprocess], bench.batch_size, ReadPolicy(workers))
             pictures: Iterator[Tensor] = (views[0] for views, _, _ in made)
         else:
@@ -233,7 +218,7 @@ class Pictures(Dataset[tuple[Any, int]]):
 
 
 def _torchvision(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
-    if bench.evaluation:
+    if bench.eval:
         crop = [v1.Resize(preprocess.resize_size), v1.CenterCrop(bench.size)]
     else:
         crop = [v1.RandomResizedCrop(bench.size, stage.crop_scale), v1.RandomHorizontalFlip()]
@@ -241,7 +226,7 @@ def _torchvision(bench: LoaderBench, split: Split, stage: Stage, preprocess: Pre
     dataset = Pictures(split, chain)
 
     def run(workers: int) -> Iterator[int]:
-        loader = DataLoader(dataset, bench.batch_size, shuffle=not bench.evaluation, num_workers=workers)
+        loader = DataLoader(dataset, bench.batch_size, shuffle=not bench.eval, num_workers=workers)
         return (len(images) for images, _ in loader)
 
     return run
@@ -253,7 +238,7 @@ def _timm(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess
             Pictures(split),
             input_size=(3, bench.size, bench.size),
             batch_size=bench.batch_size,
-            is_training=not bench.evaluation,
+            is_training=not bench.eval,
             scale=stage.crop_scale,
             hflip=0.5,
             color_jitter=None,

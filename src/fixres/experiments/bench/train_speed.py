@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.data import create_dataset, create_loader
@@ -28,6 +28,8 @@ from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.data.loader import Draw, ReadPolicy, train_batches
 from fixres.experiments.bench.loader_speed import make_photographs
+from fixres.experiments.questions import TrainBench
+from fixres.io.progress import Progress
 from fixres.models.build import build_model
 from fixres.models.pretrained import published_preprocess
 from fixres.models.sizes import at_size
@@ -39,24 +41,9 @@ from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
 from fixres.training.stage_plan import describe_stage
 
-Opponent = Literal["timm", "torch"]
 Steps = Callable[[], Iterator[None]]
 """Trains through every picture once; one item after every step."""
 _LR = 0.01
-
-
-@dataclass(frozen=True)
-class TrainBench:
-    """What `bench_train` measures."""
-
-    model: str = "resnet18"
-    size: int = 128
-    batch_size: int = 32
-    vs: tuple[Opponent, ...] = ("timm", "torch")
-    repeats: int = 5
-    steps: int = 8
-    """Measured steps of a turn; one before them is not."""
-    workers: int = 0
 
 
 @dataclass
@@ -80,7 +67,7 @@ class Parts:
         self.running = 0.0
 
 
-def bench_train(bench: TrainBench, folder: Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def bench_train(bench: TrainBench, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Return images per second of every side, the ratios, and where the time of our step goes.
 
     Args:
@@ -107,13 +94,13 @@ def bench_train(bench: TrainBench, folder: Path, progress: Callable[[int, int], 
             _measure(run, bench)
         for values in (parts.steps, parts.data, parts.update, parts.model):
             values.clear()
-        for repeat in range(bench.repeats):
+        for repeat in range(bench.repeat):
             for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
                 # The others run as they do in a program that leaves the C library alone.
                 (keep_freed_memory if name == "ours" else release_freed_memory)()
                 rates[name].append(_measure(sides[name], bench))
             if progress is not None:
-                progress(repeat + 1, bench.repeats)
+                progress(repeat + 1, bench.repeat)
     return _answer(bench, rates, parts)
 
 
@@ -162,7 +149,7 @@ def _answer(bench: TrainBench, times: dict[str, list[_Time]], parts: Parts) -> d
         "model": bench.model,
         "size": bench.size,
         "batch_size": bench.batch_size,
-        "repeats": bench.repeats,
+        "repeats": bench.repeat,
         "steps": bench.steps,
         "workers": bench.workers,
         "threads": torch.get_num_threads(),

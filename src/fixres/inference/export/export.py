@@ -20,31 +20,8 @@ from fixres.inference.export.metadata import ExportSheet, make_sheet
 from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.parity import Agreement, compare, sample_pictures
 from fixres.inference.export.trace import capture
+from fixres.inference.requests import ExportRequest
 from fixres.io.files import write_text, write_with
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to write, and what to compare it on."""
-
-    out: Path
-    format: str = "onnx"
-    size: int | None = None
-    """Test size of the file in pixels; None: the product's."""
-    softmax: bool = False
-    """Whether the file gives probabilities."""
-    normalise: bool = False
-    """Whether the file applies mean and std itself."""
-    data: str | None = None
-    """Data URI to compare on; None: the product's own."""
-    pictures: tuple[str, ...] = ()
-    """Files and folders to compare on in place of data."""
-    int8: bool = False
-    """Whether an OpenVINO file is rounded to 8 bits."""
-    calibration: str | None = None
-    """Data URI to calibrate and measure 8 bits on; None: the product's own."""
-    max_drop: float = 1.0
-    """Points of top-1 that 8 bits may cost."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from fixres.checkpoints.product import Product
 from fixres.data.loader import ReadPolicy, evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError, require_extra
-from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.eval_request import SplitRequest
+from fixres.evaluation.measure import open_for
 from fixres.evaluation.metrics import PairedDifference, paired_difference
 from fixres.inference.export.metadata import KEY, EightBit, ExportSheet
 from fixres.inference.export.open_exported import Run, open_exported
@@ -61,7 +62,7 @@ def open_labelled(product: Product, uri: str | None) -> Labelled:
         if importlib.util.find_spec(package) is None:
             raise require_extra(package, "openvino")
     try:
-        collection = open_for(product, Request(data=uri))
+        collection = open_for(product, SplitRequest(data=uri))
     except UserError as error:
         raise UserError(
             f"8 bits are calibrated and measured on labelled pictures: {error}".replace("--data", _FLAG)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError, fixres_version
 from fixres.models.sizes import MAX_SIZE
-from fixres.resolution import Preprocess
+from fixres.resolution import Alpha, Exif, Interpolation, Preprocess, Resize
 
 KEY = "fixres"
 """Under this name the sheet is stored in ONNX's metadata and OpenVINO's rt_info."""
@@ -87,11 +87,11 @@ class ExportSheet(BaseModel):
     train_size: Size
     resize_size: int
     crop_ratio: Annotated[float, Field(ge=0.1, le=1)]
-    resize: Literal["shorter", "height", "squash", "pad"]
-    interpolation: Literal["bilinear", "bicubic"]
+    resize: Resize
+    interpolation: Interpolation
     exact: bool
-    exif: Literal["apply", "ignore"]
-    alpha: Literal["white", "ignore"]
+    exif: Exif
+    alpha: Alpha
     channels: Literal["RGB"] = "RGB"
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"

@@ -16,7 +16,8 @@ from fixres.data.decode import BadImage
 from fixres.data.sources.synthetic import open_synthetic
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.evaluation.measure import Request, open_for
+from fixres.evaluation.eval_request import SplitRequest
+from fixres.evaluation.measure import open_for
 from fixres.inference.export.formats.table import find_format
 from fixres.inference.export.metadata import ExportSheet
 from fixres.inference.predict import find_pictures, open_picture
@@ -53,7 +54,7 @@ def sample_pictures(product: Product, data: str | None, pictures: Sequence[str])
     stored = product.details.get("data", {}).get("uri")
     if data or stored:
         try:
-            collection = open_for(product, Request(data=data))
+            collection = open_for(product, SplitRequest(data=data))
             split = collection.split(collection.report)
             chosen = np.unique(np.linspace(0, len(split) - 1, NUM_PICTURES).round().astype(int))
             images = [split.read(int(i)) for i in chosen]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +27,7 @@ from fixres.inference.server.schemas import (
     ModelAnswer,
     PredictAnswer,
     PredictOptions,
+    Weights,
     errors,
     one_picture,
     several_pictures,
@@ -39,7 +40,7 @@ from fixres.inference.server.web_page import Page
 SizeQuery = Annotated[int | None, Query(ge=1, le=1_000_000, description="Side in pixels; the test size if left out.")]
 TopQuery = Annotated[int, Query(ge=1, le=MAX_TOP_K, description="Classes to name.")]
 ExplainQuery = Annotated[bool, Query(description="Add Grad-CAM.")]
-WeightsQuery = Annotated[Literal["fixed", "before_fix"], Query(description="Tensors a fix moved: after it, or before.")]
+WeightsQuery = Annotated[Weights, Query(description="Tensors a fix moved: after it, or before.")]
 _POST = errors(400, 401, 408, 413, 415, 421, 422, 501, 503)
 
 

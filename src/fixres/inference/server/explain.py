@@ -9,8 +9,9 @@ from fixres.checkpoints.product import Product
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
 from fixres.inference.grad_cam import Layer, grad_cam, overlay
-from fixres.inference.server.network import Network, Weights
+from fixres.inference.server.network import Network
 from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.schemas import Weights
 
 
 class Sight:

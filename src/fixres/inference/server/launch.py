@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from fixres.errors import UserError, require_extra
-from fixres.inference.server.settings import Settings
+from fixres.inference.server.settings import ServeRequest, Settings
 
 _SETTINGS = "FIXRES_SERVE_SETTINGS"
 TOKEN = "FIXRES_TOKEN"
@@ -22,11 +22,11 @@ _START_SECONDS = 300
 _BACKLOG = 1024
 
 
-def run_server(settings: Settings, token: str, on_ready: Callable[[str, Any], None]) -> int:
+def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any], None]) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return 0.
 
     Args:
-        settings: what to serve, where, and the limits.
+        request: what to serve, where, and the limits.
         token: what clients must show; empty: nothing.
         on_ready: told the address and the network before the first request.
 
@@ -42,6 +42,7 @@ def run_server(settings: Settings, token: str, on_ready: Callable[[str, Any], No
     from fixres.inference.server.app import make_app
     from fixres.inference.server.network import open_network
 
+    settings = Settings.of(request)
     if not settings.threads:
         settings = replace(settings, threads=max(1, (os.cpu_count() or 1) // settings.workers))
     # First, because it is quick to find out.

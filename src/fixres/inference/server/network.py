@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,13 @@ from fixres.evaluation.evaluate import predict_logits
 from fixres.inference.export.metadata import checkpoint_hash
 from fixres.inference.export.open_exported import ExportedModel, is_exported, open_exported
 from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.schemas import Weights
 from fixres.inference.server.settings import Limits, Settings
 from fixres.models.backends import make_backend, require_agreement
 from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
-Weights = Literal["fixed", "before_fix"]
 Compute = Callable[[Tensor, int], npt.NDArray[np.float64]]
 """uint8 `[B, 3, S, S]` and S to probabilities float64 `[B, C]`."""
 

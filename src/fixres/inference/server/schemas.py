@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fixres.inference.server.problem_details import MEANINGS, ErrorAnswer
 
+Weights = Literal["fixed", "before_fix"]
+"""Which of the product's weights answer: as it is, or as it was before a fix."""
 TOP_K = 5
 MAX_TOP_K = 1000
 
@@ -26,7 +28,7 @@ class PredictAnswer(BaseModel):
 
     size: int
     """Side in pixels of what the network saw."""
-    weights: Literal["fixed", "before_fix"]
+    weights: Weights
     top: list[Named]
     explanation: str | None = None
     """Grad-CAM over what the network saw, a PNG as a data URI."""
@@ -44,7 +46,7 @@ class BatchAnswer(BaseModel):
     """The files of a request, in its order."""
 
     size: int
-    weights: Literal["fixed", "before_fix"]
+    weights: Weights
     results: list[FileAnswer]
 
 
@@ -53,7 +55,7 @@ class ComparedRow(BaseModel):
 
     label: str
     size: int
-    weights: Literal["fixed", "before_fix"]
+    weights: Weights
     top: list[Named]
     milliseconds: float
     """From the queue to the answer, with nothing else of this request computed meanwhile."""
@@ -104,7 +106,7 @@ class PredictOptions(BaseModel):
     size: int | None = Field(None, ge=1, le=1_000_000)
     top_k: int = Field(TOP_K, ge=1, le=MAX_TOP_K)
     explain: bool = False
-    weights: Literal["fixed", "before_fix"] = "fixed"
+    weights: Weights = "fixed"
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

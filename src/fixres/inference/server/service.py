@@ -18,10 +18,10 @@ from torch import Tensor
 
 from fixres.inference.server.batcher import Batcher, Row
 from fixres.inference.server.explain import Sight
-from fixres.inference.server.network import Network, Weights, read_picture, view
+from fixres.inference.server.network import Network, read_picture, view
 from fixres.inference.server.problem_details import Problem
 from fixres.inference.server.prometheus import Meters
-from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions
+from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Weights
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Admission, Ticket
 
@@ -42,7 +42,7 @@ class Service:
         self.batcher: Batcher[Key] = Batcher(
             self._compute,
             settings.max_batch,
-            settings.max_wait_seconds,
+            settings.max_wait_ms / 1000,
             lambda: self.admission.coming > 0,
             self._count,
         )

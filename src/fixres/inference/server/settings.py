@@ -1,12 +1,60 @@
-"""What a server was started with; it travels to worker processes as JSON."""
+"""What a server was asked for, and what it was started with, which travels to worker processes as JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated
 
-Backend = Literal["torch", "onnxruntime", "openvino"]
+from pydantic import Field
+
+from fixres.config.choices import BackendName, Count
+from fixres.config.stage import Above0, Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRequest:
+    """What `fixres serve` is asked for."""
+
+    source: str
+    """Any checkpoint, or a file of `fixres export`."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0: any free one."""
+    backend: BackendName | None = None
+    """What computes; torch for checkpoints, the format's own for exported files."""
+    sizes: tuple[Positive, ...] = ()
+    """The only sizes that are answered; left out: any the network takes, or on another backend train and test size."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes, each with a network of its own."""
+    threads: Count = 0
+    """Of one worker; 0: the cores divided among the workers."""
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Pictures computed at once."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
+    """How long a picture waits for others that are on their way."""
+    max_queue: Positive = 256
+    """Pictures in the server; beyond it the answer is 503 with Retry-After."""
+    max_mb: Annotated[float, Field(gt=0, le=1024)] = 20.0
+    """Megabytes of one request."""
+    max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
+    """Of one picture."""
+    max_files: Positive = 64
+    """Of one request."""
+    max_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Largest size a client may ask for; twice the test size, at least 448, when left out."""
+    timeout: Above0 = 30.0
+    """Seconds a client has to send its request."""
+    model: str | None = None
+    """Architecture of a bare weights file."""
+    weights: str = "fixed"
+    """before_fix, raw or ema; a file for timm:NAME."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -29,32 +77,31 @@ class Limits:
     """For a client to send its request, and again for the answer to be computed."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything `fixres serve` was told."""
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServeRequest):
+    """What was asked for, in the units that requests are counted in, and what the first process found out."""
 
-    source: str
-    """Checkpoint or exported file."""
-    model: str | None = None
-    """Architecture of a bare weights file."""
-    weights: str = "fixed"
-    backend: Backend | None = None
-    """None: torch for checkpoints, the format's own for exported files."""
-    sizes: tuple[int, ...] = ()
-    """The only sizes that are answered; empty: any the network takes (torch), or the train and test size."""
-    host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
-    threads: int = 0
-    """Of one worker; 0: the machine's cores divided among the workers."""
-    max_batch: int = 16
-    max_wait_seconds: float = 0.005
-    """How long a picture waits for others to be computed with, where others are on their way."""
     limits: Limits = Limits()
     meters: str = ""
     """Folder in which workers keep their counters, where there are several."""
     expected_sha256: str = ""
     """Of the weights the first process saw; a worker that finds others does not start."""
+
+    @classmethod
+    def of(cls, request: ServeRequest) -> Settings:
+        """Return the settings of a server that was asked for."""
+        asked = {entry.name: getattr(request, entry.name) for entry in fields(ServeRequest)}
+        body_bytes = int(request.max_mb * (1 << 20))
+        limits = Limits(
+            body_bytes=body_bytes,
+            held_bytes=max(Limits.held_bytes, 2 * body_bytes),
+            pixels=int(request.max_megapixels * 1e6),
+            files=min(request.max_files, request.max_queue),
+            size=request.max_size,
+            waiting=request.max_queue,
+            seconds=request.timeout,
+        )
+        return cls(**{**asked, "sizes": tuple(sorted(set(request.sizes)))}, limits=limits)
 
     def to_json(self) -> str:
         """Return the text `from_json` reads."""
@@ -63,10 +110,5 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """Return the settings another process wrote."""
-        fields = json.loads(text)
-        return cls(**{**fields, "limits": Limits(**fields["limits"]), "sizes": tuple(fields["sizes"])})
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach the server."""
-        return self.host in ("127.0.0.1", "localhost", "::1")
+        stored = json.loads(text)
+        return cls(**{**stored, "limits": Limits(**stored["limits"]), "sizes": tuple(stored["sizes"])})

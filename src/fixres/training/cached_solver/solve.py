@@ -18,6 +18,7 @@ from fixres.checkpoints.fingerprint import cache_key
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
+from fixres.io.progress import NamedProgress
 from fixres.models.build import architecture
 from fixres.models.moves import Plan
 from fixres.models.split_trunk import Cut, cut_network, require_linear_head
@@ -25,7 +26,7 @@ from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search
-from fixres.training.cached_solver.trunk import Progress, Trunk
+from fixres.training.cached_solver.trunk import Trunk
 from fixres.training.cached_solver.views import max_views
 
 _PASSES = ("statistics", "train", "select")
@@ -54,7 +55,7 @@ class Problem:
     """What crosses the cut is kept, and features are held in memory, up to here; past it they stay on disk."""
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
-    progress: Progress = lambda what, done, total: None
+    progress: NamedProgress = lambda what, done, total: None
 
 
 @dataclass(frozen=True)

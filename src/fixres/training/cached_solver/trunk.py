@@ -16,6 +16,7 @@ from fixres.data.splits import Split
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Reading
+from fixres.io.progress import NamedProgress
 from fixres.models.split_trunk import Cut
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -26,7 +27,6 @@ from fixres.training.cached_solver.views import preprocesses, view
 _CHUNK = 512
 """Pictures in a chunk, about: what a kill can cost."""
 
-Progress = Callable[[str, int, int], None]
 """Told what is being done, how many pictures are done, and of how many."""
 
 
@@ -47,7 +47,7 @@ class Trunk:
     runtime: Runtime
     reading: Reading
     cache: Cache
-    progress: Progress
+    progress: NamedProgress
 
     @property
     def chunk(self) -> int:
