@@ -54,7 +54,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
 def test_extract_then_score_is_eval(tmp_path: Path, name: str) -> None:
-    answer, found, split = measure_product(make(name), EvalRequest(**SAME, batch_size=16))
+    answer, found, split, _ = measure_product(make(name), EvalRequest(**SAME, batch_size=16))
     extract(make(name), ask(), tmp_path / "x")
     (arrays,) = open_arrays(tmp_path / "x")
     scored, measured = score(arrays), answer["results"][0]
@@ -172,7 +172,7 @@ def test_unreadable_pictures_are_left_out_and_listed(
         extract(product, ask(**wanted), tmp_path / "x")
     found = extract(product, ask(**wanted, on_bad_image="skip"), tmp_path / "x")
     assert (found.num_images, len(found.bad_images)) == (22, 2)
-    answer, measured, split = measure_product(
+    answer, measured, split, _ = measure_product(
         make(num_classes=2), EvalRequest(**{**SAME, **wanted}, on_bad_image="skip")
     )
     (arrays,) = open_arrays(tmp_path / "x")

@@ -98,7 +98,7 @@ def spoilt(run: Path, out: Path) -> Path:
 
 def test_a_greedy_soup_leaves_out_what_harms(runs: list[Path], tmp_path: Path) -> None:
     bad = spoilt(runs[0], tmp_path / "bad")
-    request = AverageRequest((str(bad), str(runs[0])), tmp_path / "soup", greedy=True, workers=0)
+    request = AverageRequest(sources=(str(bad), str(runs[0])), out=tmp_path / "soup", greedy=True, workers=0)
     found = average(request)
     assert found.alone[str(bad)] < found.alone[str(runs[0])]
     assert found.used == [str(runs[0])]
@@ -115,7 +115,7 @@ def test_a_greedy_soup_takes_what_loses_nothing(runs: list[Path], tmp_path: Path
     twin.mkdir()
     for name in ("config.json", "model.safetensors"):
         (twin / name).write_bytes((runs[0] / "model" / name).read_bytes())
-    found = average(AverageRequest((str(runs[0]), str(twin)), tmp_path / "soup", greedy=True, workers=0))
+    found = average(AverageRequest(sources=(str(runs[0]), str(twin)), out=tmp_path / "soup", greedy=True, workers=0))
     assert len(found.used) == 2
 
 
@@ -155,8 +155,8 @@ def test_one_batch_gives_what_torch_gives() -> None:
 
 def test_recalibration_changes_statistics_and_nothing_else(runs: list[Path], tmp_path: Path) -> None:
     sources = tuple(map(str, runs))
-    average(AverageRequest(sources, tmp_path / "plain", workers=0))
-    average(AverageRequest(sources, tmp_path / "fresh", recalibrate=True, workers=0))
+    average(AverageRequest(sources=sources, out=tmp_path / "plain", workers=0))
+    average(AverageRequest(sources=sources, out=tmp_path / "fresh", recalibrate=True, workers=0))
     plain, fresh = weights(tmp_path / "plain"), weights(tmp_path / "fresh")
     changed = {name for name in plain if not torch.equal(plain[name], fresh[name])}
     assert changed
@@ -192,9 +192,9 @@ def test_only_networks_of_one_kind_have_a_mean(runs: list[Path], tmp_path: Path)
     ]
     for sources, message in cases:
         with pytest.raises(UserError, match=message):
-            average(AverageRequest(sources, tmp_path / "soup"))
+            average(AverageRequest(sources=sources, out=tmp_path / "soup"))
     with pytest.raises(UserError, match="is there already"):
-        average(AverageRequest((one, str(runs[1])), runs[0]))
+        average(AverageRequest(sources=(one, str(runs[1])), out=runs[0]))
     assert not (tmp_path / "soup").exists()
 
 
@@ -204,7 +204,7 @@ def test_bare_files_of_different_architectures_are_refused(tmp_path: Path) -> No
         files.append(str(tmp_path / f"{name}.pth"))
         torch.save(build_model(name, 3).state_dict(), files[-1])
     with pytest.raises(UserError):
-        average(AverageRequest(tuple(files), tmp_path / "soup", model="test_resnet"))
+        average(AverageRequest(sources=tuple(files), out=tmp_path / "soup", model="test_resnet"))
 
 
 def test_files_without_pictures_are_averaged_and_not_measured(
