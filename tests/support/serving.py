@@ -139,7 +139,7 @@ def message(answer: httpx.Response) -> tuple[int, str]:
 
 def client_of(run: Path, token: str = "", **changes: Any) -> TestClient:
     """Return a client of a server in this process."""
-    settings = Settings(str(run), threads=1, **{"limits": LIMITS, **changes})
+    settings = Settings(source=str(run), threads=1, **{"limits": LIMITS, **changes})
     return TestClient(make_app(open_network(settings), settings, token), base_url="http://127.0.0.1:8000")
 
 

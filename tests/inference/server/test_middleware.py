@@ -34,7 +34,7 @@ def test_a_token_is_asked_for(run: Path) -> None:
 
 
 def test_a_bug_is_a_500_without_its_traceback(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = Settings(str(run), threads=1, limits=LIMITS)
+    settings = Settings(source=str(run), threads=1, limits=LIMITS)
     network = open_network(settings)
 
     def broken(*_: object) -> np.ndarray:

@@ -35,4 +35,4 @@ def test_other_backends_and_files_give_the_same_answers(run: Path, tmp_path: Pat
 
 def test_replaced_weights_do_not_start_a_worker(run: Path) -> None:
     with pytest.raises(UserError, match="was replaced while the server runs"):
-        open_network(Settings(str(run), threads=1, expected_sha256="0" * 64))
+        open_network(Settings(source=str(run), threads=1, expected_sha256="0" * 64))
