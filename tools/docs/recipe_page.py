@@ -104,4 +104,4 @@ def _plain(value: Any) -> str:
 
 
 def _escape(text: str | None) -> str:
-    return (text or "").replace("|", "\\|")
+    return (text or "").replace("|", "\\|").replace("\n", " ")

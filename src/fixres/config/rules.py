@@ -7,25 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from fixres.config.defaults import CACHED_MOVES, CACHED_NEEDS, LR_RULES, TRAIN, From, learning_rate_of, named_stages
-from fixres.config.recipe import Recipe, Stage
+from fixres.config.defaults import CACHED_MOVES, CACHED_NEEDS, LR_RULES, learning_rate_of, named_stages
+from fixres.config.recipe import Recipe
+from fixres.config.stage import SETTINGS, Stage
 
 MANY_TIMES = 20
 """Up to here a whole number of samples was probably meant as a multiple of the split."""
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cycles": ("schedule", ("restarts",)),
-    "cycle_decay": ("schedule", ("restarts",)),
-    "decay_epochs": ("schedule", ("step",)),
-    "decay_factor": ("schedule", ("step",)),
-    "lr_points": ("schedule", ("points",)),
-    "loss_gamma": ("loss", ("focal",)),
-    "loss_threshold": ("loss", ("bce",)),
-    "size_epochs": ("size_schedule", ("step", "progressive")),
-    "size_multiple": ("size_schedule", ("progressive",)),
-    "size_weights": ("size_schedule", ("random",)),
-}
-"""Stage keys without effect, unless another key has one of these values."""
-OF_SIZES = ("size_schedule", "size_epochs", "size_multiple", "size_weights", "batch_rule", "batch_sizes")
 
 
 class Problem(NamedTuple):
@@ -227,22 +214,18 @@ def cached_conflict(stage: Stage) -> str:
 def _unused(recipe: Recipe) -> Iterable[Problem]:
     """Find settings that no stage uses, though one of them has them otherwise than by default."""
     enabled = [(name, stage) for name, stage in named_stages(recipe) if stage.enabled]
-    for key, (other, values) in NEEDS.items():
-        if not any(getattr(stage, other) in values for _, stage in enabled):
-            for name, stage in enabled:
-                if getattr(stage, key) != _default(key):
-                    yield Problem(f"{name}.{key}", f"has no effect: {name}.{other} is {getattr(stage, other)},"
-                                  f" and only {' and '.join(values)} takes it")  # fmt: skip
-                    break
+    changed = {name: [key for key in SETTINGS if getattr(stage, key) != _default(key)] for name, stage in enabled}
+    for key, setting in SETTINGS.items():
+        first = next(((name, stage) for name, stage in enabled if key in changed[name]), None)
+        for other, values in setting.needs.items():
+            if first and values and not any(getattr(stage, other) in values for _, stage in enabled):
+                yield Problem(f"{first[0]}.{key}", f"has no effect: {first[0]}.{other} is {getattr(first[1], other)},"
+                              f" and only {' and '.join(values)} takes it")  # fmt: skip
     for name, stage in enabled:
-        changed = [key for key in OF_SIZES if getattr(stage, key) != _default(key)]
-        if changed and not stage.sizes:
-            yield Problem(f"{name}.{changed[0]}", f"has no effect without {name}.sizes")
+        of_sizes = [key for key in changed[name] if "sizes" in SETTINGS[key].needs]
+        if of_sizes and not stage.sizes:
+            yield Problem(f"{name}.{of_sizes[0]}", f"has no effect without {name}.sizes")
 
 
 def _default(key: str) -> object:
-    default = TRAIN[key]
-    if not isinstance(default, From):
-        return default
-    section, _, name = default.key.partition(".")
-    return getattr(Recipe.model_fields[section].default, name)
+    return Stage.model_fields[key].default
