@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
 from fixres.config.defaults import CACHED_MOVES, CACHED_NEEDS, LR_RULES, learning_rate_of, named_stages
 from fixres.config.recipe import Recipe
+from fixres.config.registry import LOSSES
 from fixres.config.stage import SETTINGS, Stage
 
 MANY_TIMES = 20
@@ -215,9 +216,9 @@ def _unused(recipe: Recipe) -> Iterable[Problem]:
     """Find settings that no stage uses, though one of them has them otherwise than by default."""
     enabled = [(name, stage) for name, stage in named_stages(recipe) if stage.enabled]
     changed = {name: [key for key in SETTINGS if getattr(stage, key) != _default(key)] for name, stage in enabled}
-    for key, setting in SETTINGS.items():
+    for key in SETTINGS:
         first = next(((name, stage) for name, stage in enabled if key in changed[name]), None)
-        for other, values in setting.needs.items():
+        for other, values in _needs(key).items():
             if first and values and not any(getattr(stage, other) in values for _, stage in enabled):
                 yield Problem(f"{first[0]}.{key}", f"has no effect: {first[0]}.{other} is {getattr(first[1], other)},"
                               f" and only {' and '.join(values)} takes it")  # fmt: skip
@@ -225,6 +226,11 @@ def _unused(recipe: Recipe) -> Iterable[Problem]:
         of_sizes = [key for key in changed[name] if "sizes" in SETTINGS[key].needs]
         if of_sizes and not stage.sizes:
             yield Problem(f"{name}.{of_sizes[0]}", f"has no effect without {name}.sizes")
+
+
+def _needs(key: str) -> Mapping[str, tuple[str, ...]]:
+    losses = tuple(name for name, loss in LOSSES.items() if key in loss.settings)
+    return {"loss": losses} if losses else SETTINGS[key].needs
 
 
 def _default(key: str) -> object:

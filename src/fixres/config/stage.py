@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fixres.config.registry import LOSSES, NameIn
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Above0 = Annotated[float, Field(gt=0)]
@@ -29,7 +31,7 @@ Shape = Literal["cosine", "restarts", "step", "points", "constant"]
 WarmupShape = Literal["linear", "quadratic"]
 Points = tuple[tuple[NonNegative, NonNegative], ...]
 LrRule = Literal["none", "linear256", "fixres"]
-LossName = Literal["ce", "bce", "focal"]
+LossName = Annotated[str, NameIn(LOSSES)]
 
 
 class Section(BaseModel):
@@ -58,7 +60,8 @@ class Setting:
     fix: Any = None
     """Default in a fix, a value or `From` another key; None: as in a training stage."""
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Other settings without which it has no effect, and the values they must have; (): any but their default."""
+    """Other settings without which it has no effect, and the values they must have; (): any but their default. What
+    losses need of it is said in `registry.LOSSES`."""
     is_cached: bool = False
     """Whether the cached solver reads it. A fix that says anything else, such as its epochs, is solved by sgd."""
     after: str | None = None
@@ -165,9 +168,9 @@ class Stage(Section):
     """Parameters that stay as they are (moves all): module names, or patterns such as `*.bias`; see training.md."""
     loss: Annotated[LossName, Setting("loss.name")] = "ce"
     """ce (cross-entropy), bce (binary cross-entropy of every class) or focal."""
-    loss_gamma: Annotated[NonNegative, Setting("loss.gamma", needs={"loss": ("focal",)})] = 2.0
+    loss_gamma: Annotated[NonNegative, Setting("loss.gamma")] = 2.0
     """Exponent of focal: how much less a picture counts that is classified right already; 0: ce."""
-    loss_threshold: Annotated[Share, Setting("loss.threshold", needs={"loss": ("bce",)})] = 0.0
+    loss_threshold: Annotated[Share, Setting("loss.threshold")] = 0.0
     """bce: targets above it count as 1, all others as 0; 0: targets as they are."""
     label_smoothing: Annotated[Share, Setting("augment.label_smoothing", is_cached=True)] = 0.0
     """Mass moved from the label to all classes."""
