@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fixres.config.recipe import Recipe, Section
+from fixres.config.registry import solved_by
 from fixres.config.stage import SETTINGS, From, Stage
 
 OPTIMIZERS: dict[str, dict[str, float]] = {
@@ -31,8 +32,6 @@ TRAIN: dict[str, Any] = {
 """Where a training stage takes what it does not say itself."""
 FIX = {name: default if SETTINGS[name].fix is None else SETTINGS[name].fix for name, default in TRAIN.items()}
 """Where a fix takes it."""
-CACHED_MOVES = ("auto", "head", "head+stats", "stats")
-"""What the cached solver can move."""
 CACHED_KEYS = {name for name, setting in SETTINGS.items() if setting.is_cached}
 """What the cached solver reads of a stage. A fix that says more, such as its epochs, is solved by sgd."""
 CACHED_NEEDS: dict[str, Any] = {"loss": "ce", "teacher": "", "sizes": ()}
@@ -170,7 +169,8 @@ def _solver_defaults(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: M
     """Return solver and views of a fix where it does not say them itself."""
     found: dict[str, Any] = {}
     if "solver" not in stage:
-        is_cached = filled["moves"] == "stats" or (filled["moves"] in CACHED_MOVES and not set(stage) - CACHED_KEYS)
+        is_cached = filled["moves"] in solved_by("cached")
+        is_cached = is_cached and not (filled["moves"] in solved_by("sgd") and set(stage) - CACHED_KEYS)
         # Whether the network's head suits the cached solver is known once there is a network.
         found["solver"] = "auto" if is_cached else "sgd"
     if "views" not in stage:

@@ -1,6 +1,6 @@
-"""The losses a recipe may name: all about them but the code, which is joined to them by name.
+"""The losses and the values of `moves` that a recipe may name: all about them but the code, joined to them by name.
 
-It is in `training.losses`, where `register_loss` adds to both halves.
+The code is in `training.losses` and `models.moves`, where `register_loss` and `register_moves` add to both halves.
 """
 
 from __future__ import annotations
@@ -37,6 +37,56 @@ LOSSES = {
 
 
 @dataclass(frozen=True)
+class MovesEntry:
+    """What is known about a value of `moves` without its code."""
+
+    summary: str
+    """What moves."""
+    is_trunk_frozen: bool
+    """Whether everything in front of the last norms stays as it is, so that their input does too."""
+    solvers: tuple[str, ...] = ("sgd",)
+    """What can do it, of cached and sgd; without sgd no parameter is trained and no label used."""
+    needs: str = ""
+    """What the network must have."""
+    is_arm: bool = True
+    """Whether a grid compares it."""
+
+
+_BOTH = ("cached", "sgd")
+_STATISTICS = "running statistics in its last norms"
+MOVES = {
+    "auto": MovesEntry("head+stats where the last norms are BatchNorm, head otherwise", True, _BOTH, is_arm=False),
+    "head": MovesEntry("the classifier's parameters", True, _BOTH),
+    "head+stats": MovesEntry(
+        "these, and the running statistics of the last norms (the published FixRes code: their affine weights stay)",
+        True,
+        _BOTH,
+        _STATISTICS,
+    ),
+    "head+norm": MovesEntry(
+        "these, the statistics and the affine weights of the last norms (the words of the paper)",
+        True,
+        needs="a last norm with weights",
+    ),
+    "last-stage": MovesEntry(
+        "head, last norms and the last stage whole (PNASNet in the paper)",
+        False,
+        needs="stages that can be told apart",
+        is_arm=False,
+    ),
+    "stats": MovesEntry(
+        "the running statistics of the last norms alone, which needs no labels", True, ("cached",), _STATISTICS
+    ),
+    "all": MovesEntry("everything but what freeze names", False),
+}
+
+
+def solved_by(solver: str) -> tuple[str, ...]:
+    """Return the values of `moves` that `cached` or `sgd` can do."""
+    return tuple(name for name, entry in MOVES.items() if solver in entry.solvers)
+
+
+@dataclass(frozen=True, eq=False)
 class NameIn:
     """Metadata of a text that must be a name in a table, which may grow after the field is declared."""
 

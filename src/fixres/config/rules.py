@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from fixres.config.defaults import CACHED_MOVES, CACHED_NEEDS, LR_RULES, learning_rate_of, named_stages
+from fixres.config.defaults import CACHED_NEEDS, LR_RULES, learning_rate_of, named_stages
 from fixres.config.recipe import Recipe
-from fixres.config.registry import LOSSES
+from fixres.config.registry import LOSSES, solved_by
 from fixres.config.stage import SETTINGS, Stage
 
 MANY_TIMES = 20
@@ -194,19 +194,19 @@ def _loss_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]
 
 
 def _solver_problems(name: str, stage: Stage) -> Iterable[Problem]:
-    if stage.solver == "cached" and stage.moves not in CACHED_MOVES:
-        allowed = ", ".join(CACHED_MOVES)
+    if stage.solver == "cached" and stage.moves not in solved_by("cached"):
+        allowed = ", ".join(solved_by("cached"))
         yield Problem(f"{name}.solver", f"cached moves {allowed}, not '{stage.moves}'; use solver sgd")
     elif stage.solver == "cached" and cached_conflict(stage):
         yield Problem(f"{name}.solver", f"{cached_conflict(stage)}; use solver sgd")
-    if stage.solver == "sgd" and stage.moves == "stats":
-        yield Problem(f"{name}.solver", "sgd trains parameters, and moves 'stats' has none; use solver cached")
+    if stage.solver == "sgd" and stage.moves not in solved_by("sgd"):
+        yield Problem(f"{name}.solver", f"sgd trains parameters, and moves '{stage.moves}' has none; use solver cached")
 
 
 def cached_conflict(stage: Stage) -> str:
     """Return what the stage asks for that the cached solver does not do; empty where there is nothing."""
     asked = [key for key, only in CACHED_NEEDS.items() if getattr(stage, key) != only]
-    if not asked or stage.moves == "stats":
+    if not asked or stage.moves not in solved_by("sgd"):
         return ""
     value = getattr(stage, asked[0])
     return f"the cached solver has no {asked[0]} {', '.join(map(str, value)) if isinstance(value, tuple) else value}"

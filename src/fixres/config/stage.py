@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fixres.config.registry import LOSSES, NameIn
+from fixres.config.registry import LOSSES, MOVES, NameIn
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Above0 = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
-Moves = Literal["auto", "head", "head+stats", "head+norm", "last-stage", "stats", "all"]
+Moves = Annotated[str, NameIn(MOVES)]
 Augmentation = Literal["none", "flip", "dihedral", "jitter", "trivial", "randaugment", "v1", "v2"]
 Crop = Literal["random", "resize", "pad", "center"]
 Interpolation = Literal["test", "bilinear", "bicubic"]
@@ -51,7 +51,7 @@ class From:
     ratio: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """What is known about a stage setting beside its type, its meaning and its default."""
 

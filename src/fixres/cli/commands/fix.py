@@ -14,6 +14,7 @@ from pydantic import Field
 from fixres.cli.commands.common import open_product
 from fixres.cli.commands.train import finish_run, say_how_to_go_on
 from fixres.cli.parse import parse_flags
+from fixres.config.stage import Moves
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class FixFlags:
     """Size to fix at, in pixels; auto: chosen on the selecting split."""
     data: str | None = None
     """Data URI; the product's own when left out."""
-    moves: Literal["auto", "head", "head+stats", "head+norm", "last-stage", "stats", "all"] | None = None
+    moves: Moves | None = None
     """Which tensors may change. Left out, this and the next seven are as in the run's own fix, else the defaults."""
     solver: Literal["auto", "cached", "sgd"] | None = None
     """cached: the trunk runs once, the head is solved on its features; sgd (epochs, lr, augment): as published; auto:
