@@ -13,6 +13,7 @@ from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor
 
+from fixres.config.stage import Stage
 from fixres.training.losses import distillation_loss, training_loss
 
 WEIGHTS = [0.25, 0.5, 2.0, 3.0]
@@ -36,35 +37,36 @@ def soft(labels: Tensor, smoothing: float = 0.1) -> Tensor:
 def test_bce_is_that_of_timm(smoothing: float, threshold: float) -> None:
     logits, labels = batch()
     theirs = BinaryCrossEntropy(smoothing, threshold or None)
-    assert training_loss(logits, labels, smoothing, name="bce", threshold=threshold) == pytest.approx(
-        float(theirs(logits, labels)), rel=1e-6
-    )
+    stage = Stage(loss="bce", loss_threshold=threshold, label_smoothing=smoothing)
+    assert training_loss(logits, labels, stage) == pytest.approx(float(theirs(logits, labels)), rel=1e-6)
     targets = 0.6 * soft(labels) + 0.4 * soft(labels.flip(0))
-    assert training_loss(logits, targets, smoothing, name="bce", threshold=threshold) == pytest.approx(
-        float(theirs(logits, targets)), rel=1e-6
-    )
+    assert training_loss(logits, targets, stage) == pytest.approx(float(theirs(logits, targets)), rel=1e-6)
 
 
 def test_focal_is_its_formula() -> None:
     logits, labels = batch()
     p = logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
     expected = ((1 - p) ** 3 * -p.log()).mean()
-    assert training_loss(logits, labels, name="focal", gamma=3.0) == pytest.approx(float(expected), rel=1e-5)
+    assert training_loss(logits, labels, Stage(loss="focal", loss_gamma=3.0)) == pytest.approx(
+        float(expected), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_focal_without_focus_is_cross_entropy(smoothing: float, weights: list[float] | None) -> None:
     logits, labels = batch()
+    plain = Stage(label_smoothing=smoothing)
+    unfocused = Stage(loss="focal", loss_gamma=0.0, label_smoothing=smoothing)
     for targets in (labels, soft(labels, smoothing)):
-        focal = training_loss(logits, targets, smoothing, weights, name="focal", gamma=0.0)
-        assert focal == pytest.approx(float(training_loss(logits, targets, smoothing, weights)), rel=1e-5)
+        focal = training_loss(logits, targets, unfocused, weights)
+        assert focal == pytest.approx(float(training_loss(logits, targets, plain, weights)), rel=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_focal_has_a_gradient_where_the_network_is_certain(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
-    training_loss(logits, torch.tensor([0, 0]), name="focal", gamma=gamma).backward()
+    training_loss(logits, torch.tensor([0, 0]), Stage(loss="focal", loss_gamma=gamma)).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0].abs().max() < 1e-6 < logits.grad[1].abs().max()
@@ -73,19 +75,21 @@ def test_focal_has_a_gradient_where_the_network_is_certain(gamma: float) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_and_the_soft_targets_of_mixup_agree(name: Any) -> None:
     logits, labels = batch()
+    stage = Stage(loss=name, label_smoothing=0.1)
     for weights in (None, WEIGHTS):
-        plain = training_loss(logits, labels, 0.1, weights, name=name)
-        mixed = training_loss(logits, soft(labels), 0.1, weights, name=name)
+        plain = training_loss(logits, labels, stage, weights)
+        mixed = training_loss(logits, soft(labels), stage, weights)
         assert plain == pytest.approx(float(mixed), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_class_weight_multiplies_the_loss_of_its_pictures(name: Any) -> None:
     logits, labels = batch()
+    stage = Stage(loss=name, label_smoothing=0.1)
     for picture in range(len(labels)):
         one = logits[picture : picture + 1], labels[picture : picture + 1]
-        plain = training_loss(*one, 0.1, name=name)
-        weighted = training_loss(*one, 0.1, WEIGHTS, name=name)
+        plain = training_loss(*one, stage)
+        weighted = training_loss(*one, stage, WEIGHTS)
         assert weighted == pytest.approx(float(plain) * WEIGHTS[int(labels[picture])], rel=1e-5)
 
 
@@ -95,9 +99,10 @@ def test_parts_of_a_batch_add_up_to_the_whole(name: Any, cut: int, is_soft: bool
     logits, labels = batch(12)
     targets = soft(labels) if is_soft else labels
     weights = WEIGHTS if is_weighted else None
+    stage = Stage(loss=name, label_smoothing=0.1)
 
     def loss(part: slice, divisor: float | None) -> float:
-        return float(training_loss(logits[part], targets[part], 0.1, weights, name=name, divisor=divisor))
+        return float(training_loss(logits[part], targets[part], stage, weights, divisor=divisor))
 
     whole = loss(slice(None), None)
     assert loss(slice(0, cut), 12) + loss(slice(cut, 12), 12) == pytest.approx(whole, rel=1e-5)

@@ -7,6 +7,7 @@ from typing import Any
 from fixres.config.defaults import FIX, TRAIN, From
 from fixres.config.messages import expected, kind_of_field, section_of
 from fixres.config.recipe import Recipe, Stage
+from fixres.config.registry import LOSSES, MOVES
 
 _INTRODUCTION = """\
 # Recipe reference
@@ -66,7 +67,13 @@ def _stage_table() -> str:
         for key, entry in Stage.model_fields.items()
     ]
     header = ["| key | value | default in `train` | default in `fix` | meaning |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([*header, *rows, ""])
+    moves = [
+        f"* `{name}`: {entry.summary}; by solver {' or '.join(entry.solvers)}"
+        + (f"; the network needs {entry.needs}" if entry.needs else "")
+        for name, entry in MOVES.items()
+    ]
+    losses = [f"* `{name}`: {entry.summary}" for name, entry in LOSSES.items()]
+    return "\n".join([*header, *rows, "", "`moves`:", "", *moves, "", "`loss`:", "", *losses, ""])
 
 
 def _source(stage: str, key: str) -> str:
@@ -104,4 +111,4 @@ def _plain(value: Any) -> str:
 
 
 def _escape(text: str | None) -> str:
-    return (text or "").replace("|", "\\|")
+    return (text or "").replace("|", "\\|").replace("\n", " ")

@@ -1,18 +1,18 @@
 """Filling in what a recipe file leaves out.
 
-A stage takes what it does not say itself from the sections `optim`, `schedule`, `ema` and `augment`. `TRAIN` and `FIX`
-say from where; everything else here follows from these two tables.
+A stage takes what it does not say itself from the sections `optim`, `schedule`, `ema` and `augment`. The fields of
+`Stage` say from where, `TRAIN` and `FIX` are that as tables; everything else here follows from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from fixres.config.recipe import Recipe, Section, Stage
+from fixres.config.recipe import Recipe, Section
+from fixres.config.registry import solved_by
+from fixres.config.stage import SETTINGS, From, Stage
 
-FIX_LR_RATIO = 1 / 20
 OPTIMIZERS: dict[str, dict[str, float]] = {
     "sgd": {},
     "nesterov": {},
@@ -26,98 +26,13 @@ LR_RULES = {"linear256": 256, "fixres": 64}
 """The batch at which the learning rate is base_lr. Goyal et al. 2017; FixRes: 8 x base_lr x batch / 512."""
 
 
-@dataclass(frozen=True)
-class From:
-    """A default taken from another key of the recipe, times `ratio`."""
-
-    key: str
-    ratio: float = 1.0
-
-
 TRAIN: dict[str, Any] = {
-    "enabled": True,
-    "size": 224,
-    "epochs": 30,
-    "batch_size": 64,
-    "sizes": (),
-    "size_schedule": "step",
-    "size_epochs": (),
-    "size_multiple": 32,
-    "size_weights": (),
-    "batch_rule": "constant",
-    "batch_sizes": (),
-    "batch_lr": "linear",
-    "patience": 0,
-    "moves": "all",
-    "crop": From("augment.crop"),
-    "crop_scale": From("augment.crop_scale"),
-    "crop_aspect": From("augment.crop_aspect"),
-    "interpolation": From("augment.interpolation"),
-    "augment": From("augment.policy"),
-    "vertical_flip": From("augment.vertical_flip"),
-    "rotation": From("augment.rotation"),
-    "erasing": From("augment.erasing"),
-    "randaugment_ops": From("augment.randaugment_ops"),
-    "randaugment_magnitude": From("augment.randaugment_magnitude"),
-    "sampler": From("data.sampler"),
-    "repeats": 1,
-    "epoch_samples": 1.0,
-    "lr": From("optim.lr"),
-    "base_lr": From("optim.base_lr"),
-    "lr_rule": From("optim.lr_rule"),
-    "schedule": From("schedule.name"),
-    "warmup_epochs": From("schedule.warmup_epochs"),
-    "warmup_shape": From("schedule.warmup_shape"),
-    "min_lr": From("schedule.min_lr"),
-    "cycles": From("schedule.cycles"),
-    "cycle_decay": From("schedule.cycle_decay"),
-    "decay_epochs": From("schedule.decay_epochs"),
-    "decay_factor": From("schedule.decay_factor"),
-    "lr_points": From("schedule.points"),
-    "lr_update": From("schedule.update"),
-    "weight_decay": From("optim.weight_decay"),
-    "freeze": (),
-    "loss": From("loss.name"),
-    "loss_gamma": From("loss.gamma"),
-    "loss_threshold": From("loss.threshold"),
-    "label_smoothing": From("augment.label_smoothing"),
-    "teacher": From("distill.teacher"),
-    "distill_alpha": From("distill.alpha"),
-    "distill_temperature": From("distill.temperature"),
-    "mixup": From("augment.mixup"),
-    "cutmix": From("augment.cutmix"),
-    "ema": From("ema.enabled"),
-    "solver": "sgd",
-    "views": 2,
-    "cache_gib": 2.0,
-    "start_from": "ema",
+    name: From(setting.key) if setting.key else Stage.model_fields[name].default for name, setting in SETTINGS.items()
 }
-
-FIX: dict[str, Any] = {
-    **TRAIN,
-    "size": "auto",
-    "epochs": 10,
-    "batch_size": From("train.batch_size"),
-    "moves": "auto",
-    "crop": "center",
-    "interpolation": "test",
-    "augment": "v1",
-    "vertical_flip": 0.0,
-    "rotation": (0.0, 0.0),
-    "erasing": 0.0,
-    "lr": From("optim.lr", FIX_LR_RATIO),
-    "base_lr": From("optim.base_lr", FIX_LR_RATIO),
-    "warmup_epochs": 0.0,
-    "teacher": "",
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "ema": False,
-}
-
-
-CACHED_MOVES = ("auto", "head", "head+stats", "stats")
-"""What the cached solver can move."""
-CACHED_KEYS = {"enabled", "size", "moves", "label_smoothing", "solver", "views", "cache_gib", "start_from"}
+"""Where a training stage takes what it does not say itself."""
+FIX = {name: default if SETTINGS[name].fix is None else SETTINGS[name].fix for name, default in TRAIN.items()}
+"""Where a fix takes it."""
+CACHED_KEYS = {name for name, setting in SETTINGS.items() if setting.is_cached}
 """What the cached solver reads of a stage. A fix that says more, such as its epochs, is solved by sgd."""
 CACHED_NEEDS: dict[str, Any] = {"loss": "ce", "teacher": "", "sizes": ()}
 """What a stage must not say otherwise for the cached solver: it would solve another problem."""
@@ -254,7 +169,8 @@ def _solver_defaults(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: M
     """Return solver and views of a fix where it does not say them itself."""
     found: dict[str, Any] = {}
     if "solver" not in stage:
-        is_cached = filled["moves"] == "stats" or (filled["moves"] in CACHED_MOVES and not set(stage) - CACHED_KEYS)
+        is_cached = filled["moves"] in solved_by("cached")
+        is_cached = is_cached and not (filled["moves"] in solved_by("sgd") and set(stage) - CACHED_KEYS)
         # Whether the network's head suits the cached solver is known once there is a network.
         found["solver"] = "auto" if is_cached else "sgd"
     if "views" not in stage:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from fixres.config.recipe import Recipe, Section, Stage
+from fixres.config.registry import NameIn
 from fixres.errors import did_you_mean
 
 _MAX_SHOWN = 60
@@ -30,11 +31,13 @@ class Kind:
 
     type: Any
     bounds: Mapping[str, float]
+    names: tuple[str, ...] = ()
+    """Of a text that must be a name in a table, the names there are."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words allowed by a `Literal`, otherwise empty."""
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
+        """The words allowed by a `Literal` or a table, otherwise empty."""
+        return get_args(self.type) if get_origin(self.type) is Literal else self.names
 
     @property
     def alternatives(self) -> tuple[Kind, ...]:
@@ -61,7 +64,8 @@ def kind_of(annotation: Any) -> Kind:
         metadata.extend(extra)
     flat = [bound for item in metadata for bound in (item.metadata if isinstance(item, FieldInfo) else [item])]
     bounds = {name: getattr(item, name) for item in flat for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
-    return Kind(annotation, bounds)
+    names = tuple(name for item in flat if isinstance(item, NameIn) for name in item.table)
+    return Kind(annotation, bounds, names)
 
 
 def kind_of_field(field: FieldInfo) -> Kind:

@@ -3,6 +3,9 @@
 A recipe file states only what differs from the defaults. `complete` fills in the rest *before* validation, so a
 validated recipe has no blanks: every stage knows its own learning rate, crop and augmentation. What is saved in the
 run folder is that completed recipe, and it can be run again.
+
+The sections that set something for every stage, `schedule` with all its keys or `optim` with lr, have those fields from
+`Stage`, which says of each where it belongs.
 """
 
 from __future__ import annotations
@@ -19,18 +22,15 @@ from fixres.config.stage import (
     Factor,
     Fraction,
     LossName,
-    LrRule,
     Moves,
     NonNegative,
-    Points,
     Positive,
     Sampler,
     Section,
-    Shape,
     Share,
+    SharedSection,
     Stage,
     Triple,
-    WarmupShape,
 )
 
 Tracker = Literal[
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-class Data(Section):
+class Data(SharedSection):
     """Where the pictures are and how they are read."""
 
     uri: str = ""
@@ -86,8 +86,6 @@ class Data(Section):
     """Seed of every split that is carved."""
     license: str = ""
     """Licence of the pictures, written into the product's README."""
-    sampler: Sampler = "shuffle"
-    """shuffle: a permutation; balanced: every class equally often; compat: as FixRes' repeated-augmentation sampler."""
     class_weights: str = "none"
     """Loss weights: none; auto (inverse class frequency); a JSON {class: weight} or a CSV class,weight. Mean made 1."""
 
@@ -113,25 +111,17 @@ class Model(Section):
     """Per-channel standard deviation of the input in [0, 1]."""
 
 
-class Optim(Section):
+class Optim(SharedSection):
     """The optimizer of every stage. Defaults are those of sgd; the others bring their own: docs/training.md."""
 
     name: Literal["sgd", "nesterov", "adamw", "lamb", "lion", "muon"] = "sgd"
     """Optimizer."""
-    lr: Above0 = 0.05
-    """Peak learning rate of training stages. A fix takes 1/20 of it, but all of it unless the optimizer is SGD."""
-    base_lr: NonNegative = 0.0
-    """In place of lr: learning rate for the batch that lr_rule names; 0: not given."""
-    lr_rule: LrRule = "none"
-    """linear256 (default with base_lr): lr = base_lr x batch_size / 256; fixres: base_lr x batch_size / 64."""
     momentum: Fraction = 0.9
     """Momentum (sgd, nesterov, muon) or beta1 (adamw, lamb, lion)."""
     beta2: Share = 0.999
     """Second beta of adamw, lamb, lion and of what muon does to vectors."""
     eps: Above0 = 1e-8
     """Added to the denominator (adamw, lamb, muon)."""
-    weight_decay: NonNegative = 1e-4
-    """Weight decay."""
     no_decay: Literal["vectors", "none"] | tuple[str, ...] = "vectors"
     """Without weight decay: vectors (biases, norms, what timm exempts), none, or these modules and name patterns."""
     layer_decay: Factor = 1.0
@@ -142,58 +132,21 @@ class Optim(Section):
     """Momentum by parameter name for the first stage: the folder `fixres import --optimizer` wrote."""
 
 
-class Schedule(Section):
+class Schedule(SharedSection):
     """Learning rate over steps."""
 
-    name: Shape = "cosine"
-    """Shape after the warm-up: cosine, restarts, step, points or constant."""
-    warmup_epochs: NonNegative = 1.0
-    """Warm-up at the start of a training stage, in epochs."""
-    warmup_shape: WarmupShape = "linear"
-    """linear: lr x (step + 1) / steps of the warm-up; quadratic: lr x (step / steps) ^ 2, as SimpleClassification."""
-    min_lr: NonNegative = 0.0
-    """Where cosine and restarts end, and below which step does not fall."""
-    cycles: Positive = 4
-    """Cosines of equal length that restarts runs, one after the other."""
-    cycle_decay: Factor = 1.0
-    """Factor on the peak of each cycle after the first."""
-    decay_epochs: Above0 = 30.0
-    """Epochs between the decays of step."""
-    decay_factor: Factor = 0.1
-    """Factor of each decay of step."""
-    points: Points = ()
-    """[epoch, factor on lr] pairs that points joins by straight lines; the warm-up is part of them."""
-    update: Literal["step", "epoch"] = "step"
-    """How often the rate changes after the warm-up: at every step, or at the start of each epoch."""
 
-
-class Loss(Section):
+class Loss(SharedSection):
     """What a training step minimises. Measured losses are always cross-entropy."""
 
-    name: LossName = "ce"
-    """ce (cross-entropy), bce (binary cross-entropy of every class) or focal."""
-    gamma: NonNegative = 2.0
-    """Exponent of focal: how much less a picture counts that is classified right already; 0: ce."""
-    threshold: Share = 0.0
-    """bce: targets above it count as 1, all others as 0; 0: targets as they are."""
 
-
-class Distill(Section):
+class Distill(SharedSection):
     """Learning from a teacher in training stages; a fix has none unless it names its own."""
 
-    teacher: str = ""
-    """Network to learn from: a checkpoint as in model.weights; empty: none."""
-    alpha: Fraction = 0.5
-    """Share of the teacher's loss; the rest is the loss on the labels."""
-    temperature: Above0 = 1.0
-    """Logits of both networks are divided by it before they are compared."""
 
-
-class Ema(Section):
+class Ema(SharedSection):
     """Exponential moving average of the weights."""
 
-    enabled: bool = False
-    """Keep an average, evaluate it and ship it."""
     decay: Share = 0.9998
     """Fraction of the average that is kept at each step."""
     rule: Literal["constant", "timm", "ramp"] = "ramp"
@@ -202,35 +155,8 @@ class Ema(Section):
     """Time constant of the ramp in steps."""
 
 
-class Augment(Section):
+class Augment(SharedSection):
     """Augmentation of training stages; a fix stage uses the test-time preprocessing unless told otherwise."""
-
-    policy: Augmentation = "flip"
-    """none (= v1), flip, dihedral (+ quarter turns), jitter (flip + colour 0.3), trivial, randaugment (+ flip), v2."""
-    crop: Crop = "random"
-    """random: RandomResizedCrop; resize: as in testing, any place; pad: resize, pad by 1/8, any place; center."""
-    crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
-    """Area range of the random crop."""
-    crop_aspect: tuple[Above0, Above0] = (3 / 4, 4 / 3)
-    """Range of width / height of the random crop."""
-    interpolation: Literal["test", "bilinear", "bicubic"] = "test"
-    """Interpolation of training pictures; test: as evaluation.interpolation."""
-    vertical_flip: Fraction = 0.0
-    """Probability of turning a picture upside down."""
-    rotation: tuple[float, float] = (0.0, 0.0)
-    """Range of degrees a picture is turned counter-clockwise by; corners become black. ResNeXt-PyTorch: 0 270."""
-    erasing: Fraction = 0.0
-    """Probability of covering a random rectangle (2 to 33 % of the area) with the mean colour."""
-    randaugment_ops: Positive = 2
-    """Operations that randaugment applies to a picture."""
-    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    """Strength of randaugment."""
-    label_smoothing: Share = 0.0
-    """Mass moved from the label to all classes."""
-    mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Beta parameter of mixup; 0: off."""
-    cutmix: Annotated[float, Field(ge=0)] = 0.0
-    """Beta parameter of cutmix; 0: off."""
 
 
 class Runtime(Section):

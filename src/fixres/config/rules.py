@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from fixres.config.defaults import CACHED_MOVES, CACHED_NEEDS, LR_RULES, TRAIN, From, learning_rate_of, named_stages
-from fixres.config.recipe import Recipe, Stage
+from fixres.config.defaults import CACHED_NEEDS, LR_RULES, learning_rate_of, named_stages
+from fixres.config.recipe import Recipe
+from fixres.config.registry import LOSSES, solved_by
+from fixres.config.stage import SETTINGS, Stage
 
 MANY_TIMES = 20
 """Up to here a whole number of samples was probably meant as a multiple of the split."""
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cycles": ("schedule", ("restarts",)),
-    "cycle_decay": ("schedule", ("restarts",)),
-    "decay_epochs": ("schedule", ("step",)),
-    "decay_factor": ("schedule", ("step",)),
-    "lr_points": ("schedule", ("points",)),
-    "loss_gamma": ("loss", ("focal",)),
-    "loss_threshold": ("loss", ("bce",)),
-    "size_epochs": ("size_schedule", ("step", "progressive")),
-    "size_multiple": ("size_schedule", ("progressive",)),
-    "size_weights": ("size_schedule", ("random",)),
-}
-"""Stage keys without effect, unless another key has one of these values."""
-OF_SIZES = ("size_schedule", "size_epochs", "size_multiple", "size_weights", "batch_rule", "batch_sizes")
 
 
 class Problem(NamedTuple):
@@ -206,19 +194,19 @@ def _loss_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem]
 
 
 def _solver_problems(name: str, stage: Stage) -> Iterable[Problem]:
-    if stage.solver == "cached" and stage.moves not in CACHED_MOVES:
-        allowed = ", ".join(CACHED_MOVES)
+    if stage.solver == "cached" and stage.moves not in solved_by("cached"):
+        allowed = ", ".join(solved_by("cached"))
         yield Problem(f"{name}.solver", f"cached moves {allowed}, not '{stage.moves}'; use solver sgd")
     elif stage.solver == "cached" and cached_conflict(stage):
         yield Problem(f"{name}.solver", f"{cached_conflict(stage)}; use solver sgd")
-    if stage.solver == "sgd" and stage.moves == "stats":
-        yield Problem(f"{name}.solver", "sgd trains parameters, and moves 'stats' has none; use solver cached")
+    if stage.solver == "sgd" and stage.moves not in solved_by("sgd"):
+        yield Problem(f"{name}.solver", f"sgd trains parameters, and moves '{stage.moves}' has none; use solver cached")
 
 
 def cached_conflict(stage: Stage) -> str:
     """Return what the stage asks for that the cached solver does not do; empty where there is nothing."""
     asked = [key for key, only in CACHED_NEEDS.items() if getattr(stage, key) != only]
-    if not asked or stage.moves == "stats":
+    if not asked or stage.moves not in solved_by("sgd"):
         return ""
     value = getattr(stage, asked[0])
     return f"the cached solver has no {asked[0]} {', '.join(map(str, value)) if isinstance(value, tuple) else value}"
@@ -227,22 +215,23 @@ def cached_conflict(stage: Stage) -> str:
 def _unused(recipe: Recipe) -> Iterable[Problem]:
     """Find settings that no stage uses, though one of them has them otherwise than by default."""
     enabled = [(name, stage) for name, stage in named_stages(recipe) if stage.enabled]
-    for key, (other, values) in NEEDS.items():
-        if not any(getattr(stage, other) in values for _, stage in enabled):
-            for name, stage in enabled:
-                if getattr(stage, key) != _default(key):
-                    yield Problem(f"{name}.{key}", f"has no effect: {name}.{other} is {getattr(stage, other)},"
-                                  f" and only {' and '.join(values)} takes it")  # fmt: skip
-                    break
+    changed = {name: [key for key in SETTINGS if getattr(stage, key) != _default(key)] for name, stage in enabled}
+    for key in SETTINGS:
+        first = next(((name, stage) for name, stage in enabled if key in changed[name]), None)
+        for other, values in _needs(key).items():
+            if first and values and not any(getattr(stage, other) in values for _, stage in enabled):
+                yield Problem(f"{first[0]}.{key}", f"has no effect: {first[0]}.{other} is {getattr(first[1], other)},"
+                              f" and only {' and '.join(values)} takes it")  # fmt: skip
     for name, stage in enabled:
-        changed = [key for key in OF_SIZES if getattr(stage, key) != _default(key)]
-        if changed and not stage.sizes:
-            yield Problem(f"{name}.{changed[0]}", f"has no effect without {name}.sizes")
+        of_sizes = [key for key in changed[name] if "sizes" in SETTINGS[key].needs]
+        if of_sizes and not stage.sizes:
+            yield Problem(f"{name}.{of_sizes[0]}", f"has no effect without {name}.sizes")
+
+
+def _needs(key: str) -> Mapping[str, tuple[str, ...]]:
+    losses = tuple(name for name, loss in LOSSES.items() if key in loss.settings)
+    return {"loss": losses} if losses else SETTINGS[key].needs
 
 
 def _default(key: str) -> object:
-    default = TRAIN[key]
-    if not isinstance(default, From):
-        return default
-    section, _, name = default.key.partition(".")
-    return getattr(Recipe.model_fields[section].default, name)
+    return Stage.model_fields[key].default

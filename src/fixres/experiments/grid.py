@@ -18,6 +18,7 @@ from torch import nn
 from fixres.checkpoints.resolve import load
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
+from fixres.config.registry import MOVES, solved_by
 from fixres.data.collections import open_collection
 from fixres.errors import UserError, started_rank
 from fixres.experiments.cost import training_work
@@ -29,16 +30,12 @@ from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
-from fixres.training.cached_solver.solve import SOLVED
 from fixres.training.cached_solver.solver_stage import solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER
 from fixres.training.run import run_recipe, with_absolute_paths
 from fixres.training.stage_plan import describe_stage
-
-ARMS = ("none", "stats", "head", "head+stats", "head+norm", "all", "direct")
-"""none: the trained network as it is; direct: trained at the test size itself; all others: what a fix moves."""
 
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""
@@ -74,6 +71,16 @@ class Cell:
         return f"train-{self.train_size}_seed-{self.seed}_{self.arm}_test-{self.test_size}"
 
 
+def all_arms() -> tuple[str, ...]:
+    """Return what a grid compares.
+
+    none: the trained network as it is; direct: trained at the test size itself; all others: what a fix moves, from the
+    least on.
+    """
+    moves = [name for name, entry in MOVES.items() if entry.is_arm]
+    return ("none", *sorted(moves, key=lambda name: name in solved_by("sgd")), "direct")
+
+
 def check_grid(grid: Grid) -> None:
     """Refuse what cannot be measured, before anything runs.
 
@@ -87,13 +94,14 @@ def check_grid(grid: Grid) -> None:
         raise UserError(
             "a grid needs sizes, arms and seeds\n  --train-sizes 64,96 --test-sizes 64,96,128 --seeds 0,1,2"
         )
-    unknown = [arm for arm in grid.arms if arm not in ARMS]
+    unknown = [arm for arm in grid.arms if arm not in all_arms()]
     if unknown:
-        raise UserError(f"--arms: no arm '{unknown[0]}'\n  arms: {', '.join(ARMS)}")
+        raise UserError(f"--arms: no arm '{unknown[0]}'\n  arms: {', '.join(all_arms())}")
+    *most, last = [arm for arm in all_arms() if arm not in ("none", *solved_by("cached"))]
     for arm in grid.epochs:
-        if arm not in grid.arms or arm not in ("head+norm", "all", "direct"):
+        if arm not in grid.arms or arm not in (*most, last):
             raise UserError(
-                f"--arm-epochs {arm}: only head+norm, all and direct have epochs, where they are among --arms"
+                f"--arm-epochs {arm}: only {', '.join(most)} and {last} have epochs, where they are among --arms"
             )
     reasons = unsuited_arms(grid.recipe, grid.arms, (*grid.train_sizes, *grid.test_sizes))
     if reasons:
@@ -312,7 +320,7 @@ class _Bench:
         """Return the seconds of the fix, its work in GMACs, its solver and the fixed network."""
         context = self.context
         changes = {"enabled": True, "size": cell.test_size, "moves": cell.arm}
-        changes |= {"solver": "auto" if cell.arm in SOLVED else "sgd"}
+        changes |= {"solver": "auto" if cell.arm in solved_by("cached") else "sgd"}
         changes |= {"epochs": epochs} if epochs else {}
         recipe = context.recipe.model_copy(update={"fix": context.recipe.fix.model_copy(update=changes)})
         context = replace(context, recipe=recipe, recipe_text=to_yaml(recipe))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fixres.config.registry import MOVES, MovesEntry, add
 from fixres.errors import UserError
 from fixres.models.anatomy import has_parameters, head_names, is_inside, last_norms, last_stage
 from fixres.models.build import architecture
@@ -19,11 +21,7 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
 
     Args:
         model: the network.
-        moves: `all`; `head`: the classifier's parameters; `head+stats`: these, and the running statistics of the
-            last norms (the published FixRes code: their affine weights stay); `head+norm`: these, the statistics and
-            the affine weights of the last norms (the words of the paper); `last-stage`: head, last norms and the
-            last stage whole (PNASNet in the paper); `stats`: the statistics alone, which needs no labels; `auto`:
-            head+stats where the last norms are BatchNorm, head otherwise.
+        moves: a name in `registry.MOVES`, which says what each means.
         size: side in pixels of the stage.
         freeze: module names and name patterns of parameters that stay as they are all the same; with `all` only.
 
@@ -31,45 +29,122 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
         UserError: the network has no norm, statistics or stage of the kind, and the message names what suits it; a
             pattern that matches nothing, or patterns that leave nothing to train.
     """
+    assert not freeze or moves == "all", "only moves all has anything to freeze"
     parameters = dict(model.named_parameters())
-    total = sum(p.numel() for p in parameters.values())
-    if moves == "all":
-        kept = matching(parameters, freeze)
-        trained = tuple(n for n in parameters if n not in kept)
-        if not trained:
-            raise UserError(f"freeze {', '.join(freeze)} leaves nothing of '{architecture(model)}' to train")
-        frozen = _frozen_modules(model, kept)
-        norms = tuple(name for name in _with_statistics(model, "") if not is_inside(name, frozen))
-        num_trained = sum(parameters[n].numel() for n in trained)
-        return Plan("all", trained, norms, _statistics(model, norms), num_trained, total, frozen=frozen)
-    assert not freeze, "only moves all has anything to freeze"
-    found = last_norms(model, size) if moves != "head" else ()
-    norms = tuple(name for name in found if _keeps_statistics(model.get_submodule(name)))
-    if moves in ("head+stats", "stats") and (not found or norms != found):
-        raise _without_statistics(model, moves, found, norms)
-    if moves == "head+norm" and not any(has_parameters(model.get_submodule(name)) for name in found):
+    selected = SELECT[moves](model, size)
+    kept = matching(parameters, freeze)
+    trained = tuple(n for n in parameters if is_inside(n, selected.modules) and n not in kept)
+    if kept and not trained:
+        raise UserError(f"freeze {', '.join(freeze)} leaves nothing of '{architecture(model)}' to train")
+    frozen = _frozen_modules(model, kept) if kept else ()
+    norms = tuple(name for name in selected.norms if not is_inside(name, frozen))
+    return Plan(
+        selected.stands_for or moves,
+        trained,
+        norms,
+        _statistics(model, norms),
+        sum(parameters[n].numel() for n in trained),
+        sum(p.numel() for p in parameters.values()),
+        selected.whole,
+        frozen,
+    )
+
+
+class Selection(NamedTuple):
+    """What a value of `moves` selects of a network."""
+
+    modules: tuple[str, ...]
+    """Modules, or parameters of their own, that train."""
+    norms: tuple[str, ...] = ()
+    """Norms whose running statistics live."""
+    whole: tuple[str, ...] = ()
+    """Modules that train as a whole, their dropout and stochastic depth included; an empty name: the network."""
+    stands_for: str = ""
+    """The value of `moves` that this one is for this network; empty: itself."""
+
+
+Select = Callable[[nn.Module, int], Selection]
+"""What a value of `moves` selects of a network at a size in pixels; UserError where it does not suit the network."""
+
+
+def _all(model: nn.Module, size: int) -> Selection:
+    tops = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
+    return Selection(tuple(tops), _with_statistics(model, ""), whole=("",))
+
+
+def _head(model: nn.Module, size: int) -> Selection:
+    return Selection(head_names(model))
+
+
+def _head_and_statistics(model: nn.Module, size: int) -> Selection:
+    norms = _tracked(model, size, "head+stats")
+    return Selection(head_names(model), norms)
+
+
+def _head_and_norm(model: nn.Module, size: int) -> Selection:
+    found = last_norms(model, size)
+    if not any(has_parameters(model.get_submodule(name)) for name in found):
         reason = "its last norm has no weights" if found else "it has no norm"
         raise UserError(
             f"moves head+norm does not suit '{architecture(model)}': {reason}\n  use moves: head, last-stage or all"
         )
-    if moves == "auto":
-        norms = norms if norms == found else ()
-        moves = "head+stats" if norms else "head"
-    heads = head_names(model) if moves != "stats" else ()
-    whole = last_stage(model, size, heads) if moves == "last-stage" else ()
-    wanted = (*heads, *whole, *(found if moves in ("head+norm", "last-stage") else ()))
-    trained = tuple(n for n in parameters if any(n == module or n.startswith(f"{module}.") for module in wanted))
+    return Selection((*head_names(model), *found), _keeping(model, found))
+
+
+def _last_stage(model: nn.Module, size: int) -> Selection:
+    found = last_norms(model, size)
+    heads = head_names(model)
+    whole = last_stage(model, size, heads)
     live = dict.fromkeys(name for module in whole for name in _with_statistics(model, module))
-    norms = tuple(live | dict.fromkeys(norms))
-    num_trained = sum(parameters[n].numel() for n in trained)
-    return Plan(moves, trained, norms, _statistics(model, norms), num_trained, total, whole)
+    return Selection((*heads, *whole, *found), tuple(live | dict.fromkeys(_keeping(model, found))), whole)
 
 
-def _without_statistics(model: nn.Module, moves: str, found: tuple[str, ...], tracked: tuple[str, ...]) -> UserError:
+def _statistics_alone(model: nn.Module, size: int) -> Selection:
+    return Selection((), _tracked(model, size, "stats"))
+
+
+def _auto(model: nn.Module, size: int) -> Selection:
+    found = last_norms(model, size)
+    norms = found if _keeping(model, found) == found else ()
+    return Selection(head_names(model), norms, stands_for="head+stats" if norms else "head")
+
+
+SELECT: dict[str, Select] = {
+    "auto": _auto,
+    "head": _head,
+    "head+stats": _head_and_statistics,
+    "head+norm": _head_and_norm,
+    "last-stage": _last_stage,
+    "stats": _statistics_alone,
+    "all": _all,
+}
+"""The code of each entry of `registry.MOVES`."""
+
+
+def register_moves(name: str, select: Select, entry: MovesEntry) -> None:
+    """Make a value of `moves` known to recipes and to training; in other processes through FIXRES_PLUGINS.
+
+    Raises:
+        UserError: the name is taken or none.
+    """
+    add(MOVES, name, entry)
+    SELECT[name] = select
+
+
+def _tracked(model: nn.Module, size: int, moves: str) -> tuple[str, ...]:
+    """Return the last norms, all of which must keep statistics."""
+    found = last_norms(model, size)
+    tracked = _keeping(model, found)
+    if found and tracked == found:
+        return found
     what = ", ".join(f"{n} ({type(model.get_submodule(n)).__name__})" for n in found if n not in tracked)
     reason = f"{what} keeps no running statistics" if found else "it has no norm"
     others = "head, head+norm or all" if found else "head, or moves: all"
-    return UserError(f"moves {moves} does not suit '{architecture(model)}': {reason}\n  use moves: {others}")
+    raise UserError(f"moves {moves} does not suit '{architecture(model)}': {reason}\n  use moves: {others}")
+
+
+def _keeping(model: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if _keeps_statistics(model.get_submodule(name)))
 
 
 def _with_statistics(model: nn.Module, inside: str) -> tuple[str, ...]:
@@ -110,14 +185,14 @@ class Plan:
     num_trained: int
     num_parameters: int
     whole: tuple[str, ...] = ()
-    """Modules that train as a whole, their dropout and stochastic depth included."""
+    """Modules that train as a whole, their dropout and stochastic depth included; an empty name: the network."""
     frozen: tuple[str, ...] = ()
     """Modules all of whose parameters are frozen by name: they stay in evaluation mode, statistics and dropout too."""
 
     @property
     def is_trunk_frozen(self) -> bool:
         """Whether everything in front of the last norms stays as it is, so that their input does too."""
-        return self.moves not in ("all", "last-stage")
+        return MOVES[self.moves].is_trunk_frozen
 
     @property
     def tensors(self) -> frozenset[str]:

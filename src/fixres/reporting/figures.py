@@ -67,7 +67,7 @@ def draw_grid(entries: Sequence[dict[str, Any]], path: Path) -> None:
                 [entry["test_size"] for entry in own],
                 [entry["mean"] for entry in own],
                 yerr=[entry["std"] for entry in own],
-                color=_ink(_ARMS[arm]),
+                color=_ink(_ARMS.get(arm, "run2")),
                 linestyle=_DASHES[place % len(_DASHES)],
                 marker=_MARKERS[place % len(_MARKERS)],
                 markersize=5,

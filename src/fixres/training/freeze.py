@@ -25,18 +25,14 @@ def apply_plan(model: nn.Module, plan: Plan) -> None:
 def set_train_mode(model: nn.Module, plan: Plan) -> None:
     """Put the network in the mode the plan asks for. The one place that switches a network to training.
 
-    Under `all`, everything trains but the modules that are frozen by name. Otherwise everything is in evaluation mode,
-    dropout and stochastic depth of frozen parts included, except the modules the plan trains as a whole and the norms
-    whose statistics it lets live.
+    Everything is in evaluation mode, dropout and stochastic depth of frozen parts included, except the modules the plan
+    trains as a whole, of which those frozen by name are excepted again, and the norms whose statistics it lets live.
     """
-    if plan.moves == "all":
-        model.train()
-        for name in plan.frozen:
-            model.get_submodule(name).eval()
-        return
     model.eval()
     for name in (*plan.whole, *plan.live_norms):
         model.get_submodule(name).train()
+    for name in plan.frozen:
+        model.get_submodule(name).eval()
 
 
 def verify_plan(before: Mapping[str, Tensor], after: Mapping[str, Tensor], plan: Plan) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import WEIGHTS, load, released_without_head
 from fixres.checkpoints.resolve import which as which_weights
 from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
-from fixres.config.defaults import CACHED_KEYS, CACHED_MOVES
+from fixres.config.defaults import CACHED_KEYS
 from fixres.config.loading import read_document, validate
 from fixres.config.recipe import Model, Recipe
+from fixres.config.registry import solved_by
 from fixres.data.collections import Collection
 from fixres.errors import UserError
 from fixres.models.anatomy import load_body
@@ -199,6 +200,6 @@ def _own_fix(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     if "solver" in settings:
         return dict(own)
     moves = settings.get("moves", own.get("moves"))
-    if set(settings) - CACHED_KEYS or moves not in CACHED_MOVES:
+    if set(settings) - CACHED_KEYS or moves not in solved_by("cached"):
         return {**own, "solver": "sgd"}
-    return {**own, "solver": "cached"} if moves == "stats" else dict(own)
+    return dict(own) if moves in solved_by("sgd") else {**own, "solver": "cached"}

@@ -231,15 +231,7 @@ class StageTrainer:
         stage = plan.stage
         with runtime.autocast():
             logits = self.wrapped(inputs)
-            loss = training_loss(
-                logits,
-                targets,
-                stage.label_smoothing,
-                plan.class_weights,
-                name=stage.loss,
-                gamma=stage.loss_gamma,
-                threshold=stage.loss_threshold,
-            )
+            loss = training_loss(logits, targets, stage, plan.class_weights)
             if state.teacher is not None:
                 taught = distillation_loss(logits, state.teacher(inputs), stage.distill_temperature)
                 loss = (1 - stage.distill_alpha) * loss + stage.distill_alpha * taught

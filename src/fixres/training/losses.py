@@ -1,4 +1,4 @@
-"""The losses of a training step: cross-entropy, binary cross-entropy, focal, and that of a teacher.
+"""The losses of a training step: those a recipe can name, and that of a teacher.
 
 Each is a sum over pictures divided by `divisor`. Given the pictures of the whole batch as divisor, micro-batches and
 processes add up to the loss of the whole batch.
@@ -6,24 +6,26 @@ processes add up to the loss of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fixres.config.recipe import LossName
+from fixres.config.registry import LOSSES, LossEntry, add
+from fixres.config.stage import SETTINGS, Stage
+from fixres.errors import UserError
+
+PerImage = Callable[[Tensor, Tensor, Stage], Tensor]
+"""A loss: of logits `[B, C]`, targets as `training_loss` takes them and the stage, the loss of each picture `[B]`."""
 
 
 def training_loss(
     logits: Tensor,
     targets: Tensor,
-    smoothing: float = 0.0,
+    stage: Stage,
     class_weights: Sequence[float] | None = None,
     *,
-    name: LossName = "ce",
-    gamma: float = 2.0,
-    threshold: float = 0.0,
     divisor: float | None = None,
 ) -> Tensor:
     """Return the loss of a batch, a scalar.
@@ -31,28 +33,28 @@ def training_loss(
     Args:
         logits: `[B, C]`.
         targets: int64 labels `[B]`, or soft targets `[B, C]` (mixup, cutmix) that hold the smoothing already.
-        smoothing: mass moved from the label to all classes.
+        stage: which loss, its settings, and the mass moved from the label to all classes.
         class_weights: one for every class, with mean 1 over the training samples.
-        name: ce; bce, the mean over classes of the binary cross-entropy (Wightman et al. 2021); focal, cross-entropy
-            in which every class counts (1 - p)^gamma times (Lin et al. 2017).
-        gamma: exponent of focal.
-        threshold: bce: targets above it become 1, all others 0; 0: targets as they are.
         divisor: what the sum over pictures is divided by; by default B.
 
     A weight multiplies the whole loss of a picture, smoothed part included; a mixed picture has the weights of its
     labels in their mixing proportion. The sum is divided by the number of pictures, not by the sum of their weights as
     in `torch.nn.CrossEntropyLoss`: there a batch of rare pictures would count no more than one of frequent ones, and
     micro-batches and processes would not add up to the whole batch.
+
+    Raises:
+        UserError: a registered loss gives something else than one value for each picture.
     """
     is_soft = targets.ndim == 2
-    smooth = 0.0 if is_soft else smoothing
-    if name == "ce" and class_weights is None and divisor is None:
-        return F.cross_entropy(logits, targets, label_smoothing=smooth)
-    if name == "ce":
-        losses = F.cross_entropy(logits, targets, label_smoothing=smooth, reduction="none")
-    else:
-        soft = targets.float() if is_soft else smoothed(targets, logits.shape[1], smoothing)
-        losses = focal(logits, soft, gamma) if name == "focal" else binary(logits, soft, threshold)
+    smoothing = stage.label_smoothing
+    if stage.loss == "ce" and class_weights is None and divisor is None:
+        # torch's own mean, to the bit.
+        return F.cross_entropy(logits, targets, label_smoothing=0.0 if is_soft else smoothing)
+    losses = LOSS_FUNCTIONS[stage.loss](logits, targets, stage)
+    if losses.shape != logits.shape[:1]:
+        raise UserError(
+            f"loss {stage.loss} gives {list(losses.shape)}, not one value for each of {len(logits)} pictures"
+        )
     if class_weights is not None:
         weights = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
         # The smoothing is taken out again: its mass belongs to no picture of those classes.
@@ -62,24 +64,58 @@ def training_loss(
     return losses.sum() / (len(losses) if divisor is None else divisor)
 
 
-def smoothed(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """Return soft targets `[B, C]`, float32, of int64 labels `[B]`, with `smoothing` of the mass spread over all."""
-    return F.one_hot(labels, num_classes).float() * (1 - smoothing) + smoothing / num_classes
+def soft_targets(logits: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+    """Return targets as float32 `[B, C]`: those that are soft as they are, of labels with the stage's smoothing."""
+    if targets.ndim == 2:
+        return targets.float()
+    smoothing, num_classes = stage.label_smoothing, logits.shape[1]
+    return F.one_hot(targets, num_classes).float() * (1 - smoothing) + smoothing / num_classes
 
 
-def binary(logits: Tensor, targets: Tensor, threshold: float) -> Tensor:
-    """Return the mean over classes of the binary cross-entropy of each picture, `[B]`, of soft targets `[B, C]`."""
-    if threshold > 0:
-        targets = (targets > threshold).float()
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=1)
+def cross_entropy(logits: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+    """Return the cross-entropy of each picture, `[B]`."""
+    smoothing = 0.0 if targets.ndim == 2 else stage.label_smoothing
+    return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
 
 
-def focal(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """Return the focal loss of each picture, `[B]`, of soft targets `[B, C]`."""
+def binary(logits: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+    """Return the mean over classes of the binary cross-entropy of each picture, `[B]`."""
+    soft = soft_targets(logits, targets, stage)
+    if stage.loss_threshold > 0:
+        soft = (soft > stage.loss_threshold).float()
+    return F.binary_cross_entropy_with_logits(logits.float(), soft, reduction="none").mean(dim=1)
+
+
+def focal(logits: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+    """Return the focal loss of each picture, `[B]`."""
     log_p = F.log_softmax(logits.float(), dim=1)
     # 1 - p without cancellation, and never 0, where an exponent below 1 has no gradient.
     rest = (-torch.expm1(log_p)).clamp_min(1e-12)
-    return -(targets * rest.pow(gamma) * log_p).sum(dim=1)
+    return -(soft_targets(logits, targets, stage) * rest.pow(stage.loss_gamma) * log_p).sum(dim=1)
+
+
+LOSS_FUNCTIONS: dict[str, PerImage] = {"ce": cross_entropy, "bce": binary, "focal": focal}
+"""The code of each entry of `registry.LOSSES`."""
+
+
+def register_loss(name: str, function: PerImage, summary: str, settings: Sequence[str] = ()) -> None:
+    """Make a loss known to recipes and to training; in other processes through FIXRES_PLUGINS.
+
+    Args:
+        name: what a recipe calls it.
+        function: the loss of each picture.
+        summary: what it is, in one line.
+        settings: those of loss_gamma and loss_threshold that it reads.
+
+    Raises:
+        UserError: the name is taken or none, or a setting is not one of losses.
+    """
+    known = [key for key, setting in SETTINGS.items() if setting.key.startswith("loss.") and key != "loss"]
+    strange = [key for key in settings if key not in known]
+    if strange:
+        raise UserError(f"loss {name}: '{strange[0]}' is no setting of losses\n  these are: {', '.join(known)}")
+    add(LOSSES, name, LossEntry(summary, tuple(settings)))
+    LOSS_FUNCTIONS[name] = function
 
 
 def distillation_loss(

@@ -26,7 +26,7 @@ class FixFlags(CheckpointFlags):
     data: str | None = None
     """Data URI; the product's own when left out."""
     moves: Moves | None = None
-    """Which tensors may change. Left out, this and the next six are as in the run's own fix, else the defaults."""
+    """Which tensors may change. Left out, this and the next seven are as in the run's own fix, else the defaults."""
     solver: Literal["auto", "cached", "sgd"] | None = None
     """cached: the trunk runs once, the head is solved on its features; sgd (epochs, lr, augment): as published; auto:
     cached where the network's head suits it."""

@@ -144,13 +144,13 @@ def _what(asked: Asked[GridOptions]) -> tuple[Grid, str]:
         epochs[arm.strip()] = int(number)
     arms = tuple(dict.fromkeys(arm.strip() for arm in options.arms.split(",") if arm.strip()))
     seeds = tuple(count_seeds(options.seeds, asked.recipe.seed))
-    from fixres.experiments.grid import ARMS, Grid, check_grid, unsuited_arms
+    from fixres.experiments.grid import Grid, all_arms, check_grid, unsuited_arms
 
     train_sizes, test_sizes = (tuple(sorted(set(sizes))) for sizes in (options.train_sizes, options.test_sizes))
     note = ""
     if not arms and train_sizes and test_sizes:
-        reasons = unsuited_arms(asked.recipe, ARMS, (*train_sizes, *test_sizes))
-        arms = tuple(arm for arm in ARMS if arm not in reasons)
+        reasons = unsuited_arms(asked.recipe, all_arms(), (*train_sizes, *test_sizes))
+        arms = tuple(arm for arm in all_arms() if arm not in reasons)
         note = "\n".join(f"left out: {reason}" for reason in dict.fromkeys(reasons.values()))
     grid = Grid(
         recipe=asked.recipe,

@@ -245,7 +245,7 @@ def _timm(bench: TrainBench, recipe: Recipe, model: nn.Module, photos: Path) -> 
     """Return the loop of timm's train.py with its defaults: its loader, its optimizer factory, contiguous tensors."""
     dataset = create_dataset("", root=str(photos), split="train", is_training=True)
     preprocess = _preprocess(bench, model)
-    optimizer = create_optimizer_v2(model, opt="sgd", lr=_LR, momentum=0.9, weight_decay=recipe.optim.weight_decay)
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=_LR, momentum=0.9, weight_decay=recipe.train.weight_decay)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         return iter(
@@ -276,7 +276,7 @@ def _torch(bench: TrainBench, recipe: Recipe, model: nn.Module, photos: Path) ->
     crop = v1.RandomResizedCrop(bench.size, recipe.train.crop_scale, interpolation=resample)
     steps = [crop, v1.RandomHorizontalFlip(), v1.ToTensor(), v1.Normalize(preprocess.mean, preprocess.std)]
     dataset = ImageFolder(str(photos / "train"), v1.Compose(steps))
-    decay = recipe.optim.weight_decay
+    decay = recipe.train.weight_decay
     optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9, weight_decay=decay)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.checkpoints.fingerprint import cache_key
+from fixres.config.registry import solved_by
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
@@ -30,9 +31,6 @@ from fixres.training.cached_solver.trunk import Trunk
 from fixres.training.cached_solver.views import max_views
 
 _PASSES = ("statistics", "train", "select")
-
-SOLVED = ("head", "head+stats", "stats")
-"""What the cached solver can move: everything in front of it stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,10 @@ def check(model: nn.Module, plan: Plan, size: int) -> None:
     Raises:
         UserError: with what to type instead.
     """
-    if plan.moves not in SOLVED:
-        raise UserError(f"the cached solver moves {', '.join(SOLVED)}, not {plan.moves}\n  use solver: sgd")
+    # A plan says what auto stands for.
+    solved = [moves for moves in solved_by("cached") if moves != "auto"]
+    if plan.moves not in solved:
+        raise UserError(f"the cached solver moves {', '.join(solved)}, not {plan.moves}\n  use solver: sgd")
     if plan.trained:
         require_linear_head(model, size)
 
