@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +20,13 @@ from PIL import Image
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.errors import UserError
+from fixres.errors import UserError, fixres_version
 from fixres.inference.export.export import ExportRequest, export
 from fixres.inference.predict import Predictor
 from fixres.inference.server.app import make_app
 from fixres.inference.server.batcher import Batcher
 from fixres.inference.server.network import open_network
-from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.prometheus import FOLDER
 from fixres.inference.server.settings import Limits, Settings
 from fixres.runtime.device import Runtime
 from tests.support.serving import encoded, make_run, message, picture
@@ -240,14 +243,26 @@ def test_model_health_and_metrics(client: TestClient, run: Path) -> None:
 
 
 def test_counters_of_several_workers_are_summed(tmp_path: Path) -> None:
-    mine = Meters(str(tmp_path))
-    mine.add("pictures", 3)
-    mine.set_gauges(2, 0)
-    gone = np.fromfile(next(tmp_path.glob("*.meters")), dtype=np.float64)
-    gone.tofile(tmp_path / "999999999.meters")
-    text = mine.text()
+    # The library asks at its import whether there are several workers.
+    code = """
+import sys
+from fixres.inference.server.prometheus import Meters
+mine = Meters(sys.argv[1])
+mine.pictures.inc(3)
+mine.answered("/v1/predict", 200, 0.7)
+mine.set_gauges(2, 0)
+print(mine.text())
+"""
+    environment = {**os.environ, FOLDER: str(tmp_path)}
+    for _ in range(2):
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "\nfixres_pictures_total 6\n" in text
     assert "\nfixres_waiting 2\n" in text
+    assert '\nfixres_requests_total{endpoint="/v1/predict",status="200"} 2\n' in text
+    assert '\nfixres_answer_seconds_bucket{le="0.5"} 0\nfixres_answer_seconds_bucket{le="1"} 2\n' in text
+    assert f'\nfixres_info{{version="{fixres_version()}"}} 1\n' in text
+    assert len(list(tmp_path.glob("gauge_livesum_*.db"))) == 1
 
 
 def test_openapi_describes_bodies_and_errors(client: TestClient) -> None:
