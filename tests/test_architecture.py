@@ -52,6 +52,7 @@ DOORS = {
     "fastapi": {"inference.server"},
     "starlette": {"inference.server"},
     "uvicorn": {"inference.server"},
+    "prometheus_client": {"inference.server"},
 }
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 

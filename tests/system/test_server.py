@@ -151,9 +151,9 @@ def test_several_workers_share_the_work_and_their_counters(run: Path, tmp_path: 
         with server.client() as client:
             told = client.get("/metrics").text
         assert "\nfixres_pictures_total 80\n" in told
-        assert len(list(tmp_path.rglob("*.meters"))) == 2
+        assert len(list(tmp_path.rglob("counter_*.db"))) == 2
         assert server.stop() == 0
-    assert not list(tmp_path.rglob("*.meters"))
+    assert not list(tmp_path.rglob("*.db"))
 
 
 def test_memory_stays_where_it_was(run: Path, tmp_path: Path) -> None:

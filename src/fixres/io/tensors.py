@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fixres.errors import UserError
+from fixres.io import safe_load
 from fixres.io.files import write_with
-from fixres.io.safe_load import load as safe_load
 
 
 def read_checkpoint(path: Path, trust: bool = False) -> Any:

@@ -273,7 +273,7 @@ def test_a_head_that_could_be_a_classifier_stays(head: State, tmp_path: Path) ->
 
 
 def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
-    state = {**prefixed(RAW, "model."), "criterion.weight": torch.ones(5)}
+    state = {**prefixed(RAW, "model."), "teacher.weight": torch.ones(5)}
     found = opened({"state_dict": state}, tmp_path)
     assert same(found.weights["raw"], state)
     assert "prefix" not in found.description

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.errors import UserError
-from fixres.io.safe_load import load as safe_load
+from fixres.io import safe_load
 
 RAW_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights")
 EMA_KEYS = ("ema_state_dict", "state_dict_ema", "model_ema", "model_ema_state_dict", "ema")
@@ -71,7 +71,7 @@ def open_checkpoint(path: Path, trust: bool = False) -> Found:
 
     Args:
         path: .pt, .pth, .pth.tar, .ckpt or .safetensors; the content counts, not the name.
-        trust: run the code a pickle asks for; see fixres.io.safe_load.load.load.
+        trust: run the code a pickle asks for; see fixres.io.safe_load.load.
 
     Raises:
         UserError: it cannot be read safely, holds no tensors, or could mean more than one thing.
@@ -170,6 +170,7 @@ def _flat(value: Any, where: str, reading: _Reading) -> dict[str, Tensor]:
     if "n_averaged" in state:
         del state["n_averaged"]
         reading.dropped["n_averaged"] = "the average's counter"
+    state = _without_losses(_without_prefixes(state, reading), reading)
     state = _without_moco(_without_prefixes(state, reading), reading)
     if not state:
         raise UserError(f"{reading.path}: {where} holds no tensors of a network\n{_ALLOWED}")
@@ -187,6 +188,17 @@ def _without_prefixes(state: dict[str, Tensor], reading: _Reading) -> dict[str, 
         label = f"{prefix} ({_WRAPPERS[prefix]})" if prefix in _WRAPPERS else prefix
         if label not in reading.removed:
             reading.removed.append(label)
+
+
+def _without_losses(state: dict[str, Tensor], reading: _Reading) -> dict[str, Tensor]:
+    """Leave out what a loss keeps beside the network, as Lightning saves it: the weights of the classes."""
+    names = [name for name in state if re.match(r"(criterion|\w*loss)\w*\.", name)]
+    if len(names) in (0, len(state)):
+        return state
+    for part in dict.fromkeys(name.partition(".")[0] for name in names):
+        count = sum(name.startswith(f"{part}.") for name in names)
+        reading.dropped[f"{part}.* ({_tensors(count)})"] = "the loss's own, no part of the network"
+    return {name: tensor for name, tensor in state.items() if name not in names}
 
 
 def _without_moco(state: dict[str, Tensor], reading: _Reading) -> dict[str, Tensor]:

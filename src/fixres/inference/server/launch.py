@@ -35,12 +35,14 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
     """
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise require_extra(str(error.name), "serve") from None
     from fixres.inference.server.app import make_app
     from fixres.inference.server.network import open_network
+    from fixres.inference.server.prometheus import FOLDER
 
     settings = Settings.of(request)
     if not settings.threads:
@@ -68,6 +70,7 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
         _end_on_signals(lambda: False)
         on_ready(address, network)
         meters = stack.enter_context(tempfile.TemporaryDirectory(prefix="fixres-serve-"))
+        os.environ[FOLDER] = meters
         settings = replace(settings, meters=meters, expected_sha256=network.sha256)
         # The workers load their own; this process only watches them.
         del network

@@ -52,9 +52,9 @@ class Service:
         return self.network.compute[weights](images, size)
 
     def _count(self, num: int, seconds: float) -> None:
-        self.meters.add("pictures", num)
-        self.meters.add("batches")
-        self.meters.add("batch_seconds", seconds)
+        self.meters.pictures.inc(num)
+        self.meters.batches.inc()
+        self.meters.batch_seconds.inc(seconds)
 
     def start(self) -> None:
         """Begin to answer."""
