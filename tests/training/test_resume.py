@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from fixres.config.loading import validate
+from fixres.config.loading import to_yaml, validate
 from fixres.config.recipe import Recipe
+from fixres.data.collections import open_collection
 from fixres.errors import UserError
 from fixres.runtime.run_folder import read_events
+from fixres.training.context import picture_lists
+from fixres.training.resume import compare_recipes, find_start, require_same_pictures, with_warmups_of
 from fixres.training.run import run_recipe
 from tests.support.same_run import assert_same_run, weights
 from tests.support.shared_runs import shared_run
@@ -120,3 +124,98 @@ def test_a_run_does_not_go_on_with_other_pictures(make_recipe: Make, photos: Pat
     ):
         run_recipe(recipe, tmp_path / "r", resume=True)
     assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == before
+
+
+# --- the four cases of find_start
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "recipe.yaml"])
+def test_case_1_a_folder_that_holds_a_run_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="already holds a run\n  go on with --resume, or give another folder"):
+        find_start(tmp_path, "", resume=False)
+
+
+def test_case_2_anything_else_starts_from_the_beginning(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for folder in (tmp_path, tmp_path / "new"):
+        assert find_start(folder, "", resume=False) == (None, "start: from the beginning")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="is a file; give a folder with --out"):
+            find_start(tmp_path / "notes.txt", "", resume=resume)
+
+
+def test_case_3_without_a_checkpoint_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("seed: 1")
+    found = find_start(tmp_path, "", resume=True)
+    assert found == (None, f"start: {tmp_path} holds no checkpoint, so from the beginning")
+
+
+def test_case_4_goes_on_with_the_same_recipe_or_what_may_differ(trained_run: Path) -> None:
+    text = (trained_run / "recipe.yaml").read_text()
+    saved, how = find_start(trained_run, text, resume=True)
+    assert saved is not None
+    assert (saved["stage_index"], saved["step"]) == (0, 6)
+    assert how == "start: from the checkpoint at step 6 of stage 1"
+    other = text.replace("tracker: none", "tracker: tensorboard").replace("threads: 1", "threads: 2")
+    assert find_start(trained_run, other, resume=True)[1] == (
+        "start: from the checkpoint at step 6 of stage 1; now output.tracker: none -> tensorboard; "
+        "now runtime.threads: 1 -> 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "extend", "said"),
+    [
+        ("seed: 0", "seed: 3", True, "seed: 0 -> 3"),
+        ("epochs: 2", "epochs: 3", False, r"train\.epochs: 2 -> 3"),
+        ("epochs: 2", "epochs: 1", True, r"train\.epochs: 2 -> 1"),
+    ],
+)
+def test_case_4_refuses_another_recipe(trained_run: Path, old: str, new: str, extend: bool, said: str) -> None:
+    text = (trained_run / "recipe.yaml").read_text()
+    assert old in text
+    with pytest.raises(UserError, match=f"was started with another recipe\n  {said}\n  go on with the saved one"):
+        find_start(trained_run, text.replace(old, new, 1), resume=True, extend=extend)
+
+
+def test_only_the_stage_that_was_saved_and_later_ones_can_be_extended(fixed_run: Path) -> None:
+    text = (fixed_run / "recipe.yaml").read_text()
+    more = re.sub(r"(fix:.*?epochs: )1\b", r"\g<1>2", text, flags=re.DOTALL)
+    saved, how = find_start(fixed_run, more, resume=True, extend=True)
+    assert saved is not None
+    assert saved["stage_index"] == 1
+    assert how.endswith("; now fix.epochs: 1 -> 2")
+    with pytest.raises(UserError, match=r"train\.epochs: 2 -> 3"):
+        find_start(fixed_run, text.replace("epochs: 2", "epochs: 3", 1), resume=True, extend=True)
+
+
+def test_recipes_are_compared_by_dotted_key_stages_one_by_one() -> None:
+    saved = "seed: 1\ntrain: {lr: 0.1, size: 32}\nstages:\n- {size: 32}\n- {size: 64, moves: head}\n"
+    assert compare_recipes(saved, saved) == {}
+    now = "seed: 1\ntrain: {lr: 0.2, size: 32}\nstages:\n- {size: 32}\n- {size: 96, moves: head, patience: 2}\n"
+    assert compare_recipes(saved, now) == {
+        "stages.1.patience": "stages.1.patience: None -> 2",
+        "stages.1.size": "stages.1.size: 64 -> 96",
+        "train.lr": "train.lr: 0.1 -> 0.2",
+    }
+
+
+def test_an_extended_recipe_keeps_the_warm_ups_it_began_with(make_recipe: Make) -> None:
+    began, longer = make_recipe(train={"epochs": 1}), make_recipe(train={"epochs": 4})
+    assert (began.train.warmup_epochs, longer.train.warmup_epochs) == (0.5, 1.0)
+    kept = with_warmups_of(longer, to_yaml(began)).train
+    assert (kept.epochs, kept.warmup_epochs) == (4, 0.5)
+    settings = began.model_dump(mode="json", exclude={"train", "fix", "stages", "schedule"})
+    listed, more = (validate({**settings, "stages": [{"size": 32, "epochs": n}, {"epochs": n}]}) for n in (1, 4))
+    assert [stage.warmup_epochs for stage in with_warmups_of(more, to_yaml(listed)).stages] == [0.5, 0.5]
+    # Another number of stages is another recipe, which is refused later.
+    assert with_warmups_of(more, to_yaml(began)) == more
+
+
+def test_a_split_that_is_gone_is_not_the_one_the_run_began_with(make_recipe: Make) -> None:
+    collection = open_collection(make_recipe().data)
+    saved = picture_lists(collection)
+    require_same_pictures(collection, saved)
+    with pytest.raises(UserError, match=r"the split 'holdout' .*: 5 pictures then, 0 now\n  bring back the pictures"):
+        require_same_pictures(collection, {**saved, "holdout": [5, "abc"]})
