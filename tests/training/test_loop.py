@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,9 @@ from fixres.errors import UserError
 from fixres.io.tensors import changed_tensors, copy_state, read_checkpoint
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
+from fixres.training import loop
 from fixres.training.run import run_recipe
 from tests.support.same_run import assert_same_run, weights
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
-
 
 Make = Callable[..., Recipe]
 
@@ -29,13 +25,13 @@ Make = Callable[..., Recipe]
 def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Return a list that fills with the shape of every training batch."""
     seen: list[tuple[int, ...]] = []
-    update = train.update
+    update = loop.update
 
     def spied(shop: Any, run: Any, state: Any, wrapped: Any, batch: Any, lr: float, mixer: Any) -> float:
         seen.append((*batch[0].shape, round(lr, 6)))
         return update(shop, run, state, wrapped, batch, lr, mixer)
 
-    monkeypatch.setattr(train, "update", spied)
+    monkeypatch.setattr(loop, "update", spied)
     return seen
 
 
@@ -80,7 +76,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[dict[str, torch.Tensor]] = []
-    update, training_loss = train.update, train.training_loss
+    update, training_loss = loop.update, loop.training_loss
 
     def watched(shop: Any, run: Any, state: Any, *rest: Any) -> float:
         states.append(copy_state(state.model))
@@ -92,8 +88,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
         return training_loss(*args, **kwargs) * (float("nan") if len(states) == 3 else 1)
 
-    monkeypatch.setattr(train, "update", watched)
-    monkeypatch.setattr(train, "training_loss", poisoned)
+    monkeypatch.setattr(loop, "update", watched)
+    monkeypatch.setattr(loop, "training_loss", poisoned)
     with pytest.raises(
         UserError, match=r"loss is nan at step 1 .*\n  start again .* lower learning rate: --train.lr 0.005 "
     ):

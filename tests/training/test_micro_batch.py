@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,11 @@ import torch
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.runtime.run_folder import read_events
+from fixres.training import loop
 from fixres.training import micro_batch as microbatch
 from fixres.training.micro_batch import chunk_count, largest_that_fits
 from fixres.training.run import run_recipe
 from tests.support.same_run import assert_same_run
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
-
 
 Make = Callable[..., Recipe]
 
@@ -94,7 +90,7 @@ def test_trying_a_micro_batch_leaves_no_trace(
         tried.append(16)
         return 16
 
-    monkeypatch.setattr(train, "fit_micro_batch", fit)
+    monkeypatch.setattr(loop, "fit_micro_batch", fit)
     run_recipe(recipe, tmp_path / "b")
     assert tried == [16]
     assert_same_run(tmp_path / "a", tmp_path / "b")

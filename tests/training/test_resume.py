@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,12 @@ from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
 from fixres.runtime.run_folder import read_events
+from fixres.training import loop
 from fixres.training.context import picture_lists
 from fixres.training.resume import compare_recipes, find_start, require_same_pictures, with_warmups_of
 from fixres.training.run import run_recipe
 from tests.support.same_run import assert_same_run, weights
 from tests.support.shared_runs import shared_run
-
-# `fixres.training.loop` is the verb.
-train = import_module("fixres.training.loop")
-
 
 Make = Callable[..., Recipe]
 
@@ -43,7 +39,7 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(
     )
     whole = shared_run(shared_folder, "uninterrupted", lambda folder: run_recipe(recipe, folder))
     done = 0
-    original = train.update
+    original = loop.update
 
     def interrupted(*args: Any) -> float:
         nonlocal done
@@ -52,11 +48,11 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(
         done += 1
         return original(*args)
 
-    monkeypatch.setattr(train, "update", interrupted)
+    monkeypatch.setattr(loop, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path / "cut")
     assert json.loads((tmp_path / "cut" / "status.json").read_text())["state"] == "stopped"
-    monkeypatch.setattr(train, "update", original)
+    monkeypatch.setattr(loop, "update", original)
     run_recipe(recipe, tmp_path / "cut", resume=True)
     assert_same_run(whole, tmp_path / "cut")
 
@@ -206,7 +202,7 @@ def test_an_extended_recipe_keeps_the_warm_ups_it_began_with(make_recipe: Make) 
     assert (began.train.warmup_epochs, longer.train.warmup_epochs) == (0.5, 1.0)
     kept = with_warmups_of(longer, to_yaml(began)).train
     assert (kept.epochs, kept.warmup_epochs) == (4, 0.5)
-    settings = began.model_dump(mode="json", exclude={"train", "fix", "stages"})
+    settings = began.model_dump(mode="json", exclude={"train", "fix", "stages", "schedule"})
     listed, more = (validate({**settings, "stages": [{"size": 32, "epochs": n}, {"epochs": n}]}) for n in (1, 4))
     assert [stage.warmup_epochs for stage in with_warmups_of(more, to_yaml(listed)).stages] == [0.5, 0.5]
     # Another number of stages is another recipe, which is refused later.
