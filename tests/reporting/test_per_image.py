@@ -18,11 +18,7 @@ from fixres.reporting.per_image import Answers, Column, bins, expected_calibrati
 from fixres.reporting.run_record import read_run
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
-from tests.support.report_pages import (
-    Page,
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import Page, fixed_events, write_run
 
 
 def test_what_is_recounted_is_what_the_run_measured(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
