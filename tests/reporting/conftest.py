@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.report_pages import (
-    answer,
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import answer, fixed_events, write_run
 
 
 @pytest.fixture(scope="module")

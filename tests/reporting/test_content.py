@@ -6,11 +6,7 @@ import json
 from pathlib import Path
 
 from fixres.cli.commands.report import report
-from tests.support.report_pages import (
-    SIZES,
-    Page,
-    fixed_events,
-)
+from tests.support.report_pages import SIZES, Page, fixed_events
 
 
 def test_the_json_says_what_the_page_says(answered_run: Path, tmp_path: Path) -> None:

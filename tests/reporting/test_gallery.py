@@ -18,14 +18,7 @@ from fixres.data.collections import open_collection
 from fixres.reporting.gallery import NUM_PICTURES, data_uri, gallery, preprocess_of
 from fixres.reporting.page import write_report
 from fixres.reporting.run_record import read_run
-from tests.support.report_pages import (
-    CLASSES,
-    URI,
-    Page,
-    decode,
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import CLASSES, URI, Page, decode, fixed_events, write_run
 
 
 def test_pictures_are_what_the_network_sees(run: Path) -> None:

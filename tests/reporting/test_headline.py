@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 
 from fixres.reporting.headline import headline, verdict_of
 from fixres.reporting.run_record import read_run
-from tests.support.report_pages import (
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import fixed_events, write_run
 
 
 @given(st.floats(-100, 100), st.floats(0, 100))

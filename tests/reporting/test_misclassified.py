@@ -11,12 +11,7 @@ from fixres.data import transforms
 from fixres.data.collections import open_collection
 from fixres.reporting.gallery import preprocess_of
 from fixres.reporting.page import read_report, write_report
-from tests.support.report_pages import (
-    Page,
-    answer,
-    decode,
-    read_data,
-)
+from tests.support.report_pages import Page, answer, decode, read_data
 
 
 def test_the_hardest_pictures_are_those_of_the_largest_loss_as_they_are_tested(

@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixres.reporting.page import read_report, write_report
-from tests.support.report_pages import (
-    Page,
-    answer,
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import Page, answer, fixed_events, write_run
 
 
 def test_repeats_give_mean_and_spread_of_the_paired_difference(tmp_path: Path) -> None:

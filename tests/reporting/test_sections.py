@@ -13,11 +13,7 @@ from fixres.reporting.charts import confusion_heatmap
 from fixres.reporting.page import read_report, write_report
 from fixres.reporting.run_record import read_run
 from fixres.reporting.sections import class_rows, most_confused, training_charts
-from tests.support.report_pages import (
-    Page,
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import Page, fixed_events, write_run
 
 
 def test_classes_and_confusions_are_counted_from_the_matrix() -> None:

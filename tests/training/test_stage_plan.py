@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fixres.checkpoints.resolve import load
+from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.config.rules import problems
+from fixres.data.collections import open_collection
 from fixres.errors import UserError
 from fixres.experiments.cost import dry_run
+from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
-from fixres.training.stage_plan import describe_stage
+from fixres.training.stage_plan import StageRun, describe_stage, is_fix
 from tests.support.solver_problems import DATA
+from tests.support.workshops import make_workshop
 
 Make = Callable[..., Recipe]
 
@@ -78,3 +83,87 @@ def test_a_network_whose_outputs_are_not_finite_is_refused_as_such(trained_run: 
     for solving in ("auto", "cached"):
         with pytest.raises(UserError, match="not finite"):
             describe_stage(make_recipe(fix={"size": 48, "solver": solving}), DATA, product.model, 1, 48)
+
+
+# --- what a stage is called and holds
+
+
+def planned(recipe: Recipe, index: int = 0, size: int = 32, world: int = 1, name: str = "test_resnet") -> StageRun:
+    return describe_stage(recipe, open_collection(recipe.data), build_model(name, 3), index, size, world)
+
+
+def listed(make_recipe: Make, *stages: dict[str, Any]) -> Recipe:
+    """Return a recipe with a list of stages."""
+    settings = make_recipe().model_dump(mode="json", exclude={"train", "fix", "stages"})
+    return validate({**settings, "stages": [{"size": 32, "epochs": 1, "batch_size": 16, **stage} for stage in stages]})
+
+
+def test_stages_are_named_by_what_they_do_and_by_their_place_in_the_recipe(make_recipe: Make) -> None:
+    recipe = make_recipe(fix={"size": 48, "epochs": 1, "batch_size": 16, "solver": "sgd"})
+    assert [(run.name, run.key) for run in (planned(recipe, 0), planned(recipe, 1))] == [
+        ("train", "train"),
+        ("fix", "fix"),
+    ]
+    recipe = listed(make_recipe, {}, {}, {"moves": "head", "solver": "sgd"})
+    runs = [planned(recipe, index) for index in range(3)]
+    assert [(run.name, run.key) for run in runs] == [
+        ("train", "stages.0"),
+        ("train2", "stages.1"),
+        ("fix", "stages.2"),
+    ]
+    assert [is_fix(recipe, index) for index in range(3)] == [False, False, True]
+    # A first stage trains, however little it moves.
+    assert not is_fix(listed(make_recipe, {"moves": "head"}), 0)
+
+
+def test_a_solved_stage_has_no_steps_and_weighs_what_balancing_would_show(make_recipe: Make) -> None:
+    data = {"uri": "synthetic:classes=3,images=50,size=48"}
+    plain = planned(make_recipe(data=data, fix={"size": 48}), 1, 48)
+    assert (plain.stage.solver, plain.total_steps, plain.class_weights, plain.note) == ("cached", 0, None, "")
+    # 17, 17 and 16 pictures.
+    balanced = planned(make_recipe(data=data, fix={"size": 48, "sampler": "balanced", "solver": "cached"}), 1, 48)
+    assert balanced.class_weights is not None
+    assert balanced.class_weights[0] == balanced.class_weights[1] < 1 < balanced.class_weights[2]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world", "augment", "said"),
+    [
+        (16, 3, {}, r"train.batch_size 16 cannot be shared by 3 processes\n  use 15 or 18"),
+        (2, 3, {}, r"cannot be shared by 3 processes\n  use 3 or 6"),
+        (18, 2, {"mixup": 0.2}, r"by 2 processes in pairs, as mixup and cutmix need\n  use 16 or 20"),
+        (2, 2, {}, r"batch_size 2 on 2 processes leaves conv1.1 without statistics\n  give at least 4, or moves: head"),
+    ],
+)
+def test_a_batch_that_processes_cannot_share_is_refused_with_the_nearest(
+    make_recipe: Make, batch_size: int, world: int, augment: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(make_recipe(train={"batch_size": batch_size}, augment=augment), world=world)
+
+
+def test_shares_are_those_of_one_process_and_memory_is_that_of_the_dearest_steps(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = make_recipe(train={"size": 64, "sizes": [32, 64], "batch_rule": "area", "batch_size": 8})
+    run = planned(recipe, size=64, world=2)
+    runtime = make_workshop(recipe, tmp_path).runtime
+    assert [run.share(runtime, step) for step in (0, 1)] == [32, 8]
+    # 32 pictures at 32 px are as dear as 8 at 64; a constant batch is dearest at the larger size.
+    assert run.largest_share(runtime)[0] * run.largest_share(runtime)[1] ** 2 == 8 * 64**2
+    constant = planned(make_recipe(train={"size": 64, "sizes": [32, 64], "batch_size": 8}), size=64)
+    assert constant.largest_share(runtime) == (8, 64)
+
+
+def test_a_stage_is_over_when_done_or_no_better_for_as_long_as_patience_says(make_recipe: Make) -> None:
+    # Three steps an epoch.
+    run = planned(make_recipe(train={"epochs": 8, "patience": 2}))
+
+    def over(best_step: int, every_epochs: int) -> list[int]:
+        return [step for step in range(run.total_steps + 1) if run.is_over(step, best_step, every_epochs)]
+
+    assert over(best_step=3, every_epochs=1) == [9, 12, 15, 18, 21, 24]
+    assert over(best_step=6, every_epochs=2) == [18, 24]
+    assert over(best_step=24, every_epochs=1) == [24]
+    endless = planned(make_recipe(train={"epochs": 8}))
+    assert [step for step in range(26) if endless.is_over(step, best_step=0, every_epochs=1)] == [24, 25]

@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 from fixres.cli.main import main
-from fixres.inference.cascade import (
-    EVERY,
-)
+from fixres.inference.cascade import EVERY
 
 
 def test_a_threshold_that_cannot_be_kept_is_refused_before_anything_is_measured(

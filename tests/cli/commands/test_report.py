@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixres.cli.commands.report import report
-from tests.support.report_pages import (
-    answer,
-    fixed_events,
-    write_run,
-)
+from tests.support.report_pages import answer, fixed_events, write_run
 
 
 def test_json_to_stdout_is_alone_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
