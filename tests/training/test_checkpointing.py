@@ -16,15 +16,12 @@ from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.io.tensors import read_checkpoint
 from fixres.models.build import build_model
-from fixres.training import checkpointing
-from fixres.training.checkpointing import Keeper
-from fixres.training.context import Stopwatch
-from fixres.training.loop import begin
+from fixres.training import checkpointing, loop
+from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
 from fixres.training.stage_plan import describe_stage
-from fixres.training.throughput_meter import Window
+from tests.support.run_contexts import make_context
 from tests.support.several import run_processes
-from tests.support.workshops import make_workshop
 
 Make = Callable[..., Recipe]
 
@@ -64,92 +61,78 @@ def _filling(recipe: Recipe, folder: Path) -> None:
     run_recipe(recipe, folder)
 
 
-# --- the keeper
+# --- what a stage saves and takes up again
 
 
 @pytest.fixture
-def keep(tmp_path: Path) -> Callable[..., tuple[Keeper, list[dict[str, Any]]]]:
-    """Return a function that begins the first stage of a recipe, and gives its keeper and what the log is told."""
+def begin(tmp_path: Path) -> Callable[..., tuple[StageTrainer, list[dict[str, Any]]]]:
+    """Return a function that begins the first stage of a recipe, and gives its trainer and what the log is told."""
 
-    def keep(recipe: Recipe) -> tuple[Keeper, list[dict[str, Any]]]:
-        shop = make_workshop(recipe, tmp_path)
+    def begin(recipe: Recipe) -> tuple[StageTrainer, list[dict[str, Any]]]:
+        context = make_context(recipe, tmp_path)
         model = build_model("test_resnet", 3)
-        run = describe_stage(recipe, shop.collection, model, 0, 32)
-        state, _ = begin(shop, run, model)
-        return Keeper(shop, run, state, Window(), Stopwatch()), shop.log.events
+        plan = describe_stage(recipe, context.collection, model, 0, 32)
+        return StageTrainer(context, plan, model), context.log.events  # type: ignore[attr-defined]
 
-    return keep
+    return begin
 
 
 def test_a_checkpoint_is_due_by_steps_or_minutes_and_once(
-    keep: Any, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+    begin: Any, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
-    keeper, _ = keep(make_recipe(output={"save_every_steps": 4, "save_every_minutes": 2}))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    trainer, _ = begin(make_recipe(output={"save_every_steps": 4, "save_every_minutes": 2}))
     due = []
-    for keeper.state.step in range(9):
-        due.append(keeper.is_due())
+    for trainer.state.step in range(9):
+        due.append(trainer._is_due())
         if due[-1]:
-            keeper.save()
-            assert not keeper.is_due()
+            trainer.save()
+            assert not trainer._is_due()
     assert [step for step, is_due in enumerate(due) if is_due] == [4, 8]
-    keeper.state.step = 9
+    trainer.state.step = 9
     now[0] += 119
-    assert not keeper.is_due()
+    assert not trainer._is_due()
     now[0] += 2
-    assert keeper.is_due()
-    never, _ = keep(make_recipe(output={"save_every_steps": 0, "save_every_minutes": 0}))
+    assert trainer._is_due()
+    never, _ = begin(make_recipe(output={"save_every_steps": 0, "save_every_minutes": 0}))
     never.state.step = 100
     now[0] += 10**6
-    assert not never.is_due()
+    assert not never._is_due()
 
 
-def test_bad_pictures_are_told_once_and_too_many_end_the_run(keep: Any, make_recipe: Make) -> None:
-    keeper, told = keep(make_recipe(data={"on_bad_image": "skip", "max_bad_images": 0.0}))
-    keeper.bad += ["a.jpg", "b.jpg"]
-    keeper.tell_bad()
-    keeper.tell_bad()
-    keeper.bad += ["a.jpg", "c.jpg"]
-    keeper.tell_bad()
-    assert [(e["num_bad_images"], e["paths"]) for e in told] == [(2, ["a.jpg", "b.jpg"]), (3, ["c.jpg"])]
-    # Ten may be left out, however small the share.
-    keeper.bad += [f"{number}.jpg" for number in range(8)]
-    with pytest.raises(UserError, match=r"11 pictures of 'train' cannot be read, and 10 of its 48 may be left out"):
-        keeper.tell_bad()
-
-
-def test_what_is_saved_is_restored_and_the_clock_of_checkpoints_with_it(keep: Any, make_recipe: Make) -> None:
+def test_what_is_saved_is_restored_and_the_clock_of_checkpoints_with_it(begin: Any, make_recipe: Make) -> None:
     recipe = make_recipe(output={"save_every_steps": 3}, ema={"enabled": True})
-    keeper, _ = keep(recipe)
-    keeper.state.step, keeper.state.micro_batch = 3, 16
-    keeper.window.losses, keeper.is_measured = [0.5, 0.25], False
-    keeper.bad.append("a.jpg")
+    trainer, _ = begin(recipe)
+    trainer.state.step, trainer.state.micro_batch = 3, 16
+    trainer.meter.losses, trainer.is_measured = [0.5, 0.25], False
+    trainer.bad_images.own.append("a.jpg")
     torch.manual_seed(7)
-    keeper.save()
+    trainer.save()
     drawn = torch.rand(3)
-    again, told = keep(recipe)
-    again.restore(read_checkpoint(keeper.shop.folder / "checkpoints" / "last.pt"))
+    again, told = begin(recipe)
+    again.restore(read_checkpoint(trainer.context.folder / "checkpoints" / "last.pt"))
     assert torch.equal(torch.rand(3), drawn)
     assert (again.state.step, again.state.micro_batch) == (3, 16)
-    assert (again.window.losses, again.is_measured) == ([0.5, 0.25], False)
-    assert (again.bad, again.told) == (["a.jpg"], 1)
-    assert not again.is_due()
+    assert (again.meter.losses, again.is_measured) == ([0.5, 0.25], False)
+    assert (again.bad_images.own, again.bad_images.has_news) == (["a.jpg"], False)
+    assert not again._is_due()
     for name in ("model", "average"):
-        one, two = (getattr(k.state, name).state_dict() for k in (keeper, again))
+        one, two = (getattr(t.state, name) for t in (trainer, again))
+        one, two = (getattr(network, "module", network).state_dict() for network in (one, two))
         assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
     assert told == []
 
 
 @pytest.mark.parametrize("change", ["processes", "micro-batch"])
 def test_another_number_of_processes_or_another_micro_batch_is_decided_anew(
-    keep: Any, make_recipe: Make, trained_run: Path, change: str
+    begin: Any, make_recipe: Make, trained_run: Path, change: str
 ) -> None:
     content = read_checkpoint(trained_run / "checkpoints" / "last.pt")
     assert content["micro_batch"] == 16
-    keeper, told = keep(make_recipe(runtime={"micro_batch": 8 if change == "micro-batch" else "auto"}))
+    trainer, told = begin(make_recipe(runtime={"micro_batch": 8 if change == "micro-batch" else "auto"}))
     content["ranks"] *= 2 if change == "processes" else 1
-    keeper.restore(content)
-    assert (keeper.state.step, keeper.state.micro_batch) == (6, 0)
+    trainer.restore(content)
+    assert (trainer.state.step, trainer.state.micro_batch) == (6, 0)
     text = "2 processes before, 1 now: the order of the pictures is kept, not every bit"
     assert told == ([{"event": "note", "text": text}] if change == "processes" else [])

@@ -41,7 +41,7 @@ def test_measuring_keeps_the_field_of_view_and_tells_how_far_it_is(make_recipe: 
     ]
 
 
-def test_picture_lists_tell_other_pictures_from_the_same(make_recipe: Make, tmp_path: Path) -> None:
+def test_image_lists_tell_other_pictures_from_the_same(make_recipe: Make, tmp_path: Path) -> None:
     first, same, more = (
         image_lists(make_context(make_recipe(data={"uri": uri}), tmp_path).collection)
         for uri in ("synthetic:classes=3,images=48", "synthetic:classes=3,images=48", "synthetic:classes=3,images=54")

@@ -20,9 +20,9 @@ from fixres.experiments.cost import dry_run
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
-from fixres.training.stage_plan import StageRun, describe_stage, is_fix
+from fixres.training.stage_plan import StagePlan, describe_stage, is_fix
+from tests.support.run_contexts import make_context
 from tests.support.solver_problems import DATA
-from tests.support.workshops import make_workshop
 
 Make = Callable[..., Recipe]
 
@@ -88,7 +88,7 @@ def test_a_network_whose_outputs_are_not_finite_is_refused_as_such(trained_run: 
 # --- what a stage is called and holds
 
 
-def planned(recipe: Recipe, index: int = 0, size: int = 32, world: int = 1, name: str = "test_resnet") -> StageRun:
+def planned(recipe: Recipe, index: int = 0, size: int = 32, world: int = 1, name: str = "test_resnet") -> StagePlan:
     return describe_stage(recipe, open_collection(recipe.data), build_model(name, 3), index, size, world)
 
 
@@ -147,7 +147,7 @@ def test_shares_are_those_of_one_process_and_memory_is_that_of_the_dearest_steps
 ) -> None:
     recipe = make_recipe(train={"size": 64, "sizes": [32, 64], "batch_rule": "area", "batch_size": 8})
     run = planned(recipe, size=64, world=2)
-    runtime = make_workshop(recipe, tmp_path).runtime
+    runtime = make_context(recipe, tmp_path).runtime
     assert [run.share(runtime, step) for step in (0, 1)] == [32, 8]
     # 32 pictures at 32 px are as dear as 8 at 64; a constant batch is dearest at the larger size.
     assert run.largest_share(runtime)[0] * run.largest_share(runtime)[1] ** 2 == 8 * 64**2
