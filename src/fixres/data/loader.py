@@ -43,7 +43,7 @@ _HOLD_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ReadPolicy:
-    """How pictures are read. Nothing of it, but pictures left out, changes a batch."""
+    """How pictures are read, and what becomes of those that cannot be."""
 
     workers: int = 0
     """Loader processes; 0 reads in this one."""
