@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from fixres.config.plugins import load_plugins
 from fixres.errors import (
     EXIT_STOPPED,
     EXIT_USER_ERROR,
@@ -146,6 +147,7 @@ def _dispatch(words: list[str]) -> int:
         adopt_slurm()
     elif "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(f"'{name}' runs on one process\n  these run on several: {', '.join(_PARALLEL)}")
+    load_plugins()
     module, _, function = COMMANDS[name].target.partition(":")
     run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
     return run(rest) or 0

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from fixres.config.defaults import TRAIN, complete, named_stages, source_key
 from fixres.config.messages import mistakes
+from fixres.config.plugins import load_plugins
 from fixres.config.recipe import Recipe
 from fixres.config.rules import problems
 from fixres.config.yaml_text import Document, dump, parse
@@ -120,6 +121,7 @@ def validate(raw: Mapping[str, Any], locate: Locate = lambda _: NOWHERE) -> Reci
 
     Raises UserError naming every unknown key and wrong value.
     """
+    load_plugins()
     filled = complete(raw)
     try:
         return Recipe.model_validate_json(json.dumps(filled), strict=True)

@@ -36,6 +36,8 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
     trained = tuple(n for n in parameters if is_inside(n, selected.modules) and n not in kept)
     if kept and not trained:
         raise UserError(f"freeze {', '.join(freeze)} leaves nothing of '{architecture(model)}' to train")
+    if not trained and not selected.norms:
+        raise UserError(f"moves {moves} selects nothing of '{architecture(model)}'")
     frozen = _frozen_modules(model, kept) if kept else ()
     norms = tuple(name for name in selected.norms if not is_inside(name, frozen))
     return Plan(
