@@ -37,7 +37,7 @@ DOORS = {
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "tyro": {"cli"},
-    "yaml": {"config"},
+    "ruamel": {"config"},
     "rich": {"cli.console"},
     "huggingface_hub": {"models"},
     "scipy": {"data.prepare", "data.sources"},
