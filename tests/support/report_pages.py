@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
 from fixres.config.defaults import complete
 from fixres.config.recipe import Data
+from fixres.config.yaml_text import dump
 from fixres.data.collections import open_collection
 from fixres.reporting.run_record import read_run
 
@@ -98,7 +98,7 @@ def write_run(folder: Path, events: list[dict[str, Any]], seed: int = 0, **data:
     (folder / "model").mkdir(parents=True)
     asked = {"uri": URI, "license": "CC0", **data}
     recipe = complete({"seed": seed, "data": asked, "train": {"size": 32}, "fix": {"size": 48}})
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(dump(recipe))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     about = {"command": "fixres train my.yaml", "python": "3.11", "versions": {"torch": "2.15.0"}}
     (folder / "environment.json").write_text(json.dumps(about))

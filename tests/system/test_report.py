@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from fixres.config.yaml_text import dump
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 COMMAND = [sys.executable, "-m", "fixres"]
@@ -31,7 +32,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "output": {"tracker": "none"},
         "runtime": {"threads": 1},
     }
-    (folder / "my.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "my.yaml").write_text(dump(recipe))
     run(["train", str(folder / "my.yaml"), "--out", str(folder / "whole")])
     half = folder / "half"
     half.mkdir()
