@@ -215,10 +215,8 @@ def cached_conflict(stage: Stage) -> str:
 def _unused(recipe: Recipe) -> Iterable[Problem]:
     """Find settings that no stage uses, though one of them has them otherwise than by default."""
     enabled = [(name, stage) for name, stage in named_stages(recipe) if stage.enabled]
-    default = Stage()
-    changed = {
-        name: [key for key in SETTINGS if getattr(stage, key) != getattr(default, key)] for name, stage in enabled
-    }
+    fields = Stage.model_fields.items()
+    changed = {name: [key for key, field in fields if getattr(stage, key) != field.default] for name, stage in enabled}
     for key in SETTINGS:
         first = next(((name, stage) for name, stage in enabled if key in changed[name]), None)
         for other, values in _needs(key).items():
