@@ -17,15 +17,10 @@ from pydantic import Field
 from fixres.config.choices import Decode, Device, OnBadImage
 from fixres.config.stage import (
     Above0,
-    Augmentation,
-    Crop,
     Factor,
     Fraction,
-    LossName,
-    Moves,
     NonNegative,
     Positive,
-    Sampler,
     Section,
     Share,
     SharedSection,
@@ -35,29 +30,6 @@ from fixres.config.stage import (
 
 Tracker = Literal[
     "tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "none"
-]
-
-__all__ = [
-    "Augment",
-    "Augmentation",
-    "Crop",
-    "Data",
-    "Distill",
-    "Ema",
-    "Evaluation",
-    "Loss",
-    "LossName",
-    "Model",
-    "Moves",
-    "Optim",
-    "Output",
-    "Recipe",
-    "Runtime",
-    "Sampler",
-    "Schedule",
-    "Section",
-    "Stage",
-    "Triple",
 ]
 
 

@@ -30,9 +30,7 @@ class LossEntry:
 LOSSES = {
     "ce": LossEntry("cross-entropy"),
     "bce": LossEntry("the mean over classes of the binary cross-entropy (Wightman et al. 2021)", ("loss_threshold",)),
-    "focal": LossEntry(
-        "cross-entropy in which every class counts (1 - p)^gamma times (Lin et al. 2017)", ("loss_gamma",)
-    ),
+    "focal": LossEntry("cross-entropy whose classes count (1 - p)^gamma times (Lin et al. 2017)", ("loss_gamma",)),
 }
 
 
@@ -53,30 +51,20 @@ class MovesEntry:
 
 
 _BOTH = ("cached", "sgd")
-_STATISTICS = "running statistics in its last norms"
+_NORMS = "running statistics in its last norms"
 MOVES = {
     "auto": MovesEntry("head+stats where the last norms are BatchNorm, head otherwise", True, _BOTH, is_arm=False),
     "head": MovesEntry("the classifier's parameters", True, _BOTH),
     "head+stats": MovesEntry(
-        "these, and the running statistics of the last norms (the published FixRes code: their affine weights stay)",
-        True,
-        _BOTH,
-        _STATISTICS,
+        "these and the running statistics of the last norms (as FixRes' code: affine weights stay)", True, _BOTH, _NORMS
     ),
     "head+norm": MovesEntry(
-        "these, the statistics and the affine weights of the last norms (the words of the paper)",
-        True,
-        needs="a last norm with weights",
+        "these, the statistics and the affine weights of the last norms (as FixRes' paper)", True, needs="a last norm"
     ),
     "last-stage": MovesEntry(
-        "head, last norms and the last stage whole (PNASNet in the paper)",
-        False,
-        needs="stages that can be told apart",
-        is_arm=False,
+        "these and the last stage whole (PNASNet in the paper)", False, needs="stages to tell apart", is_arm=False
     ),
-    "stats": MovesEntry(
-        "the running statistics of the last norms alone, which needs no labels", True, ("cached",), _STATISTICS
-    ),
+    "stats": MovesEntry("the running statistics of the last norms, without labels", True, ("cached",), _NORMS),
     "all": MovesEntry("everything but what freeze names", False),
 }
 

@@ -215,7 +215,8 @@ def cached_conflict(stage: Stage) -> str:
 def _unused(recipe: Recipe) -> Iterable[Problem]:
     """Find settings that no stage uses, though one of them has them otherwise than by default."""
     enabled = [(name, stage) for name, stage in named_stages(recipe) if stage.enabled]
-    changed = {name: [key for key in SETTINGS if getattr(stage, key) != _default(key)] for name, stage in enabled}
+    fields = Stage.model_fields.items()
+    changed = {name: [key for key, field in fields if getattr(stage, key) != field.default] for name, stage in enabled}
     for key in SETTINGS:
         first = next(((name, stage) for name, stage in enabled if key in changed[name]), None)
         for other, values in _needs(key).items():
@@ -231,7 +232,3 @@ def _unused(recipe: Recipe) -> Iterable[Problem]:
 def _needs(key: str) -> Mapping[str, tuple[str, ...]]:
     losses = tuple(name for name, loss in LOSSES.items() if key in loss.settings)
     return {"loss": losses} if losses else SETTINGS[key].needs
-
-
-def _default(key: str) -> object:
-    return Stage.model_fields[key].default

@@ -8,6 +8,7 @@ help and the reference page are derived from that.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -223,6 +224,6 @@ class SharedSection(Section):
                 place = names.index(setting.after) + 1 if setting.after else 0
             names.insert(place, name)
             place += 1
-            cls.__annotations__[name] = Annotated[given.annotation, *given.metadata]
-            setattr(cls, name, Field(default=given.default, description=given.description))
+            cls.__annotations__[name] = given.annotation
+            setattr(cls, name, copy(given))
         cls.__annotations__ = {name: cls.__annotations__[name] for name in names}

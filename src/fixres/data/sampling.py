@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fixres.config.recipe import Sampler
+from fixres.config.stage import Sampler
 
 Indices = npt.NDArray[np.int64]
 

@@ -74,15 +74,6 @@ def _all(model: nn.Module, size: int) -> Selection:
     return Selection(tuple(tops), _with_statistics(model, ""), whole=("",))
 
 
-def _head(model: nn.Module, size: int) -> Selection:
-    return Selection(head_names(model))
-
-
-def _head_and_statistics(model: nn.Module, size: int) -> Selection:
-    norms = _tracked(model, size, "head+stats")
-    return Selection(head_names(model), norms)
-
-
 def _head_and_norm(model: nn.Module, size: int) -> Selection:
     found = last_norms(model, size)
     if not any(has_parameters(model.get_submodule(name)) for name in found):
@@ -101,10 +92,6 @@ def _last_stage(model: nn.Module, size: int) -> Selection:
     return Selection((*heads, *whole, *found), tuple(live | dict.fromkeys(_keeping(model, found))), whole)
 
 
-def _statistics_alone(model: nn.Module, size: int) -> Selection:
-    return Selection((), _tracked(model, size, "stats"))
-
-
 def _auto(model: nn.Module, size: int) -> Selection:
     found = last_norms(model, size)
     norms = found if _keeping(model, found) == found else ()
@@ -113,11 +100,11 @@ def _auto(model: nn.Module, size: int) -> Selection:
 
 SELECT: dict[str, Select] = {
     "auto": _auto,
-    "head": _head,
-    "head+stats": _head_and_statistics,
+    "head": lambda model, _: Selection(head_names(model)),
+    "head+stats": lambda model, size: Selection(norms=_tracked(model, size, "head+stats"), modules=head_names(model)),
     "head+norm": _head_and_norm,
     "last-stage": _last_stage,
-    "stats": _statistics_alone,
+    "stats": lambda model, size: Selection((), _tracked(model, size, "stats")),
     "all": _all,
 }
 """The code of each entry of `registry.MOVES`."""
