@@ -32,9 +32,8 @@ from fixres.config.stage import (
     WarmupShape,
 )
 
-Tracker = Literal[
-    "tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "none"
-]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "none"]
+DROPPED_TRACKERS = ("comet_ml", "aim", "clearml", "dvclive", "swanlab")
 
 __all__ = [
     "Augment",
