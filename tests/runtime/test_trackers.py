@@ -158,14 +158,12 @@ def test_without_listeners_the_warning_is_pythons(tmp_path: Path, monkeypatch: p
         train(log, "train", 0, 1, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "line"), [("trackio", r"pip install 'fixres\[track\]'"), ("comet_ml", "pip install comet-ml")]
-)
+@pytest.mark.parametrize("name", ["trackio", "wandb", "mlflow"])
 def test_a_missing_tracker_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(UserError, match=r"pip install 'fixres\[track\]'"):
         RunLog(tmp_path / "run", ["tensorboard", name])
     assert not (tmp_path / "run").exists()
 

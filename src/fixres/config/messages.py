@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from fixres.config.recipe import Recipe, Section, Stage
+from fixres.config.recipe import DROPPED_TRACKERS, Recipe, Section, Stage
 from fixres.config.registry import NameIn
 from fixres.errors import did_you_mean
 
@@ -195,6 +195,11 @@ def _wrong_value(key: str, value: Any) -> str:
             "a list of stages" if key == "stages" else f"a mapping of {', '.join(list(section.model_fields)[:3])}, ..."
         )
         return f"{key}: expected {what}, got {show(value)}"
+    if key == "output.tracker" and set(DROPPED_TRACKERS) & set(value if isinstance(value, list) else [value]):
+        return (
+            f"{key}: {', '.join(DROPPED_TRACKERS)} were dropped; there are tensorboard, wandb, mlflow and trackio - "
+            "name some of these, or none and let yours read metrics.jsonl in the run folder"
+        )
     kind = kind_of_field(field)
     words = [word for member in kind.alternatives for word in member.choices]
     # Three letters resemble too much, 'gpu' is not a misspelt 'xpu', unless they are the same ones: 'sdg'.

@@ -28,9 +28,8 @@ from fixres.config.stage import (
     Triple,
 )
 
-Tracker = Literal[
-    "tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "none"
-]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "none"]
+DROPPED_TRACKERS = ("comet_ml", "aim", "clearml", "dvclive", "swanlab")
 
 
 class Data(SharedSection):

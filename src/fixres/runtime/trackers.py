@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fixres.errors import UserError, require_extra
+from fixres.errors import require_extra
 
 Pixels = npt.NDArray[np.uint8]
 Warn = Callable[[str], None]
 
-_EXTRA = ("wandb", "mlflow", "trackio")
-"""Those of the extra `track`; the rest is installed under its own name."""
 _PROJECT = "fixres"
 
 
@@ -76,17 +74,10 @@ class Accelerated:
     def __init__(self, name: str, folder: Path) -> None:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-        cls = LOGGER_TYPE_TO_CLASS[name]
-        arguments: dict[str, Any] = {"logging_dir": str(folder)} if cls.requires_logging_directory else {}
-        if name in ("wandb", "trackio"):
-            arguments["name"] = folder.name
+        arguments = {"run_name" if name == "mlflow" else "name": folder.name}
         if name == "wandb":
             arguments["dir"] = str(folder)
-        if name == "mlflow":
-            arguments["run_name"] = folder.name
-        if name == "dvclive":
-            arguments["dir"] = str(folder / name)
-        self._tracker = cls(_PROJECT, **arguments)
+        self._tracker = LOGGER_TYPE_TO_CLASS[name](_PROJECT, **arguments)
         self._tracker.start()
 
     def settings(self, values: Mapping[str, Any]) -> None:
@@ -172,12 +163,7 @@ def require_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         if name != "tensorboard" and importlib.util.find_spec(name) is None:
-            if name in _EXTRA:
-                raise require_extra(name, "track")
-            package = name.replace("_ml", "-ml")
-            raise UserError(
-                f"output.tracker {name} needs the package '{package}', which is not installed\n  pip install {package}"
-            )
+            raise require_extra(name, "track")
 
 
 def memory() -> dict[str, float]:
