@@ -28,8 +28,6 @@ from fixres.training.freeze import set_train_mode
 from fixres.training.run import run_recipe
 from tests.support.solver_problems import DATA, problem, warm
 
-pytestmark = pytest.mark.usefixtures("few_decays")
-
 
 def all_images(split: Any, preprocess: Preprocess) -> Tensor:
     images = torch.stack([evaluation_crop(split.read(i), preprocess) for i in range(len(split))])
@@ -59,6 +57,7 @@ def test_statistics_are_those_of_the_whole_split_whether_or_not_the_front_is_kep
     assert changed_tensors(copy_state(warm()), copy_state(model)) == moved
 
 
+@pytest.mark.usefixtures("few_decays")
 def test_keeping_the_front_saves_a_pass_and_gives_the_same(tmp_path: Path) -> None:
     kept, rerun = warm(), warm()
     first = solve.solve(problem(kept, tmp_path / "a"))
@@ -82,6 +81,7 @@ class Untraceable(nn.Module):
         return result
 
 
+@pytest.mark.usefixtures("few_decays")
 def test_a_network_that_cannot_be_recorded_runs_as_it_is(tmp_path: Path) -> None:
     model = Untraceable().eval()
     found = solve.solve(problem(model, tmp_path))
@@ -111,6 +111,7 @@ def test_the_seconds_of_an_earlier_search_count_as_such(tmp_path: Path) -> None:
     assert again.seconds > again.feature_seconds
 
 
+@pytest.mark.usefixtures("few_decays")
 def test_evaluation_and_solver_see_the_same_pictures(tmp_path: Path) -> None:
     model = warm()
     task = problem(model, tmp_path, "head")
