@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import Image
 import fixres
 from fixres.checkpoints.folder_config import Pretrained
 from fixres.cli import parse
+from fixres.cli.help import Entry
 from fixres.cli.main import COMMANDS, main
 from fixres.config.loading import list_recipes
 from fixres.config.messages import keys_of
@@ -75,15 +76,16 @@ def flags(run: Path, folder: Path) -> Iterator[str]:
     """Yield `COMMAND --flag`, and `COMMAND WORD` for what has no flag, of whatever dataclass a command parses."""
     seen: dict[str, set[str]] = {}
 
-    def note(cls: type[Any], prog: str) -> None:
-        names = {f"--{name.replace('_', '-')}" for name in parse._options(cls)}
-        names |= {entry.name.upper() for entry, hint in parse._fields(cls) if parse._is_word(hint)}
-        seen.setdefault(prog.removeprefix("fixres "), set()).update(names)
+    def note(usage: str, _description: str, groups: Mapping[str, Iterable[Entry]]) -> None:
+        name = re.match(r"fixres ([a-z ]*[a-z])", usage)
+        assert name
+        # The recipe and its keys have surfaces of their own.
+        from_recipe = {"RECIPE", "--seed"} if "[RECIPE]" in usage else set()
+        seen.setdefault(name[1], set()).update({entry.name for entry in groups[""]} - from_recipe)
         raise SystemExit(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parse, "print_help", lambda cls, prog, *_: note(cls, prog))
-        patch.setattr(parse, "print_recipe_help", lambda prog, _recipe, cls, *_: note(cls, prog))
+        patch.setattr(parse, "print_help", note)
         # A grid has flags of its own.
         for words in (*map(str.split, commands(run, folder)), ["study", "--train-sizes", "64"]):
             assert main([*words, "--help"]) == 0

@@ -12,6 +12,7 @@ from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.data.transforms import normalise
 from fixres.evaluation.evaluate import Evaluation
+from fixres.evaluation.metrics import Outcomes
 from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import RunLog
 from fixres.training.image_logging import denormalise, most_confused, show_batch, show_confused
@@ -37,15 +38,9 @@ def test_what_is_confused_most_surely_is_shown_with_names(tmp_path: Path) -> Non
     labels = split.labels[:5]
     predictions = labels.copy()
     predictions[[1, 3, 4]] = (labels[[1, 3, 4]] + 1) % 3
-    found = Evaluation(
-        num_images=5,
-        results=[],
-        indices=np.arange(5),
-        labels=labels,
-        predictions=predictions[None],
-        probabilities=np.array([[0.99, 0.5, 0.9, 0.8, 0.8]]),
-        losses=np.zeros((1, 5)),
-    )
+    ranks = (predictions != labels).astype(np.int64)
+    confidences = np.array([0.99, 0.5, 0.9, 0.8, 0.8])
+    found = Evaluation([], (Outcomes(labels, predictions, ranks, confidences, np.zeros(5), 3),), np.arange(5))
     assert most_confused(found) == [3, 4, 1]
     log = RunLog(tmp_path)
     show_confused(log, "train", split, found, Preprocess(16), 7)
@@ -60,8 +55,8 @@ def test_what_is_confused_most_surely_is_shown_with_names(tmp_path: Path) -> Non
 
 def test_a_perfect_network_shows_nothing(tmp_path: Path) -> None:
     split = open_collection(Data(uri="synthetic:classes=3,images=12,size=16")).split("train")
-    ones = np.ones((1, 2))
-    found = Evaluation(2, [], np.arange(2), split.labels[:2], split.labels[:2][None], ones, ones)
+    labels, ones = split.labels[:2], np.ones(2)
+    found = Evaluation([], (Outcomes(labels, labels, np.zeros(2, np.int64), ones, ones, 3),), np.arange(2))
     log = RunLog(tmp_path)
     show_confused(log, "train", split, found, Preprocess(16), 7)
     log.close()
