@@ -96,7 +96,7 @@ def test_more_epochs_need_extend_and_go_on_from_the_end(make_recipe: Make, tmp_p
 def test_one_stage_of_a_list_can_be_extended(make_recipe: Make, tmp_path: Path) -> None:
     def recipe(epochs: int, lr: float = 0.01) -> Recipe:
         first = {"size": 32, "epochs": 1, "batch_size": 16}
-        settings = make_recipe().model_dump(mode="json", exclude={"train", "fix", "stages"})
+        settings = make_recipe().model_dump(mode="json", exclude={"train", "fix", "stages", "schedule"})
         return validate({**settings, "stages": [first, {**first, "epochs": epochs, "lr": lr}]})
 
     run_recipe(recipe(1), tmp_path / "r")
@@ -202,7 +202,7 @@ def test_an_extended_recipe_keeps_the_warm_ups_it_began_with(make_recipe: Make) 
     assert (began.train.warmup_epochs, longer.train.warmup_epochs) == (0.5, 1.0)
     kept = with_warmups_of(longer, to_yaml(began)).train
     assert (kept.epochs, kept.warmup_epochs) == (4, 0.5)
-    settings = began.model_dump(mode="json", exclude={"train", "fix", "stages"})
+    settings = began.model_dump(mode="json", exclude={"train", "fix", "stages", "schedule"})
     listed, more = (validate({**settings, "stages": [{"size": 32, "epochs": n}, {"epochs": n}]}) for n in (1, 4))
     assert [stage.warmup_epochs for stage in with_warmups_of(more, to_yaml(listed)).stages] == [0.5, 0.5]
     # Another number of stages is another recipe, which is refused later.
