@@ -163,6 +163,18 @@ def test_what_allocates_by_a_number_is_refused(what: str, legacy: bool) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("called", [set, collections.Counter, torch.Size, collections.OrderedDict])
+def test_what_goes_through_a_repeated_tensor_is_refused(called: Any, legacy: bool) -> None:
+    repeated = torch.zeros(1, 2).expand(HUGE, 2)
+    for content in (
+        Claim(called, repeated),
+        Claim(torch._tensor._rebuild_from_type_v2, called, called, (repeated,), {}),
+    ):
+        with pytest.raises(UserError, match=r"of an object|as a value"):
+            read_checkpoint(save({"w": content}, legacy=legacy))
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize(
     ("size", "stride", "offset"),
     [((HUGE,), (0,), 0), ((HUGE,), (1,), 0), ((2, 2), (HUGE, 1), 0), ((1,), (1,), HUGE), ((2,) * 65, (0,) * 65, 0)],
