@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fixres.errors import UserError
-from fixres.io import safe_load
+from fixres.io import pickle_scan, safe_load
 from fixres.io.tensors import read_checkpoint, read_weights
 
 MARKER = "ran"
@@ -459,7 +459,7 @@ def test_counts_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safe_load, "MAX_PICKLE", 100)
     with pytest.raises(UserError, match=r"its pickle is .* more than 100"):
         read_checkpoint(path)
-    monkeypatch.setattr(safe_load, "MAX_OPCODES", 50)
+    monkeypatch.setattr(pickle_scan, "MAX_OPCODES", 50)
     with pytest.raises(UserError, match="more than 50 operations"):
         read_checkpoint(save(state, legacy=True))
 
