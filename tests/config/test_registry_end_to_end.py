@@ -16,6 +16,7 @@ from fixres.evaluation.metrics import METRICS
 from fixres.experiments.seeds import summarise
 from fixres.inference.export.formats.table import FORMATS
 from fixres.models.moves import SELECT
+from fixres.reporting import quality
 from fixres.runtime.run_folder import read_events
 from fixres.training.losses import LOSS_FUNCTIONS
 from tests.support import extras
@@ -56,6 +57,8 @@ def test_one_more_of_each_goes_from_the_recipe_to_the_file(workers: str, tmp_pat
 
     assert main(["report", str(run), "--out", str(tmp_path / "r.html"), "--json", str(page)]) == 0
     (scores, *_) = json.loads(page.read_text())["runs"][0]["scores"]
+    # The report knows a metric that was registered after it was imported, as it is here.
+    assert quality.METRICS is METRICS
     assert "median_confidence" in scores["metrics"]
     assert "Median confidence" in (tmp_path / "r.html").read_text()
     assert all(len(row.metrics["median_confidence"]) == 1 for row in summarise([run]).rows)

@@ -13,8 +13,11 @@ from fixres.reporting.sections import LABELS
 
 View = dict[str, Any]
 _ACCURACIES = ("top1", "top5", "balanced_accuracy", "macro_f1")
-_ORDER = (*_ACCURACIES, *(key for key in METRICS if key not in _ACCURACIES))
-"""Accuracies first."""
+
+
+def _in_order() -> list[str]:
+    """Return the metrics there are now, a registered one too, the accuracies first."""
+    return [*_ACCURACIES, *(key for key in METRICS if key not in _ACCURACIES)]
 
 
 def scores(record: Record, answers: Answers | None) -> list[Json]:
@@ -26,7 +29,7 @@ def scores(record: Record, answers: Answers | None) -> list[Json]:
         label = str(row.get("label", ""))
         known = intervals(answers, label) if answers is not None and label in answers.columns else {}
         metrics = {}
-        for name in _ORDER:
+        for name in _in_order():
             value = number(row.get(name))
             if value is not None:
                 bounds = row.get("top1_ci95") if name == "top1" else known.get(name)
@@ -39,7 +42,7 @@ def scores_view(rows: list[Json]) -> View | None:
     """Return the table: a line per metric, a column per row of the comparison."""
     lines = [
         {"name": title(METRICS[key]), "cells": [_cell(key, row["metrics"].get(key)) for row in rows]}
-        for key in _ORDER
+        for key in _in_order()
         if any(key in row["metrics"] for row in rows)
     ]
     columns = [{"label": LABELS.get(row["label"], row["label"].capitalize()), "size": row["size"]} for row in rows]
