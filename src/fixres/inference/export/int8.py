@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from fixres.evaluation.metrics import PairedDifference, paired_difference
 from fixres.inference.export.metadata import KEY, EightBit, ExportSheet
 from fixres.inference.export.open_exported import Run, open_exported
 from fixres.inference.export.parity import file_inputs, views
+from fixres.inference.export.quiet import quiet
 from fixres.models.backends import import_openvino, openvino_core
 
 NUM_CALIBRATION = 300
@@ -127,7 +124,7 @@ def quantise(
 
 
 def _rounded(model: Any, inputs: list[np.ndarray], architecture: str) -> Any:
-    with _quiet():
+    with quiet("nncf"):
         import nncf
 
         try:
@@ -159,17 +156,3 @@ def _correct(runs: list[Run], product: Product, sheet: ExportSheet, split: Split
         for own, run in zip(found, runs, strict=True):
             own.append(run(images).argmax(1) == labels.numpy())
     return [np.concatenate(own) for own in found]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress, warnings and log to itself."""
-    log = logging.getLogger("nncf")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +11,7 @@ import torch
 from fixres.errors import UserError, require_extra
 from fixres.inference.export.formats.export_format import ExportFormat, Images, Run, damaged
 from fixres.inference.export.metadata import KEY, ExportSheet
+from fixres.inference.export.quiet import quiet
 from fixres.inference.export.trace import Captured
 from fixres.models.backends import openvino_core
 
@@ -29,7 +25,7 @@ def write_onnx(captured: Captured, sheet: ExportSheet, path: Path) -> list[Path]
     """Write one file, or two where the weights are large."""
     num_bytes = sum(t.numel() * t.element_size() for t in captured.eager.state_dict().values())
     has_data = num_bytes > _ONE_FILE_BYTES
-    with _quiet():
+    with quiet("onnxscript"):
         converted = torch.onnx.export(
             captured.program,
             dynamo=True,
@@ -52,20 +48,6 @@ def _name_dimensions(model: Any, sheet: ExportSheet) -> None:
     sides = (sheet.size, sheet.size) if sheet.accepted.fixed else ("height", "width")
     image.shape = type(image.shape)(["batch", 3, *sides])
     output.shape = type(output.shape)(["batch", len(sheet.classes)])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress, warnings and log to itself."""
-    log = logging.getLogger("onnxscript")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _open_onnx(path: Path, threads: int) -> tuple[str | None, Run]:
