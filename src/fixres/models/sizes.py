@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -94,29 +94,24 @@ def patch_size(model: nn.Module) -> int:
     return int(size[0] if isinstance(size, tuple | list) else size)
 
 
-def legal_sizes(model: nn.Module, near: int, count: int = 4) -> list[int]:
-    """Return up to `count` sizes closest to `near`, multiples of 8 or of its patches, that the network can take."""
-    shape = model if needs_values(model) else without_values(model)
-    legal: list[int] = []
+def legal_sizes(model: nn.Module, near: int) -> list[int]:
+    """Return up to four sizes closest to `near`, multiples of 8 or of its patches, that the network can take."""
     patch = patch_size(model)
     step = patch if 8 % patch else 8
     candidates = sorted(range(max(1, near // 2 // step) * step, 2 * near + step + 1, step), key=lambda s: abs(s - near))
-    for size in candidates:
-        if refusal(shape, size) is None:
-            legal.append(size)
-        if len(legal) == count:
-            break
-    return sorted(legal)
+    return sorted(itertools.islice(_legal(model, candidates), 4))
 
 
 def larger_size(model: nn.Module, size: int) -> int | None:
     """Return the next round size above `size`, at most twice it, that the network takes; None where there is none."""
+    rounds = (range((size // step + 1) * step, 2 * size + 1, step) for step in (32, 28, 16, 8))
+    return next(_legal(model, itertools.chain.from_iterable(rounds)), None)
+
+
+def _legal(model: nn.Module, candidates: Iterable[int]) -> Iterator[int]:
+    """Yield the candidates that the network can take."""
     shape = model if needs_values(model) else without_values(model)
-    for step in (32, 28, 16, 8):
-        for larger in range((size // step + 1) * step, 2 * size + 1, step):
-            if refusal(shape, larger) is None:
-                return larger
-    return None
+    return (size for size in candidates if refusal(shape, size) is None)
 
 
 def refusal(model: nn.Module, size: int) -> str | None:
