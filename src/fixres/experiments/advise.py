@@ -24,9 +24,8 @@ from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_vi
 from fixres.evaluation.measure import open_for
 from fixres.experiments.questions import Question
 from fixres.io.progress import NamedProgress
-from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.models.moves import make_plan
-from fixres.models.sizes import at_size, gmacs
+from fixres.models.sizes import Offer, at_size, gmacs, offer_sizes
 from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.solve import Problem, check, solve

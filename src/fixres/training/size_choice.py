@@ -8,7 +8,7 @@ from torch import nn
 
 from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import without_confusion
-from fixres.models.candidate_sizes import Offer, offer_sizes
+from fixres.models.sizes import Offer, offer_sizes
 from fixres.resolution import choose_size
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import is_fix
