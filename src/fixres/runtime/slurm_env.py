@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import MutableMapping
 
 from fixres.errors import UserError
@@ -57,6 +56,8 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> bool:
 def first_host(nodes: str) -> str:
     """Return the first host of a Slurm list: n01 of `n[01-03,7],login`, and r1n1 of `r[1-2]n[1-4]`.
 
+    Not by `scontrol show hostnames`: containers often lack Slurm's commands.
+
     Raises:
         UserError: the text is no list of hosts.
     """
@@ -90,16 +91,7 @@ def _address(environment: MutableMapping[str, str], num_nodes: int) -> str:
     if num_nodes == 1:
         # The name of a node need not resolve on the node itself.
         return _LOOPBACK
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
-    try:
-        answer = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=30, check=True
-        )
-        hosts = answer.stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        # Containers often lack Slurm's commands.
-        hosts = []
-    return hosts[0] if hosts else first_host(nodes)
+    return first_host(environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", ""))
 
 
 def _port(environment: MutableMapping[str, str]) -> int:

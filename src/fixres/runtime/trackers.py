@@ -26,13 +26,13 @@ class Tracker(Protocol):
     """What a run tells a tracker."""
 
     def settings(self, values: Mapping[str, Any]) -> None:
-        """Show the settings of the run."""
+        """Show the settings of the run, by dotted key."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Show some numbers of a step."""
 
     def picture(self, tag: str, pixels: Pixels, step: int, caption: str) -> None:
-        """Show a picture `[H, W, 3]`."""
+        """Show a picture uint8 `[H, W, 3]`."""
 
     def close(self) -> None:
         """Write what is left."""
@@ -132,26 +132,14 @@ class Trackers:
                 f"tracker {name} failed and is left out for the rest of this run: {error or type(error).__name__}"
             )
 
-    def _each(self, action: Callable[[Tracker], None]) -> None:
+    def each(self, action: Callable[[Tracker], None]) -> None:
+        """Let every tracker that works be told something."""
         for name, tracker in list(self._working.items()):
             self._try(name, partial(action, tracker))
 
-    def settings(self, values: Mapping[str, Any]) -> None:
-        """Show the settings of the run, by dotted key."""
-        self._each(lambda tracker: tracker.settings(values))
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Show some numbers of a step."""
-        if values:
-            self._each(lambda tracker: tracker.scalars(values, step))
-
-    def picture(self, tag: str, pixels: Pixels, step: int, caption: str = "") -> None:
-        """Show a picture uint8 `[H, W, 3]`."""
-        self._each(lambda tracker: tracker.picture(tag, pixels, step, caption))
-
     def close(self) -> None:
         """End every tracker."""
-        self._each(lambda tracker: tracker.close())
+        self.each(lambda tracker: tracker.close())
         self._working.clear()
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from fixres.runtime.device import set_buffers
 from fixres.training.context import image_lists
 from fixres.training.state import TrainState, restore_state, save_state
 
@@ -62,9 +63,7 @@ def restore_stage(trainer: StageTrainer, content: dict[str, Any]) -> None:
         runtime.set_random_state(own["random"])
         trainer.bad_images.restore_own(own["bad"])
         for network, statistics in zip(_networks(state), own["statistics"], strict=True):
-            buffers = dict(network.named_buffers())
-            for name, value in statistics.items():
-                buffers[name].copy_(value)
+            set_buffers(network, statistics)
         return
     # The images and their order are the same for any number of processes, the last bits are not.
     state.micro_batch = 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from fixres.errors import UserError
+from fixres.runtime.device import set_buffers
 from fixres.training.context import RunContext
 from fixres.training.freeze import set_train_mode
 from fixres.training.stage_plan import StagePlan
@@ -104,7 +105,6 @@ def _try_step(context: RunContext, plan: StagePlan, state: TrainState, count: in
         del room, loss
     finally:
         model.zero_grad(set_to_none=True)
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
+        set_buffers(model, buffers)
         runtime.set_random_state(random_state)
         torch.get_device_module(runtime.device).empty_cache()
