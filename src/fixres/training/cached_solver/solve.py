@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from fixres.evaluation.evaluate import Reading
 from fixres.io.progress import NamedProgress
 from fixres.models.build import architecture
 from fixres.models.moves import Plan
-from fixres.models.split_trunk import Cut, cut_network, require_linear_head
+from fixres.models.sizes import evaluation_mode
+from fixres.models.split_trunk import cut_network, require_linear_head
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search
-from fixres.training.cached_solver.trunk import Trunk
+from fixres.training.cached_solver.trunk import Trunk, first_batch
 from fixres.training.cached_solver.views import max_views
 
 _PASSES = ("statistics", "train", "select")
@@ -75,13 +76,12 @@ class Solution:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the log keeps."""
-        rows = [{"decay": c.decay, "loss": c.loss, "top1": c.top1, "iterations": c.iterations} for c in self.candidates]
         return {
             "path": self.path,
             "num_passes": self.num_passes,
             "num_views": self.num_views,
             "decay": self.chosen.decay if self.chosen else None,
-            "candidates": rows,
+            "candidates": [asdict(candidate) for candidate in self.candidates],
             "seconds": round(self.seconds, 3),
             "feature_seconds": round(self.feature_seconds, 3),
         }
@@ -101,9 +101,7 @@ def solve(problem: Problem) -> Solution:
     model, plan = problem.model, problem.plan
     problem.runtime.keep_memory()
     check(model, plan, problem.preprocess.size)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    with evaluation_mode(model):
         trunk = _trunk(problem)
         searching = trunk.cache.seconds(_solution(problem))
         earlier = sum(trunk.cache.seconds(what) for what in _PASSES)
@@ -116,14 +114,10 @@ def solve(problem: Problem) -> Solution:
             trunk.features("train", problem.train, views, from_front=keep)
             trunk.features("select", problem.select, 1, from_front=False)
             trunk.cache.drop("front")
-            features_done = time.perf_counter()
+        features_done = time.perf_counter()
+        if plan.trained:
             found = _solve_head(trunk, problem)
             _set_head(model, trunk.cut.head, found.head)
-        else:
-            features_done = time.perf_counter()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     passes = views if keep or not plan.live_norms else views + 1
     return Solution(
         path=trunk.cut.path,
@@ -171,31 +165,17 @@ def _trunk(problem: Problem) -> Trunk:
     cache = Cache(problem.cache, problem.runtime.processes.gather(key)[0])
     if problem.runtime.processes.is_main:
         cache.remove_others()
-    trunk = Trunk(
-        cut=_UNCUT,
-        preprocess=problem.preprocess,
-        runtime=problem.runtime,
-        reading=problem.reading,
-        cache=cache,
-        progress=problem.progress,
-    )
-    images = trunk.first_batch(problem.train)
+    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)
     with torch.inference_mode(), problem.runtime.autocast():
-        return replace(trunk, cut=cut_network(model, plan.live_norms, images, has_head=bool(plan.trained)))
-
-
-def _never(_: Tensor) -> Any:
-    raise AssertionError("not cut yet")
-
-
-_UNCUT = Cut("", (), "", _never, _never)
+        cut = cut_network(model, plan.live_norms, images, has_head=bool(plan.trained))
+    return Trunk(cut, problem.preprocess, problem.runtime, problem.reading, cache, problem.progress)
 
 
 def _fits(trunk: Trunk, problem: Problem) -> bool:
     """Return whether what crosses the cut for all views of the training split fits the budget."""
     if trunk.cut.front is None or not problem.plan.trained:
         return False
-    images = trunk.first_batch(problem.train)
+    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)
     with torch.inference_mode(), problem.runtime.autocast():
         crossing = trunk.cut.front(images)
     each = sum(t.numel() * t.element_size() for t in crossing) / len(images)
