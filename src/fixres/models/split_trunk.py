@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import timm.layers
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fixres.errors import UserError
 from fixres.models.anatomy import NORM_TYPES, head_names, upstream
@@ -241,26 +240,8 @@ def _fold(part: fx.GraphModule) -> None:
             continue
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        _set(part, str(source.target), _folded(conv, norm))
+        part.set_submodule(str(source.target), fuse_conv_bn_eval(conv, norm))
         # timm's norms bring an activation along, which stays.
         kept = [child for child in (getattr(norm, "drop", None), getattr(norm, "act", None)) if child is not None]
-        _set(part, str(node.target), nn.Sequential(*kept))
+        part.set_submodule(str(node.target), nn.Sequential(*kept))
     part.eval()
-
-
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    own = copy.copy(conv)
-    own._parameters = dict(conv._parameters)
-    with torch.no_grad():
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-    own._parameters["weight"], own._parameters["bias"] = weight, bias
-    return own
-
-
-def _set(part: fx.GraphModule, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(part.get_submodule(parent), child, module)

@@ -18,7 +18,7 @@ import torch
 
 from fixres.errors import UserError
 from fixres.io.files import cannot_write, write_text
-from fixres.runtime.trackers import Pixels, Trackers, require_trackers, scalars_of
+from fixres.runtime.trackers import Pixels, Trackers, required_trackers, scalars_of
 
 Listener = Callable[[dict[str, Any]], None]
 _PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
@@ -88,9 +88,7 @@ class RunLog:
         Raises:
             UserError: a tracker is not installed, or the folder cannot be made.
         """
-        names = [tracker] if isinstance(tracker, str) else list(tracker)
-        self._names = [name for name in dict.fromkeys(names) if name != "none"]
-        require_trackers(self._names)
+        self._names = required_trackers(tracker)
         self.folder = folder
         self.listeners = listeners
         self._purge_step: int | None = None

@@ -44,7 +44,9 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> bool:
             f"Slurm's variables contradict each other: task {rank} of {num_tasks}, node {node} of {len(tasks_per_node)}"
             "\n  start one process per task with srun"
         )
-    environment.setdefault("MASTER_ADDR", _address(environment, len(tasks_per_node)))
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    # Rank 0 listens on the first host; the name of a node need not resolve on the node itself.
+    environment.setdefault("MASTER_ADDR", first_host(nodes) if len(tasks_per_node) > 1 else _LOOPBACK)
     environment.setdefault("MASTER_PORT", str(_port(environment)))
     environment["RANK"] = str(rank)
     environment["LOCAL_RANK"] = str(_number(environment, "SLURM_LOCALID"))
@@ -84,14 +86,6 @@ def _tasks_per_node(text: str) -> list[int]:
             raise UserError(f"SLURM_STEP_TASKS_PER_NODE is {text!r}; expected counts like 4(x2),3")
         counts += [int(found[1])] * int(found[2] or 1)
     return counts
-
-
-def _address(environment: MutableMapping[str, str], num_nodes: int) -> str:
-    """Return where rank 0 listens: the first host of the step."""
-    if num_nodes == 1:
-        # The name of a node need not resolve on the node itself.
-        return _LOOPBACK
-    return first_host(environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", ""))
 
 
 def _port(environment: MutableMapping[str, str]) -> int:

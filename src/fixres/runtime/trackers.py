@@ -143,15 +143,17 @@ class Trackers:
         self._working.clear()
 
 
-def require_trackers(names: Sequence[str]) -> None:
-    """Check that the packages of the trackers are there, without importing them.
+def required_trackers(given: str | Sequence[str]) -> list[str]:
+    """Return the trackers named, `none` left out; their packages are there, and not imported.
 
     Raises:
         UserError: one is not installed.
     """
+    names = [name for name in dict.fromkeys([given] if isinstance(given, str) else given) if name != "none"]
     for name in names:
         if name != "tensorboard" and importlib.util.find_spec(name) is None:
             raise require_extra(name, "track")
+    return names
 
 
 def memory() -> dict[str, float]:

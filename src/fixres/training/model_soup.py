@@ -84,7 +84,7 @@ def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
     products = [load(source, request.weights, request.model) for source in request.sources]
     for source, product in zip(request.sources[1:], products[1:], strict=True):
         _require_alike(request.sources[0], products[0], source, product)
-    states = {source: _state(product) for source, product in zip(request.sources, products, strict=True)}
+    states = {source: product.model.state_dict() for source, product in zip(request.sources, products, strict=True)}
     bench = _open(request, products[0])
     finished = Averaged(products[0], list(request.sources))
     model = copy.deepcopy(products[0].model)
@@ -247,10 +247,6 @@ def _require_alike(first_source: str, first: Product, source: str, product: Prod
                 f"{first_source} and {source} have different {what}{shown}\n"
                 "  only networks of one architecture, one class list and one size have a mean"
             )
-
-
-def _state(product: Product) -> State:
-    return {name: tensor.detach().cpu() for name, tensor in product.model.state_dict().items()}
 
 
 def _weights_file(source: str) -> Path:

@@ -27,7 +27,7 @@ from fixres.models.moves import Plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
-from fixres.runtime.trackers import require_trackers
+from fixres.runtime.trackers import required_trackers
 from fixres.training.before_after import Handover, finish
 from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
@@ -76,7 +76,7 @@ def run_recipe(
     saved, how = find_start(folder, text, resume, extend)
     if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
         return finished
-    require_trackers(_trackers(recipe))
+    required_trackers(recipe.output.tracker)
     runtime = Runtime(recipe.runtime)
     processes = runtime.processes
     processes.gather(None)
@@ -115,11 +115,6 @@ def run_recipe(
         raise
     finally:
         log.close()
-
-
-def _trackers(recipe: Recipe) -> tuple[str, ...]:
-    given = recipe.output.tracker
-    return tuple(name for name in ((given,) if isinstance(given, str) else given) if name != "none")
 
 
 def _write_end(log: RunLog, error: BaseException) -> None:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,17 +242,12 @@ def _search(trunk: Trunk, problem: Problem) -> Found:
 def _rows(trunk: Trunk, what: str, split: Split, num_views: int, device: torch.device) -> Rows:
     labels = torch.from_numpy(split.labels)
 
-    def piece(chunk: int, number: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        def read() -> tuple[Tensor, Tensor]:
-            features, places = trunk.cache.read(what, chunk, f"view.{number}", "places")
-            return features.to(device), labels[places].to(device)
+    def read(chunk: int, number: int) -> tuple[Tensor, Tensor]:
+        features, places = trunk.cache.read(what, chunk, f"view.{number}", "places")
+        return features.to(device), labels[places].to(device)
 
-        return read
-
-    pieces: Sequence[Callable[[], tuple[Tensor, Tensor]]] = [
-        piece(chunk, number) for number in range(num_views) for chunk in range(trunk.num_chunks(split))
-    ]
-    return Rows(pieces)
+    chunks = range(trunk.num_chunks(split))
+    return Rows([partial(read, chunk, number) for number in range(num_views) for chunk in chunks])
 
 
 def _set_head(model: nn.Module, name: str, head: Head) -> None:
