@@ -171,15 +171,14 @@ def _traced(model: nn.Module, norms: tuple[str, ...], head: str, fold: bool) -> 
     """Cut the recorded calls in two: what depends on no last norm, and the rest up to the head."""
     graph = _Tracer().trace(model)
     calls = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
-    features = calls[head].args[0]
-    assert isinstance(features, fx.Node)
+    features = calls[head].all_input_nodes[0]
     behind: set[fx.Node] = set()
     for node in graph.nodes:
         if (node.op == "call_module" and node.target in norms) or any(n in behind for n in node.all_input_nodes):
             behind.add(node)
     needed = upstream([features], lambda node: node.all_input_nodes)
     if features in behind:
-        inputs = tuple(_first_input(calls[name]) for name in norms)
+        inputs = tuple(calls[name].all_input_nodes[0] for name in norms)
         used = {n for node in needed & behind for n in node.all_input_nodes if n not in behind and n.op != "get_attr"}
         crossing = (*inputs, *(n for n in graph.nodes if n in used and n not in inputs))
     else:
@@ -204,12 +203,6 @@ def _traced(model: nn.Module, norms: tuple[str, ...], head: str, fold: bool) -> 
         run_back,
         len(crossing),
     )
-
-
-def _first_input(node: fx.Node) -> fx.Node:
-    found = node.args[0]
-    assert isinstance(found, fx.Node)
-    return found
 
 
 def _part(model: nn.Module, graph: fx.Graph, given: Sequence[fx.Node], wanted: Sequence[fx.Node]) -> fx.GraphModule:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ Warn = Callable[[str], None]
 _PROJECT = "fixres"
 
 
-class Tracker(Protocol):
-    """What a run tells a tracker."""
+class Tracker:
+    """What a run tells a tracker; one that cannot show something leaves it out."""
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """Show the settings of the run, by dotted key."""
@@ -38,7 +38,7 @@ class Tracker(Protocol):
         """Write what is left."""
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in RUN/tensorboard."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
@@ -68,7 +68,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Accelerated:
+class Accelerated(Tracker):
     """One of Accelerate's trackers: numbers and settings, no pictures, as its interface is thin there."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -88,9 +88,6 @@ class Accelerated:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Hand over the numbers under names every tracker allows."""
         self._tracker.log({_allowed(tag): value for tag, value in values.items()}, step=step)
-
-    def picture(self, tag: str, pixels: Pixels, step: int, caption: str) -> None:
-        """Show nothing."""
 
     def close(self) -> None:
         """End the tracker's run."""
