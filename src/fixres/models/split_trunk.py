@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fixres.config.registry import solved_by
 from fixres.errors import UserError
 from fixres.models.anatomy import NORM_TYPES, head_names, upstream
 from fixres.models.build import architecture, in_channels
+from fixres.models.moves import Plan
 from fixres.models.sizes import evaluation_mode
 
 RELATIVE = 1e-4
@@ -75,6 +77,20 @@ def require_linear_head(model: nn.Module, size: int) -> None:
     image = torch.linspace(-2, 2, in_channels(model) * size * size, device=parameter.device)
     with evaluation_mode(model), torch.inference_mode():
         _require_linear(model, (), head, image.view(1, -1, size, size))
+
+
+def require_solvable(model: nn.Module, plan: Plan, size: int) -> None:
+    """Refuse what the cached solver cannot do with a network at `size`.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    # A plan says what auto stands for.
+    solved = [moves for moves in solved_by("cached") if moves != "auto"]
+    if plan.moves not in solved:
+        raise UserError(f"the cached solver moves {', '.join(solved)}, not {plan.moves}\n  use solver: sgd")
+    if plan.trained:
+        require_linear_head(model, size)
 
 
 def _require_linear(model: nn.Module, norms: tuple[str, ...], head: str, images: Tensor) -> tuple[Tensor, Crossing]:

@@ -29,7 +29,7 @@ from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
 from fixres.runtime.trackers import required_trackers
 from fixres.training.before_after import Handover, finish
-from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
+from fixres.training.cached_solver.solve import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
 from fixres.training.initial_weights import Start, starting_network, weights_and_kind
