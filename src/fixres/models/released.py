@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from fixres.errors import UserError, did_you_mean
 from fixres.io.download.cache import checkpoint_folder, fetch
@@ -53,16 +52,6 @@ class Released:
     num_classes: int = 1000
     """Outputs of the head in the file; 0 where it has none."""
     content: Literal["weights", "features"] = "weights"
-
-    @property
-    def host(self) -> str:
-        """Host the file is fetched from."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def file_name(self) -> str:
-        """Last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)

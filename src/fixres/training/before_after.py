@@ -139,15 +139,8 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
     classes = context.collection.classes
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [
-            "path",
-            "label",
-            *labels,
-            *(f"{label} loss" for label in labels),
-            *(f"{label} probability" for label in labels),
-        ]
-    )
+    figures = [f"{label} {figure}" for figure in ("loss", "probability") for label in labels]
+    writer.writerow(["path", "label", *labels, *figures])
     predictions, losses, probabilities = (
         np.concatenate([getattr(found, name) for found in evaluations])
         for name in ("predictions", "losses", "probabilities")

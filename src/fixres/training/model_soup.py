@@ -213,15 +213,11 @@ def _fill(model: nn.Module, states: Sequence[State], calibrate: _Bench | None) -
 
 def _open(request: AverageRequest, product: Product) -> _Bench | None:
     """Open the collection; None where there is none, and none is needed."""
-    stored = product.details.get("data", {}).get("uri")
-    needed = request.greedy or request.recalibrate or request.data
-    if not needed and not stored:
-        return None
     try:
         collection = open_for(product, SplitRequest(data=request.data))
     except UserError:
         # A soup of weights alone is still a soup when the pictures have moved away.
-        if needed:
+        if request.greedy or request.recalibrate or request.data:
             raise
         return None
     if request.recalibrate and "train" not in collection.splits:
