@@ -31,7 +31,6 @@ from fixres.inference.predict import Predictor
 from fixres.inference.requests import ExportRequest, ExtractRequest
 from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
-from fixres.training.before_after import Outcome
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
 
@@ -46,10 +45,6 @@ def _nothing(done: int, total: int) -> None:
 
 def _opened(checkpoint: Checkpoint, weights: str = "fixed") -> Product:
     return checkpoint if isinstance(checkpoint, Product) else load(checkpoint, weights)
-
-
-def _run(outcome: Outcome) -> Run:
-    return Run(outcome.folder, outcome.size, outcome.split, outcome.num_images, tuple(outcome.rows), outcome.paired)
 
 
 def train(
@@ -80,7 +75,7 @@ def train(
             raise UserError("a finished Recipe takes no further settings\n  recipe.model_copy, or give a file's name")
     else:
         recipe = loading.load(recipe, settings, require_data=True)
-    return _run(run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners))
+    return run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners)
 
 
 def fix(
@@ -112,7 +107,7 @@ def fix(
     if product.details.get("before_fix") and product.weights != "before_fix":
         product = load(product.source, "before_fix")
     recipe = fix_recipe(product, data, {"size": size, **settings}, seed)
-    return _run(run_recipe(recipe, Path(out), listeners=listeners, split_from=own_split(product, data)))
+    return run_recipe(recipe, Path(out), listeners=listeners, split_from=own_split(product, data))
 
 
 def evaluate(

@@ -21,7 +21,7 @@ ENTRIES = [pytest.param(entry, id=name) for name, entry in RELEASED.items()]
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_row_is_complete(entry: Released) -> None:
     parts = urlsplit(entry.url)
-    assert entry.host in {address.host for address in ADDRESSES}
+    assert parts.hostname in {address.host for address in ADDRESSES}
     assert entry.license
     assert entry.source
     assert entry.train_size <= entry.test_size
@@ -37,7 +37,11 @@ def test_every_row_is_complete(entry: Released) -> None:
 
 
 def test_no_address_is_listed_without_use() -> None:
-    used = {entry.host for entry in RELEASED.values()} | {"huggingface.co", "github.com", "the host you name"}
+    used = {urlsplit(entry.url).hostname for entry in RELEASED.values()} | {
+        "huggingface.co",
+        "github.com",
+        "the host you name",
+    }
     sets = {
         (urlsplit(file.url).hostname, f"`fixres data download {name}`")
         for name, info in SETS.items()
@@ -77,7 +81,7 @@ def test_what_fixres_released_is_fed_as_fixres_feeds_it(entry: Released) -> None
 def test_features_come_in_three_kinds() -> None:
     features = [entry for entry in RELEASED.values() if entry.content == "features"]
     kinds = {"labels": 1, "softmax": 7, "embedding": 7}
-    assert {kind: sum(kind in entry.file_name for entry in features) for kind in kinds} == kinds
+    assert {kind: sum(kind in entry.url for entry in features) for kind in kinds} == kinds
     assert all((entry.top1 is not None) == ("softmax" in entry.name) == (entry.num_classes > 0) for entry in features)
     assert RELEASED["features_IGAM_Resnext101_32x48d_softmax_v2"].top1 == RELEASED["FixResNeXt101_32x48d_v2"].top1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,13 +26,6 @@ STEP = {
     "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
     "SLURM_TASKS_PER_NODE": "2(x3)",
 }
-
-
-@pytest.fixture(autouse=True)
-def no_scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the only folder of PATH, where a test can put its own scontrol."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return tmp_path
 
 
 def test_a_task_becomes_a_rank() -> None:
@@ -87,15 +79,6 @@ def test_nodes_with_different_numbers_of_tasks() -> None:
         adopt_slurm(environment)
         found.append(environment["LOCAL_WORLD_SIZE"])
     assert found == ["3", "2", "2", "1"]
-
-
-def test_slurms_own_expansion_is_preferred(no_scontrol: Path) -> None:
-    scontrol = no_scontrol / "scontrol"
-    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames n[2-3]" ] && echo alpha && echo beta\n')
-    scontrol.chmod(0o755)
-    environment = dict(STEP)
-    adopt_slurm(environment)
-    assert environment["MASTER_ADDR"] == "alpha"
 
 
 @given(st.integers(1, 2**31 - 1), st.integers(0, 2**16))

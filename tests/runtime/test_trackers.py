@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -85,16 +84,6 @@ def test_a_resumed_run_counts_on_and_forgets_what_came_after_the_checkpoint(tmp_
     assert points(read_back(tmp_path), "fix/loss") == [(25, 1.0), (26, 0.5)]
     assert points(read_back(tmp_path), "train/loss") == [(20, 2.0)]
     assert [e["total_step"] for e in read_events(tmp_path) if e["event"] == "train"] == [20, 25, 26]
-
-
-def test_the_step_to_forget_from_can_be_given(tmp_path: Path) -> None:
-    for step, loss, purge_step in ((1, 1.0, None), (2, 2.0, None), (2, 3.0, 2)):
-        log = RunLog(tmp_path, purge_step=purge_step, metrics=CURVES)
-        train(log, "train", 0, step, loss)
-        log.close()
-        # Files are read in the order of their names, which hold the second.
-        time.sleep(1.1)
-    assert points(read_back(tmp_path), "train/loss") == [(1, 1.0), (2, 3.0)]
 
 
 class Broken:

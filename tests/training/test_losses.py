@@ -1,4 +1,4 @@
-"""Losses against torch and timm, and the divisor that makes micro-batches add up."""
+"""Losses against torch and timm, and parts of a batch that add up."""
 
 from __future__ import annotations
 
@@ -101,12 +101,11 @@ def test_parts_of_a_batch_add_up_to_the_whole(name: Any, cut: int, is_soft: bool
     weights = WEIGHTS if is_weighted else None
     stage = Stage(loss=name, label_smoothing=0.1)
 
-    def loss(part: slice, divisor: float | None) -> float:
-        return float(training_loss(logits[part], targets[part], stage, weights, divisor=divisor))
+    def loss(part: slice) -> float:
+        return float(training_loss(logits[part], targets[part], stage, weights))
 
-    whole = loss(slice(None), None)
-    assert loss(slice(0, cut), 12) + loss(slice(cut, 12), 12) == pytest.approx(whole, rel=1e-5)
-    assert loss(slice(None), 12) == pytest.approx(whole, rel=1e-6)
+    parts = cut * loss(slice(0, cut)) + (12 - cut) * loss(slice(cut, 12))
+    assert parts / 12 == pytest.approx(loss(slice(None)), rel=1e-5)
 
 
 # --- a teacher
@@ -123,7 +122,7 @@ def test_distillation_is_its_formula() -> None:
         p, q = (teacher / t).softmax(1), (student / t).softmax(1)
         expected = t**2 * (p * (p / q).log()).sum(1).mean()
         assert distillation_loss(student, teacher, t) == pytest.approx(float(expected), rel=1e-5)
-    halves = [distillation_loss(student[k : k + 4], teacher[k : k + 4], 4.0, divisor=8) for k in (0, 4)]
+    halves = [distillation_loss(student[k : k + 4], teacher[k : k + 4], 4.0) / 2 for k in (0, 4)]
     assert float(sum(halves)) == pytest.approx(float(distillation_loss(student, teacher, 4.0)), rel=1e-5)
 
 

@@ -85,7 +85,7 @@ def test_trying_a_micro_batch_leaves_no_trace(
 
     def fit(shop: Any, run: Any, state: Any) -> int:
         monkeypatch.setattr(torch, "get_device_module", lambda device: torch.cuda)
-        microbatch._try_step(shop, run, state, 16, 32)
+        microbatch._try_step(shop, run, state, 32, 16)
         tried.append(16)
         return 16
 

@@ -84,6 +84,6 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     outcome = run_recipe(load(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True)
     assert stamps(tmp_path / "run") == before
     logged = next(event for event in read_events(FINISHED) if event["event"] == "comparison")
-    assert (outcome.rows, outcome.split, outcome.num_images) == (logged["rows"], "test", 16)
+    assert (list(outcome.rows), outcome.split, outcome.num_images) == (logged["rows"], "test", 16)
     assert outcome.paired is not None
     assert outcome.paired.difference == logged["paired"]["difference"]

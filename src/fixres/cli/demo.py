@@ -17,12 +17,12 @@ from fixres.cli.console import Console
 from fixres.config import loading
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
+from fixres.evaluation.results import Run
 from fixres.inference.predict import Prediction, Predictor
 from fixres.io.files import write_text
 from fixres.models.sizes import at_size
 from fixres.reporting.page import write_report
 from fixres.runtime.device import Runtime
-from fixres.training.before_after import Outcome
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
 from fixres.training.run import run_recipe
@@ -66,7 +66,7 @@ def _free(folder: Path) -> Path:
     return candidate
 
 
-def predict_some(folder: Path, outcome: Outcome, recipe: Recipe, count: int = 6) -> list[Prediction]:
+def predict_some(folder: Path, outcome: Run, recipe: Recipe, count: int = 6) -> list[Prediction]:
     """Predict pictures spread over the report split with the saved product; write RUN/predictions.json."""
     product = load(folder)
     split = open_collection(recipe.data, folder / "split.json", product.classes).split(outcome.split)

@@ -24,12 +24,12 @@ from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_vi
 from fixres.evaluation.measure import open_for
 from fixres.experiments.questions import Question
 from fixres.io.progress import NamedProgress
-from fixres.models.candidate_sizes import Offer, offer_sizes
 from fixres.models.moves import make_plan
-from fixres.models.sizes import at_size, gmacs
+from fixres.models.sizes import Offer, at_size, gmacs, offer_sizes
+from fixres.models.split_trunk import require_solvable
 from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
 from fixres.runtime.device import Runtime
-from fixres.training.cached_solver.solve import Problem, check, solve
+from fixres.training.cached_solver.solve import Problem, solve
 
 HALVES_FROM = 2000
 """Pictures from which one half of the selecting split chooses and the other reports."""
@@ -192,7 +192,7 @@ def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int
     try:
         for size in sizes:
             own = at_size(model, size)
-            check(own, make_plan(own, "auto", size), size)
+            require_solvable(own, make_plan(own, "auto", size), size)
     except UserError as error:
         # The second line is on a recipe's keys, which are no flags here.
         return str(error).partition("\n")[0] + "; fixres fix can do it by gradient descent"

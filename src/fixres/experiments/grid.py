@@ -30,7 +30,7 @@ from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
-from fixres.training.cached_solver.solver_stage import solve_stage
+from fixres.training.cached_solver.solve import solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import timm
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.errors import UserError
 from fixres.models.build import architecture, build_model, in_channels, load_strict
-from fixres.models.sizes import evaluation_mode
+from fixres.models.sizes import evaluation_mode, probe
 
 _NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
 
@@ -80,7 +81,6 @@ def last_norms(model: nn.Module, size: int) -> tuple[str, ...]:
     by walking the graph of one forward pass `[2, 3, size, size]`, so neither names nor definition order matter.
     """
     order: dict[str, Any] = {}
-    hooks = []
 
     def remember(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -90,38 +90,35 @@ def last_norms(model: nn.Module, size: int) -> tuple[str, ...]:
 
         return hook
 
-    for name, module in model.named_modules():
-        if isinstance(module, NORM_TYPES):
-            hooks.append(module.register_forward_hook(remember(name)))
-    try:
-        with evaluation_mode(model), torch.enable_grad():
-            device = next(model.parameters()).device
-            output = model(torch.zeros(2, in_channels(model), size, size, device=device, requires_grad=True))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    followed = _norms_upstream(order, after=order.values())
-    # Some networks also compute what their logits do not use.
-    used = _norms_upstream(order, after=(), start=output.grad_fn) if isinstance(output, Tensor) else set(order)
-    return tuple(name for name in order if name not in followed and name in used)
-
-
-def _norms_upstream(order: Mapping[str, Any], after: Iterable[Any], start: Any = None) -> set[str]:
-    """Return the norms that `start`, or anything strictly behind the nodes `after`, is computed from."""
-    names = {node: name for name, node in order.items()}
-    seen: set[Any] = set()
-    upstream: set[str] = set()
+    with ExitStack() as hooks, evaluation_mode(model), torch.enable_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, NORM_TYPES):
+                hooks.enter_context(module.register_forward_hook(remember(name)))
+        device = next(model.parameters()).device
+        output = model(torch.zeros(2, in_channels(model), size, size, device=device, requires_grad=True))
     # A norm's own internals lie upstream of its output, so start behind every norm and collect the norms met.
-    stack = [parent for node in after for parent, _ in node.next_functions] + [start]
+    followed = upstream((parent for node in order.values() for parent in _parents(node)), _parents)
+    # Some networks also compute what their logits do not use.
+    used = upstream([output.grad_fn], _parents) if isinstance(output, Tensor) else set(order.values())
+    names = {node: name for name, node in order.items()}
+    return tuple(name for node, name in names.items() if node not in followed and node in used)
+
+
+def _parents(node: Any) -> list[Any]:
+    """Return what a step of the forward pass was computed from."""
+    return [parent for parent, _ in node.next_functions]
+
+
+def upstream(starts: Iterable[Any], parents: Callable[[Any], Iterable[Any]]) -> set[Any]:
+    """Return the nodes of a graph, `starts` among them, that `starts` are computed from; None is no node."""
+    seen: set[Any] = set()
+    stack = list(starts)
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in names:
-            upstream.add(names[node])
-        stack.extend(parent for parent, _ in node.next_functions)
-    return upstream
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(parents(node))
+    return seen
 
 
 _Shapes = dict[str, tuple[int, ...]]
@@ -212,18 +209,12 @@ def _execution(model: nn.Module, size: int) -> tuple[list[str], _Shapes]:
 
         return hook
 
-    hooks = []
-    for name, module in model.named_modules():
-        # What the network itself owns, such as position embeddings, belongs to no stage.
-        has_own = bool(name) and any(True for _ in module.parameters(recurse=False))
-        hooks.append(module.register_forward_hook(remember(name, has_own)))
-    try:
-        with evaluation_mode(model), torch.inference_mode():
-            device = next(model.parameters()).device
-            model(torch.zeros(1, in_channels(model), size, size, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            # What the network itself owns, such as position embeddings, belongs to no stage.
+            has_own = bool(name) and any(True for _ in module.parameters(recurse=False))
+            hooks.enter_context(module.register_forward_hook(remember(name, has_own)))
+        probe(model, size)
     return list(order), outputs
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from fixres.config.choices import BackendName
 from fixres.errors import UserError, require_extra
+from fixres.models.sizes import evaluation_mode
 
 MAX_DEVIATION = 1e-3
 """Largest difference allowed between a logit and PyTorch's, relative to the largest logit of the pictures compared."""
@@ -149,7 +151,8 @@ class _OnnxRuntime:
 
     def __init__(self, model: nn.Module, size: int, threads: int) -> None:
         for package in ("onnx", "onnxscript"):
-            _require(package)
+            if find_spec(package) is None:
+                raise require_extra(package, "export")
         try:
             import onnxruntime
         except ImportError:
@@ -175,13 +178,6 @@ class _OnnxRuntime:
         return torch.from_numpy(found)
 
 
-def _require(package: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise require_extra(package, "export")
-
-
 def _export_onnx(model: nn.Module, size: int, path: Path) -> None:
     with _ready_to_convert(model) as example:
         # Two pictures: torch.export takes a batch of one for a constant.
@@ -196,15 +192,9 @@ def _export_onnx(model: nn.Module, size: int, path: Path) -> None:
 @contextmanager
 def _ready_to_convert(model: nn.Module) -> Iterator[Tensor]:
     """Hold the network in evaluation mode and converters' warnings back; yield one of its weights."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            yield next(model.parameters())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield next(model.parameters())
 
 
 def _cannot_take(name: str, model: nn.Module, error: Exception) -> UserError:

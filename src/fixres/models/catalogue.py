@@ -20,7 +20,7 @@ from fixres.errors import UserError, did_you_mean
 from fixres.models.anatomy import head_names, last_norms
 from fixres.models.build import build_model, default_size
 from fixres.models.moves import make_plan
-from fixres.models.names import ALIASES, architecture_names, bare, canonical
+from fixres.models.names import ALIASES, SYSTEM_OF, architecture_names, bare, canonical
 from fixres.models.pretrained import published_classes, published_preprocess
 from fixres.models.released import RELEASED
 from fixres.models.sizes import MAX_SIZE, bound_size, gmacs, needs_values, refusal
@@ -31,14 +31,6 @@ MAX_REAL_PARAMETERS = 1_500_000_000
 _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64, 128, 256)
 _SMALL = 32
 """Side in pixels of the smallest pictures people train on; from here down a network takes `any`."""
-
-_NAMING_SYSTEMS = {
-    "FixRes": ("ResNet50", "IGAM_*", "PNASNet"),
-    "the FixRes paper": ("PNASNet-5", "SENet-154", "InceptionResNet-V2"),
-    "ResNetXt-PyTorch": ("resnetxt*",),
-    "WSL-Images": ("*_wsl", "ig_resnext*"),
-    "FixEfficientNet": ("EfficientNet-*",),
-}
 
 
 @dataclass(frozen=True)
@@ -210,12 +202,8 @@ def aliases() -> tuple[Alias, ...]:
         names += [f"EfficientNet-{width}{variant}" for variant in ("", "-AdvProp", "-NoisyStudent")]
     found = []
     for name in names:
-        system = next(
-            (system for system, patterns in _NAMING_SYSTEMS.items() if any(fnmatch.fnmatch(name, p) for p in patterns)),
-            "",
-        )
         try:
-            found.append(Alias(name, canonical(name), system))
+            found.append(Alias(name, canonical(name), SYSTEM_OF.get(name, "FixEfficientNet")))
         except UserError:
             continue  # not every EfficientNet exists in every variant
     return tuple(found)

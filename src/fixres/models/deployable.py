@@ -28,8 +28,7 @@ def with_constant_padding(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(model)
     for name, module in list(copied.named_modules()):
         if isinstance(module, Conv2dSame):
-            parent, _, child = name.rpartition(".")
-            setattr(copied.get_submodule(parent), child, _padded(module))
+            copied.set_submodule(name, _padded(module))
     return copied
 
 

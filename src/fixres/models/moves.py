@@ -196,9 +196,8 @@ class Plan:
             text += f"; frozen: {', '.join(self.frozen) if len(self.frozen) <= 4 else f'{len(self.frozen)} modules'}"
         if not self.live_norms:
             return text + "; no live statistics"
-        if len(self.live_norms) > 4:
-            return text + f"; live statistics: {len(self.live_norms)} norms"
-        return text + f"; live statistics: {', '.join(self.live_norms)}"
+        named = ", ".join(self.live_norms) if len(self.live_norms) <= 4 else f"{len(self.live_norms)} norms"
+        return f"{text}; live statistics: {named}"
 
 
 def _count(number: int) -> str:

@@ -11,25 +11,27 @@ from timm.models import _registry
 from fixres.errors import UserError, did_you_mean
 from fixres.models import own_architectures
 
-ALIASES = {
-    "ResNet50": "resnet50.tv_in1k",
-    "resnetxt50_32x4d": "resnext50_32x4d.tv_in1k",
-    "resnetxt101_32x8d": "resnext101_32x8d.tv_in1k",
-    "resnetxt101_64x4d": "resnext101_64x4d.tv_in1k",
-    "IGAM_Resnext101_32x8d": "resnext101_32x8d.fb_wsl_ig1b_ft_in1k",
-    "IGAM_Resnext101_32x16d": "resnext101_32x16d.fb_wsl_ig1b_ft_in1k",
-    "IGAM_Resnext101_32x32d": "resnext101_32x32d.fb_wsl_ig1b_ft_in1k",
-    "IGAM_Resnext101_32x48d": "resnext101_32x48d.fb_wsl_ig1b_ft_in1k",
-    "resnext101_32x8d_wsl": "resnext101_32x8d.fb_wsl_ig1b_ft_in1k",
-    "resnext101_32x16d_wsl": "resnext101_32x16d.fb_wsl_ig1b_ft_in1k",
-    "resnext101_32x32d_wsl": "resnext101_32x32d.fb_wsl_ig1b_ft_in1k",
-    "resnext101_32x48d_wsl": "resnext101_32x48d.fb_wsl_ig1b_ft_in1k",
-    "ig_resnext101_32x48": "resnext101_32x48d.fb_wsl_ig1b_ft_in1k",
-    "PNASNet": "pnasnet5large_fixres",
-    "PNASNet-5": "pnasnet5large_fixres",
-    "SENet-154": "legacy_senet154.in1k",
-    "InceptionResNet-V2": "inception_resnet_v2.tf_in1k",
-}
+_WEAKLY_SUPERVISED = {width: f"resnext101_32x{width}d.fb_wsl_ig1b_ft_in1k" for width in (8, 16, 32, 48)}
+_OF_SYSTEMS = (
+    ("FixRes", {"ResNet50": "resnet50.tv_in1k"}),
+    (
+        "ResNetXt-PyTorch",
+        {
+            "resnetxt50_32x4d": "resnext50_32x4d.tv_in1k",
+            "resnetxt101_32x8d": "resnext101_32x8d.tv_in1k",
+            "resnetxt101_64x4d": "resnext101_64x4d.tv_in1k",
+        },
+    ),
+    ("FixRes", {f"IGAM_Resnext101_32x{width}d": meant for width, meant in _WEAKLY_SUPERVISED.items()}),
+    ("WSL-Images", {f"resnext101_32x{width}d_wsl": meant for width, meant in _WEAKLY_SUPERVISED.items()}),
+    ("WSL-Images", {"ig_resnext101_32x48": _WEAKLY_SUPERVISED[48]}),
+    ("FixRes", {"PNASNet": "pnasnet5large_fixres"}),
+    ("the FixRes paper", {"PNASNet-5": "pnasnet5large_fixres", "SENet-154": "legacy_senet154.in1k"}),
+    ("the FixRes paper", {"InceptionResNet-V2": "inception_resnet_v2.tf_in1k"}),
+)
+SYSTEM_OF = {name: system for system, names in _OF_SYSTEMS for name in names}
+"""Which system has a name of `ALIASES`."""
+ALIASES = {name: meant for _, names in _OF_SYSTEMS for name, meant in names.items()}
 """The other systems' names, and the timm architecture with the tag that feeds it as they do."""
 
 _EFFICIENTNET = re.compile(

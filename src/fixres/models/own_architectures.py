@@ -54,23 +54,19 @@ OWN_ARCHITECTURES = frozenset(name.split(".")[0] for name in default_cfgs)
 """Names that timm alone does not know."""
 
 
-def _cifar_resnet(variant: str, depth: int, pretrained: bool, **kwargs: Any) -> ResNet:
-    """Return a ResNet for small pictures: a 3x3 stem of stride 1, no max-pool, global pooling; any input size."""
-    block, layers = _CIFAR_DEPTHS[depth]
-    model = build_model_with_cfg(ResNet, variant, pretrained, block=block, layers=layers, **kwargs)
-    stem = nn.Conv2d(model.conv1.in_channels, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    model.conv1, model.maxpool = stem, nn.Identity()
-    for info in model.feature_info:
-        info["reduction"] = max(1, info["reduction"] // 4)
-    return model
-
-
 def _register_cifar(depth: int) -> None:
     name = f"resnet{depth}_cifar"
+    block, layers = _CIFAR_DEPTHS[depth]
 
     def create(pretrained: bool = False, **kwargs: Any) -> ResNet:
-        return _cifar_resnet(name, depth, pretrained, **kwargs)
+        """Return a ResNet for small pictures: a 3x3 stem of stride 1, no max-pool, global pooling; any input size."""
+        model = build_model_with_cfg(ResNet, name, pretrained, block=block, layers=layers, **kwargs)
+        stem = nn.Conv2d(model.conv1.in_channels, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        model.conv1, model.maxpool = stem, nn.Identity()
+        for info in model.feature_info:
+            info["reduction"] = max(1, info["reduction"] // 4)
+        return model
 
     create.__name__ = name
     register_model(create)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 from fixres.errors import UserError, did_you_mean
 from fixres.io.download.cache import checkpoint_folder, fetch
@@ -53,16 +52,6 @@ class Released:
     num_classes: int = 1000
     """Outputs of the head in the file; 0 where it has none."""
     content: Literal["weights", "features"] = "weights"
-
-    @property
-    def host(self) -> str:
-        """Host the file is fetched from."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def file_name(self) -> str:
-        """Last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -124,33 +113,19 @@ def _features(weights: dict[str, Released]) -> list[Released]:
         "PNASNet": "FixPNASNet5",
         "IGAM_Resnext101_32x48d": "FixResNeXt101_32x48d",
     }
-    found = [_feature("labels", weights["FixResNet50"], num_classes=0, is_softmax=False)]
+    found = [_feature("labels", weights["FixResNet50"], num_classes=0, top1=None)]
     for stem, name in stems.items():
         for version in ("", "_v2"):
-            if name + version not in weights:
-                continue
-            model = weights[name + version]
-            found.append(_feature(f"{stem}_softmax{version}", model, num_classes=1000, is_softmax=True))
-            found.append(_feature(f"{stem}_embedding{version}", model, num_classes=0, is_softmax=False))
+            if name + version in weights:
+                model = weights[name + version]
+                found.append(_feature(f"{stem}_softmax{version}", model))
+                found.append(_feature(f"{stem}_embedding{version}", model, num_classes=0, top1=None))
     return found
 
 
-def _feature(stem: str, model: Released, *, num_classes: int, is_softmax: bool) -> Released:
-    return Released(
-        name=f"features_{stem}",
-        url=f"{_FIXRES_FEATURES}{stem}.npy",
-        architecture=model.architecture,
-        license=NON_COMMERCIAL,
-        train_size=model.train_size,
-        test_size=model.test_size,
-        resize=model.resize,
-        mean=model.mean,
-        std=model.std,
-        top1=model.top1 if is_softmax else None,
-        num_classes=num_classes,
-        content="features",
-        source=model.source,
-    )
+def _feature(stem: str, model: Released, **changes: Any) -> Released:
+    url = f"{_FIXRES_FEATURES}{stem}.npy"
+    return replace(model, name=f"features_{stem}", url=url, top5=None, content="features", **changes)
 
 
 def _weakly_supervised() -> list[Released]:
@@ -274,13 +249,7 @@ def _fold(name: str) -> str:
 
 _BY_NAME = "any command given `fixres:NAME`"
 _NO_FETCHING = "`FIXRES_OFFLINE=1` or `HF_HUB_OFFLINE=1`; or name no such source"
-
 _NO_SETS = "`FIXRES_OFFLINE=1` or `HF_HUB_OFFLINE=1`; or do not type it"
-
-
-def _download(*names: str) -> str:
-    return " or ".join(f"`fixres data download {name}`" for name in names)
-
 
 ADDRESSES: tuple[Address, ...] = (
     Address(
@@ -313,23 +282,18 @@ ADDRESSES: tuple[Address, ...] = (
         "weights that timm keeps with its releases",
         "`model.weights: none`, or a file",
     ),
-    Address(
-        "data.caltech.edu",
-        _download("caltech101", "caltech256", "cub-200-2011"),
-        "Caltech-101 and -256, birds of CUB",
-        _NO_SETS,
+    *(
+        Address(host, " or ".join(f"`fixres data download {name}`" for name in names.split()), purpose, _NO_SETS)
+        for host, names, purpose in (
+            ("data.caltech.edu", "caltech101 caltech256 cub-200-2011", "Caltech-101 and -256, birds of CUB"),
+            ("www.cs.toronto.edu", "cifar10 cifar100", "CIFAR"),
+            ("ossci-datasets.s3.amazonaws.com", "mnist", "MNIST"),
+            ("fashion-mnist.s3.eu-central-1.amazonaws.com", "fashion-mnist", "Fashion-MNIST"),
+            ("www.robots.ox.ac.uk", "flowers102 oxford-pets fgvc-aircraft", "Oxford's flowers, pets and aircraft"),
+            ("data.vision.ee.ethz.ch", "food101", "Food-101"),
+            ("cs231n.stanford.edu", "tiny-imagenet-200", "Tiny-ImageNet"),
+        )
     ),
-    Address("www.cs.toronto.edu", _download("cifar10", "cifar100"), "CIFAR", _NO_SETS),
-    Address("ossci-datasets.s3.amazonaws.com", _download("mnist"), "MNIST", _NO_SETS),
-    Address("fashion-mnist.s3.eu-central-1.amazonaws.com", _download("fashion-mnist"), "Fashion-MNIST", _NO_SETS),
-    Address(
-        "www.robots.ox.ac.uk",
-        _download("flowers102", "oxford-pets", "fgvc-aircraft"),
-        "Oxford's flowers, pets and aircraft",
-        _NO_SETS,
-    ),
-    Address("data.vision.ee.ethz.ch", _download("food101"), "Food-101", _NO_SETS),
-    Address("cs231n.stanford.edu", _download("tiny-imagenet-200"), "Tiny-ImageNet", _NO_SETS),
     Address(
         "the host you name",
         "any command given `url:https://...`",

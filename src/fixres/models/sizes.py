@@ -1,12 +1,13 @@
-"""The sizes a network can take, and the work each costs."""
+"""The sizes a network can take, those of them worth measuring, and the work each costs."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,14 +15,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from fixres.config.stage import Stage
 from fixres.errors import UserError
 from fixres.models.build import architecture, in_channels
+from fixres.resolution import HARDLY_LARGER, Preprocess, candidate_sizes, exact_matching_size, matching_size
 
 MAX_SIZE = 4096
 """Largest side in pixels; beyond it one picture's activations exceed any machine's memory."""
 
 _REFUSALS = (RuntimeError, AssertionError, ValueError, AttributeError, IndexError, TypeError, ZeroDivisionError)
 """What networks raise at a size they cannot take."""
+
+_STEP = 32
+"""Stride of most convolutional networks, and a multiple of most patches."""
 
 _counted: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], float]] = WeakKeyDictionary()
 """What `gmacs` counted, by network, size and the shapes of its tensors."""
@@ -94,29 +100,64 @@ def patch_size(model: nn.Module) -> int:
     return int(size[0] if isinstance(size, tuple | list) else size)
 
 
-def legal_sizes(model: nn.Module, near: int, count: int = 4) -> list[int]:
-    """Return up to `count` sizes closest to `near`, multiples of 8 or of its patches, that the network can take."""
-    shape = model if needs_values(model) else without_values(model)
-    legal: list[int] = []
+def legal_sizes(model: nn.Module, near: int) -> list[int]:
+    """Return up to four sizes closest to `near`, multiples of 8 or of its patches, that the network can take."""
     patch = patch_size(model)
     step = patch if 8 % patch else 8
     candidates = sorted(range(max(1, near // 2 // step) * step, 2 * near + step + 1, step), key=lambda s: abs(s - near))
-    for size in candidates:
-        if refusal(shape, size) is None:
-            legal.append(size)
-        if len(legal) == count:
-            break
-    return sorted(legal)
+    return sorted(itertools.islice(_legal(model, candidates), 4))
 
 
 def larger_size(model: nn.Module, size: int) -> int | None:
     """Return the next round size above `size`, at most twice it, that the network takes; None where there is none."""
+    rounds = (range((size // step + 1) * step, 2 * size + 1, step) for step in (32, 28, 16, 8))
+    return next(_legal(model, itertools.chain.from_iterable(rounds)), None)
+
+
+def _legal(model: nn.Module, candidates: Iterable[int]) -> Iterator[int]:
+    """Yield the candidates that the network can take."""
     shape = model if needs_values(model) else without_values(model)
-    for step in (32, 28, 16, 8):
-        for larger in range((size // step + 1) * step, 2 * size + 1, step):
-            if refusal(shape, larger) is None:
-                return larger
-    return None
+    return (size for size in candidates if refusal(shape, size) is None)
+
+
+class Offer(NamedTuple):
+    """Sizes for a network and how it was trained."""
+
+    sizes: tuple[int, ...]
+    """Worth measuring, ascending: the train size, up to six from there to its double, and `matching`."""
+    exact: float
+    """Size in pixels at which objects look as large as in training."""
+    matching: int
+    """The size near `exact` that the network can take."""
+
+
+def offer_sizes(model: nn.Module, train: Preprocess, stage: Stage) -> Offer:
+    """Return the sizes worth measuring for a network trained by `stage`, at `train.size` pixels."""
+    shape = model if needs_values(model) else without_values(model)
+
+    @cache
+    def is_legal(size: int) -> bool:
+        return size == train.size or (size <= MAX_SIZE and refusal(shape, size) is None)
+
+    patch = patch_size(model)
+    steps = list(dict.fromkeys((_STEP if _STEP % patch == 0 else patch, 28, 16, 8)))
+    sizes = {train.size}
+    for place, step in enumerate(steps):
+        candidates = candidate_sizes(train.size, step)
+        legal = [size for size in candidates if is_legal(size)]
+        # A network may take one of many by chance, which makes the step none of its own.
+        is_own = len(legal) > (2 if len(candidates) > 2 else 1)
+        if place == 0 or is_own:
+            sizes.update(legal)
+        if is_own:
+            steps = steps[place:]
+            break
+    exact, matching = exact_matching_size(train, stage.crop, stage.crop_scale), train.size
+    for step in steps:
+        matching = matching_size(train, stage.crop, stage.crop_scale, step, is_legal)
+        if matching != train.size or exact <= (1 + HARDLY_LARGER) * train.size:
+            break
+    return Offer(tuple(sorted({*sizes, matching})), exact, matching)
 
 
 def refusal(model: nn.Module, size: int) -> str | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm.layers
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fixres.config.registry import solved_by
 from fixres.errors import UserError
-from fixres.models.anatomy import NORM_TYPES, head_names
+from fixres.models.anatomy import NORM_TYPES, head_names, upstream
 from fixres.models.build import architecture, in_channels
+from fixres.models.moves import Plan
 from fixres.models.sizes import evaluation_mode
 
 RELATIVE = 1e-4
@@ -41,11 +43,11 @@ class Cut:
     norm_inputs: Callable[[Tensor], Crossing]
     """Normalised images to the input of every last norm, `[B, C, h, w]` each."""
     front: Callable[[Tensor], Crossing] | None = None
-    """Normalised images to everything the back needs, where the network can be cut; the norms' inputs among it."""
+    """Normalised images to everything the back needs, where the network can be cut; the norms' inputs come first."""
     back: Callable[[Crossing], Tensor] | None = None
     """What the front gave to what the head is given."""
-    places: tuple[int, ...] = ()
-    """Where in the front's output the input of every last norm is."""
+    num_crossing: int = 0
+    """Tensors the front gives."""
 
 
 def linear_head(model: nn.Module) -> str:
@@ -74,22 +76,34 @@ def require_linear_head(model: nn.Module, size: int) -> None:
     parameter = next(model.parameters())
     image = torch.linspace(-2, 2, in_channels(model) * size * size, device=parameter.device)
     with evaluation_mode(model), torch.inference_mode():
-        features, _, logits = _Hooked(model, (), head).run(image.view(1, -1, size, size))
-        _require_finite(model, logits)
-        if not _is_close(head_logits(model, head, features), logits):
-            raise _more_than_linear(model)
+        _require_linear(model, (), head, image.view(1, -1, size, size))
 
 
-def _require_finite(model: nn.Module, logits: Tensor) -> None:
+def require_solvable(model: nn.Module, plan: Plan, size: int) -> None:
+    """Refuse what the cached solver cannot do with a network at `size`.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    # A plan says what auto stands for.
+    solved = [moves for moves in solved_by("cached") if moves != "auto"]
+    if plan.moves not in solved:
+        raise UserError(f"the cached solver moves {', '.join(solved)}, not {plan.moves}\n  use solver: sgd")
+    if plan.trained:
+        require_linear_head(model, size)
+
+
+def _require_linear(model: nn.Module, norms: tuple[str, ...], head: str, images: Tensor) -> tuple[Tensor, Crossing]:
+    """Return the features and the inputs of the norms, where the logits are the linear layer of the features."""
+    features, inputs, logits = _hooked(model, norms, head, images)
     if not bool(torch.isfinite(logits).all()):
         raise BrokenWeightsError(f"the outputs of '{architecture(model)}' are not finite; its weights are broken")
-
-
-def _more_than_linear(model: nn.Module) -> UserError:
-    return UserError(
-        f"the cached solver does not suit '{architecture(model)}': its logits are more than its linear layer\n"
-        "  use solver: sgd"
-    )
+    if not _is_close(head_logits(model, head, features), logits):
+        raise UserError(
+            f"the cached solver does not suit '{architecture(model)}': its logits are more than its linear layer\n"
+            "  use solver: sgd"
+        )
+    return features, inputs
 
 
 def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has_head: bool = True) -> Cut:
@@ -104,15 +118,12 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     Raises:
         UserError: the head is not one linear layer applied to the features.
     """
+    head = linear_head(model) if has_head else ""
+    as_it_is = partial(_hooked, model, norms, head or norms[-1])
+    hooked = Cut(head, norms, "hooked", lambda x: as_it_is(x)[0], lambda x: as_it_is(x)[1])
     if not has_head:
-        last = _Hooked(model, norms, norms[-1])
-        return Cut("", norms, "hooked", lambda x: last.run(x)[0], lambda x: last.run(x)[1])
-    head = linear_head(model)
-    hooked = _Hooked(model, norms, head)
-    features, inputs, logits = hooked.run(images)
-    _require_finite(model, logits)
-    if not _is_close(head_logits(model, head, features), logits):
-        raise _more_than_linear(model)
+        return hooked
+    features, inputs = _require_linear(model, norms, head, images)
     for fold in (True, False):
         try:
             made = _traced(model, norms, head, fold)
@@ -122,7 +133,7 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
                 return made
         except Exception:  # noqa: BLE001 - networks that cannot be traced raise whatever they trip over
             continue
-    return Cut(head, norms, "hooked", lambda x: hooked.run(x)[0], lambda x: hooked.run(x)[1])
+    return hooked
 
 
 def head_logits(model: nn.Module, head: str, features: Tensor) -> Tensor:
@@ -140,23 +151,10 @@ def _is_close(found: Tensor, wanted: Tensor) -> bool:
     return float((found - wanted).abs().max()) <= RELATIVE * scale
 
 
-class _Hooked:
-    """The network as it is, with what passes the norms and reaches the head remembered."""
+def _hooked(model: nn.Module, norms: tuple[str, ...], head: str, images: Tensor) -> tuple[Tensor, Crossing, Tensor]:
+    """Run the network as it is; return features `[B, D]`, the inputs of the norms, and logits."""
+    seen: dict[str, Tensor] = {}
 
-    def __init__(self, model: nn.Module, norms: tuple[str, ...], head: str) -> None:
-        self.model, self.norms, self.head = model, norms, head
-
-    def run(self, images: Tensor) -> tuple[Tensor, Crossing, Tensor]:
-        """Return features `[B, D]`, the inputs of the norms, and logits."""
-        seen: dict[str, Tensor] = {}
-        with _remembering(self.model, (*self.norms, self.head), seen):
-            logits: Tensor = self.model(images)
-        inputs = tuple(seen[name].float() for name in self.norms)
-        return seen[self.head].flatten(1).float(), inputs, logits.float()
-
-
-@contextmanager
-def _remembering(model: nn.Module, names: Sequence[str], seen: dict[str, Tensor]) -> Iterator[None]:
     def remember(name: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             # Norms fused with an activation work in place.
@@ -164,12 +162,12 @@ def _remembering(model: nn.Module, names: Sequence[str], seen: dict[str, Tensor]
 
         return hook
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(remember(name)) for name in names]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for name in (*norms, head):
+            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(remember(name)))
+        logits: Tensor = model(images)
+    inputs = tuple(seen[name].float() for name in norms)
+    return seen[head].flatten(1).float(), inputs, logits.float()
 
 
 class _Tracer(fx.Tracer):
@@ -189,15 +187,14 @@ def _traced(model: nn.Module, norms: tuple[str, ...], head: str, fold: bool) -> 
     """Cut the recorded calls in two: what depends on no last norm, and the rest up to the head."""
     graph = _Tracer().trace(model)
     calls = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
-    features = calls[head].args[0]
-    assert isinstance(features, fx.Node)
+    features = calls[head].all_input_nodes[0]
     behind: set[fx.Node] = set()
     for node in graph.nodes:
         if (node.op == "call_module" and node.target in norms) or any(n in behind for n in node.all_input_nodes):
             behind.add(node)
-    needed = _upstream(features)
+    needed = upstream([features], lambda node: node.all_input_nodes)
     if features in behind:
-        inputs = tuple(_first_input(calls[name]) for name in norms)
+        inputs = tuple(calls[name].all_input_nodes[0] for name in norms)
         used = {n for node in needed & behind for n in node.all_input_nodes if n not in behind and n.op != "get_attr"}
         crossing = (*inputs, *(n for n in graph.nodes if n in used and n not in inputs))
     else:
@@ -212,7 +209,6 @@ def _traced(model: nn.Module, norms: tuple[str, ...], head: str, fold: bool) -> 
         result: Tensor = back(*(t.clone() for t in crossed))[0]
         return result.flatten(1).float()
 
-    places = tuple(range(len(norms)))
     return Cut(
         head,
         norms,
@@ -221,40 +217,17 @@ def _traced(model: nn.Module, norms: tuple[str, ...], head: str, fold: bool) -> 
         lambda x: tuple(t.float() for t in front(x)[: len(norms)]),
         front,
         run_back,
-        places,
+        len(crossing),
     )
-
-
-def _first_input(node: fx.Node) -> fx.Node:
-    found = node.args[0]
-    assert isinstance(found, fx.Node)
-    return found
-
-
-def _upstream(*ends: fx.Node) -> set[fx.Node]:
-    seen: set[fx.Node] = set()
-    stack = list(ends)
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(node.all_input_nodes)
-    return seen
 
 
 def _part(model: nn.Module, graph: fx.Graph, given: Sequence[fx.Node], wanted: Sequence[fx.Node]) -> fx.GraphModule:
     """Return the calls that compute `wanted` from `given`, or from the images where nothing is given."""
     part = fx.Graph()
     made: dict[fx.Node, fx.Node] = {node: part.placeholder(f"given_{i}") for i, node in enumerate(given)}
-    seen: set[fx.Node] = set()
-    stack = list(wanted)
-    while stack:
-        node = stack.pop()
-        if node not in seen and node not in made:
-            seen.add(node)
-            stack.extend(node.all_input_nodes)
+    needed = upstream(wanted, lambda node: () if node in made else node.all_input_nodes)
     for node in graph.nodes:
-        if node in seen and node not in made:
+        if node in needed and node not in made:
             made[node] = part.node_copy(node, lambda n: made[n])
     part.output(tuple(made[node] for node in wanted))
     return fx.GraphModule(model, part)
@@ -276,26 +249,8 @@ def _fold(part: fx.GraphModule) -> None:
             continue
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        _set(part, str(source.target), _folded(conv, norm))
+        part.set_submodule(str(source.target), fuse_conv_bn_eval(conv, norm))
         # timm's norms bring an activation along, which stays.
         kept = [child for child in (getattr(norm, "drop", None), getattr(norm, "act", None)) if child is not None]
-        _set(part, str(node.target), nn.Sequential(*kept))
+        part.set_submodule(str(node.target), nn.Sequential(*kept))
     part.eval()
-
-
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    own = copy.copy(conv)
-    own._parameters = dict(conv._parameters)
-    with torch.no_grad():
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-    own._parameters["weight"], own._parameters["bias"] = weight, bias
-    return own
-
-
-def _set(part: fx.GraphModule, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(part.get_submodule(parent), child, module)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -128,10 +128,7 @@ class Runtime:
         if self.processes.shard.world == 1:
             return
         found = self.processes.gather({k: v.cpu() for k, v in self.own_statistics(model).items()})
-        buffers = dict(model.named_buffers())
-        for name in found[0]:
-            mean = torch.stack([one[name] for one in found]).double().mean(0)
-            buffers[name].copy_(mean)
+        set_buffers(model, {name: torch.stack([one[name] for one in found]).double().mean(0) for name in found[0]})
 
     @contextlib.contextmanager
     def averaged(self, *models: nn.Module) -> Iterator[None]:
@@ -149,9 +146,7 @@ class Runtime:
             yield
         finally:
             for model, kept in zip(models, own, strict=True):
-                buffers = dict(model.named_buffers())
-                for name, value in kept.items():
-                    buffers[name].copy_(value)
+                set_buffers(model, kept)
 
     def random_state(self) -> dict[str, Any]:
         """Return the state of this process's random generators, those of its device included."""
@@ -168,11 +163,9 @@ class Runtime:
     def _device_module(self) -> Any:
         return None if self.device.type == "cpu" else torch.get_device_module(self.device)
 
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Compute the forward pass in the precision of the run."""
-        with self.accelerator.autocast():
-            yield
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
 
     def describe(self) -> str:
         """Return the device, precision and threads in one line."""
@@ -180,6 +173,13 @@ class Runtime:
         world = self.processes.shard.world
         count = f", {world} processes" if world > 1 else ""
         return f"{self.device.type} ({name}), {self.precision}, {self.threads} threads{count}"
+
+
+def set_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copy values into the buffers of a network that they name."""
+    buffers = dict(model.named_buffers())
+    for name, value in values.items():
+        buffers[name].copy_(value)
 
 
 def _precision(wanted: str, on_cpu: bool) -> str:

@@ -72,15 +72,12 @@ class Processes:
             dist.all_reduce(summed, group=self._group)
         return float(summed) / self.shard.world
 
-    def main_first(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context that the main process goes through before the others enter it.
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process go through before the others enter.
 
         What the main process is refused, all are: the others raise its UserError.
         """
-        return self._main_first() if self._group is not None else contextlib.nullcontext()
-
-    @contextlib.contextmanager
-    def _main_first(self) -> Iterator[None]:
         if not self.is_main:
             refused = self.gather(None)[0]
             if refused is not None:

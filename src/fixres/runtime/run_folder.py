@@ -18,7 +18,7 @@ import torch
 
 from fixres.errors import UserError
 from fixres.io.files import cannot_write, write_text
-from fixres.runtime.trackers import Pixels, Trackers, require_trackers, scalars_of
+from fixres.runtime.trackers import Pixels, Trackers, required_trackers, scalars_of
 
 Listener = Callable[[dict[str, Any]], None]
 _PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
@@ -75,7 +75,6 @@ class RunLog:
         folder: Path,
         tracker: str | Sequence[str] = "tensorboard",
         listeners: tuple[Listener, ...] = (),
-        purge_step: int | None = None,
         metrics: Sequence[str] = (),
     ) -> None:
         """Make the folder. Trackers start with the first event, when it is known where a resumed run goes on.
@@ -84,20 +83,15 @@ class RunLog:
             folder: the run folder.
             tracker: names of trackers; `none` is no name.
             listeners: told about every event, progress and warnings.
-            purge_step: total step from which TensorBoard forgets what was there; None: after what `truncate` keeps.
             metrics: figures of a result that trackers draw curves of.
 
         Raises:
             UserError: a tracker is not installed, or the folder cannot be made.
         """
-        names = [tracker] if isinstance(tracker, str) else list(tracker)
-        self._names = [name for name in dict.fromkeys(names) if name != "none"]
-        require_trackers(self._names)
+        self._names = required_trackers(tracker)
         self.folder = folder
         self.listeners = listeners
-        self.step = 0
-        """Last step an event named."""
-        self._purge_step = purge_step
+        self._purge_step: int | None = None
         self._metrics = tuple(metrics)
         self._trackers: Trackers | None = None
         self._stage_steps: dict[int, int] = {}
@@ -128,7 +122,7 @@ class RunLog:
         for record in read_events(self.folder):
             self._count(record)
             self._last = record.get("total_step", self._last)
-        self._purge_step = self._last + 1 if self._purge_step is None else self._purge_step
+        self._purge_step = self._last + 1
 
     def size(self) -> int:
         """Return the length of metrics.jsonl in bytes."""
@@ -142,7 +136,6 @@ class RunLog:
         """Record one event; where it names a stage and a step, with the step of the whole run. Trackers follow."""
         record = {"event": event, **fields}
         self._count(record)
-        self.step = fields.get("step", self.step)
         if "step" in fields and "stage_index" in fields:
             record.setdefault("total_step", self.total_step(fields["stage_index"], fields["step"]))
         try:
@@ -153,17 +146,19 @@ class RunLog:
         if event != "kept":
             # That one looks back, at the best step.
             self._last = record.get("total_step", self._last)
-        self.trackers.scalars(scalars_of(record, self._metrics), self._last)
+        scalars, step = scalars_of(record, self._metrics), self._last
+        if scalars:
+            self.trackers.each(lambda tracker: tracker.scalars(scalars, step))
         for listener in self.listeners:
             listener(record)
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """Show the settings of the run, by dotted key, where trackers show such."""
-        self.trackers.settings(values)
+        self.trackers.each(lambda tracker: tracker.settings(values))
 
     def picture(self, tag: str, pixels: Pixels, total_step: int, caption: str = "") -> None:
         """Show a picture uint8 `[H, W, 3]`, where a tracker shows pictures; metrics.jsonl does not name it."""
-        self.trackers.picture(tag, pixels, total_step, caption)
+        self.trackers.each(lambda tracker: tracker.picture(tag, pixels, total_step, caption))
 
     def progress(self, **fields: Any) -> None:
         """Tell listeners how far the work is; nothing is recorded."""
@@ -193,7 +188,7 @@ class RunLog:
 
 
 class MuteLog(RunLog):
-    """The log of a process that is not the main one: it remembers the step and writes nothing."""
+    """The log of a process that is not the main one: it writes nothing."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "none")
@@ -202,8 +197,7 @@ class MuteLog(RunLog):
         """Leave the file alone."""
 
     def event(self, event: str, **fields: Any) -> None:
-        """Remember the step."""
-        self.step = fields.get("step", self.step)
+        """Leave the file alone."""
 
     def status(self, state: str, exit_code: int | None = None) -> None:
         """Leave the file alone."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import MutableMapping
 
 from fixres.errors import UserError
@@ -45,7 +44,9 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> bool:
             f"Slurm's variables contradict each other: task {rank} of {num_tasks}, node {node} of {len(tasks_per_node)}"
             "\n  start one process per task with srun"
         )
-    environment.setdefault("MASTER_ADDR", _address(environment, len(tasks_per_node)))
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    # Rank 0 listens on the first host; the name of a node need not resolve on the node itself.
+    environment.setdefault("MASTER_ADDR", first_host(nodes) if len(tasks_per_node) > 1 else _LOOPBACK)
     environment.setdefault("MASTER_PORT", str(_port(environment)))
     environment["RANK"] = str(rank)
     environment["LOCAL_RANK"] = str(_number(environment, "SLURM_LOCALID"))
@@ -56,6 +57,8 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> bool:
 
 def first_host(nodes: str) -> str:
     """Return the first host of a Slurm list: n01 of `n[01-03,7],login`, and r1n1 of `r[1-2]n[1-4]`.
+
+    Not by `scontrol show hostnames`: containers often lack Slurm's commands.
 
     Raises:
         UserError: the text is no list of hosts.
@@ -83,23 +86,6 @@ def _tasks_per_node(text: str) -> list[int]:
             raise UserError(f"SLURM_STEP_TASKS_PER_NODE is {text!r}; expected counts like 4(x2),3")
         counts += [int(found[1])] * int(found[2] or 1)
     return counts
-
-
-def _address(environment: MutableMapping[str, str], num_nodes: int) -> str:
-    """Return where rank 0 listens: the first host of the step."""
-    if num_nodes == 1:
-        # The name of a node need not resolve on the node itself.
-        return _LOOPBACK
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
-    try:
-        answer = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=30, check=True
-        )
-        hosts = answer.stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        # Containers often lack Slurm's commands.
-        hosts = []
-    return hosts[0] if hosts else first_host(nodes)
 
 
 def _port(environment: MutableMapping[str, str]) -> int:

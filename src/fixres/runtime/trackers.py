@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,23 +22,23 @@ Warn = Callable[[str], None]
 _PROJECT = "fixres"
 
 
-class Tracker(Protocol):
-    """What a run tells a tracker."""
+class Tracker:
+    """What a run tells a tracker; one that cannot show something leaves it out."""
 
     def settings(self, values: Mapping[str, Any]) -> None:
-        """Show the settings of the run."""
+        """Show the settings of the run, by dotted key."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Show some numbers of a step."""
 
     def picture(self, tag: str, pixels: Pixels, step: int, caption: str) -> None:
-        """Show a picture `[H, W, 3]`."""
+        """Show a picture uint8 `[H, W, 3]`."""
 
     def close(self) -> None:
         """Write what is left."""
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in RUN/tensorboard."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
@@ -68,7 +68,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Accelerated:
+class Accelerated(Tracker):
     """One of Accelerate's trackers: numbers and settings, no pictures, as its interface is thin there."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -88,9 +88,6 @@ class Accelerated:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Hand over the numbers under names every tracker allows."""
         self._tracker.log({_allowed(tag): value for tag, value in values.items()}, step=step)
-
-    def picture(self, tag: str, pixels: Pixels, step: int, caption: str) -> None:
-        """Show nothing."""
 
     def close(self) -> None:
         """End the tracker's run."""
@@ -132,38 +129,28 @@ class Trackers:
                 f"tracker {name} failed and is left out for the rest of this run: {error or type(error).__name__}"
             )
 
-    def _each(self, action: Callable[[Tracker], None]) -> None:
+    def each(self, action: Callable[[Tracker], None]) -> None:
+        """Let every tracker that works be told something."""
         for name, tracker in list(self._working.items()):
             self._try(name, partial(action, tracker))
 
-    def settings(self, values: Mapping[str, Any]) -> None:
-        """Show the settings of the run, by dotted key."""
-        self._each(lambda tracker: tracker.settings(values))
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Show some numbers of a step."""
-        if values:
-            self._each(lambda tracker: tracker.scalars(values, step))
-
-    def picture(self, tag: str, pixels: Pixels, step: int, caption: str = "") -> None:
-        """Show a picture uint8 `[H, W, 3]`."""
-        self._each(lambda tracker: tracker.picture(tag, pixels, step, caption))
-
     def close(self) -> None:
         """End every tracker."""
-        self._each(lambda tracker: tracker.close())
+        self.each(lambda tracker: tracker.close())
         self._working.clear()
 
 
-def require_trackers(names: Sequence[str]) -> None:
-    """Check that the packages of the trackers are there, without importing them.
+def required_trackers(given: str | Sequence[str]) -> list[str]:
+    """Return the trackers named, `none` left out; their packages are there, and not imported.
 
     Raises:
         UserError: one is not installed.
     """
+    names = [name for name in dict.fromkeys([given] if isinstance(given, str) else given) if name != "none"]
     for name in names:
         if name != "tensorboard" and importlib.util.find_spec(name) is None:
             raise require_extra(name, "track")
+    return names
 
 
 def memory() -> dict[str, float]:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ from fixres.checkpoints.resolve import license_of
 from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
 from fixres.evaluation.metrics import PairedDifference, paired_difference, without_confusion
+from fixres.evaluation.results import Run
 from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.sizes import bound_size
 from fixres.training.context import RunContext
-from fixres.training.size_choice import log_sweep, sizes_to_measure, sweep_sizes
+from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
 
 PICTURES = "comparison.csv"
@@ -42,26 +42,14 @@ class Handover:
     """The network as the last fix found it."""
 
 
-@dataclass
-class Outcome:
-    """What a run found on its report split: one row, or three around a fix."""
-
-    folder: Path
-    size: int
-    split: str
-    num_images: int
-    rows: list[dict[str, Any]]
-    paired: PairedDifference | None = None
-
-
-def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Outcome:
+def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     """Measure what ships on the report split, compare it with what was before a fix, and write the product."""
     model = handover.model
     moved: dict[str, Tensor] = {}
     if handover.before is not None:
         moved = tensors_before(handover.before, model)
-        sizes = sweep_sizes(sizes_to_measure(context, model, handover.train_size), handover.train_size, plan.size)
-        log_sweep(context, context.measure(model, context.collection.select, sizes), "fixed")
+        sizes = sizes_to_measure(context, model, handover.train_size, plan.size)
+        sweep(context, model, sizes, "fixed")
         if context.runtime.processes.is_main:
             views = [context.preprocess.at(size) for size in sizes if size != handover.train_size]
             write_activations(
@@ -82,7 +70,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Outcome:
         train_size=handover.train_size,
         moves=plan.move_plan.moves,
         weights=handover.label,
-        results=[{"split": outcome.split, "num_images": outcome.num_images, **_lasting(r)} for r in final.results],
+        results=[{"split": outcome.split, "num_images": outcome.num_images, **lasting(r)} for r in final.results],
         evaluation=conditions(
             context.collection.split(outcome.split), outcome.num_images, context.reading.batch_size, context.runtime
         ),
@@ -111,18 +99,18 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
 
 
-def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Outcome, Evaluation]:
+def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run, Evaluation]:
     """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
     if context.recipe.evaluation.sizes:
         sizes = sorted({plan.size, *context.recipe.evaluation.sizes})
-        log_sweep(context, context.measure(model, context.collection.select, sizes), "before")
+        sweep(context, model, sizes, "before")
     found = context.measure(model, context.collection.report, [plan.size])
     rows = [{"label": "trained", **result} for result in found.results]
     _write_pictures(context, ["trained"], [found])
     return _record(context, plan.size, rows, None, found.num_images), found
 
 
-def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Outcome, Evaluation]:
+def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Run, Evaluation]:
     """Measure before and after a fix on the same pictures."""
     assert handover.before is not None
     sizes = sorted({handover.train_size, plan.size})
@@ -151,15 +139,8 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
     classes = context.collection.classes
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [
-            "path",
-            "label",
-            *labels,
-            *(f"{label} loss" for label in labels),
-            *(f"{label} probability" for label in labels),
-        ]
-    )
+    figures = [f"{label} {figure}" for figure in ("loss", "probability") for label in labels]
+    writer.writerow(["path", "label", *labels, *figures])
     predictions, losses, probabilities = (
         np.concatenate([getattr(found, name) for found in evaluations])
         for name in ("predictions", "losses", "probabilities")
@@ -174,13 +155,13 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
 
 def _record(
     context: RunContext, size: int, rows: list[dict[str, Any]], paired: PairedDifference | None, num_images: int
-) -> Outcome:
-    outcome = Outcome(context.folder, size, context.collection.report, num_images, rows, paired)
+) -> Run:
+    outcome = Run(context.folder, size, context.collection.report, num_images, tuple(rows), paired)
     fields = asdict(paired) if paired else None
     context.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
     return outcome
 
 
-def _lasting(result: dict[str, Any]) -> dict[str, Any]:
+def lasting(result: dict[str, Any]) -> dict[str, Any]:
     """Return what a repeated run would find again: no speed, and no confusion matrix in a file people read."""
     return {key: value for key, value in without_confusion(result).items() if key != "images_per_second"}

@@ -28,7 +28,9 @@ class Teacher:
         return logits[:, self.order]
 
 
-def find_teacher(stage: Stage, size: int, collection: Collection, preprocess: Preprocess) -> Teacher | None:
+def find_teacher(
+    stage: Stage, size: int, collection: Collection, preprocess: Preprocess, runtime: Runtime
+) -> Teacher | None:
     """Return the teacher a stage names, ready for inputs of `size`; None where it names none.
 
     Args:
@@ -36,6 +38,7 @@ def find_teacher(stage: Stage, size: int, collection: Collection, preprocess: Pr
         size: side of the student's inputs in pixels.
         collection: what the student learns.
         preprocess: how the student's inputs are normalised.
+        runtime: where it computes.
 
     Raises:
         UserError: no such network, one that cannot take the size, or one that does not know all the classes.
@@ -48,19 +51,13 @@ def find_teacher(stage: Stage, size: int, collection: Collection, preprocess: Pr
         what = f"'{missing[0]}'" if missing else f"{len(collection.classes)} classes"
         raise UserError(f"the teacher {stage.teacher} does not know {what} of {collection.uri}")
     named = [product.classes.index(name) for name in collection.classes] if product.has_names else None
-    order = torch.tensor(named if named is not None else range(len(collection.classes)))
+    device = runtime.device
+    order = torch.tensor(named if named is not None else range(len(collection.classes)), device=device)
     own = product.preprocess
     mean, std, own_mean, own_std = (
-        torch.tensor(values).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std, own.mean, own.std)
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (preprocess.mean, preprocess.std, own.mean, own.std)
     )
     # The student's inputs are taken back to [0, 1] and normalised as the teacher's, in one step.
-    model = at_size(product.model, size).eval().requires_grad_(False)
+    model = runtime.place(at_size(product.model, size).eval().requires_grad_(False))
     return Teacher(model, order, std / own_std, (mean - own_mean) / own_std)
-
-
-def placed(teacher: Teacher | None, runtime: Runtime) -> Teacher | None:
-    """Return the teacher on the runtime's device."""
-    if teacher is None:
-        return None
-    tensors = (t.to(runtime.device) for t in (teacher.order, teacher.scale, teacher.shift))
-    return Teacher(runtime.place(teacher.model), *tensors)

@@ -172,11 +172,7 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
     train = raw.get("train") or (raw.get("stages") or [{}])[0]
     return validate(
         {
-            **{
-                key: value
-                for key, value in raw.items()
-                if key in ("optim", "schedule", "loss", "ema", "augment", "runtime")
-            },
+            **{key: raw[key] for key in ("optim", "schedule", "loss", "ema", "augment", "runtime") if key in raw},
             "seed": seed,
             "data": {**data, "exif": p.exif, "alpha": p.alpha},
             "model": {

@@ -20,16 +20,15 @@ from fixres.evaluation.metrics import without_confusion
 from fixres.io.tensors import copy_state, read_weights
 from fixres.models.build import sync_norms
 from fixres.training.bad_image_log import BadImageLog
-from fixres.training.checkpointing import restore_stage, save_stage
 from fixres.training.context import RunContext, Stopwatch
-from fixres.training.distillation import find_teacher, placed
+from fixres.training.distillation import find_teacher
 from fixres.training.freeze import apply_plan, set_train_mode, verify_plan
 from fixres.training.image_logging import show_batch, show_confused
 from fixres.training.losses import distillation_loss, training_loss
 from fixres.training.micro_batch import chunk_count, fit_micro_batch
 from fixres.training.optim import Mixer, WeightAverage, load_named_state, make_optimizer, set_learning_rate
 from fixres.training.stage_plan import StagePlan
-from fixres.training.state import TrainState
+from fixres.training.state import TrainState, restore_stage, save_stage
 from fixres.training.throughput_meter import ThroughputMeter
 
 Batch = tuple[Tensor, Tensor]
@@ -74,7 +73,7 @@ class StageTrainer:
         average = WeightAverage(model, context.recipe.ema) if stage.ema else None
         self.wrapped, optimizer = runtime.prepare(model, optimizer)
         self.state = TrainState(model, optimizer, average, scaler=runtime.accelerator.scaler, stage_index=plan.index)
-        self.state.teacher = placed(find_teacher(stage, plan.size, context.collection, context.preprocess), runtime)
+        self.state.teacher = find_teacher(stage, plan.size, context.collection, context.preprocess, runtime)
         is_mixed = bool(stage.mixup or stage.cutmix)
         classes = len(context.collection.classes)
         self.mixer = Mixer(stage, classes, context.recipe.seed, plan.index) if is_mixed else None

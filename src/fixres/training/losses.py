@@ -1,7 +1,7 @@
 """The losses of a training step: those a recipe can name, and that of a teacher.
 
-Each is a sum over pictures divided by `divisor`. Given the pictures of the whole batch as divisor, micro-batches and
-processes add up to the loss of the whole batch.
+Each is a mean over pictures. Weighted by their pictures, micro-batches and processes add up to the loss of the whole
+batch.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ def training_loss(
     targets: Tensor,
     stage: Stage,
     class_weights: Sequence[float] | None = None,
-    *,
-    divisor: float | None = None,
 ) -> Tensor:
     """Return the loss of a batch, a scalar.
 
@@ -35,7 +33,6 @@ def training_loss(
         targets: int64 labels `[B]`, or soft targets `[B, C]` (mixup, cutmix) that hold the smoothing already.
         stage: which loss, its settings, and the mass moved from the label to all classes.
         class_weights: one for every class, with mean 1 over the training samples.
-        divisor: what the sum over pictures is divided by; by default B.
 
     A weight multiplies the whole loss of a picture, smoothed part included; a mixed picture has the weights of its
     labels in their mixing proportion. The sum is divided by the number of pictures, not by the sum of their weights as
@@ -47,7 +44,7 @@ def training_loss(
     """
     is_soft = targets.ndim == 2
     smoothing = stage.label_smoothing
-    if stage.loss == "ce" and class_weights is None and divisor is None:
+    if stage.loss == "ce" and class_weights is None:
         # torch's own mean, to the bit.
         return F.cross_entropy(logits, targets, label_smoothing=0.0 if is_soft else smoothing)
     losses = LOSS_FUNCTIONS[stage.loss](logits, targets, stage)
@@ -61,7 +58,7 @@ def training_loss(
         losses = losses * (
             (targets.float() @ weights - smoothing * weights.mean()) / (1 - smoothing) if is_soft else weights[targets]
         )
-    return losses.sum() / (len(losses) if divisor is None else divisor)
+    return losses.sum() / len(losses)
 
 
 def soft_targets(logits: Tensor, targets: Tensor, stage: Stage) -> Tensor:
@@ -118,18 +115,15 @@ def register_loss(name: str, function: PerImage, summary: str, settings: Sequenc
     LOSS_FUNCTIONS[name] = function
 
 
-def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, divisor: float | None = None
-) -> Tensor:
+def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Return how far the student's probabilities are from the teacher's: T^2 KL(teacher || student), a scalar.
 
     Args:
         student_logits: `[B, C]`, with gradient.
         teacher_logits: `[B, C]`; no gradient flows into them.
         temperature: T; both logits are divided by it. T^2 keeps the size of the gradients (Hinton et al. 2015).
-        divisor: what the sum over pictures is divided by; by default B.
     """
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
     total = F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
-    return total / (len(student_logits) if divisor is None else divisor)
+    return total / len(student_logits)

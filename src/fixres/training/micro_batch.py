@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from fixres.errors import UserError
+from fixres.runtime.device import set_buffers
 from fixres.training.context import RunContext
 from fixres.training.freeze import set_train_mode
 from fixres.training.stage_plan import StagePlan
@@ -47,9 +49,7 @@ def fit_micro_batch(context: RunContext, plan: StagePlan, state: TrainState) -> 
     if runtime.device.type == "cpu":
         return share
 
-    def attempt(count: int) -> None:
-        _try_step(context, plan, state, count, size)
-
+    attempt = partial(_try_step, context, plan, state, size)
     found = largest_that_fits(share, fewest, attempt, lambda fits: not runtime.processes.largest(not fits)[0])
     if found < share:
         text = f"{share} pictures do not fit into the memory of {runtime.device.type}: {found} at a time"
@@ -75,10 +75,9 @@ def largest_that_fits(
     while True:
         try:
             attempt(count)
+            fits = True
         except torch.OutOfMemoryError:
             fits = False
-        else:
-            fits = True
         if everywhere(fits):
             return count
         if count <= fewest:
@@ -89,7 +88,7 @@ def largest_that_fits(
         count = max(fewest, -(-count // 2))
 
 
-def _try_step(context: RunContext, plan: StagePlan, state: TrainState, count: int, size: int) -> None:
+def _try_step(context: RunContext, plan: StagePlan, state: TrainState, size: int, count: int) -> None:
     runtime, model = context.runtime, state.model
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     random_state = runtime.random_state()
@@ -104,7 +103,6 @@ def _try_step(context: RunContext, plan: StagePlan, state: TrainState, count: in
         del room, loss
     finally:
         model.zero_grad(set_to_none=True)
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
+        set_buffers(model, buffers)
         runtime.set_random_state(random_state)
         torch.get_device_module(runtime.device).empty_cache()

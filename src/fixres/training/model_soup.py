@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fixres.checkpoints.folder_read import WEIGHT_FILES
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Product, Sheet
 from fixres.checkpoints.resolve import load
@@ -25,15 +26,15 @@ from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate, network_views
 from fixres.evaluation.measure import open_for
-from fixres.evaluation.metrics import without_confusion
 from fixres.models.build import load_strict
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.average_request import AverageRequest
+from fixres.training.before_after import lasting
+from fixres.training.cached_solver.norm_statistics import Moments, merge, moments_of
 
 State = dict[str, Tensor]
 Say = Callable[[str], None]
-_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass
@@ -83,7 +84,7 @@ def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
     products = [load(source, request.weights, request.model) for source in request.sources]
     for source, product in zip(request.sources[1:], products[1:], strict=True):
         _require_alike(request.sources[0], products[0], source, product)
-    states = {source: _state(product) for source, product in zip(request.sources, products, strict=True)}
+    states = {source: product.model.state_dict() for source, product in zip(request.sources, products, strict=True)}
     bench = _open(request, products[0])
     finished = Averaged(products[0], list(request.sources))
     model = copy.deepcopy(products[0].model)
@@ -124,54 +125,46 @@ def mean_state(states: Sequence[Mapping[str, Tensor]]) -> State:
 def recalibrate(model: nn.Module, split: Split, preprocess: Preprocess, runtime: Runtime, reading: Reading) -> int:
     """Replace BatchNorm statistics by those of a whole split in the test-time view; return the number of layers.
 
-    Every batch is normalised by its own statistics, as in training, while each layer's input is summed up in float64:
-    mean, and unbiased variance as BatchNorm stores it, over all pictures and places. Everything else stays in
-    evaluation mode. A last batch of one picture is left out.
+    Every batch is normalised by its own statistics, as in training, while the moments of each layer's input are merged
+    in float64: mean, and unbiased variance as BatchNorm stores it, over all pictures and places. Everything else stays
+    in evaluation mode. A last batch of one picture is left out.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not layers:
         return 0
-    with torch.no_grad(), _watched(model, layers) as moments:
+    with torch.no_grad(), _watched(model, layers) as found:
         for (images,), _, _ in evaluation_batches(split, [preprocess], reading.batch_size, reading.policy):
             if len(images) > 1:
                 model(normalise(runtime.images(images), preprocess.mean, preprocess.std))
-    for layer, (count, num_batches, total, squares) in zip(layers, moments, strict=True):
-        if count == 0:
-            continue  # A layer of a branch that testing does not run keeps what it has.
-        mean = total / count
+    # A layer of a branch that testing does not run keeps what it has.
+    for layer, (num_batches, moments) in found.items():
         buffers = dict(layer.named_buffers(recurse=False))
-        buffers["running_mean"].copy_(mean)
-        buffers["running_var"].copy_((squares - count * mean**2).clamp(min=0) / (count - 1))
+        buffers["running_mean"].copy_(moments.mean)
+        buffers["running_var"].copy_(moments.variance)
         if "num_batches_tracked" in buffers:
             buffers["num_batches_tracked"].fill_(num_batches)
     return len(layers)
 
 
 @contextmanager
-def _watched(model: nn.Module, layers: list[Any]) -> Iterator[list[list[Any]]]:
-    """Let the layers normalise by the batch and sum up their inputs, without touching what they store."""
-    moments: list[list[Any]] = [[0, 0, 0.0, 0.0] for _ in layers]
-    stored = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
-    hooks = []
+def _watched(model: nn.Module, layers: list[Any]) -> Iterator[dict[nn.Module, tuple[int, Moments]]]:
+    """Let the layers normalise by the batch and leave what they store; yield how many batches each saw, and moments."""
+    found: dict[nn.Module, tuple[int, Moments]] = {}
+    stored = [(layer, layer.momentum, layer.num_batches_tracked) for layer in layers]
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        num_batches, *earlier = found.get(layer, (0,))
+        found[layer] = num_batches + 1, merge([*earlier, moments_of(inputs[0])])
+
     model.eval()
-    for layer, sums in zip(layers, moments, strict=True):
-
-        def add(_: nn.Module, inputs: tuple[Tensor, ...], sums: list[Any] = sums) -> None:
-            x = inputs[0].detach().double()
-            over = [d for d in range(x.dim()) if d != 1]
-            sums[0] += x.numel() // x.shape[1]
-            sums[1] += 1
-            sums[2] = sums[2] + x.sum(over)
-            sums[3] = sums[3] + x.square().sum(over)
-
-        hooks.append(layer.register_forward_pre_hook(add))
-        layer.training, layer.momentum, layer.num_batches_tracked = True, 0.0, None
     try:
-        yield moments
+        with ExitStack() as hooks:
+            for layer in layers:
+                hooks.enter_context(layer.register_forward_pre_hook(add))
+                layer.training, layer.momentum, layer.num_batches_tracked = True, 0.0, None
+            yield found
     finally:
-        for hook in hooks:
-            hook.remove()
-        for layer, (momentum, counter) in zip(layers, stored, strict=True):
+        for layer, momentum, counter in stored:
             layer.training, layer.momentum, layer.num_batches_tracked = False, momentum, counter
 
 
@@ -220,15 +213,11 @@ def _fill(model: nn.Module, states: Sequence[State], calibrate: _Bench | None) -
 
 def _open(request: AverageRequest, product: Product) -> _Bench | None:
     """Open the collection; None where there is none, and none is needed."""
-    stored = product.details.get("data", {}).get("uri")
-    needed = request.greedy or request.recalibrate or request.data
-    if not needed and not stored:
-        return None
     try:
         collection = open_for(product, SplitRequest(data=request.data))
     except UserError:
         # A soup of weights alone is still a soup when the pictures have moved away.
-        if needed:
+        if request.greedy or request.recalibrate or request.data:
             raise
         return None
     if request.recalibrate and "train" not in collection.splits:
@@ -256,13 +245,9 @@ def _require_alike(first_source: str, first: Product, source: str, product: Prod
             )
 
 
-def _state(product: Product) -> State:
-    return {name: tensor.detach().cpu() for name, tensor in product.model.state_dict().items()}
-
-
 def _weights_file(source: str) -> Path:
     path = Path(source)
-    for candidate in [path / folder / name for folder in ("model", "") for name in _NAMES]:
+    for candidate in [path / folder / name for folder in ("model", "") for name in WEIGHT_FILES]:
         if candidate.is_file():
             return candidate
     if path.is_file():
@@ -294,8 +279,7 @@ def _sheet(
         report = bench.collection.split(finished.report)
         data["uri"] = bench.collection.uri
         evaluation = conditions(report, finished.num_images, bench.reading.batch_size, bench.runtime)
-        lasting = {key: v for key, v in without_confusion(finished.result).items() if key != "images_per_second"}
-        results = [{"split": finished.report, "num_images": finished.num_images, **lasting}]
+        results = [{"split": finished.report, "num_images": finished.num_images, **lasting(finished.result)}]
     made = {
         "kind": "greedy" if request.greedy else "uniform",
         "recalibrated": request.recalibrate,

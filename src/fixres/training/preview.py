@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fixres.config.choices import Decode
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
@@ -48,31 +47,8 @@ class Preview:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """How a recipe reads its training pictures."""
-
-    seed: int
-    stage_index: int
-    epochs: int
-    """Epochs that are shown."""
-    decode: Decode
-    hold_gib: float
-
-    def batches(self, split: Split, stage: Stage, preprocess: Preprocess, step: int) -> Generator[Batch]:
-        """Return the loader's batches from a step on."""
-        policy = ReadPolicy(0, "skip", 1.0, self.decode, self.hold_gib)
-        return train_batches(split, stage, preprocess, Draw(self.seed, self.stage_index, step), policy)
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A view and what stands above its column; None where an epoch does not show the picture, or it has no view."""
-
-    title: str
-    image: Image.Image | None
-    reason: str = ""
-    """Why there is no view, written in its place."""
+_Cell = Image.Image | str | None
+"""A view; or why there is none, written in its place; None where an epoch does not show the picture, or it has none."""
 
 
 def preview(recipe: Recipe, sizes: Sequence[int] = (), count: int = 8, views: int = 4) -> Preview:
@@ -92,28 +68,26 @@ def preview(recipe: Recipe, sizes: Sequence[int] = (), count: int = 8, views: in
     train = preprocess.at(int(stage.size))
     largest = max(train.size, *tests)
     zoom = max(1, -(-_SMALLEST_CELL // largest))
-    _refuse_large(largest * zoom, (1 + min(views, stage.epochs) + len(tests), count))
+    epochs = range(min(views, stage.epochs))
+    _refuse_large(largest * zoom, (1 + len(epochs) + len(tests), count))
     chosen, bad = _choose(split, count, recipe.seed)
-    reading = _Reading(recipe.seed, index, min(views, stage.epochs), recipe.data.decode, recipe.data.hold_gib)
-    seen = _training_views(split, stage, train, reading, [picture for picture in chosen if picture not in bad])
-    titles = ["picture", *(f"train {train.size} px, epoch {epoch + 1}" for epoch in range(reading.epochs))]
+    seen = _training_views(recipe, index, split, train, epochs, [picture for picture in chosen if picture not in bad])
+    titles = ["picture", *(f"train {train.size} px, epoch {epoch + 1}" for epoch in epochs)]
     titles += [f"test {size} px" for size in tests]
-    rows = []
+    rows: list[tuple[str, Sequence[_Cell]]] = []
     for picture in chosen:
         name = split.classes[split.labels[picture]]
         if picture in bad:
             reason = bad[picture].reason.partition("\n")[0]
-            cells = [_Cell(title, None, "" if place else reason) for place, title in enumerate(titles)]
-            rows.append((f"{name}   unreadable   {split.paths[picture]}", cells))
+            rows.append((f"{name}   unreadable   {split.paths[picture]}", [reason, *[None] * (len(titles) - 1)]))
             continue
         image = split.read(picture, preprocess.exif, preprocess.alpha)
         # The picture itself as high as the largest view, and no wider.
         shown = image.copy()
         shown.thumbnail((largest * zoom, largest * zoom))
-        drawn = [seen.get((epoch, picture)) for epoch in range(reading.epochs)]
+        drawn = [seen.get((epoch, picture)) for epoch in epochs]
         drawn += [_picture(evaluation_crop(image, preprocess.at(size))) for size in tests]
-        images = [shown, *(view and _zoomed(view, zoom) for view in drawn)]
-        cells = [_Cell(title, each) for title, each in zip(titles, images, strict=True)]
+        cells = [shown, *(view and _zoomed(view, zoom) for view in drawn)]
         rows.append((f"{name}   {image.width} x {image.height}   {split.paths[picture]}", cells))
     notes = [
         f"training: {stage.crop} crop at {train.size} px, augment {stage.augment}",
@@ -122,7 +96,7 @@ def preview(recipe: Recipe, sizes: Sequence[int] = (), count: int = 8, views: in
     ]
     if bad:
         notes.append(f"{len(bad)} of the {len(chosen)} pictures drawn cannot be read: fixres data check names all")
-    return Preview(_sheet(rows, largest * zoom), tuple(notes))
+    return Preview(_sheet(titles, rows, largest * zoom), tuple(notes))
 
 
 def _training_stage(recipe: Recipe) -> tuple[int, Stage]:
@@ -168,19 +142,25 @@ def _choose(split: Split, count: int, seed: int) -> tuple[list[int], dict[int, B
 
 
 def _training_views(
-    split: Split, stage: Stage, preprocess: Preprocess, reading: _Reading, chosen: Sequence[int]
+    recipe: Recipe, index: int, split: Split, preprocess: Preprocess, epochs: range, chosen: Sequence[int]
 ) -> dict[tuple[int, int], Image.Image]:
     """Return the first view of every chosen picture in each of the first epochs, by (epoch, picture).
 
     What an epoch leaves out has no view.
     """
-    wanted = {(epoch, picture) for epoch in range(reading.epochs) for picture in chosen}
+    stage, data = recipe.run_stages[index], recipe.data
+
+    def read(stage: Stage, step: int) -> Generator[Batch]:
+        policy = ReadPolicy(0, "skip", 1.0, data.decode, data.hold_gib)
+        return train_batches(split, stage, preprocess, Draw(recipe.seed, index, step), policy)
+
+    wanted = {(epoch, picture) for epoch in epochs for picture in chosen}
     found: dict[tuple[int, int], Image.Image] = {}
-    if can_hold(len(split), stage, preprocess, reading.hold_gib):
+    if can_hold(len(split), stage, preprocess, data.hold_gib):
         # All of it is decoded before the first batch, so everything is taken from one pass.
-        steps = steps_per_epoch(split, stage, "train" if reading.stage_index == 0 else "fix")
-        with closing(reading.batches(split, stage, preprocess, 0)) as batches:
-            for step, batch in zip(range(reading.epochs * steps), batches, strict=False):
+        steps = steps_per_epoch(split, stage, "train" if index == 0 else "fix")
+        with closing(read(stage, 0)) as batches:
+            for step, batch in zip(range(len(epochs) * steps), batches, strict=False):
                 for place, picture in enumerate(batch.indices.tolist()):
                     key = step // steps, picture
                     if key in wanted and key not in found:
@@ -191,22 +171,14 @@ def _training_views(
     # What a view looks like does not depend on the batch it is in, so the loader need read only this picture.
     alone = stage.model_copy(update={"batch_size": 1})
     num_samples = num_epoch_samples(len(split), stage.epoch_samples)
-    for epoch in range(reading.epochs):
+    for epoch in epochs:
         order = epoch_indices(
-            split.labels,
-            num_samples,
-            stage.sampler,
-            stage.repeats,
-            seed=reading.seed,
-            stage=reading.stage_index,
-            epoch=epoch,
+            split.labels, num_samples, stage.sampler, stage.repeats, seed=recipe.seed, stage=index, epoch=epoch
         )
         for picture in chosen:
             places = np.flatnonzero(order == picture)
             if len(places):
-                with closing(
-                    reading.batches(split, alone, preprocess, epoch * num_samples + int(places[0]))
-                ) as batches:
+                with closing(read(alone, epoch * num_samples + int(places[0]))) as batches:
                     found[epoch, picture] = _picture(next(batches).images[0])
     return found
 
@@ -228,9 +200,8 @@ def _refuse_large(cell: int, shape: tuple[int, int]) -> None:
         )
 
 
-def _sheet(rows: Sequence[tuple[str, Sequence[_Cell]]], cell: int) -> Image.Image:
-    """Put the rows below each other, captions above; cells are `cell` pixels high."""
-    titles = [each.title for each in rows[0][1]]
+def _sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[_Cell]]], cell: int) -> Image.Image:
+    """Put the rows below each other, captions above, titles above the columns; cells are `cell` pixels high."""
     font = ImageFont.load_default(12)
     widths = [max(cell, int(font.getlength(title)) + 1) for title in titles]
     width = sum(widths) + _GAP * (len(widths) + 1)
@@ -241,13 +212,13 @@ def _sheet(rows: Sequence[tuple[str, Sequence[_Cell]]], cell: int) -> Image.Imag
         top = _LINE + y * (cell + _LINE + _GAP)
         draw.text((_GAP, top), _printable(caption), fill=_INK, font=font)
         left = _GAP
-        for each, column in zip(cells, widths, strict=True):
+        for title, each, column in zip(titles, cells, widths, strict=True):
             if y == 0:
-                draw.text((left, 2), each.title, fill=_INK, font=font)
-            if each.image is not None:
-                sheet.paste(each.image, (left, top + _LINE))
-            elif each.reason:
-                text = textwrap.fill(_printable(each.reason), max(8, column // _LETTER))
+                draw.text((left, 2), title, fill=_INK, font=font)
+            if isinstance(each, Image.Image):
+                sheet.paste(each, (left, top + _LINE))
+            elif each:
+                text = textwrap.fill(_printable(each), max(8, column // _LETTER))
                 draw.multiline_text((left, top + _LINE), text, fill=_WRONG, font=font)
             left += column + _GAP
     return sheet

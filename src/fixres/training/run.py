@@ -19,6 +19,7 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference
+from fixres.evaluation.results import Run
 from fixres.io.files import write_text, write_with
 from fixres.io.tensors import read_checkpoint
 from fixres.models.build import default_size, load_strict
@@ -26,9 +27,9 @@ from fixres.models.moves import Plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
-from fixres.runtime.trackers import require_trackers
-from fixres.training.before_after import Handover, Outcome, finish
-from fixres.training.cached_solver.solver_stage import CACHE, solve_stage
+from fixres.runtime.trackers import required_trackers
+from fixres.training.before_after import Handover, finish
+from fixres.training.cached_solver.solve import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
 from fixres.training.initial_weights import Start, starting_network, weights_and_kind
@@ -51,7 +52,7 @@ def run_recipe(
     extend: bool = False,
     listeners: Sequence[Listener] = (),
     split_from: Path | None = None,
-) -> Outcome:
+) -> Run:
     """Run every stage of a recipe and write the run folder.
 
     Args:
@@ -75,7 +76,7 @@ def run_recipe(
     saved, how = find_start(folder, text, resume, extend)
     if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
         return finished
-    require_trackers(_trackers(recipe))
+    required_trackers(recipe.output.tracker)
     runtime = Runtime(recipe.runtime)
     processes = runtime.processes
     processes.gather(None)
@@ -83,7 +84,7 @@ def run_recipe(
         with processes.main_first():
             if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
                 write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
-            collection, start = _open(recipe, folder, processes.shard.world)
+            collection, start = _open(recipe, folder, runtime)
         if saved is not None:
             require_same_pictures(collection, saved["splits"])
     except UserError:
@@ -116,11 +117,6 @@ def run_recipe(
         log.close()
 
 
-def _trackers(recipe: Recipe) -> tuple[str, ...]:
-    given = recipe.output.tracker
-    return tuple(name for name in ((given,) if isinstance(given, str) else given) if name != "none")
-
-
 def _write_end(log: RunLog, error: BaseException) -> None:
     """Write how the run ended; a disk without room for that must not hide why it ended."""
     with contextlib.suppress(UserError):
@@ -135,7 +131,7 @@ def _exit_code(error: BaseException) -> int:
     return EXIT_USER_ERROR if isinstance(error, UserError) else 1
 
 
-def finished_outcome(folder: Path) -> Outcome | None:
+def finished_outcome(folder: Path) -> Run | None:
     """Return what a run found if it is done, so that resuming it changes nothing."""
     status = folder / "status.json"
     if not status.exists() or json.loads(status.read_text(encoding="utf-8")).get("state") != "done":
@@ -147,7 +143,7 @@ def finished_outcome(folder: Path) -> Outcome | None:
     paired = (
         PairedDifference(**{**event["paired"], "ci95": tuple(event["paired"]["ci95"])}) if event["paired"] else None
     )
-    return Outcome(folder, event["rows"][-1]["size"], event["split"], event["num_images"], event["rows"], paired)
+    return Run(folder, event["rows"][-1]["size"], event["split"], event["num_images"], tuple(event["rows"]), paired)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -182,7 +178,7 @@ def _absolute_teacher(stage: Stage) -> Stage:
     return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
 
 
-def _open(recipe: Recipe, folder: Path, world: int) -> tuple[Collection, Start]:
+def _open(recipe: Recipe, folder: Path, runtime: Runtime) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     collection = open_collection(recipe.data, split_file=folder / "split.json")
     torch.manual_seed(recipe.seed)
@@ -190,8 +186,8 @@ def _open(recipe: Recipe, folder: Path, world: int) -> tuple[Collection, Start]:
     for index, stage in enumerate(recipe.run_stages):
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
-        describe_stage(recipe, collection, start.model, index, size, world)
-        find_teacher(stage, size, collection, start.preprocess)
+        describe_stage(recipe, collection, start.model, index, size, runtime.processes.shard.world)
+        find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)
     return collection, start
@@ -223,7 +219,7 @@ def _announce(context: RunContext, how: str, note: str) -> None:
     context.log.status("running")
 
 
-def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | None) -> Outcome:
+def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | None) -> Run:
     """Run the stages in order, carrying the weights that ship from one to the next."""
     recipe = context.recipe
     stages = recipe.run_stages

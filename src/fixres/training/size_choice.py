@@ -8,7 +8,7 @@ from torch import nn
 
 from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import without_confusion
-from fixres.models.candidate_sizes import Offer, offer_sizes
+from fixres.models.sizes import Offer, offer_sizes
 from fixres.resolution import choose_size
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import is_fix
@@ -20,9 +20,8 @@ def decide_size(context: RunContext, model: nn.Module, index: int, train_size: i
     if stage.size != "auto" and not is_fix(context.recipe, index):
         return stage.size
     model = context.runtime.place(model)
-    sizes = sweep_sizes(sizes_to_measure(context, model, train_size), train_size, stage.size)
-    found = context.measure(model, context.collection.select, sizes)
-    log_sweep(context, found, "before")
+    sizes = sizes_to_measure(context, model, train_size, stage.size)
+    found = sweep(context, model, sizes, "before")
     if stage.size != "auto":
         return stage.size
     at_least = _offer(context, model, train_size).matching
@@ -37,22 +36,20 @@ def sweep_sizes(wanted: Sequence[int], train_size: int, stage_size: int | str) -
     return sorted(own.union(wanted))
 
 
-def sizes_to_measure(context: RunContext, model: nn.Module, train_size: int) -> tuple[int, ...]:
-    """Return the sizes of the recipe, or else those worth measuring."""
-    return context.recipe.evaluation.sizes or _offer(context, model, train_size).sizes
+def sizes_to_measure(context: RunContext, model: nn.Module, train_size: int, stage_size: int | str) -> list[int]:
+    """Return the sizes of the recipe, or else those worth measuring, with those of `sweep_sizes`."""
+    wanted = context.recipe.evaluation.sizes or _offer(context, model, train_size).sizes
+    return sweep_sizes(wanted, train_size, stage_size)
 
 
 def _offer(context: RunContext, model: nn.Module, train_size: int) -> Offer:
     return offer_sizes(model, context.preprocess.at(train_size), context.recipe.train)
 
 
-def log_sweep(context: RunContext, found: Evaluation, label: str) -> None:
-    """Record accuracy against size on the selecting split."""
+def sweep(context: RunContext, model: nn.Module, sizes: list[int], label: str) -> Evaluation:
+    """Measure and record accuracy against size on the selecting split."""
+    select = context.collection.select
+    found = context.measure(model, select, sizes)
     results = [without_confusion(r) for r in found.results]
-    context.log.event(
-        "sweep",
-        split=context.collection.select,
-        label=label,
-        num_images=found.num_images,
-        results=results,
-    )
+    context.log.event("sweep", split=select, label=label, num_images=found.num_images, results=results)
+    return found

@@ -18,9 +18,8 @@ from fixres.errors import UserError
 from fixres.models.build import architecture
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size
-from fixres.models.split_trunk import BrokenWeightsError
+from fixres.models.split_trunk import BrokenWeightsError, require_solvable
 from fixres.runtime.device import Runtime
-from fixres.training.cached_solver.solve import check
 from fixres.training.lr_schedule import Curve, is_stale
 
 
@@ -134,7 +133,7 @@ def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> t
     reason = cached_conflict(stage)
     try:
         if not reason:
-            check(network, plan, size)
+            require_solvable(network, plan, size)
     except UserError as error:
         if stage.solver == "cached" or isinstance(error, BrokenWeightsError):
             raise

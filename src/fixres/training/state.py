@@ -1,11 +1,11 @@
-"""Resumable state of a stage: one object that is saved whole and loaded whole, without executing code."""
+"""Resumable state of a stage: what is saved, whole and without code, and how a stage is taken up again."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,16 @@ from torch import Tensor, nn
 from fixres.errors import UserError
 from fixres.io.files import write_with
 from fixres.io.tensors import read_checkpoint
+from fixres.runtime.device import set_buffers
+from fixres.training.context import image_lists
 from fixres.training.optim import WeightAverage
 
+if TYPE_CHECKING:
+    from fixres.training.loop import StageTrainer
+
 FORMAT = 2
+_AS_IT_IS = ("stage_index", "step", "best_top1", "best_step", "best_weights", "micro_batch")
+"""What is saved as it is."""
 
 
 @dataclass
@@ -44,10 +51,53 @@ class TrainState:
         """The network whose weights would ship: the average where one is kept."""
         return self.average.module if self.average is not None else self.model
 
+    def parts(self) -> dict[str, Any]:
+        """Return what has a state dict of its own, by the name it is saved under; None where the stage has none."""
+        average = None if self.average is None else self.average.module
+        return {"model": self.model, "average": average, "optimizer": self.optimizer, "scaler": self.scaler}
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network, and the average where one is kept."""
+        return [self.model] if self.average is None else [self.model, self.average.module]
+
     @property
     def shipped_label(self) -> str:
         """`ema` or `raw`."""
         return "ema" if self.average is not None else "raw"
+
+
+def save_stage(trainer: StageTrainer) -> None:
+    """Write checkpoints/last.pt. All processes take part; the main one writes."""
+    context, state, runtime = trainer.context, trainer.state, trainer.context.runtime
+    networks = state.networks
+    ranks = runtime.processes.gather(
+        {
+            "random": runtime.random_state(),
+            "statistics": [{k: v.cpu() for k, v in runtime.own_statistics(one).items()} for one in networks],
+            "bad": trainer.bad_images.own,
+        }
+    )
+    with runtime.averaged(*networks):
+        if runtime.processes.is_main:
+            save_state(
+                state,
+                context.folder,
+                keep_newest=context.recipe.output.keep_newest,
+                extra={
+                    "recipe": context.recipe_text,
+                    "classes": list(context.collection.classes),
+                    "metrics_bytes": context.log.size(),
+                    "size": trainer.plan.size,
+                    "stage_seconds": trainer.watch.seconds,
+                    "run_seconds": context.watch.seconds,
+                    "ranks": ranks,
+                    "losses": trainer.meter.losses,
+                    "is_measured": trainer.is_measured,
+                    "splits": image_lists(context.collection),
+                    "micro_batch_asked": runtime.micro_batch,
+                },
+            )
 
 
 def save_state(state: TrainState, folder: Path, *, extra: dict[str, Any], keep_newest: int = 0) -> None:
@@ -57,16 +107,8 @@ def save_state(state: TrainState, folder: Path, *, extra: dict[str, Any], keep_n
     """
     content = {
         "format": FORMAT,
-        "stage_index": state.stage_index,
-        "step": state.step,
-        "best_top1": state.best_top1,
-        "best_step": state.best_step,
-        "best_weights": state.best_weights,
-        "model": state.model.state_dict(),
-        "average": state.average.module.state_dict() if state.average is not None else None,
-        "optimizer": state.optimizer.state_dict(),
-        "scaler": state.scaler.state_dict() if state.scaler is not None else None,
-        "micro_batch": state.micro_batch,
+        **{name: getattr(state, name) for name in _AS_IT_IS},
+        **{name: None if part is None else part.state_dict() for name, part in state.parts().items()},
         **extra,
     }
     last = folder / "checkpoints" / "last.pt"
@@ -110,15 +152,29 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def restore_state(state: TrainState, content: dict[str, Any]) -> None:
-    """Put the content of last.pt into a freshly built state of the same stage."""
-    state.model.load_state_dict(content["model"])
-    if state.average is not None:
-        state.average.module.load_state_dict(content["average"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    if state.scaler is not None and content["scaler"] is not None:
-        state.scaler.load_state_dict(content["scaler"])
-    state.step = content["step"]
-    state.best_top1, state.best_step = content["best_top1"], content["best_step"]
-    state.best_weights = content["best_weights"]
-    state.micro_batch = content["micro_batch"]
+def restore_stage(trainer: StageTrainer, content: dict[str, Any]) -> None:
+    """Put the content of last.pt into a freshly begun stage, which is the same one."""
+    runtime, state = trainer.context.runtime, trainer.state
+    for name, part in state.parts().items():
+        if part is not None and content[name] is not None:
+            part.load_state_dict(content[name])
+    for name in _AS_IT_IS:
+        setattr(state, name, content[name])
+    trainer.watch.earlier = content["stage_seconds"]
+    trainer.meter.losses = list(content["losses"])
+    trainer.is_measured = content["is_measured"]
+    shard, ranks = runtime.processes.shard, content["ranks"]
+    trainer.bad_images.restore_all([name for rank in ranks for name in rank["bad"]])
+    if content["micro_batch_asked"] != runtime.micro_batch:
+        state.micro_batch = 0
+    if len(ranks) == shard.world:
+        own = ranks[shard.rank]
+        runtime.set_random_state(own["random"])
+        trainer.bad_images.restore_own(own["bad"])
+        for network, statistics in zip(state.networks, own["statistics"], strict=True):
+            set_buffers(network, statistics)
+        return
+    # The images and their order are the same for any number of processes, the last bits are not.
+    state.micro_batch = 0
+    text = f"{len(ranks)} processes before, {shard.world} now: the order of the pictures is kept, not every bit"
+    trainer.context.log.event("note", text=text)

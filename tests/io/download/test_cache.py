@@ -92,7 +92,9 @@ def test_a_folder_that_cannot_be_is_the_users_mistake(server: Server, tmp_path: 
 def test_released_files_come_by_name(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     for name in ("moco_v2_800ep", "features_labels"):
-        entry = replace(RELEASED[name], url=f"{server.root}/{RELEASED[name].file_name}", sha256=sha256(CONTENT), md5="")
+        entry = replace(
+            RELEASED[name], url=f"{server.root}/{RELEASED[name].url.rpartition('/')[2]}", sha256=sha256(CONTENT), md5=""
+        )
         monkeypatch.setitem(RELEASED, name, entry)
     path, entry = fetch_released("MoCo-v2-800ep")
     assert (path, entry.license) == (tmp_path / "checkpoints/moco_v2_800ep_pretrain.pth.tar", "CC BY-NC 4.0")

@@ -21,9 +21,9 @@ from fixres.evaluation.evaluate import evaluate, network_views
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.build import build_model
 from fixres.models.moves import make_plan
+from fixres.models.split_trunk import require_solvable
 from fixres.resolution import Preprocess
 from fixres.training.cached_solver import solve
-from fixres.training.cached_solver.solve import check
 from fixres.training.freeze import set_train_mode
 from fixres.training.run import run_recipe
 from tests.support.solver_problems import DATA, problem, warm
@@ -100,7 +100,7 @@ def test_a_network_that_cannot_be_recorded_runs_as_it_is(tmp_path: Path) -> None
 def test_other_heads_are_refused_with_what_suits(name: str, size: int, text: str) -> None:
     model = build_model(name, 3)
     with pytest.raises(UserError, match=rf"{text}\n  use solver: sgd"):
-        check(model, make_plan(model, "head", size), size)
+        require_solvable(model, make_plan(model, "head", size), size)
 
 
 def test_the_seconds_of_an_earlier_search_count_as_such(tmp_path: Path) -> None:

@@ -45,11 +45,6 @@ class Cache:
         with safe_open(self._path(what, chunk), framework="pt") as file:
             return tuple(file.get_tensor(name) for name in names)
 
-    def names(self, what: str, chunk: int) -> tuple[str, ...]:
-        """Return the names of the tensors of a chunk."""
-        with safe_open(self._path(what, chunk), framework="pt") as file:
-            return tuple(file.keys())
-
     def seconds(self, what: str = "*") -> float:
         """Return the seconds spent on the chunks that are there, of one pass or of all of them."""
         total = 0.0

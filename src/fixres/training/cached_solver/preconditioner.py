@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
-
-
-class Metric(Protocol):
-    """A root R of a curvature: points times R are the new coordinates."""
-
-    def times_root(self, point: Tensor) -> Tensor:
-        """Return a point `[C, D]` in the coordinates in which the curvature is 1."""
-
-    def over_root(self, point: Tensor) -> Tensor:
-        """Undo `times_root`."""
-
-    def over_transposed_root(self, gradient: Tensor) -> Tensor:
-        """Return a gradient `[C, D]` in those coordinates."""
 
 
 class Dense:
@@ -64,3 +50,7 @@ class Narrow:
         return point / self.beyond + (point @ self.directions) * (1 / self.along - 1 / self.beyond) @ self.directions.T
 
     over_transposed_root = over_root
+
+
+Metric = Dense | Narrow
+"""A root R of a curvature: points times R are the new coordinates."""

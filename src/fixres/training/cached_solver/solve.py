@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from fixres.checkpoints.fingerprint import cache_key
-from fixres.config.registry import solved_by
 from fixres.data.splits import Split
-from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
 from fixres.io.progress import NamedProgress
+from fixres.io.tensors import copy_state
 from fixres.models.build import architecture
 from fixres.models.moves import Plan
-from fixres.models.split_trunk import Cut, cut_network, require_linear_head
+from fixres.models.sizes import evaluation_mode
+from fixres.models.split_trunk import cut_network, require_solvable
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search
-from fixres.training.cached_solver.trunk import Trunk
+from fixres.training.cached_solver.trunk import Trunk, first_batch
 from fixres.training.cached_solver.views import max_views
+from fixres.training.context import RunContext
+from fixres.training.freeze import verify_plan
+from fixres.training.stage_plan import StagePlan
 
-_PASSES = ("statistics", "train", "select")
+CACHE = "cache"
+"""In the run folder: features, while the stage is not done."""
+
+_WORDS = {"statistics": "statistics of the last norm", "train": "features", "select": "features to select on"}
+"""What the passes over the pictures are called."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,12 @@ class Solution:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the log keeps."""
-        rows = [{"decay": c.decay, "loss": c.loss, "top1": c.top1, "iterations": c.iterations} for c in self.candidates]
         return {
             "path": self.path,
             "num_passes": self.num_passes,
             "num_views": self.num_views,
             "decay": self.chosen.decay if self.chosen else None,
-            "candidates": rows,
+            "candidates": [asdict(candidate) for candidate in self.candidates],
             "seconds": round(self.seconds, 3),
             "feature_seconds": round(self.feature_seconds, 3),
         }
@@ -100,13 +106,11 @@ def solve(problem: Problem) -> Solution:
     problem = replace(problem, num_views=views)
     model, plan = problem.model, problem.plan
     problem.runtime.keep_memory()
-    check(model, plan, problem.preprocess.size)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    require_solvable(model, plan, problem.preprocess.size)
+    with evaluation_mode(model):
         trunk = _trunk(problem)
         searching = trunk.cache.seconds(_solution(problem))
-        earlier = sum(trunk.cache.seconds(what) for what in _PASSES)
+        earlier = sum(trunk.cache.seconds(what) for what in _WORDS)
         keep = bool(plan.live_norms) and _fits(trunk, problem)
         with torch.no_grad():
             if plan.live_norms:
@@ -116,14 +120,10 @@ def solve(problem: Problem) -> Solution:
             trunk.features("train", problem.train, views, from_front=keep)
             trunk.features("select", problem.select, 1, from_front=False)
             trunk.cache.drop("front")
-            features_done = time.perf_counter()
+        features_done = time.perf_counter()
+        if plan.trained:
             found = _solve_head(trunk, problem)
             _set_head(model, trunk.cut.head, found.head)
-        else:
-            features_done = time.perf_counter()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     passes = views if keep or not plan.live_norms else views + 1
     return Solution(
         path=trunk.cut.path,
@@ -134,20 +134,6 @@ def solve(problem: Problem) -> Solution:
         seconds=earlier + searching + time.perf_counter() - start,
         feature_seconds=earlier + features_done - start,
     )
-
-
-def check(model: nn.Module, plan: Plan, size: int) -> None:
-    """Refuse what the solver cannot do with a network at `size`.
-
-    Raises:
-        UserError: with what to type instead.
-    """
-    # A plan says what auto stands for.
-    solved = [moves for moves in solved_by("cached") if moves != "auto"]
-    if plan.moves not in solved:
-        raise UserError(f"the cached solver moves {', '.join(solved)}, not {plan.moves}\n  use solver: sgd")
-    if plan.trained:
-        require_linear_head(model, size)
 
 
 def _trunk(problem: Problem) -> Trunk:
@@ -171,31 +157,17 @@ def _trunk(problem: Problem) -> Trunk:
     cache = Cache(problem.cache, problem.runtime.processes.gather(key)[0])
     if problem.runtime.processes.is_main:
         cache.remove_others()
-    trunk = Trunk(
-        cut=_UNCUT,
-        preprocess=problem.preprocess,
-        runtime=problem.runtime,
-        reading=problem.reading,
-        cache=cache,
-        progress=problem.progress,
-    )
-    images = trunk.first_batch(problem.train)
+    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)
     with torch.inference_mode(), problem.runtime.autocast():
-        return replace(trunk, cut=cut_network(model, plan.live_norms, images, has_head=bool(plan.trained)))
-
-
-def _never(_: Tensor) -> Any:
-    raise AssertionError("not cut yet")
-
-
-_UNCUT = Cut("", (), "", _never, _never)
+        cut = cut_network(model, plan.live_norms, images, has_head=bool(plan.trained))
+    return Trunk(cut, problem.preprocess, problem.runtime, problem.reading, cache, problem.progress)
 
 
 def _fits(trunk: Trunk, problem: Problem) -> bool:
     """Return whether what crosses the cut for all views of the training split fits the budget."""
     if trunk.cut.front is None or not problem.plan.trained:
         return False
-    images = trunk.first_batch(problem.train)
+    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)
     with torch.inference_mode(), problem.runtime.autocast():
         crossing = trunk.cut.front(images)
     each = sum(t.numel() * t.element_size() for t in crossing) / len(images)
@@ -262,17 +234,12 @@ def _search(trunk: Trunk, problem: Problem) -> Found:
 def _rows(trunk: Trunk, what: str, split: Split, num_views: int, device: torch.device) -> Rows:
     labels = torch.from_numpy(split.labels)
 
-    def piece(chunk: int, number: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        def read() -> tuple[Tensor, Tensor]:
-            features, places = trunk.cache.read(what, chunk, f"view.{number}", "places")
-            return features.to(device), labels[places].to(device)
+    def read(chunk: int, number: int) -> tuple[Tensor, Tensor]:
+        features, places = trunk.cache.read(what, chunk, f"view.{number}", "places")
+        return features.to(device), labels[places].to(device)
 
-        return read
-
-    pieces: Sequence[Callable[[], tuple[Tensor, Tensor]]] = [
-        piece(chunk, number) for number in range(num_views) for chunk in range(trunk.num_chunks(split))
-    ]
-    return Rows(pieces)
+    chunks = range(trunk.num_chunks(split))
+    return Rows([partial(read, chunk, number) for number in range(num_views) for chunk in chunks])
 
 
 def _set_head(model: nn.Module, name: str, head: Head) -> None:
@@ -281,3 +248,63 @@ def _set_head(model: nn.Module, name: str, head: Head) -> None:
         layer.weight.copy_(head.weight.view_as(layer.weight))
         if layer.bias is not None:
             layer.bias.copy_(head.bias)
+
+
+def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> float:
+    """Solve a stage in place, leave a record in the log, and return the seconds, interrupted ones included.
+
+    Raises:
+        UserError: the network does not suit the solver, or pictures cannot be read.
+        Stopped: a signal came; features that are complete are kept for a rerun.
+    """
+    before = copy_state(model)
+    model = context.runtime.place(model)
+
+    def progress(what: str, done: int, total: int) -> None:
+        context.log.progress(what=_WORDS.get(what, what), done=done, total=total)
+
+    found = solve(
+        Problem(
+            model=model,
+            plan=plan.move_plan,
+            train=context.collection.split("train"),
+            select=context.collection.split(context.collection.select),
+            preprocess=context.preprocess.at(plan.size),
+            runtime=context.runtime,
+            reading=context.reading,
+            cache=context.folder / CACHE / f"stage-{plan.index}",
+            num_views=plan.stage.views,
+            cache_gib=plan.stage.cache_gib,
+            label_smoothing=plan.stage.label_smoothing,
+            class_weights=plan.class_weights,
+            progress=progress,
+        )
+    )
+    # A statistic over the whole set is no running one, so its count of batches has nothing to count.
+    moving = tuple(name for name in plan.move_plan.statistics if not name.endswith("num_batches_tracked"))
+    unmoved = verify_plan(before, model.state_dict(), replace(plan.move_plan, statistics=moving))
+    context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
+    context.log.event("note", text=describe(found, context.collection.select))
+    if found.num_views < plan.stage.views:
+        context.log.event(
+            "note",
+            text=f"{found.num_views} views, not {plan.stage.views}: the test-time crop leaves no room to shift it",
+        )
+    if unmoved and (found.chosen is None or found.chosen.decay is not None):
+        text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
+        context.log.event("note", text=text)
+    seconds = round(found.seconds, 3)
+    context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
+    return found.seconds
+
+
+def describe(found: Solution, select: str) -> str:
+    """Return what the solver did, in one line."""
+    passes = "1 pass" if found.num_passes == 1 else f"{found.num_passes} passes"
+    text = f"cached solver: {passes} over the training pictures ({found.path} trunk), {found.seconds:.1f} s"
+    if found.chosen is None:
+        return text
+    old, chosen = found.candidates[0], found.chosen
+    if chosen.decay is None:
+        return f"{text}; no head pays less loss on {select} than the old one ({old.loss:.4f}), which stays"
+    return f"{text}; loss on {select} {old.loss:.4f} with the old head, {chosen.loss:.4f} at decay {chosen.decay:.2g}"

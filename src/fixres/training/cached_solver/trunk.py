@@ -27,8 +27,6 @@ from fixres.training.cached_solver.views import preprocesses, view
 _CHUNK = 512
 """Pictures in a chunk, about: what a kill can cost."""
 
-"""Told what is being done, how many pictures are done, and of how many."""
-
 
 @dataclass(frozen=True)
 class _Made:
@@ -74,7 +72,7 @@ class Trunk:
                 if keep and self.cut.front is not None:
                     crossing = self.cut.front(images)
                     rows |= {f"{number}.{place}": tensor for place, tensor in enumerate(crossing)}
-                    found = tuple(crossing[place] for place in self.cut.places)
+                    found = crossing[: len(self.cut.norms)]
                 else:
                     found = self.cut.norm_inputs(images)
                 norm_inputs = norm_inputs if number else found
@@ -108,7 +106,7 @@ class Trunk:
                 start = time.perf_counter()
                 made: dict[str, Tensor] = {}
                 for number in range(num_views):
-                    names = [f"{number}.{place}" for place in range(_num_crossing(self.cache, chunk))]
+                    names = [f"{number}.{place}" for place in range(self.cut.num_crossing)]
                     crossing = self.cache.read("front", chunk, *names)
                     with torch.inference_mode(), self.runtime.autocast():
                         parts = [
@@ -211,14 +209,15 @@ class Trunk:
         found = [view(on_device, number, p.size) for number in range(num_views)]
         return _Batch([normalise(self.runtime.images(t), p.mean, p.std) for t in found], places)
 
-    def first_batch(self, split: Split) -> Tensor:
-        """Return the first batch of a split, normalised, to check faster paths with."""
-        few = split.take(split.name, np.arange(min(self.reading.batch_size, len(split)), dtype=np.int64))
-        policy = ReadPolicy(on_bad_image=self.reading.on_bad_image)
-        read = evaluation_batches(few, (self.preprocess,), len(few), policy)
-        with closing(read):
-            images, _, _ = next(read)
-        return normalise(self.runtime.images(images[0]), self.preprocess.mean, self.preprocess.std)
+
+def first_batch(split: Split, preprocess: Preprocess, runtime: Runtime, reading: Reading) -> Tensor:
+    """Return the first batch of a split, normalised, to check faster paths with."""
+    few = split.take(split.name, np.arange(min(reading.batch_size, len(split)), dtype=np.int64))
+    with closing(
+        evaluation_batches(few, (preprocess,), len(few), ReadPolicy(on_bad_image=reading.on_bad_image))
+    ) as read:
+        images, _, _ = next(read)
+    return normalise(runtime.images(images[0]), preprocess.mean, preprocess.std)
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,6 @@ class _Batch:
     """Normalised pictures of every view, padded."""
     places: Tensor
     """Which pictures of the split they are, int64."""
-
-
-def _num_crossing(cache: Cache, chunk: int) -> int:
-    return sum(name.startswith("0.") for name in cache.names("front", chunk))
 
 
 def _joined(batches: Sequence[_Made], split: Split, places: np.ndarray) -> dict[str, Tensor]:

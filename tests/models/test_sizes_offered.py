@@ -7,7 +7,7 @@ import torch
 
 from fixres.config.loading import validate
 from fixres.models.build import build_model
-from fixres.models.candidate_sizes import offer_sizes
+from fixres.models.sizes import offer_sizes
 from fixres.resolution import Preprocess
 
 

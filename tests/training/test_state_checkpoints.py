@@ -16,7 +16,7 @@ from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.io.tensors import read_checkpoint
 from fixres.models.build import build_model
-from fixres.training import checkpointing, loop
+from fixres.training import loop, state
 from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
 from fixres.training.stage_plan import describe_stage
@@ -50,14 +50,14 @@ def test_a_disk_that_fills_up_while_saving_is_said_and_the_checkpoint_before_sta
 
 def _filling(recipe: Recipe, folder: Path) -> None:
     """Train, and let no file grow beyond 1 MB after the first checkpoint."""
-    save = checkpointing.save_state
+    save = state.save_state
 
     def limited(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    checkpointing.save_state = limited
+    state.save_state = limited
     run_recipe(recipe, folder)
 
 
