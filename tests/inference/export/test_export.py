@@ -25,7 +25,7 @@ def test_a_file_gives_the_networks_answers_at_every_size_it_names(
 ) -> None:
     path = onnx_file if kind == "onnx" else export(product, ExportRequest(out=tmp_path, format=kind)).path
     opened = open_exported(path)
-    assert opened.sheet.accepted.step == 1
+    assert opened.sheet.sizes.step == 1
     for batch, height, width in ((1, 64, 64), (3, 131, 67), (2, 200, 96)):
         images = torch.randn(batch, 3, height, width)
         with torch.inference_mode():

@@ -31,8 +31,8 @@ class ExportedModel:
             UserError: the file does not accept such inputs.
         """
         height, width = images.shape[2:]
-        if not self.sheet.accepted.accept(height, width):
-            raise UserError(f"{self.path.name} takes {self.sheet.accepted.describe()}, not {height} x {width}")
+        if not self.sheet.sizes.accept(height, width):
+            raise UserError(f"{self.path.name} takes {self.sheet.sizes.describe()}, not {height} x {width}")
         return self.run(np.ascontiguousarray(images, dtype=np.float32))
 
 

@@ -145,12 +145,12 @@ def _from_file(settings: Settings) -> Network:
     def refuse(asked: int) -> str | None:
         if settings.sizes:
             return None if asked in settings.sizes else "not one of the sizes the server was started for"
-        return None if asked <= largest and sheet.accepted.accept(asked, asked) else "the file does not take it"
+        return None if asked <= largest and sheet.sizes.accept(asked, asked) else "the file does not take it"
 
-    rule = sheet.accepted.describe() + ("" if sheet.sizes.fixed else f" to {largest}")
+    rule = sheet.sizes.describe() + ("" if sheet.sizes.fixed else f" to {largest}")
     for asked in settings.sizes:
-        if not sheet.accepted.accept(asked, asked):
-            raise UserError(f"{settings.source} takes {sheet.accepted.describe()}, not {asked}\n  --sizes {size}")
+        if not sheet.sizes.accept(asked, asked):
+            raise UserError(f"{settings.source} takes {sheet.sizes.describe()}, not {asked}\n  --sizes {size}")
     return Network(
         name=Path(settings.source).name,
         architecture=sheet.architecture,
