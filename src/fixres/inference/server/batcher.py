@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.schemas import Problem
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")

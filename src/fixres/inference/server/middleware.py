@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import json
 import sys
 import time
 import traceback
@@ -12,8 +11,8 @@ import traceback
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fixres.inference.server.problem_details import Problem
 from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.schemas import Problem
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import drain
 
@@ -55,7 +54,7 @@ class Gate:
             problem = self._refusal(request)
             if problem is not None:
                 await drain(request)
-                await _answer(problem, send_counted)
+                await problem.response()(scope, receive, send_counted)
             else:
                 await self.app(scope, receive, send_counted)
         except ClientDisconnect:
@@ -63,7 +62,8 @@ class Gate:
         except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
             traceback.print_exc(file=sys.stderr)
             if not status:
-                await _answer(Problem(500, "internal", "this is a bug; the server's log has more"), send_counted)
+                problem = Problem(500, "internal", "this is a bug; the server's log has more")
+                await problem.response()(scope, receive, send_counted)
         if status:
             self.meters.answered(scope["path"], status, time.monotonic() - start)
 
@@ -87,11 +87,3 @@ def _is_local_name(host: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-async def _answer(problem: Problem, send: Send) -> None:
-    body = json.dumps(problem.body()).encode()
-    headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers().items()]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

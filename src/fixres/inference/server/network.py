@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from fixres.errors import UserError
 from fixres.evaluation.evaluate import predict_logits
 from fixres.inference.export.metadata import checkpoint_hash
 from fixres.inference.export.open_exported import ExportedModel, is_exported, open_exported
-from fixres.inference.server.problem_details import Problem
-from fixres.inference.server.schemas import Weights
+from fixres.inference.export.parity import file_inputs
+from fixres.inference.grad_cam import Layer, grad_cam, overlay
+from fixres.inference.server.schemas import Problem, Weights
 from fixres.inference.server.settings import Limits, Settings
 from fixres.models.backends import make_backend, require_agreement
 from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
@@ -64,7 +65,9 @@ class Network:
     """Why a size is not answered, or None."""
     size_rule: str
     products: dict[Weights, Product]
-    """Where torch computes: what Grad-CAM needs."""
+    """What Grad-CAM looks into; none of an exported file."""
+    layers: dict[Weights, Layer] = field(default_factory=dict)
+    """Those whose places Grad-CAM shows, once they are found."""
 
     def require_size(self, size: int) -> None:
         """Raise Problem for a size that is not answered."""
@@ -76,6 +79,28 @@ class Network:
         """Raise Problem for weights that are not there."""
         if weights not in self.compute:
             raise Problem(422, "no_such_weights", "the tensors from before a fix are not part of what is served")
+
+    def require_explainable(self) -> None:
+        """Raise Problem where answers cannot be explained."""
+        if not self.products:
+            raise Problem(501, "cannot_explain", "an exported file cannot be explained; serve the checkpoint")
+
+    def explain(self, pixels: Tensor, target: int, weights: Weights) -> npt.NDArray[np.uint8]:
+        """Return heat of class `target` laid over uint8 `[3, S, S]`, as uint8 `[S, S, 3]`.
+
+        The network's layers are listened to meanwhile: nothing else may use it.
+
+        Raises:
+            Problem: captum is not installed, or the network has no layer with places.
+        """
+        product = self.products[weights].at(pixels.shape[-1])
+        p = product.preprocess
+        images = normalise(pixels[None], p.mean, p.std).to(next(product.model.parameters()).device)
+        try:
+            heat, self.layers[weights] = grad_cam(product.model, images, [target], self.layers.get(weights))
+        except UserError as error:
+            raise Problem(501, "cannot_explain", str(error).split("\n")[0]) from None
+        return overlay(pixels.permute(1, 2, 0).numpy(), heat[0].cpu().numpy())
 
     def spoken(self, index: int) -> str:
         """Return what people call class `index`."""
@@ -210,20 +235,14 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
 def _torch(product: Product, runtime: Runtime) -> Compute:
     model = runtime.place(product.model).eval()
     is_bound = bound_size(model) is not None
-    kept: OrderedDict[int, nn.Module] = OrderedDict()
 
-    def at(size: int) -> nn.Module:
-        if not is_bound:
-            return model
-        if size not in kept:
-            kept[size] = at_size(model, size)
-            if len(kept) > _KEPT_SIZES:
-                kept.popitem(last=False)
-        kept.move_to_end(size)
-        return kept[size]
+    @lru_cache(_KEPT_SIZES)
+    def resized(size: int) -> nn.Module:
+        return at_size(model, size)
 
     def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
-        logits = predict_logits(at(size), images, product.preprocess, runtime, len(images))
+        own = resized(size) if is_bound else model
+        logits = predict_logits(own, images, product.preprocess, runtime, len(images))
         return logits.double().softmax(1).numpy()
 
     return compute
@@ -252,8 +271,7 @@ def _exported(opened: ExportedModel) -> Compute:
     sheet = opened.sheet
 
     def compute(images: Tensor, _size: int) -> npt.NDArray[np.float64]:
-        inputs = images.to(torch.float32) if sheet.normalised_inside else normalise(images, sheet.mean, sheet.std)
-        outputs = torch.from_numpy(opened.outputs(inputs.contiguous().numpy())).double()
+        outputs = torch.from_numpy(opened.outputs(file_inputs(images, sheet).numpy())).double()
         return (outputs.softmax(1) if sheet.output == "logits" else outputs).numpy()
 
     return compute
@@ -295,8 +313,3 @@ def _stated_size(data: bytes, name: str) -> tuple[int, int]:
         raise Problem(
             415, "not_a_picture", f"{name} is not a picture this server takes ({', '.join(FORMATS)})"
         ) from None
-
-
-def view(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """Return what the network sees, uint8 `[3, S, S]`."""
-    return evaluation_crop(image, preprocess)

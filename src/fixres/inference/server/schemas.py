@@ -1,12 +1,11 @@
-"""The answers of the server, as its OpenAPI describes them."""
+"""The answers of the server, as its OpenAPI describes them, and its errors: a status, a code and a sentence."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from fixres.inference.server.problem_details import MEANINGS, ErrorAnswer
+from starlette.responses import JSONResponse
 
 Weights = Literal["fixed", "before_fix"]
 """Which of the product's weights answer: as it is, or as it was before a fix."""
@@ -107,6 +106,58 @@ class PredictOptions(BaseModel):
     top_k: int = Field(TOP_K, ge=1, le=MAX_TOP_K)
     explain: bool = False
     weights: Weights = "fixed"
+
+
+class Problem(Exception):  # noqa: N818 - an answer, not a failure of the server
+    """An answer other than 200."""
+
+    def __init__(self, status: int, code: str, message: str, retry_seconds: int | None = None) -> None:
+        self.status, self.code, self.message = status, code, message
+        self.retry_seconds = retry_seconds
+        super().__init__(message)
+
+    def response(self) -> JSONResponse:
+        """Return the answer with the headers that belong to it."""
+        headers = {"Retry-After": str(self.retry_seconds)} if self.retry_seconds is not None else {}
+        headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return JSONResponse({"error": {"code": self.code, "message": self.message}}, self.status, headers)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: str
+    """For programs: bad_parameter, bad_picture, busy, ..."""
+    message: str
+    """For people."""
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+MEANINGS = {
+    400: "The request cannot be read, or the file is empty.",
+    401: "The server wants a token: Authorization: Bearer TOKEN.",
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+    408: "The request did not arrive in time.",
+    413: "Too many bytes, pixels or files.",
+    415: "Not a picture, or a content type that holds none.",
+    421: "The server does not answer to this host name.",
+    422: "A parameter is out of range, or the picture is damaged.",
+    500: "A bug; the server's log has more.",
+    501: "These answers cannot be explained: an exported file, or captum is missing.",
+    503: "The queue is full, or the server is stopping: try again after Retry-After seconds.",
+}
+"""Every status other than 200."""
+
+
+def busy(message: str = "the queue is full") -> Problem:
+    """Return the answer of a server that has too much to do."""
+    return Problem(503, "busy", f"{message}; try again in a second", retry_seconds=1)
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
