@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -261,8 +260,3 @@ def _side_by_side(columns: Sequence[Image.Image]) -> Image.Image:
     for place, column in enumerate(columns):
         page.paste(column, (gap + place * (_CELL + gap), gap))
     return page
-
-
-def file_name(number: int, path: str) -> str:
-    """Return a name for the overlay of picture `number`, unlike any other's."""
-    return f"{number:06}-{Path(path).stem}.png"

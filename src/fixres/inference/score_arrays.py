@@ -147,18 +147,20 @@ def score(arrays: Arrays) -> dict[str, Any]:
         UserError: rows that are no probabilities.
     """
     n, num_classes = arrays.softmax.shape
-    fits = arrays.outcomes is not None and _fits(arrays, arrays.outcomes)
-    pieces = [_piece(arrays, first, fits) for first in range(0, n, _PIECE)]
-    predictions, ranks, confidences, losses = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    near = arrays.outcomes["near_tie"] if fits and arrays.outcomes is not None else None
-    outcomes = Outcomes(arrays.labels, predictions, ranks, confidences, losses, num_classes)
+    noted = arrays.outcomes if arrays.outcomes is not None and _fits(arrays, arrays.outcomes) else None
+    if noted is not None:
+        parts = [np.array(noted[name]) for name in ("prediction", "rank", "confidence", "loss")]
+    else:
+        pieces = [_from_softmax(arrays, first) for first in range(0, n, _PIECE)]
+        parts = [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
+    outcomes = Outcomes(arrays.labels, *parts, num_classes)
     return {
         "name": arrays.title(),
         "num_images": n,
         "num_classes": num_classes,
         "size": arrays.details.get("preprocess", {}).get("size"),
-        **without_confusion(result_fields(outcomes, None if near is None else int(near.sum()))),
-        "source": "outcomes" if fits else "softmax",
+        **without_confusion(result_fields(outcomes, None if noted is None else int(noted["near_tie"].sum()))),
+        "source": "softmax" if noted is None else "outcomes",
     }
 
 
@@ -177,15 +179,8 @@ def _fits(arrays: Arrays, outcomes: np.ndarray) -> bool:
     return True
 
 
-def _piece(arrays: Arrays, first: int, fits: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return predictions, ranks, confidences and losses of some rows."""
-    if fits and arrays.outcomes is not None:
-        own = arrays.outcomes[first : first + _PIECE]
-        return own["prediction"], own["rank"], own["confidence"], own["loss"]
-    return _from_softmax(arrays, first)
-
-
 def _from_softmax(arrays: Arrays, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return predictions, ranks, confidences and losses of some rows."""
     probability = np.asarray(arrays.softmax[first : first + _PIECE], dtype=np.float64)
     total = probability.sum(1)
     wrong = ~((probability >= 0).all(1) & (np.abs(total - 1) < 1e-2))

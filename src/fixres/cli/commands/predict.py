@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fixres.runtime.device import Runtime
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
+RESUMABLE: tuple[Format, ...] = ("jsonl", "csv")
+"""Formats a file of which can be gone on with."""
 _MANY_FAILURES = 20
 """Warnings about single pictures before they are only counted."""
 
@@ -73,13 +76,16 @@ def predict(words: Sequence[str]) -> int:
     total = pictures.count()
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
-    workers = _workers(flags, total)
-    few = (product, runtime, flags.top_k, flags.batch_size)
-    predictor: Predictor | CascadePredictor
-    if flags.cascade:
-        predictor = CascadePredictor(*few, workers=workers, threshold=flags.threshold)
-    else:
-        predictor = Predictor(*few, workers=workers, threshold=flags.threshold, backend=flags.backend)
+    make = partial(
+        Predictor,
+        runtime=runtime,
+        top_k=flags.top_k,
+        batch_size=flags.batch_size,
+        workers=_workers(flags, total),
+        threshold=flags.threshold,
+        backend=flags.backend,
+    )
+    predictor = CascadePredictor(product, make) if flags.cascade else make(product)
     if isinstance(predictor, CascadePredictor):
         small, large = predictor.sizes
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
@@ -99,7 +105,7 @@ def _check(flags: PredictFlags) -> None:
         raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
     if flags.format == "parquet" and flags.out is None:
         raise UserError("Parquet goes to a file\n  add --out FILE.parquet")
-    if flags.resume and (flags.out is None or flags.format not in ("jsonl", "csv")):
+    if flags.resume and (flags.out is None or flags.format not in RESUMABLE):
         raise UserError("--resume goes on with a file of rows\n  add --format jsonl (or csv) --out FILE")
     if flags.out is not None:
         require_writable_file(flags.out)
@@ -138,7 +144,7 @@ class _Job:
             self._write(self._text_writer(sys.stdout))
             return self.num_failed
         try:
-            if flags.format in ("jsonl", "csv"):
+            if flags.format in RESUMABLE:
                 self._append(out)
             else:
                 self._replace(out)
@@ -236,7 +242,7 @@ class _Job:
 def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Callable[[Prediction, int], None]:
     """Return what draws where the network looks for the class it names."""
     from fixres.checkpoints.resolve import load
-    from fixres.inference.grad_cam import Explainer, file_name, sights
+    from fixres.inference.grad_cam import Explainer, sights
     from fixres.io.files import write_with
 
     folder = flags.explain
@@ -246,7 +252,9 @@ def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Calla
 
     def draw(prediction: Prediction, number: int) -> None:
         page = explainer(prediction.path, product.classes.index(prediction.top[0][0]))
-        write_with(folder / file_name(number, prediction.path), lambda path: page.save(path, "PNG"))
+        # The number makes it unlike any other's.
+        name = f"{number:06}-{Path(prediction.path).stem}.png"
+        write_with(folder / name, lambda path: page.save(path, "PNG"))
 
     return draw
 

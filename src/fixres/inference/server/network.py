@@ -168,11 +168,10 @@ def _from_file(settings: Settings) -> Network:
     size, largest = sheet.size, _largest(sheet.size, settings.limits)
 
     def refuse(asked: int) -> str | None:
-        if settings.sizes:
-            return None if asked in settings.sizes else "not one of the sizes the server was started for"
         return None if asked <= largest and sheet.sizes.accept(asked, asked) else "the file does not take it"
 
     rule = sheet.sizes.describe() + ("" if sheet.sizes.fixed else f" to {largest}")
+    size_rule, refuse_size = _rule_of_list(settings.sizes) if settings.sizes else (rule, refuse)
     for asked in settings.sizes:
         if not sheet.sizes.accept(asked, asked):
             raise UserError(f"{settings.source} takes {sheet.sizes.describe()}, not {asked}\n  --sizes {size}")
@@ -186,8 +185,8 @@ def _from_file(settings: Settings) -> Network:
         backend=opened.backend,
         sha256=sheet.checkpoint_sha256,
         compute={"fixed": _exported(opened)},
-        refuse_size=refuse,
-        size_rule=_words(settings.sizes) if settings.sizes else rule,
+        refuse_size=refuse_size,
+        size_rule=size_rule,
         products={},
     )
 
