@@ -13,8 +13,7 @@ import torch
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.inference.export.export import export, place
-from fixres.inference.export.formats.table import find_format
-from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.formats.table import find_format, open_exported
 from fixres.inference.requests import ExportRequest
 
 

@@ -14,10 +14,9 @@ from fixres.errors import UserError
 from fixres.evaluation.metrics import PairedDifference
 from fixres.evaluation.results import html_table
 from fixres.inference.export.formats.export_format import ExportFormat
-from fixres.inference.export.formats.table import find_format, formats_of
+from fixres.inference.export.formats.table import find_format, formats_of, open_exported
 from fixres.inference.export.int8 import open_labelled, quantise
 from fixres.inference.export.metadata import ExportSheet, make_sheet
-from fixres.inference.export.open_exported import open_exported
 from fixres.inference.export.parity import AGREEMENT_HEADER, Agreement, compare, sample_pictures
 from fixres.inference.export.trace import capture
 from fixres.inference.requests import ExportRequest

@@ -18,10 +18,10 @@ from fixres.errors import UserError, require_extra
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.measure import open_for
 from fixres.evaluation.metrics import PairedDifference, paired_difference
-from fixres.inference.export.formats.export_format import quiet
+from fixres.inference.export.formats.export_format import Run, quiet
 from fixres.inference.export.formats.openvino import save_openvino
+from fixres.inference.export.formats.table import open_exported
 from fixres.inference.export.metadata import EightBit, ExportSheet
-from fixres.inference.export.open_exported import Run, open_exported
 from fixres.inference.export.parity import file_inputs, views
 from fixres.models.backends import openvino_core
 

@@ -157,16 +157,14 @@ def _agreement(height: int, width: int, wanted: np.ndarray, given: np.ndarray, t
 
 def _require(row: Agreement, sheet: ExportSheet) -> None:
     tolerance = find_format(sheet.format).tolerance * row.output_range
-    where = f"at {row.height} x {row.width}"
     if row.max_difference > tolerance:
-        raise UserError(
-            f"the exported file does not give the network's answers: {where} its outputs differ by "
-            f"{row.max_difference:.1e}, allowed {tolerance:.1e}; nothing was written\n"
-            "  another --format may do"
-        )
-    if row.num_same_top1 + row.num_ties < row.num_images:
-        raise UserError(
-            f"the exported file does not give the network's answers: {where} the best class differs for "
-            f"{row.num_images - row.num_same_top1} of {row.num_images} pictures; nothing was written\n"
-            "  another --format may do"
-        )
+        differs = f"its outputs differ by {row.max_difference:.1e}, allowed {tolerance:.1e}"
+    elif row.num_same_top1 + row.num_ties < row.num_images:
+        num_different = row.num_images - row.num_same_top1
+        differs = f"the best class differs for {num_different} of {row.num_images} pictures"
+    else:
+        return
+    raise UserError(
+        f"the exported file does not give the network's answers: at {row.height} x {row.width} {differs}; nothing was "
+        "written\n  another --format may do"
+    )

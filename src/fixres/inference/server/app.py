@@ -23,6 +23,8 @@ from fixres.inference.server.network import Network
 from fixres.inference.server.prometheus import Meters
 from fixres.inference.server.schemas import (
     MAX_TOP_K,
+    ONE_PICTURE,
+    SEVERAL_PICTURES,
     TOP_K,
     BatchAnswer,
     CompareAnswer,
@@ -32,8 +34,6 @@ from fixres.inference.server.schemas import (
     Problem,
     Weights,
     errors,
-    one_picture,
-    several_pictures,
 )
 from fixres.inference.server.service import Service
 from fixres.inference.server.settings import Settings
@@ -88,7 +88,7 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
 def _add_answers(app: FastAPI, service: Service) -> None:
     limits = service.limits
 
-    @app.post("/v1/predict", response_model_exclude_none=True, responses=_POST, openapi_extra=one_picture())
+    @app.post("/v1/predict", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
     async def predict(
         request: Request,
         size: SizeQuery = None,
@@ -108,7 +108,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             top, explanation = await service.predict(file, found_size, options, ticket)
         return PredictAnswer(size=found_size, weights=options.weights, top=top, explanation=explanation)
 
-    @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=several_pictures())
+    @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=SEVERAL_PICTURES)
     async def predict_batch(
         request: Request, size: SizeQuery = None, top_k: TopQuery = TOP_K, weights: WeightsQuery = "fixed"
     ) -> BatchAnswer:
@@ -123,7 +123,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             results = await service.predict_all(upload.files, found_size, options, ticket)
         return BatchAnswer(size=found_size, weights=options.weights, results=results)
 
-    @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=one_picture())
+    @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
     async def compare(request: Request, top_k: TopQuery = TOP_K, explain: ExplainQuery = False) -> CompareAnswer:
         """Classify one picture at the train size, the un-fixed test size and the fixed size."""
         with service.admission.ticket() as ticket:

@@ -24,8 +24,8 @@ from fixres.data.sources.synthetic import Synthetic
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import predict_logits
+from fixres.inference.export.formats.table import ExportedModel, is_exported, open_exported
 from fixres.inference.export.metadata import checkpoint_hash
-from fixres.inference.export.open_exported import ExportedModel, is_exported, open_exported
 from fixres.inference.export.parity import file_inputs
 from fixres.inference.grad_cam import Layer, grad_cam, overlay
 from fixres.inference.server.schemas import Problem, Weights

@@ -174,16 +174,13 @@ _FORM_FIELDS: dict[str, Any] = {
 }
 
 
-def one_picture() -> dict[str, Any]:
-    """Return the OpenAPI of a body that is a picture, or a form with one."""
-    form = {"type": "object", "required": ["file"], "properties": {"file": _PICTURE, **_FORM_FIELDS}}
-    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    content |= {kind: {"schema": _PICTURE} for kind in ("image/jpeg", "image/png", "application/octet-stream")}
+def _body(name: str, schema: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    form = {"type": "object", "required": [name], "properties": {name: schema, **_FORM_FIELDS}}
+    content = {"multipart/form-data": {"schema": form}, **{kind: {"schema": _PICTURE} for kind in kinds}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def several_pictures() -> dict[str, Any]:
-    """Return the OpenAPI of a form with pictures."""
-    files = {"type": "array", "items": _PICTURE, "minItems": 1}
-    form = {"type": "object", "required": ["files"], "properties": {"files": files, **_FORM_FIELDS}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+ONE_PICTURE = _body("file", _PICTURE, "image/jpeg", "image/png", "application/octet-stream")
+"""The OpenAPI of a body that is a picture, or a form with one."""
+SEVERAL_PICTURES = _body("files", {"type": "array", "items": _PICTURE, "minItems": 1})
+"""The OpenAPI of a form with pictures."""
