@@ -138,7 +138,7 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
             rows.require_all()
             return describe(out, before, len(split))
         num_resumed = sum(len(job.places(batch)) for batch in np.flatnonzero(done).tolist())
-        with _together(runtime):
+        with runtime.processes.together(), runtime.stop:
             _fill(job, rows, [int(batch) for batch in np.flatnonzero(~done)], num_resumed, progress)
         with runtime.processes.main_first():
             if runtime.processes.is_main:
@@ -185,25 +185,6 @@ def _begin(rows: Rows, record: dict[str, Any], before: dict[str, Any] | None, sp
     require_room(rows.folder, rows.num_bytes(), f"the arrays of {counted(len(split), 'picture')}")
     rows.create({"labels": split.labels})
     write_record(rows.folder, record)
-
-
-@contextmanager
-def _together(runtime: Runtime) -> Iterator[None]:
-    """Leave when every process has done its part, all of them with the error of the first that had one.
-
-    Raises:
-        UserError: of any process.
-        Stopped: a signal came.
-    """
-    error: UserError | Stopped | None = None
-    try:
-        with runtime.stop:
-            yield
-    except (UserError, Stopped) as raised:
-        error = raised
-    for found in runtime.processes.gather(error):
-        if found is not None:
-            raise found
 
 
 def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progress) -> None:
