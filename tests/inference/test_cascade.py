@@ -40,7 +40,7 @@ def twice(outcomes: list[tuple[bool, bool, int]]) -> Twice:
 def test_cost_grows_with_the_threshold_and_the_ends_are_the_two_sizes(outcomes: list[tuple[bool, bool, int]]) -> None:
     found = twice(outcomes)
     levels = thresholds(found)
-    costs = [found.gmacs(float(t)) for t in levels]
+    costs = [found.point(float(t))["gmacs"] for t in levels]
     assert costs == sorted(costs)
     assert (costs[0], costs[-1]) == (1.0, 4.0)
     assert np.array_equal(found.correct(float(levels[0])), found.small)

@@ -54,16 +54,14 @@ class Twice:
         """Return bool `[N]`: whether the cascade is right."""
         return np.where(self.goes_on(threshold), self.large, self.small)
 
-    def gmacs(self, threshold: float) -> float:
-        """Return the mean work of a picture: the smaller size always, the larger for those that go on."""
-        return self.small_gmacs + float(self.goes_on(threshold).mean()) * self.large_gmacs
-
     def point(self, threshold: float) -> dict[str, Any]:
         """Return what a threshold gives: share that goes on, accuracy in percent, mean GMACs and their ratio."""
-        gmacs = self.gmacs(threshold)
+        share = float(self.goes_on(threshold).mean())
+        # Of a picture in the mean: the smaller size always, the larger for those that go on.
+        gmacs = self.small_gmacs + share * self.large_gmacs
         return {
             "threshold": threshold,
-            "share": float(self.goes_on(threshold).mean()),
+            "share": share,
             "top1": 100 * float(self.correct(threshold).mean()),
             "gmacs": gmacs,
             "cost_ratio": gmacs / self.large_gmacs,

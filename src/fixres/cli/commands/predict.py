@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fixres.cli.commands.common import CheckpointFlags, open_product
 from fixres.cli.parse import Positional, parse_flags
@@ -22,7 +22,7 @@ from fixres.io.files import cannot_write, require_writable_file, require_writabl
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
-    from fixres.cli.prediction_writers import Writer
+    from fixres.cli.prediction_writers import TextWriter, Writer
     from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Prediction, Predictor
     from fixres.runtime.device import Runtime
@@ -61,6 +61,7 @@ def predict(words: Sequence[str]) -> int:
     )
     _check(flags)
     from fixres.cli.console import Console
+    from fixres.cli.prediction_writers import TextWriter
     from fixres.config.recipe import Runtime as RuntimeSettings
     from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Pictures, Predictor
@@ -89,7 +90,8 @@ def predict(words: Sequence[str]) -> int:
     if isinstance(predictor, CascadePredictor):
         small, large = predictor.sizes
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
-    job = _Job(flags, console, predictor, iter(pictures), total)
+    as_text = partial(TextWriter, style=flags.format, top_k=predictor.top_k, with_unsure=flags.threshold is not None)
+    job = _Job(flags, console, predictor, iter(pictures), total, as_text)
     with contextlib.closing(console):
         num_failed = job.run()
     if num_failed > _MANY_FAILURES:
@@ -131,6 +133,7 @@ class _Job:
     predictor: Predictor | CascadePredictor
     pictures: Iterator[str]
     total: int | None
+    as_text: Callable[..., TextWriter]
     done: int = 0
     num_failed: int = 0
 
@@ -141,7 +144,7 @@ class _Job:
             with contextlib.suppress(AttributeError):
                 # A file name may hold bytes that are no text.
                 sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-            self._write(self._text_writer(sys.stdout))
+            self._write(self.as_text(sys.stdout))
             return self.num_failed
         try:
             if flags.format in RESUMABLE:
@@ -162,7 +165,7 @@ class _Job:
                 self._write(ParquetWriter(part))
             else:
                 with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
-                    self._write(self._text_writer(file))
+                    self._write(self.as_text(file))
             part.replace(out)
         finally:
             part.unlink(missing_ok=True)
@@ -199,22 +202,11 @@ class _Job:
             rows.begin(made_by)
         try:
             with rows.part.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                self._write(self._text_writer(file, goes_on=file.tell() > 0))
+                self._write(self.as_text(file, goes_on=file.tell() > 0))
         except KeyboardInterrupt:
             self.console.say(f"stopped; {rows.part} holds what is done: add --resume to go on")
             raise
         rows.finish()
-
-    def _text_writer(self, file: Any, goes_on: bool = False) -> Writer:
-        from fixres.cli.prediction_writers import TextWriter
-
-        return TextWriter(
-            file,
-            self.flags.format,
-            self.predictor.top_k,
-            with_unsure=self.flags.threshold is not None,
-            goes_on=goes_on,
-        )
 
     def _write(self, writer: Writer) -> None:
         explain = _explainer(self.flags, self.predictor.product, self.predictor.runtime) if self.flags.explain else None

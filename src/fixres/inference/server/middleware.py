@@ -7,6 +7,7 @@ import ipaddress
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,14 +26,14 @@ _ALWAYS = (
 )
 
 
+@dataclass(eq=False)
 class Gate:
     """The ASGI application around the endpoints."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, token: str, meters: Meters) -> None:
-        self.app = app
-        self.settings = settings
-        self.meters = meters
-        self._token = token.encode()
+    app: ASGIApp
+    settings: Settings
+    token: str
+    meters: Meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,9 +73,9 @@ class Gate:
         if self.settings.is_local and not _is_local_name(host):
             # A page elsewhere may have had its name point here to read the answers.
             return Problem(421, "wrong_host", "this server answers to localhost and 127.0.0.1 only")
-        if self._token and request.url.path not in _OPEN:
+        if self.token and request.url.path not in _OPEN:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
                 return Problem(401, "no_token", "give the server's token: Authorization: Bearer TOKEN")
         return None
 

@@ -8,29 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
+from fixres.config.choices import BackendName
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.decode import BadImage, decode, jpeg_size
 from fixres.data.sources.synthetic import Synthetic
-from fixres.data.transforms import evaluation_crop, normalise
+from fixres.data.transforms import normalise
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import predict_logits
+from fixres.evaluation.evaluate import Forward
 from fixres.inference.export.formats.table import ExportedModel, is_exported, open_exported
 from fixres.inference.export.metadata import checkpoint_hash
-from fixres.inference.export.parity import file_inputs
+from fixres.inference.export.parity import file_inputs, views
 from fixres.inference.grad_cam import Layer, grad_cam, overlay
 from fixres.inference.server.schemas import Problem, Weights
 from fixres.inference.server.settings import Limits, Settings
-from fixres.models.backends import make_backend, require_agreement
 from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -133,17 +132,10 @@ def _from_product(settings: Settings) -> Network:
     products: dict[Weights, Product] = {"fixed": product}
     if settings.weights == "fixed" and product.details.get("before_fix"):
         products["before_fix"] = load(settings.source, "before_fix", settings.model)
-    runtime = Runtime(RuntimeSettings(threads=settings.threads))
     backend = settings.backend or "torch"
-    if backend == "torch":
-        rule, refuse = _rule_of_network(product, settings)
-        compute: dict[Weights, Compute] = {key: _torch(one, runtime) for key, one in products.items()}
-    else:
-        sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
-        rule, refuse = _rule_of_list(sizes)
-        compute = {
-            key: _compiled(one, sizes, backend, settings.threads or runtime.threads) for key, one in products.items()
-        }
+    runtime = Runtime(RuntimeSettings(device="auto" if backend == "torch" else "cpu", threads=settings.threads))
+    sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
+    rule, refuse = _rule_of_network(product, settings) if backend == "torch" else _rule_of_list(sizes)
     return Network(
         name=_short(product.source),
         architecture=product.architecture,
@@ -153,7 +145,7 @@ def _from_product(settings: Settings) -> Network:
         train_size=product.train_size,
         backend=backend,
         sha256=checkpoint_hash(product),
-        compute=compute,
+        compute={key: _computed(one, runtime, backend, sizes) for key, one in products.items()},
         refuse_size=refuse,
         size_rule=rule,
         products=products,
@@ -196,16 +188,13 @@ def _short(source: str) -> str:
     return "/".join(path.parts[-2:]) if path.is_absolute() else source
 
 
-def _words(sizes: tuple[int, ...]) -> str:
-    return ", ".join(map(str, sizes))
-
-
 def _largest(size: int, limits: Limits) -> int:
     return limits.size or max(2 * size, _LARGEST_SIZE)
 
 
 def _rule_of_list(sizes: tuple[int, ...]) -> tuple[str, Callable[[int], str | None]]:
-    return _words(sizes), lambda size: None if size in sizes else "not one of the sizes the server was started for"
+    words = ", ".join(map(str, sizes))
+    return words, lambda size: None if size in sizes else "not one of the sizes the server was started for"
 
 
 def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callable[[int], str | None]]:
@@ -231,38 +220,24 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
     return f"{low} to {high} px where the network takes it", refuse
 
 
-def _torch(product: Product, runtime: Runtime) -> Compute:
+def _computed(product: Product, runtime: Runtime, backend: BackendName, sizes: tuple[int, ...]) -> Compute:
+    """Return the network as `backend` computes it; another one than torch is compared with it at `sizes` first."""
     model = runtime.place(product.model).eval()
-    is_bound = bound_size(model) is not None
+    is_own_for_each = bound_size(model) is not None or backend != "torch"
 
-    @lru_cache(_KEPT_SIZES)
-    def resized(size: int) -> nn.Module:
-        return at_size(model, size)
-
-    def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
-        own = resized(size) if is_bound else model
-        logits = predict_logits(own, images, product.preprocess, runtime, len(images))
-        return logits.double().softmax(1).numpy()
-
-    return compute
-
-
-def _compiled(product: Product, sizes: tuple[int, ...], name: Any, threads: int) -> Compute:
-    """Return the network as another program computes it, compared with PyTorch at every size first."""
-    drawn = Synthetic(classes=8, images=8, size=240)
-    pictures = [drawn.read(f"train/{name}/{i:05}", "apply", "white") for i, name in enumerate(drawn.class_names())]
-    backends = {}
-    for size in sizes:
-        at = product.at(size)
-        model = at.model.cpu().eval()
-        backends[size] = make_backend(name, model, size, threads)
-        pixels = torch.stack([evaluation_crop(picture, at.preprocess) for picture in pictures])
-        require_agreement(backends[size], model, normalise(pixels, at.preprocess.mean, at.preprocess.std))
+    @lru_cache(max(_KEPT_SIZES, len(sizes)))
+    def at(size: int) -> Forward:
+        own = at_size(model, size) if is_own_for_each else model
+        return Forward(own, product.preprocess.at(size), runtime, 0, backend)
 
     def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
-        inputs = normalise(images, product.preprocess.mean, product.preprocess.std)
-        return backends[size].logits(inputs).double().softmax(1).numpy()
+        return at(size)([images]).double().softmax(1).numpy()
 
+    if backend != "torch":
+        drawn = Synthetic(classes=8, images=8, size=240)
+        pictures = [drawn.read(f"train/{name}/{i:05}", "apply", "white") for i, name in enumerate(drawn.class_names())]
+        for size in sizes:
+            compute(views(pictures, product, size, size), size)
     return compute
 
 

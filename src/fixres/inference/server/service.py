@@ -128,17 +128,17 @@ class Service:
             pixels: Tensor = await self._in_thread(evaluation_crop, image, self.network.preprocess.at(size))
             shown: str = await self._in_thread(data_uri, pixels.permute(1, 2, 0).numpy())
             row = ComparedRow(label=label, size=size, weights=weights, top=[], milliseconds=0, view=shown)
+            rows.append(row)
             try:
                 await self._in_thread(self.network.require_size, size)
                 start = time.perf_counter()
                 found = await self.row((size, weights), pixels)
             except Problem as problem:
-                rows.append(row.model_copy(update={"error": problem.message}))
+                row.error = problem.message
                 continue
-            milliseconds = round(1000 * (time.perf_counter() - start), 2)
-            explanation = await self._explain(pixels, found, weights) if options.explain else None
-            update = {"top": self.named(found, options.top_k), "milliseconds": milliseconds, "explanation": explanation}
-            rows.append(row.model_copy(update=update))
+            row.milliseconds = round(1000 * (time.perf_counter() - start), 2)
+            row.explanation = await self._explain(pixels, found, weights) if options.explain else None
+            row.top = self.named(found, options.top_k)
         return rows
 
     def comparison(self) -> list[tuple[str, int, Weights]]:
