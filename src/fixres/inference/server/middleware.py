@@ -26,7 +26,7 @@ _ALWAYS = (
 )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Gate:
     """The ASGI application around the endpoints."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 Weights = Literal["fixed", "before_fix"]
@@ -74,8 +74,6 @@ class CompareAnswer(BaseModel):
 class ModelAnswer(BaseModel):
     """What is served."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
     name: str
     architecture: str
     num_classes: int
@@ -99,8 +97,6 @@ class ModelAnswer(BaseModel):
 
 class PredictOptions(BaseModel):
     """What may be asked beside the picture."""
-
-    model_config = ConfigDict(extra="ignore")
 
     size: int | None = Field(None, ge=1, le=1_000_000)
     top_k: int = Field(TOP_K, ge=1, le=MAX_TOP_K)
