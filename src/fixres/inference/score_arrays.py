@@ -157,7 +157,8 @@ def score(arrays: Arrays) -> dict[str, Any]:
     else:
         pieces = [_from_softmax(arrays, first) for first in range(0, n, _PIECE)]
         parts = [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
-    outcomes = Outcomes(arrays.labels, *parts, num_classes)
+    predictions, ranks, confidences, losses = parts
+    outcomes = Outcomes(arrays.labels, predictions, ranks, confidences, losses, num_classes)
     return {
         "name": arrays.title(),
         "num_images": n,
