@@ -40,7 +40,7 @@ DOORS = {
     "rich": {"cli.console"},
     "huggingface_hub": {"models"},
     "scipy": {"data.prepare", "data.sources"},
-    "sklearn": {"inference.probes"},
+    "sklearn": {"inference.score_arrays"},
     "captum": {"inference.grad_cam"},
     "filelock": {"io", "data"},
     "onnx": {"inference.export"},

@@ -25,8 +25,8 @@ from fixres.experiments.advise import advise as _advise
 from fixres.experiments.questions import Question
 from fixres.inference.export.export import Exported
 from fixres.inference.export.export import export as _export
+from fixres.inference.extract import Extracted
 from fixres.inference.extract import extract as _extract
-from fixres.inference.extract_record import Extracted
 from fixres.inference.predict import Predictor
 from fixres.inference.requests import ExportRequest, ExtractRequest
 from fixres.io.progress import Progress

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fixres.cli.prediction_writers import RESUMABLE, Format, ParquetWriter, TextWriter
+from fixres.cli.commands.predict import RESUMABLE, Format
+from fixres.cli.prediction_writers import ParquetWriter, TextWriter
 from fixres.inference.predict import Prediction
 
 SURE = Prediction("a,b.png", (("n01", 0.75), ("n02", 0.25)), 32, said=("tench", "n02"), unsure=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from fixres.inference.cascade import (
     thresholds,
 )
 from fixres.inference.ensemble import measure_ensemble
+from fixres.inference.predict import Predictor
 from fixres.runtime.device import Runtime
 
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 20)), min_size=1, max_size=40)
@@ -38,7 +40,7 @@ def twice(outcomes: list[tuple[bool, bool, int]]) -> Twice:
 def test_cost_grows_with_the_threshold_and_the_ends_are_the_two_sizes(outcomes: list[tuple[bool, bool, int]]) -> None:
     found = twice(outcomes)
     levels = thresholds(found)
-    costs = [found.gmacs(float(t)) for t in levels]
+    costs = [found.point(float(t))["gmacs"] for t in levels]
     assert costs == sorted(costs)
     assert (costs[0], costs[-1]) == (1.0, 4.0)
     assert np.array_equal(found.correct(float(levels[0])), found.small)
@@ -90,7 +92,7 @@ def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
     assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
     kept = {"sizes": [48, 64], "threshold": 0.5, "chosen_on": "val"}
     product = replace(product, details={**product.details, "cascade": kept})
-    predictor = CascadePredictor(product, Runtime(RuntimeSettings(device="cpu")))
+    predictor = CascadePredictor(product, partial(Predictor, runtime=Runtime(RuntimeSettings(device="cpu"))))
     assert predictor.small.product.weights == "raw"
     told = answer["cascade"]["weights_why"]
     assert told == predictor.weights_why == "48 px and 64 px with the fixed weights, which are made for 48 px"

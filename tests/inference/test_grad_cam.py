@@ -159,7 +159,7 @@ def test_both_sizes_stand_side_by_side() -> None:
     model = at_size(model, 96)
     product = Product(model, "test_vit", ("a", "b", "c", "d"), Preprocess(96), 64, "raw", {}, True, {}, "memory")
     seen = sights(product)
-    assert [(s.product.preprocess.size, s.title) for s in seen] == [
+    assert [(sight.preprocess.size, title) for title, sight in seen] == [
         (64, "train size, 64 px"),
         (96, "test size, 96 px"),
     ]

@@ -13,7 +13,7 @@ from fixres.checkpoints.product import Product
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.inference.predict import Predictor, find_pictures
+from fixres.inference.predict import Pictures, Predictor
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -82,10 +82,10 @@ def test_a_folder_is_walked_in_order_and_an_empty_one_is_an_error(tmp_path: Path
     for name in ("b/2.JPG", "b/1.png", "a.jpeg"):
         picture().convert("L").save(tmp_path / name, "PNG")
     (tmp_path / "notes.txt").write_text("x")
-    names = [Path(p).name for p in find_pictures([str(tmp_path)])]
+    names = [Path(p).name for p in Pictures([str(tmp_path)])]
     assert names == ["a.jpeg", "1.png", "2.JPG"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures in"):
-        find_pictures([str(tmp_path / "empty")])
+        Pictures([str(tmp_path / "empty")])
     with pytest.raises(UserError, match="no such file or folder"):
-        find_pictures([str(tmp_path / "missing.jpg")])
+        Pictures([str(tmp_path / "missing.jpg")])

@@ -164,7 +164,7 @@ def main(words: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(words)
     from fixres.checkpoints.resolve import load
     from fixres.config.recipe import Runtime as RuntimeSettings
-    from fixres.inference.predict import Predictor, find_pictures
+    from fixres.inference.predict import Pictures, Predictor
     from fixres.runtime.device import Runtime
 
     product = load(flags.checkpoint)
@@ -172,7 +172,7 @@ def main(words: Sequence[str] | None = None) -> int:
     connection = _connect(flags.url)
     connection.request("GET", "/v1/model")
     product = product.at(json.loads(connection.getresponse().read())["size"])
-    data = [Path(path).read_bytes() for path in find_pictures(flags.pictures)]
+    data = [Path(path).read_bytes() for path in Pictures(flags.pictures)]
     predictor = Predictor(product, Runtime(RuntimeSettings()), len(product.classes))
     place = {name: k for k, name in enumerate(product.classes)}
     wanted = []

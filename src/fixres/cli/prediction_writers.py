@@ -7,25 +7,12 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from fixres.cli.commands.predict import Format
 from fixres.errors import printable
 from fixres.inference.predict import Prediction
 from fixres.io.parquet import Kind, ParquetRows
-
-RESUMABLE = ("jsonl", "csv")
-"""Formats a file of which can be gone on with."""
-
-
-class Writer(Protocol):
-    """Takes predictions in order."""
-
-    def write(self, predictions: Sequence[Prediction]) -> None:
-        """Write some more."""
-
-    def close(self) -> None:
-        """Write what comes last, when all of them are there."""
 
 
 class TextWriter:
@@ -89,6 +76,10 @@ class ParquetWriter:
     def close(self) -> None:
         """End the file, without which it cannot be read."""
         self._rows.close()
+
+
+Writer = TextWriter | ParquetWriter
+"""Takes predictions in order; `close` when all of them are there."""
 
 
 def _for_people(p: Prediction) -> str:

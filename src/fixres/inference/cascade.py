@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
@@ -25,7 +25,6 @@ from fixres.inference.ensemble import listed_sizes
 from fixres.inference.predict import Picture, Prediction, Predictor
 from fixres.io.files import write_text
 from fixres.io.progress import Progress
-from fixres.runtime.device import Runtime
 
 EVERY = 1.01
 """A threshold above any probability: every picture goes on to the larger size."""
@@ -55,16 +54,14 @@ class Twice:
         """Return bool `[N]`: whether the cascade is right."""
         return np.where(self.goes_on(threshold), self.large, self.small)
 
-    def gmacs(self, threshold: float) -> float:
-        """Return the mean work of a picture: the smaller size always, the larger for those that go on."""
-        return self.small_gmacs + float(self.goes_on(threshold).mean()) * self.large_gmacs
-
     def point(self, threshold: float) -> dict[str, Any]:
         """Return what a threshold gives: share that goes on, accuracy in percent, mean GMACs and their ratio."""
-        gmacs = self.gmacs(threshold)
+        share = float(self.goes_on(threshold).mean())
+        # Of a picture in the mean: the smaller size always, the larger for those that go on.
+        gmacs = self.small_gmacs + share * self.large_gmacs
         return {
             "threshold": threshold,
-            "share": float(self.goes_on(threshold).mean()),
+            "share": share,
             "top1": 100 * float(self.correct(threshold).mean()),
             "gmacs": gmacs,
             "cost_ratio": gmacs / self.large_gmacs,
@@ -218,17 +215,8 @@ def save_cascade(product: Product, found: dict[str, Any]) -> Path:
 class CascadePredictor:
     """Applies a product's cascade to pictures: the larger size only where the smaller is not confident."""
 
-    def __init__(
-        self,
-        product: Product,
-        runtime: Runtime,
-        top_k: int = 5,
-        batch_size: int = 16,
-        *,
-        workers: int = 0,
-        threshold: float | None = None,
-    ) -> None:
-        """Build both networks. The arguments are those of `Predictor`; only the smaller size uses the workers.
+    def __init__(self, product: Product, make: Callable[[Product], Predictor]) -> None:
+        """Build both networks: `make` places one at its size. Only the smaller size uses the workers.
 
         Raises:
             UserError: the product holds no cascade.
@@ -244,10 +232,10 @@ class CascadePredictor:
         self.sizes = (small, large)
         self.weights_why = which_weights(product, self.sizes)
         """Which weights the two sizes use."""
-        own = first_of(product, small)
-        self.small = Predictor(own.at(small), runtime, top_k, batch_size, workers=workers, threshold=threshold)
-        self.large = Predictor(product.at(large), runtime, top_k, batch_size, threshold=threshold)
-        self.product, self.runtime, self.top_k = self.large.product, runtime, self.large.top_k
+        self.small = make(first_of(product, small).at(small))
+        self.large = make(product.at(large))
+        self.large.workers = 0
+        self.product, self.runtime, self.top_k = self.large.product, self.large.runtime, self.large.top_k
 
     def __call__(self, pictures: Iterable[Picture], shape: int = 0) -> Iterator[Prediction]:
         """Yield one prediction per picture, in order, as `Predictor`; its `size` says which of the two answered."""

@@ -14,9 +14,10 @@ process: the files are equal bit for bit. A file ends in .part until all of it i
 
 from __future__ import annotations
 
+import csv
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,21 +35,9 @@ from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading, conditions, predict_logits
 from fixres.evaluation.logit_outcomes import image_outcomes
 from fixres.evaluation.measure import conditions_of, open_for
-from fixres.inference.extract_record import (
-    FORMAT,
-    OUTCOME,
-    RECORD,
-    Extracted,
-    describe,
-    difference,
-    layout,
-    read_record,
-    write_index,
-    write_record,
-)
 from fixres.inference.requests import ExtractRequest
-from fixres.io.array_store import Rows
-from fixres.io.files import require_room, require_writable_folder, reserved, write_with
+from fixres.io.array_store import Rows, load_array
+from fixres.io.files import require_room, require_writable_folder, reserved, write_text, write_with
 from fixres.io.progress import Progress
 from fixres.models.anatomy import head_names
 from fixres.models.sizes import evaluation_mode
@@ -57,6 +46,41 @@ from fixres.runtime.device import Runtime
 
 _CHECKPOINT_SECONDS = 2.0
 """Work that a kill can cost, about."""
+_RECORD = "extract.json"
+OUTCOME = np.dtype([("prediction", "<i8"), ("rank", "<i8"), ("confidence", "<f8"), ("loss", "<f8"), ("near_tie", "?")])
+"""One row of outcomes.npy. `rank`: how many classes come before the label, -1 for a picture that cannot be read."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What `extract` left in a folder."""
+
+    folder: Path
+    num_images: int
+    """Rows, N."""
+    num_classes: int
+    """Columns of softmax.npy, C."""
+    embedding_size: int
+    """Columns of embedding.npy, D."""
+    split: str
+    size: int
+    """Side in pixels of what the network saw."""
+    num_resumed: int
+    """Pictures that were done before this call."""
+    bad_images: tuple[str, ...] = ()
+
+    def embedding(self) -> np.ndarray:
+        """Return float32 `[N, D]`, mapped into memory."""
+        return load_array(self.folder / "embedding.npy")
+
+    def softmax(self) -> np.ndarray:
+        """Return float32 `[N, C]`, mapped into memory."""
+        return load_array(self.folder / "softmax.npy")
+
+    def labels(self) -> np.ndarray:
+        """Return int64 `[N]`."""
+        return load_array(self.folder / "labels.npy")
 
 
 @dataclass(frozen=True)
@@ -104,13 +128,13 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
     split = collection.split(request.split or collection.report)
     if not len(split):
         raise UserError(f"{split.name} of {collection.uri} is empty\n  --split {' or '.join(collection.splits)}")
-    before = read_record(out)
+    before = _read_record(out)
     runtime, reading = conditions_of(product, request, before["conditions"] if before is not None else None)
     job = _Job(runtime.place(product.at_test_size().model), product.preprocess, split, runtime, reading)
     num_classes, embedding_size = _widths(job)
     runtime.keep_memory()
     record: dict[str, Any] = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "state": "running",
         "checkpoint": product.source,
         "model": product.architecture,
@@ -127,24 +151,24 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
     }
     # As it will be read back, tuples as lists.
     record = json.loads(json.dumps(record))
-    rows = Rows(out, layout(len(split), embedding_size, num_classes), job.num_batches)
+    rows = Rows(out, _layout(len(split), embedding_size, num_classes), job.num_batches)
     with ExitStack() as stack:
         with runtime.processes.main_first():
             if runtime.processes.is_main:
                 stack.enter_context(reserved(out))
                 _begin(rows, record, before, split)
-        done = runtime.processes.gather(rows.done() if (out / RECORD).exists() else None)[0]
+        done = runtime.processes.gather(rows.done() if (out / _RECORD).exists() else None)[0]
         if before is not None and before["state"] == "done":
             rows.require_all()
-            return describe(out, before, len(split))
+            return _describe(out, before, len(split))
         num_resumed = sum(len(job.places(batch)) for batch in np.flatnonzero(done).tolist())
-        with _together(runtime):
+        with runtime.processes.together(), runtime.stop:
             _fill(job, rows, [int(batch) for batch in np.flatnonzero(~done)], num_resumed, progress)
         with runtime.processes.main_first():
             if runtime.processes.is_main:
                 record = _end(rows, record, split)
         record = runtime.processes.gather(record)[0]
-    return describe(out, record, num_resumed)
+    return _describe(out, record, num_resumed)
 
 
 @contextmanager
@@ -179,31 +203,12 @@ def _begin(rows: Rows, record: dict[str, Any], before: dict[str, Any] | None, sp
     if before is not None:
         for key in ("data", "split", "preprocess", "network", "conditions"):
             if before[key] != record[key]:
-                raise UserError(f"{rows.folder} holds {difference(key, before, record)}\n  use another --out")
+                raise UserError(f"{rows.folder} holds {_difference(key, before, record)}\n  use another --out")
         return
     require_writable_folder(rows.folder)
     require_room(rows.folder, rows.num_bytes(), f"the arrays of {counted(len(split), 'picture')}")
     rows.create({"labels": split.labels})
-    write_record(rows.folder, record)
-
-
-@contextmanager
-def _together(runtime: Runtime) -> Iterator[None]:
-    """Leave when every process has done its part, all of them with the error of the first that had one.
-
-    Raises:
-        UserError: of any process.
-        Stopped: a signal came.
-    """
-    error: UserError | Stopped | None = None
-    try:
-        with runtime.stop:
-            yield
-    except (UserError, Stopped) as raised:
-        error = raised
-    for found in runtime.processes.gather(error):
-        if found is not None:
-            raise found
+    _write_record(rows.folder, record)
 
 
 def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progress) -> None:
@@ -288,7 +293,7 @@ def _write(rows: Rows, batch: int, places: np.ndarray, read: np.ndarray, made: d
 
 def _end(rows: Rows, record: dict[str, Any], split: Split) -> dict[str, Any]:
     """Put the files in place, without the rows of pictures that could not be read, and return the finished record."""
-    begun = read_record(rows.folder)
+    begun = _read_record(rows.folder)
     if begun is not None and begun["state"] == "finishing":
         record = begun
     else:
@@ -296,13 +301,84 @@ def _end(rows: Rows, record: dict[str, Any], split: Split) -> dict[str, Any]:
         if not kept.any():
             raise UserError(f"none of the {counted(len(split), 'picture')} of {split.name} can be read")
         bad = [split.paths[int(place)] for place in np.flatnonzero(~kept)]
-        write_with(rows.folder / "index.csv", lambda path: write_index(path, split, np.flatnonzero(kept).tolist()))
+        write_with(rows.folder / "index.csv", lambda path: _write_index(path, split, np.flatnonzero(kept).tolist()))
         left = {"num_images": int(kept.sum()), "num_bad_images": len(bad), "bad_images": bad}
         record = {**record, "state": "finishing", **left}
         # From here on the arrays may be shorter than the split: what was left out must be known already.
-        write_record(rows.folder, record)
+        _write_record(rows.folder, record)
     rows.finish(lambda outcomes: outcomes["rank"] >= 0)
     record = {**record, "state": "done"}
-    write_record(rows.folder, record)
+    _write_record(rows.folder, record)
     rows.forget()
     return record
+
+
+def _describe(out: Path, record: dict[str, Any], num_resumed: int) -> Extracted:
+    """Return what a finished record says."""
+    return Extracted(
+        folder=out,
+        num_images=record["num_images"],
+        num_classes=record["num_classes"],
+        embedding_size=record["embedding_size"],
+        split=record["split"],
+        size=record["preprocess"]["size"],
+        num_resumed=min(num_resumed, record["num_images"]),
+        bad_images=tuple(record.get("bad_images", ())),
+    )
+
+
+def _layout(num_images: int, embedding_size: int, num_classes: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of every array. The outcomes are last: they say which rows are kept in the end."""
+    return {
+        "embedding": ((num_images, embedding_size), np.dtype("<f4")),
+        "softmax": ((num_images, num_classes), np.dtype("<f4")),
+        "labels": ((num_images,), np.dtype("<i8")),
+        "outcomes": ((num_images,), OUTCOME),
+    }
+
+
+def _read_record(out: Path) -> dict[str, Any] | None:
+    """Return extract.json of a folder, or None where nothing was begun.
+
+    Raises:
+        UserError: the folder holds arrays that `extract` did not write.
+    """
+    path = out / _RECORD
+    if path.exists():
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict) and record["format"] == _FORMAT and isinstance(record["conditions"], dict):
+                return record
+        except (OSError, ValueError, KeyError):
+            pass
+        raise UserError(f"{path} cannot be read as what extract writes\n  use another --out")
+    foreign = [name for name in ("embedding.npy", "softmax.npy", "labels.npy") if (out / name).exists()]
+    if foreign:
+        raise UserError(f"{out} holds {foreign[0]}, which is not from extract\n  use another --out")
+    return None
+
+
+def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return in words what differs between the folder and the command."""
+    if key == "network":
+        return f"what {before['checkpoint']} gave, other weights than {now['checkpoint']}"
+    if key in ("preprocess", "conditions"):
+        key, before, now = next(
+            (name, before[key], now[key]) for name in now[key] if before[key].get(name) != now[key][name]
+        )
+        if key == "file_list":
+            return "what other pictures gave: their names or labels differ"
+    return f"what was made with {key.replace('_', ' ')} {before.get(key)}, asked for is {now[key]}"
+
+
+def _write_record(out: Path, record: dict[str, Any]) -> None:
+    """Write extract.json."""
+    write_text(out / _RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _write_index(path: Path, split: Split, places: Sequence[int]) -> None:
+    """Write path and label of the pictures at `places` as CSV."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label"])
+        writer.writerows([split.paths[int(i)], split.classes[int(split.labels[i])]] for i in places)

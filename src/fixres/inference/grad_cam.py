@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -168,12 +167,8 @@ def _layer(model: nn.Module, name: str, output: Any) -> Layer | None:
     return None
 
 
-@dataclass(frozen=True)
-class Sight:
-    """A network at one size, and what that size is."""
-
-    title: str
-    product: Product
+Sight = tuple[str, Product]
+"""What a size is, and a network at it."""
 
 
 def sights(product: Product, as_trained: Product | None = None) -> tuple[Sight, ...]:
@@ -184,12 +179,12 @@ def sights(product: Product, as_trained: Product | None = None) -> tuple[Sight, 
         as_trained: the network as it was before its fix, for the train size.
     """
     p = product.preprocess
-    test = Sight(f"test size, {p.size} px", product)
+    test = (f"test size, {p.size} px", product)
     if product.train_size == p.size:
         return (test,)
     trained = as_trained or product
     words = ", before the fix" if as_trained is not None else ""
-    return Sight(f"train size, {product.train_size} px{words}", trained.at(product.train_size)), test
+    return (f"train size, {product.train_size} px{words}", trained.at(product.train_size)), test
 
 
 class Explainer:
@@ -199,7 +194,7 @@ class Explainer:
         """Place the networks."""
         self.sights = seen
         self.runtime = runtime
-        self._networks = [runtime.place(sight.product.model) for sight in seen]
+        self._networks = [runtime.place(product.model) for _, product in seen]
         self._layers: list[Layer | None] = [None] * len(seen)
 
     def __call__(self, picture: Picture, target: int) -> Image.Image:
@@ -209,16 +204,16 @@ class Explainer:
             UserError: the picture cannot be read, or captum is not installed.
         """
         columns = []
-        for place, (sight, network) in enumerate(zip(self.sights, self._networks, strict=True)):
-            p = sight.product.preprocess
+        for place, ((title, product), network) in enumerate(zip(self.sights, self._networks, strict=True)):
+            p = product.preprocess
             crop = evaluation_crop(open_picture(picture, p), p)
             images = normalise(self.runtime.images(crop[None]), p.mean, p.std)
             heat, self._layers[place] = grad_cam(network, images, [target], self._layers[place])
             with torch.inference_mode(), evaluation_mode(network):
                 share = float(network(images).double().softmax(1)[0, target])
-            said = f"{sight.product.spoken(target)}: {100 * share:.1f} %"
+            said = f"{product.spoken(target)}: {100 * share:.1f} %"
             pixels = crop.permute(1, 2, 0).numpy()
-            columns.append(_column((sight.title, said), pixels, heat[0].cpu().numpy()))
+            columns.append(_column((title, said), pixels, heat[0].cpu().numpy()))
         return _side_by_side(columns)
 
 
@@ -261,8 +256,3 @@ def _side_by_side(columns: Sequence[Image.Image]) -> Image.Image:
     for place, column in enumerate(columns):
         page.paste(column, (gap + place * (_CELL + gap), gap))
     return page
-
-
-def file_name(number: int, path: str) -> str:
-    """Return a name for the overlay of picture `number`, unlike any other's."""
-    return f"{number:06}-{Path(path).stem}.png"

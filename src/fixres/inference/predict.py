@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from fixres.checkpoints.product import Product
 from fixres.config.choices import BackendName
-from fixres.data import unlabelled as reading
 from fixres.data.unlabelled import Batch, Picture, Pictures, picture_batches
 from fixres.evaluation.evaluate import Forward
 from fixres.runtime.device import Runtime
 
-__all__ = ["Picture", "Pictures", "Prediction", "Predictor", "find_pictures", "open_picture"]
+__all__ = ["Picture", "Pictures", "Prediction", "Predictor"]
 
 
 @dataclass(frozen=True)
@@ -110,22 +107,3 @@ class Predictor:
                     unsure=None if self.threshold is None else probabilities[0] < self.threshold,
                 )
         return [found[place] for place in range(len(batch.names))]
-
-
-def open_picture(picture: Picture, product: Product) -> Image.Image:
-    """Return an RGB picture as the product reads it.
-
-    Raises:
-        BadImage: it cannot be read.
-        UserError: an array that is no picture.
-    """
-    return reading.open_picture(picture, product.preprocess)
-
-
-def find_pictures(arguments: Sequence[str]) -> list[str]:
-    """Return the pictures named by files, folders (walked in sorted order) and lists (tables with a column `path`).
-
-    Raises:
-        UserError: a path that does not exist, or a folder without pictures.
-    """
-    return list(Pictures(arguments))

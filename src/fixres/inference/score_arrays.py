@@ -6,6 +6,8 @@ A folder holds `labels.npy` int64 [N] and `softmax.npy` float32 [N, C], or files
 The definitions are those of an evaluation: the table of `evaluation/metrics.py`. Where `extract` left
 `outcomes.npy`, its float64 losses and ranks are counted, and the result is that of `eval`; else both are taken from
 the float32 probabilities.
+
+What embeddings know by themselves, nearest neighbours and a linear classifier, comes from scikit-learn.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fixres.errors import UserError, counted
-from fixres.evaluation.metrics import Outcomes, result_fields, without_confusion
+from fixres.errors import UserError, counted, require_extra
+from fixres.evaluation.metrics import Outcomes, result_fields, wilson_interval, without_confusion
 from fixres.io.array_store import load_array
 
 _PIECE = 4096
+_PROBED = 1024
+"""Rows counted, and rows a probe answers, at a time."""
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _SOFTMAX = re.compile(r"(?:(?P<name>.+)_)?softmax(?P<variant>_v\d+)?\.npy")
 _NAMES = "softmax.npy, NAME_softmax.npy or NAME_softmax_v2.npy"
@@ -147,18 +151,21 @@ def score(arrays: Arrays) -> dict[str, Any]:
         UserError: rows that are no probabilities.
     """
     n, num_classes = arrays.softmax.shape
-    fits = arrays.outcomes is not None and _fits(arrays, arrays.outcomes)
-    pieces = [_piece(arrays, first, fits) for first in range(0, n, _PIECE)]
-    predictions, ranks, confidences, losses = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    near = arrays.outcomes["near_tie"] if fits and arrays.outcomes is not None else None
+    noted = arrays.outcomes if arrays.outcomes is not None and _fits(arrays, arrays.outcomes) else None
+    if noted is not None:
+        parts = [np.array(noted[name]) for name in ("prediction", "rank", "confidence", "loss")]
+    else:
+        pieces = [_from_softmax(arrays, first) for first in range(0, n, _PIECE)]
+        parts = [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
+    predictions, ranks, confidences, losses = parts
     outcomes = Outcomes(arrays.labels, predictions, ranks, confidences, losses, num_classes)
     return {
         "name": arrays.title(),
         "num_images": n,
         "num_classes": num_classes,
         "size": arrays.details.get("preprocess", {}).get("size"),
-        **without_confusion(result_fields(outcomes, None if near is None else int(near.sum()))),
-        "source": "outcomes" if fits else "softmax",
+        **without_confusion(result_fields(outcomes, None if noted is None else int(noted["near_tie"].sum()))),
+        "source": "softmax" if noted is None else "outcomes",
     }
 
 
@@ -177,15 +184,8 @@ def _fits(arrays: Arrays, outcomes: np.ndarray) -> bool:
     return True
 
 
-def _piece(arrays: Arrays, first: int, fits: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return predictions, ranks, confidences and losses of some rows."""
-    if fits and arrays.outcomes is not None:
-        own = arrays.outcomes[first : first + _PIECE]
-        return own["prediction"], own["rank"], own["confidence"], own["loss"]
-    return _from_softmax(arrays, first)
-
-
 def _from_softmax(arrays: Arrays, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return predictions, ranks, confidences and losses of some rows."""
     probability = np.asarray(arrays.softmax[first : first + _PIECE], dtype=np.float64)
     total = probability.sum(1)
     wrong = ~((probability >= 0).all(1) & (np.abs(total - 1) < 1e-2))
@@ -204,3 +204,77 @@ def _from_softmax(arrays: Arrays, first: int) -> tuple[np.ndarray, np.ndarray, n
     # Normalised, since float32 rows do not add up to 1 exactly; a probability of 0 counts as the least float32.
     losses = np.log(total) - np.log(of_label[:, 0].clip(_SMALLEST))
     return probability.argmax(1), before.sum(1), probability.max(1) / total, losses
+
+
+def neighbours(train: Arrays, test: Arrays, count: int) -> dict[str, Any]:
+    """Return the accuracy of the vote of the `count` nearest training embeddings by cosine, each with equal weight.
+
+    Equal votes: the lower class wins.
+
+    Raises:
+        UserError: the arrays lack embeddings or do not belong together, or there are fewer than `count` rows.
+    """
+    known, asked = _embeddings(train, test)
+    if count > len(known):
+        raise UserError(f"--neighbours {count}: {len(known):,} training rows\n  at most {len(known)}")
+    try:
+        from sklearn.neighbors import KNeighborsClassifier
+    except ImportError:
+        raise require_extra("scikit-learn", "stats") from None
+    # On unit vectors the order by Euclidean distance is that by cosine.
+    model = KNeighborsClassifier(count, algorithm="brute").fit(_unit(known), train.labels)
+    predicted = [model.predict(_unit(asked[first : first + _PROBED])) for first in range(0, len(asked), _PROBED)]
+    return {"neighbours": count, **_accuracy(np.concatenate(predicted), test), "num_train": len(known)}
+
+
+def linear_probe(train: Arrays, test: Arrays, strength: float = 1.0) -> dict[str, Any]:
+    """Return the accuracy of logistic regression on standardised embeddings, L2 penalty 1 / `strength`, by L-BFGS.
+
+    Raises:
+        UserError: the arrays lack embeddings or do not belong together, or there is one class only.
+    """
+    known, asked = _embeddings(train, test)
+    if len(np.unique(train.labels)) < 2:
+        raise UserError("a linear probe needs at least two classes in --train")
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise require_extra("scikit-learn", "stats") from None
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+    model.fit(np.asarray(known, dtype=np.float64), train.labels)
+    steps = int(np.max(model[-1].n_iter_))
+    predicted = [model.predict(np.asarray(asked[f : f + _PROBED], np.float64)) for f in range(0, len(asked), _PROBED)]
+    return {**_accuracy(np.concatenate(predicted), test), "num_train": len(known), "has_converged": steps < 1000}
+
+
+def _embeddings(train: Arrays, test: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    for arrays, where in ((train, "--train"), (test, "the folder to score")):
+        if arrays.embedding is None or len(arrays.embedding) != len(arrays.labels):
+            raise UserError(f"{where} has no embedding.npy with a row per label")
+    assert train.embedding is not None
+    assert test.embedding is not None
+    if train.embedding.shape[1:] != test.embedding.shape[1:]:
+        raise UserError(
+            f"embeddings have {test.embedding.shape[1]} columns, those of --train {train.embedding.shape[1]}\n"
+            "  extract both with one network"
+        )
+    for key, what in (("classes", "classes"), ("network", "network or size")):
+        if train.details.get(key) != test.details.get(key):
+            raise UserError(
+                f"--train was extracted with another {what}\n  extract both with one checkpoint at one size"
+            )
+    return train.embedding, test.embedding
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.maximum(length, np.finfo(np.float32).tiny)
+    return unit
+
+
+def _accuracy(predicted: np.ndarray, test: Arrays) -> dict[str, Any]:
+    num_correct = int((predicted == test.labels).sum())
+    n = len(test.labels)
+    return {"top1": 100 * num_correct / n, "top1_ci95": wilson_interval(num_correct, n)}

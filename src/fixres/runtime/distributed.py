@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from fixres.errors import UserError
+from fixres.errors import Stopped, UserError
 
 _LOST = ("timed out", "timeout", "peer", "reset", "broken pipe")
 """What PyTorch says when another process does not answer or is gone."""
@@ -53,6 +53,23 @@ class Processes:
         with self._naming_the_late():
             dist.all_gather_object(found, value, group=self._group)
         return found
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Leave when every process has done its part, all of them with the error of the first that had one.
+
+        Raises:
+            UserError: of any process.
+            Stopped: a signal came to one.
+        """
+        error: UserError | Stopped | None = None
+        try:
+            yield
+        except (UserError, Stopped) as raised:
+            error = raised
+        for found in self.gather(error):
+            if found is not None:
+                raise found
 
     def largest(self, *numbers: int) -> tuple[int, ...]:
         """Return the largest of the numbers given at each place."""

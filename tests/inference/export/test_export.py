@@ -13,8 +13,7 @@ import torch
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.inference.export.export import export, place
-from fixres.inference.export.formats.table import find_format
-from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.formats.table import find_format, open_exported
 from fixres.inference.requests import ExportRequest
 
 
@@ -25,7 +24,7 @@ def test_a_file_gives_the_networks_answers_at_every_size_it_names(
 ) -> None:
     path = onnx_file if kind == "onnx" else export(product, ExportRequest(out=tmp_path, format=kind)).path
     opened = open_exported(path)
-    assert opened.sheet.accepted.step == 1
+    assert opened.sheet.sizes.step == 1
     for batch, height, width in ((1, 64, 64), (3, 131, 67), (2, 200, 96)):
         images = torch.randn(batch, 3, height, width)
         with torch.inference_mode():

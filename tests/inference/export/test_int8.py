@@ -19,7 +19,7 @@ from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.inference.export import int8
 from fixres.inference.export.export import export
-from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.formats.table import open_exported
 from fixres.inference.export.trace import Captured
 from fixres.inference.requests import ExportRequest
 

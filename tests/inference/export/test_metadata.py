@@ -9,7 +9,7 @@ import onnx
 import torch
 
 from fixres.checkpoints.product import Product
-from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.formats.table import open_exported
 from tests.support.products import make
 
 

@@ -10,7 +10,7 @@ import pytest
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.inference.export.export import export
-from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.formats.table import open_exported
 from fixres.inference.export.parity import shapes_to_check
 from fixres.inference.export.trace import Captured
 from fixres.inference.requests import ExportRequest

@@ -29,36 +29,24 @@ def export(words: Sequence[str]) -> int:
     )
     from fixres.cli.console import Console
     from fixres.inference.export.export import export as write
-    from fixres.inference.export.export import place, require_rounding
-    from fixres.inference.export.formats.table import find_format
+    from fixres.inference.export.export import require_possible
+    from fixres.inference.export.parity import AGREEMENT_HEADER
 
-    kind = find_format(flags.format)
-    kind.require_packages()
-    place(flags.out, kind)
-    require_rounding(flags)
+    require_possible(flags)
     console = Console(flags.quiet)
     product = open_product(console, flags.checkpoint, flags.weights, flags.model)
     found = write(product, flags, lambda text: console.say(f"{text} ..."))
     sheet = found.sheet
     console.preprocessing(sheet.preprocess, product.source)
     why = f" ({found.reason})" if found.reason else ""
-    console.say(f"accepts any batch, {sheet.accepted.describe()}{why}")
+    console.say(f"accepts any batch, {sheet.sizes.describe()}{why}")
     inside = "pixels 0 to 255, RGB" if sheet.normalised_inside else "(pixels / 255 - mean) / std, RGB"
     opset = f", opset {sheet.opset}" if sheet.opset else ""
     console.say(f"input: float32 [B, 3, H, W], {inside}; output: {sheet.output} [B, {len(sheet.classes)}]{opset}")
     console.table(
         f"agreement with the network on {found.compared_on}",
-        ["height x width", "pictures", "largest difference", "of a range of", "same best class"],
-        [
-            [
-                f"{row.height} x {row.width}",
-                str(row.num_images),
-                f"{row.max_difference:.1e}",
-                f"{row.output_range:.3g}",
-                f"{row.num_same_top1} of {row.num_images}" + (f", {row.num_ties} ties" if row.num_ties else ""),
-            ]
-            for row in found.agreement
-        ],
+        AGREEMENT_HEADER,
+        [row.cells(with_ties=True) for row in found.agreement],
     )
     if sheet.int8 is not None and found.rounding is not None:
         low, high = found.rounding.ci95

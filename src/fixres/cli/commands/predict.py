@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fixres.cli.commands.common import CheckpointFlags, open_product
 from fixres.cli.parse import Positional, parse_flags
@@ -21,12 +22,14 @@ from fixres.io.files import cannot_write, require_writable_file, require_writabl
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
-    from fixres.cli.prediction_writers import Writer
+    from fixres.cli.prediction_writers import TextWriter, Writer
     from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Prediction, Predictor
     from fixres.runtime.device import Runtime
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
+RESUMABLE: tuple[Format, ...] = ("jsonl", "csv")
+"""Formats a file of which can be gone on with."""
 _MANY_FAILURES = 20
 """Warnings about single pictures before they are only counted."""
 
@@ -58,6 +61,7 @@ def predict(words: Sequence[str]) -> int:
     )
     _check(flags)
     from fixres.cli.console import Console
+    from fixres.cli.prediction_writers import TextWriter
     from fixres.config.recipe import Runtime as RuntimeSettings
     from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Pictures, Predictor
@@ -73,17 +77,21 @@ def predict(words: Sequence[str]) -> int:
     total = pictures.count()
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
-    workers = _workers(flags, total)
-    few = (product, runtime, flags.top_k, flags.batch_size)
-    predictor: Predictor | CascadePredictor
-    if flags.cascade:
-        predictor = CascadePredictor(*few, workers=workers, threshold=flags.threshold)
-    else:
-        predictor = Predictor(*few, workers=workers, threshold=flags.threshold, backend=flags.backend)
+    make = partial(
+        Predictor,
+        runtime=runtime,
+        top_k=flags.top_k,
+        batch_size=flags.batch_size,
+        workers=_workers(flags, total),
+        threshold=flags.threshold,
+        backend=flags.backend,
+    )
+    predictor = CascadePredictor(product, make) if flags.cascade else make(product)
     if isinstance(predictor, CascadePredictor):
         small, large = predictor.sizes
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
-    job = _Job(flags, console, predictor, iter(pictures), total)
+    as_text = partial(TextWriter, style=flags.format, top_k=predictor.top_k, with_unsure=flags.threshold is not None)
+    job = _Job(flags, console, predictor, iter(pictures), total, as_text)
     with contextlib.closing(console):
         num_failed = job.run()
     if num_failed > _MANY_FAILURES:
@@ -99,7 +107,7 @@ def _check(flags: PredictFlags) -> None:
         raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
     if flags.format == "parquet" and flags.out is None:
         raise UserError("Parquet goes to a file\n  add --out FILE.parquet")
-    if flags.resume and (flags.out is None or flags.format not in ("jsonl", "csv")):
+    if flags.resume and (flags.out is None or flags.format not in RESUMABLE):
         raise UserError("--resume goes on with a file of rows\n  add --format jsonl (or csv) --out FILE")
     if flags.out is not None:
         require_writable_file(flags.out)
@@ -125,6 +133,7 @@ class _Job:
     predictor: Predictor | CascadePredictor
     pictures: Iterator[str]
     total: int | None
+    as_text: Callable[..., TextWriter]
     done: int = 0
     num_failed: int = 0
 
@@ -135,10 +144,10 @@ class _Job:
             with contextlib.suppress(AttributeError):
                 # A file name may hold bytes that are no text.
                 sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-            self._write(self._text_writer(sys.stdout))
+            self._write(self.as_text(sys.stdout))
             return self.num_failed
         try:
-            if flags.format in ("jsonl", "csv"):
+            if flags.format in RESUMABLE:
                 self._append(out)
             else:
                 self._replace(out)
@@ -156,7 +165,7 @@ class _Job:
                 self._write(ParquetWriter(part))
             else:
                 with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
-                    self._write(self._text_writer(file))
+                    self._write(self.as_text(file))
             part.replace(out)
         finally:
             part.unlink(missing_ok=True)
@@ -193,22 +202,11 @@ class _Job:
             rows.begin(made_by)
         try:
             with rows.part.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                self._write(self._text_writer(file, goes_on=file.tell() > 0))
+                self._write(self.as_text(file, goes_on=file.tell() > 0))
         except KeyboardInterrupt:
             self.console.say(f"stopped; {rows.part} holds what is done: add --resume to go on")
             raise
         rows.finish()
-
-    def _text_writer(self, file: Any, goes_on: bool = False) -> Writer:
-        from fixres.cli.prediction_writers import TextWriter
-
-        return TextWriter(
-            file,
-            self.flags.format,
-            self.predictor.top_k,
-            with_unsure=self.flags.threshold is not None,
-            goes_on=goes_on,
-        )
 
     def _write(self, writer: Writer) -> None:
         explain = _explainer(self.flags, self.predictor.product, self.predictor.runtime) if self.flags.explain else None
@@ -236,7 +234,7 @@ class _Job:
 def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Callable[[Prediction, int], None]:
     """Return what draws where the network looks for the class it names."""
     from fixres.checkpoints.resolve import load
-    from fixres.inference.grad_cam import Explainer, file_name, sights
+    from fixres.inference.grad_cam import Explainer, sights
     from fixres.io.files import write_with
 
     folder = flags.explain
@@ -246,7 +244,9 @@ def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Calla
 
     def draw(prediction: Prediction, number: int) -> None:
         page = explainer(prediction.path, product.classes.index(prediction.top[0][0]))
-        write_with(folder / file_name(number, prediction.path), lambda path: page.save(path, "PNG"))
+        # The number makes it unlike any other's.
+        name = f"{number:06}-{Path(prediction.path).stem}.png"
+        write_with(folder / name, lambda path: page.save(path, "PNG"))
 
     return draw
 

@@ -37,8 +37,7 @@ def score(words: Sequence[str]) -> int:
     """`fixres score DIR [--name N] [--version v1|v2] [--train DIR --neighbours K --linear-probe] [--json FILE]`."""
     flags = parse_flags(words, ScoreFlags, "fixres score", "Accuracy from extracted arrays, without PyTorch.")
     from fixres.cli.console import Console
-    from fixres.inference.probes import linear_probe, neighbours
-    from fixres.inference.score_arrays import open_arrays
+    from fixres.inference.score_arrays import linear_probe, neighbours, open_arrays
     from fixres.inference.score_arrays import score as score_arrays
     from fixres.io.files import require_writable_file
 

@@ -14,11 +14,10 @@ from fixres.errors import UserError
 from fixres.evaluation.metrics import PairedDifference
 from fixres.evaluation.results import html_table
 from fixres.inference.export.formats.export_format import ExportFormat
-from fixres.inference.export.formats.table import find_format, formats_of
+from fixres.inference.export.formats.table import find_format, formats_of, open_exported
 from fixres.inference.export.int8 import open_labelled, quantise
 from fixres.inference.export.metadata import ExportSheet, make_sheet
-from fixres.inference.export.open_exported import open_exported
-from fixres.inference.export.parity import Agreement, compare, sample_pictures
+from fixres.inference.export.parity import AGREEMENT_HEADER, Agreement, compare, sample_pictures
 from fixres.inference.export.trace import capture
 from fixres.inference.requests import ExportRequest
 from fixres.io.files import write_text, write_with
@@ -39,18 +38,8 @@ class Exported:
     """8 bits minus 32 on the same pictures, in points of top-1."""
 
     def _repr_html_(self) -> str:
-        header = ["height x width", "pictures", "largest difference", "of a range of", "same best class"]
-        rows = [
-            [
-                f"{row.height} x {row.width}",
-                str(row.num_images),
-                f"{row.max_difference:.1e}",
-                f"{row.output_range:.3g}",
-                f"{row.num_same_top1} of {row.num_images}",
-            ]
-            for row in self.agreement
-        ]
-        return html_table(f"{self.path}: compared with the network on {self.compared_on}", header, rows)
+        rows = [row.cells() for row in self.agreement]
+        return html_table(f"{self.path}: compared with the network on {self.compared_on}", AGREEMENT_HEADER, rows)
 
 
 def export(product: Product, request: ExportRequest, step: Callable[[str], None] = lambda text: None) -> Exported:
@@ -67,10 +56,7 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
         UserError: a package is missing, the place cannot be written, the network cannot be exported, or the file does
             not give the network's answers.
     """
-    kind = find_format(request.format)
-    kind.require_packages()
-    require_rounding(request)
-    path = place(request.out, kind)
+    kind, path = require_possible(request)
     if request.size is not None:
         product = product.at(request.size)
     product.model.cpu().eval()
@@ -85,22 +71,14 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
     try:
         step("tracing the network")
         captured = capture(product, softmax=request.softmax, normalise=request.normalise)
-        sheet = make_sheet(
-            product,
-            kind.name,
-            captured.sizes,
-            softmax=request.softmax,
-            normalise=request.normalise,
-            opset=kind.opset,
-        )
+        sheet = make_sheet(product, kind, captured.sizes, request)
         step(f"writing {path.name}")
         written = kind.write(captured, sheet, folder / path.name)
         step(f"comparing it with the network on {compared_on}")
         opened = open_exported(written[-1])
         agreement = compare(opened.outputs, captured.eager, images, product, sheet)
         if labelled is not None:
-            rounded = quantise(written[-1], sheet, product, labelled, request.max_drop, step)
-            written, sheet, rounding = rounded.files, rounded.sheet, rounded.paired
+            written, sheet, rounding = quantise(written[-1], sheet, product, labelled, request.max_drop, step)
         files = _move(written, path, sheet, kind.runner)
     except OSError as error:
         raise UserError(
@@ -111,12 +89,20 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
     return Exported(path, files, sheet, tuple(agreement), compared_on, captured.reason, rounding)
 
 
-def require_rounding(request: ExportRequest) -> None:
-    """Raise UserError where 8 bits are asked of another format, or calibrated without being asked for."""
+def require_possible(request: ExportRequest) -> tuple[ExportFormat, Path]:
+    """Return the format asked for and the file to write, before anything is loaded.
+
+    Raises:
+        UserError: no such format, a package is missing, `out` ends like another format, 8 bits are asked of another
+            format, or calibrated without being asked for.
+    """
+    kind = find_format(request.format)
+    kind.require_packages()
     if request.int8 and request.format != "openvino":
         raise UserError(f"--int8 writes OpenVINO files, not {request.format}\n  --format openvino")
     if request.calibration is not None and not request.int8:
         raise UserError("--calibration is for 8 bits\n  add --int8, or leave it out")
+    return kind, place(request.out, kind)
 
 
 def place(out: Path, kind: ExportFormat) -> Path:

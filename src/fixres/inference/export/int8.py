@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fixres.checkpoints.product import Product
+from fixres.data.collections import Collection
 from fixres.data.loader import ReadPolicy, evaluation_batches, resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError, require_extra
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.measure import open_for
 from fixres.evaluation.metrics import PairedDifference, paired_difference
-from fixres.inference.export.metadata import KEY, EightBit, ExportSheet
-from fixres.inference.export.open_exported import Run, open_exported
+from fixres.inference.export.formats.export_format import Run, quiet
+from fixres.inference.export.formats.openvino import save_openvino
+from fixres.inference.export.formats.table import open_exported
+from fixres.inference.export.metadata import EightBit, ExportSheet
 from fixres.inference.export.parity import file_inputs, views
-from fixres.inference.export.quiet import quiet
-from fixres.models.backends import import_openvino, openvino_core
+from fixres.models.backends import openvino_core
 
 NUM_CALIBRATION = 300
 """Pictures whose activations decide the ranges; NNCF's own default."""
@@ -29,28 +31,8 @@ _BATCH = 16
 _FLAG = "--calibration"
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Pictures to calibrate on and others to measure on."""
-
-    uri: str
-    calibration: Split
-    report: Split
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """What 8 bits did to a file."""
-
-    files: list[Path]
-    """The one to open last."""
-    sheet: ExportSheet
-    paired: PairedDifference
-    """8 bits minus 32 on the same pictures, in points."""
-
-
-def open_labelled(product: Product, uri: str | None) -> Labelled:
-    """Return the training split to calibrate on (where there is none, the selecting one) and the reported split.
+def open_labelled(product: Product, uri: str | None) -> Collection:
+    """Return pictures to calibrate on, as `select` (the training split where there is one), and the reported split.
 
     Raises:
         UserError: NNCF is missing, no data are known, or there is only one split.
@@ -70,13 +52,15 @@ def open_labelled(product: Product, uri: str | None) -> Labelled:
             f"{collection.uri} has one split only; 8 bits are calibrated on one and measured on another\n"
             "  fixres data split makes them"
         )
-    return Labelled(collection.uri, collection.split(name), collection.split(collection.report))
+    return replace(collection, select=name)
 
 
 def quantise(
-    full: Path, sheet: ExportSheet, product: Product, pictures: Labelled, max_drop: float, step: Callable[[str], None]
-) -> Rounded:
+    full: Path, sheet: ExportSheet, product: Product, pictures: Collection, max_drop: float, step: Callable[[str], None]
+) -> tuple[list[Path], ExportSheet, PairedDifference]:
     """Round an OpenVINO file to 8 bits and measure both.
+
+    Returns the files, the one to open last, their sheet, and 8 bits minus 32 on the same pictures, in points.
 
     Args:
         full: the file in 32 bits; stays as it is.
@@ -89,38 +73,37 @@ def quantise(
     Raises:
         UserError: NNCF cannot take the network, or more than `max_drop` is lost.
     """
-    chosen = np.unique(np.linspace(0, len(pictures.calibration) - 1, NUM_CALIBRATION).round().astype(int))
-    step(f"calibrating 8 bits on {len(chosen)} pictures of {pictures.calibration.name}")
+    calibration, report = pictures.split(pictures.select), pictures.split(pictures.report)
+    chosen = np.unique(np.linspace(0, len(calibration) - 1, NUM_CALIBRATION).round().astype(int))
+    step(f"calibrating 8 bits on {len(chosen)} pictures of {calibration.name}")
     inputs = [
-        file_inputs(views([pictures.calibration.read(int(i))], product, sheet.size, sheet.size), sheet).numpy()
-        for i in chosen
+        file_inputs(views([calibration.read(int(i))], product, sheet.size, sheet.size), sheet).numpy() for i in chosen
     ]
     model = _rounded(openvino_core().read_model(str(full)), inputs, product.architecture)
     folder = full.parent / "int8"
     folder.mkdir()
     path = folder / full.name
-    _save(model, path, sheet)
-    step(f"measuring 32 and 8 bits on {pictures.report.name}, n = {len(pictures.report):,}")
-    before, after = _correct([open_exported(full).run, open_exported(path).run], product, sheet, pictures.report)
+    save_openvino(model, sheet, path)
+    step(f"measuring 32 and 8 bits on {report.name}, n = {len(report):,}")
+    before, after = _correct([open_exported(full).run, open_exported(path).run], product, sheet, report)
     paired = paired_difference(before, after)
     if -paired.difference > max_drop:
         low, high = paired.ci95
         raise UserError(
-            f"8 bits cost {-paired.difference:.2f} points of top-1 on {pictures.report.name} (n = {len(before):,}, "
+            f"8 bits cost {-paired.difference:.2f} points of top-1 on {report.name} (n = {len(before):,}, "
             f"95 % interval {-high:.2f} to {-low:.2f}), allowed {max_drop:g}; nothing was written\n"
             "  leave --int8 out, or allow more with --max-drop"
         )
     record = EightBit(
-        calibrated_on=f"{pictures.calibration.name} of {pictures.uri}",
+        calibrated_on=f"{calibration.name} of {pictures.uri}",
         num_calibration=len(chosen),
-        measured_on=pictures.report.name,
+        measured_on=report.name,
         num_images=len(before),
         top1_before=100 * float(before.mean()),
         top1=100 * float(after.mean()),
     )
     said = sheet.model_copy(update={"int8": record})
-    _save(model, path, said)
-    return Rounded([path.with_suffix(".bin"), path], said, paired)
+    return save_openvino(model, said, path), said, paired
 
 
 def _rounded(model: Any, inputs: list[np.ndarray], architecture: str) -> Any:
@@ -140,11 +123,6 @@ def _rounded(model: Any, inputs: list[np.ndarray], architecture: str) -> Any:
             raise UserError(
                 f"NNCF cannot round {architecture} to 8 bits ({type(error).__name__}: {reason})\n  leave --int8 out"
             ) from error
-
-
-def _save(model: Any, path: Path, sheet: ExportSheet) -> None:
-    model.set_rt_info(sheet.text(), KEY)
-    import_openvino().save_model(model, str(path), compress_to_fp16=False)
 
 
 def _correct(runs: list[Run], product: Product, sheet: ExportSheet, split: Split) -> list[np.ndarray]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError, fixres_version
+from fixres.inference.requests import ExportRequest
 from fixres.models.sizes import MAX_SIZE
 from fixres.resolution import Alpha, Exif, Interpolation, Preprocess, Resize
+
+if TYPE_CHECKING:
+    from fixres.inference.export.formats.export_format import ExportFormat
 
 KEY = "fixres"
 """Under this name the sheet is stored in ONNX's metadata and OpenVINO's rt_info."""
@@ -23,30 +27,8 @@ Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(BaseModel):
     """The inputs a file accepts: any multiple of `step` from `smallest` on, or one size only."""
-
-    fixed: int | None = None
-    step: int = 1
-    smallest: int = 1
-
-    def accept(self, height: int, width: int) -> bool:
-        """Return whether the file takes `[B, 3, height, width]`."""
-        if self.fixed is not None:
-            return height == width == self.fixed
-        return all(self.smallest <= side <= MAX_SIZE and side % self.step == 0 for side in (height, width))
-
-    def describe(self) -> str:
-        """Return the rule in words."""
-        if self.fixed is not None:
-            return f"{self.fixed} x {self.fixed} only"
-        rule = "any height and width" if self.step == 1 else f"heights and widths that are multiples of {self.step}"
-        return f"{rule} from {self.smallest}"
-
-
-class SizeRule(BaseModel):
-    """`Sizes` as it is written."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -54,6 +36,19 @@ class SizeRule(BaseModel):
     step: Size = 1
     smallest: Size = 1
     largest: Size = MAX_SIZE
+
+    def accept(self, height: int, width: int) -> bool:
+        """Return whether the file takes `[B, 3, height, width]`."""
+        if self.fixed is not None:
+            return height == width == self.fixed
+        return all(self.smallest <= side <= self.largest and side % self.step == 0 for side in (height, width))
+
+    def describe(self) -> str:
+        """Return the rule in words."""
+        if self.fixed is not None:
+            return f"{self.fixed} x {self.fixed} only"
+        rule = "any height and width" if self.step == 1 else f"heights and widths that are multiples of {self.step}"
+        return f"{rule} from {self.smallest}"
 
 
 class EightBit(BaseModel):
@@ -101,7 +96,7 @@ class ExportSheet(BaseModel):
     """What the file wants: [0, 255], mean and std are applied inside; [0, 1], the caller applies them."""
     normalised_inside: bool
     output: Literal["logits", "probabilities"]
-    sizes: SizeRule
+    sizes: Sizes
     opset: int | None = None
     checkpoint: str
     """Name of what was exported."""
@@ -119,24 +114,9 @@ class ExportSheet(BaseModel):
         return self
 
     @property
-    def accepted(self) -> Sizes:
-        """The inputs the file takes."""
-        return Sizes(self.sizes.fixed, self.sizes.step, self.sizes.smallest)
-
-    @property
     def preprocess(self) -> Preprocess:
         """How a picture becomes the file's input."""
-        return Preprocess(
-            size=self.size,
-            crop_ratio=self.crop_ratio,
-            resize=self.resize,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-            exif=self.exif,
-            alpha=self.alpha,
-            exact=self.exact,
-        )
+        return Preprocess(**{entry.name: getattr(self, entry.name) for entry in fields(Preprocess)})
 
     def text(self) -> str:
         """Return the JSON."""
@@ -159,33 +139,22 @@ def read_sheet(text: str | None, path: Path) -> ExportSheet:
         raise UserError(f"{path} is damaged ({where}: {first['msg']})") from None
 
 
-def make_sheet(
-    product: Product, kind: str, sizes: Sizes, *, softmax: bool, normalise: bool, opset: int | None
-) -> ExportSheet:
+def make_sheet(product: Product, kind: ExportFormat, sizes: Sizes, request: ExportRequest) -> ExportSheet:
     """Return the sheet of a product at its test size."""
-    p = product.preprocess
     return ExportSheet(
         fixres=fixres_version(),
-        format=kind,
+        format=kind.name,
         architecture=product.architecture,
         classes=product.classes,
         descriptions={name: said for name, said in product.descriptions.items() if name in set(product.classes)},
-        size=p.size,
         train_size=product.train_size,
-        resize_size=p.resize_size,
-        crop_ratio=p.crop_ratio,
-        resize=p.resize,
-        interpolation=p.interpolation,
-        exact=p.exact,
-        exif=p.exif,
-        alpha=p.alpha,
-        mean=p.mean,
-        std=p.std,
-        value_range=(0, 255) if normalise else (0, 1),
-        normalised_inside=normalise,
-        output="probabilities" if softmax else "logits",
-        sizes=SizeRule(fixed=sizes.fixed, step=sizes.step, smallest=sizes.smallest),
-        opset=opset,
+        resize_size=product.preprocess.resize_size,
+        **asdict(product.preprocess),
+        value_range=(0, 255) if request.normalise else (0, 1),
+        normalised_inside=request.normalise,
+        output="probabilities" if request.softmax else "logits",
+        sizes=sizes,
+        opset=kind.opset,
         checkpoint=_name_of(product),
         checkpoint_sha256=checkpoint_hash(product),
         weights=product.weights,
@@ -203,22 +172,11 @@ def _name_of(product: Product) -> str:
 def checkpoint_hash(product: Product) -> str:
     """Return the SHA-256 of the weights file, where the product is a folder of one, else of its tensors in order."""
     path = Path(product.source) / "model.safetensors"
-    digest = hashlib.sha256()
     if path.is_file():
         with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
     for name, tensor in sorted(product.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def sheet_of(content: dict[str, Any], path: Path) -> ExportSheet:
-    """Return the sheet stored under `KEY` of a file's metadata.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    return read_sheet(content.get(KEY), path)

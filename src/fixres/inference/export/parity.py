@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,14 +16,15 @@ from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
 from fixres.data.sources.synthetic import open_synthetic
 from fixres.data.transforms import evaluation_crop, normalise
+from fixres.data.unlabelled import Pictures, open_picture
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.measure import open_for
 from fixres.inference.export.formats.table import find_format
 from fixres.inference.export.metadata import ExportSheet
-from fixres.inference.predict import find_pictures, open_picture
 
 NUM_PICTURES = 16
+AGREEMENT_HEADER = ["height x width", "pictures", "largest difference", "of a range of", "same best class"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,17 @@ class Agreement:
     num_ties: int
     """Pictures whose two best outputs are closer than the tolerance."""
 
+    def cells(self, with_ties: bool = False) -> list[str]:
+        """Return the row of a table under `AGREEMENT_HEADER`."""
+        ties = f", {self.num_ties} ties" if with_ties and self.num_ties else ""
+        return [
+            f"{self.height} x {self.width}",
+            str(self.num_images),
+            f"{self.max_difference:.1e}",
+            f"{self.output_range:.3g}",
+            f"{self.num_same_top1} of {self.num_images}{ties}",
+        ]
+
 
 def sample_pictures(product: Product, data: str | None, pictures: Sequence[str]) -> tuple[list[Image.Image], str]:
     """Return RGB pictures to compare on, and in words where they come from.
@@ -48,8 +61,8 @@ def sample_pictures(product: Product, data: str | None, pictures: Sequence[str])
         UserError: the pictures or the data named by the user cannot be read.
     """
     if pictures:
-        found = find_pictures(list(pictures))[:NUM_PICTURES]
-        return [open_picture(path, product) for path in found], f"{len(found)} pictures given"
+        found = list(islice(Pictures(pictures), NUM_PICTURES))
+        return [open_picture(path, product.preprocess) for path in found], f"{len(found)} pictures given"
     why = "no data is stored with the product"
     stored = product.details.get("data", {}).get("uri")
     if data or stored:
@@ -71,7 +84,7 @@ def sample_pictures(product: Product, data: str | None, pictures: Sequence[str])
 
 def shapes_to_check(sheet: ExportSheet) -> list[tuple[int, int]]:
     """Return heights and widths: the test size, another square, and one that is no square; as far as they are legal."""
-    size, rule = sheet.size, sheet.accepted
+    size, rule = sheet.size, sheet.sizes
     if rule.fixed is not None:
         return [(size, size)]
     step = max(rule.step, 32 if size % 32 == 0 else 1)
@@ -144,16 +157,14 @@ def _agreement(height: int, width: int, wanted: np.ndarray, given: np.ndarray, t
 
 def _require(row: Agreement, sheet: ExportSheet) -> None:
     tolerance = find_format(sheet.format).tolerance * row.output_range
-    where = f"at {row.height} x {row.width}"
     if row.max_difference > tolerance:
-        raise UserError(
-            f"the exported file does not give the network's answers: {where} its outputs differ by "
-            f"{row.max_difference:.1e}, allowed {tolerance:.1e}; nothing was written\n"
-            "  another --format may do"
-        )
-    if row.num_same_top1 + row.num_ties < row.num_images:
-        raise UserError(
-            f"the exported file does not give the network's answers: {where} the best class differs for "
-            f"{row.num_images - row.num_same_top1} of {row.num_images} pictures; nothing was written\n"
-            "  another --format may do"
-        )
+        differs = f"its outputs differ by {row.max_difference:.1e}, allowed {tolerance:.1e}"
+    elif row.num_same_top1 + row.num_ties < row.num_images:
+        num_different = row.num_images - row.num_same_top1
+        differs = f"the best class differs for {num_different} of {row.num_images} pictures"
+    else:
+        return
+    raise UserError(
+        f"the exported file does not give the network's answers: at {row.height} x {row.width} {differs}; nothing was "
+        "written\n  another --format may do"
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -17,30 +20,34 @@ from starlette.exceptions import HTTPException
 from fixres.errors import fixres_version
 from fixres.inference.server.middleware import Gate
 from fixres.inference.server.network import Network
-from fixres.inference.server.problem_details import Problem
 from fixres.inference.server.prometheus import Meters
 from fixres.inference.server.schemas import (
     MAX_TOP_K,
+    ONE_PICTURE,
+    SEVERAL_PICTURES,
     TOP_K,
     BatchAnswer,
     CompareAnswer,
     ModelAnswer,
     PredictAnswer,
     PredictOptions,
+    Problem,
     Weights,
     errors,
-    one_picture,
-    several_pictures,
 )
 from fixres.inference.server.service import Service
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Upload, drain, read_upload
-from fixres.inference.server.web_page import Page
 
 SizeQuery = Annotated[int | None, Query(ge=1, le=1_000_000, description="Side in pixels; the test size if left out.")]
 TopQuery = Annotated[int, Query(ge=1, le=MAX_TOP_K, description="Classes to name.")]
 ExplainQuery = Annotated[bool, Query(description="Add Grad-CAM.")]
 WeightsQuery = Annotated[Weights, Query(description="Tensors a fix moved: after it, or before.")]
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#1f5fbf"/>'
+    '<rect x="3" y="3" width="5" height="5" fill="#fff"/><path d="M6 13h7V6" fill="none" stroke="#fff" '
+    'stroke-width="1.6"/></svg>'
+)
 _POST = errors(400, 401, 408, 413, 415, 421, 422, 501, 503)
 
 
@@ -73,16 +80,7 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
     )
     _add_answers(app, service)
     _add_state(app, service)
-    page = Page(Path(__file__).with_name("page.html"))
-
-    @app.get("/", include_in_schema=False)
-    async def show_page() -> HTMLResponse:
-        return HTMLResponse(page.text, headers=page.headers)
-
-    @app.get("/favicon.ico", include_in_schema=False)
-    async def show_icon() -> Response:
-        return Response(page.icon, media_type="image/svg+xml")
-
+    _add_page(app)
     _add_handlers(app)
     return Gate(app, settings, token, meters)
 
@@ -90,7 +88,7 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
 def _add_answers(app: FastAPI, service: Service) -> None:
     limits = service.limits
 
-    @app.post("/v1/predict", response_model_exclude_none=True, responses=_POST, openapi_extra=one_picture())
+    @app.post("/v1/predict", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
     async def predict(
         request: Request,
         size: SizeQuery = None,
@@ -104,13 +102,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             asked = PredictOptions(size=size, top_k=top_k, explain=explain, weights=weights)
             options = _with_fields(asked, upload)
             if options.explain:
-                service.sight.require()
+                service.network.require_explainable()
             file = _only_file(upload)
             found_size = await service.size_of(options)
             top, explanation = await service.predict(file, found_size, options, ticket)
         return PredictAnswer(size=found_size, weights=options.weights, top=top, explanation=explanation)
 
-    @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=several_pictures())
+    @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=SEVERAL_PICTURES)
     async def predict_batch(
         request: Request, size: SizeQuery = None, top_k: TopQuery = TOP_K, weights: WeightsQuery = "fixed"
     ) -> BatchAnswer:
@@ -125,14 +123,14 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             results = await service.predict_all(upload.files, found_size, options, ticket)
         return BatchAnswer(size=found_size, weights=options.weights, results=results)
 
-    @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=one_picture())
+    @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
     async def compare(request: Request, top_k: TopQuery = TOP_K, explain: ExplainQuery = False) -> CompareAnswer:
         """Classify one picture at the train size, the un-fixed test size and the fixed size."""
         with service.admission.ticket() as ticket:
             upload = await read_upload(request, ticket, limits, 1)
             options = _with_fields(PredictOptions(top_k=top_k, explain=explain), upload)
             if options.explain:
-                service.sight.require()
+                service.network.require_explainable()
             rows = await service.compare(_only_file(upload), options, ticket)
         fixed = "before_fix" in service.network.compute
         note = "" if fixed else "The tensors from before a fix are not part of what is served."
@@ -170,25 +168,15 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/v1/model", responses=errors(401, 421))
     async def model() -> ModelAnswer:
         """Say what is served and how it is fed."""
-        p = network.preprocess
         return ModelAnswer(
-            name=network.name,
-            architecture=network.architecture,
+            **vars(network),
+            **asdict(network.preprocess),
             num_classes=len(network.classes),
-            classes=list(network.classes),
-            size=p.size,
-            train_size=network.train_size,
-            resize=p.resize,
-            resize_size=p.resize_size,
-            crop_ratio=p.crop_ratio,
-            interpolation=p.interpolation,
-            mean=p.mean,
-            std=p.std,
+            resize_size=network.preprocess.resize_size,
             sizes=network.size_rule,
             weights=list(network.compute),
-            backend=network.backend,
             checkpoint_sha256=network.sha256,
-            explains=service.sight.is_possible,
+            explains=bool(network.products),
             limits=asdict(service.limits),
         )
 
@@ -211,11 +199,35 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return PlainTextResponse(service.meters.text(), media_type="text/plain; version=0.0.4")
 
 
+def _add_page(app: FastAPI) -> None:
+    """Show the page: one file of ours, allowed to run its own script and to talk to this server only."""
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; script-src {_hashes(text, 'script')}; style-src {_hashes(text, 'style')}; "
+        "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def show_icon() -> Response:
+        return Response(_ICON, media_type="image/svg+xml")
+
+
+def _hashes(text: str, tag: str) -> str:
+    found = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in found]
+    return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+
 def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> JSONResponse:
         await drain(request)
-        return JSONResponse(problem.body(), problem.status, problem.headers())
+        return problem.response()
 
     @app.exception_handler(RequestValidationError)
     async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -224,8 +236,7 @@ def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_bug(_request: Request, _error: Exception) -> JSONResponse:
         # The gate writes it to the log.
-        problem = Problem(500, "internal", "this is a bug; the server's log has more")
-        return JSONResponse(problem.body(), problem.status)
+        return Problem(500, "internal", "this is a bug; the server's log has more").response()
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:

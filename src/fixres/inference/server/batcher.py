@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.schemas import Problem
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -29,35 +29,24 @@ class _Waiting:
     since: float = field(default_factory=time.monotonic)
 
 
+@dataclass(eq=False)
 class Batcher(Generic[Key]):
-    """Collects pictures and computes them in one thread, the longest waiting first."""
+    """Collects pictures and computes them in one thread, the longest waiting first, from `start` on."""
 
-    def __init__(
-        self,
-        compute: Callable[[Key, Tensor], npt.NDArray[np.float64]],
-        max_batch: int,
-        max_wait_seconds: float,
-        is_more_coming: Callable[[], bool],
-        on_batch: Callable[[int, float], None],
-    ) -> None:
-        """Prepare; `start` runs it.
-
-        Args:
-            compute: key and uint8 `[B, 3, S, S]` to rows `[B, C]`; called in a thread of its own.
-            max_batch: pictures computed at once.
-            max_wait_seconds: how long a picture may wait for company.
-            is_more_coming: whether other pictures are being read, so that waiting can pay.
-            on_batch: told the number of pictures and the seconds of every batch.
-        """
-        self._compute = compute
-        self._max_batch = max_batch
-        self._max_wait = max_wait_seconds
-        self._is_more_coming = is_more_coming
-        self._on_batch = on_batch
-        self._queues: dict[Key, deque[_Waiting]] = {}
-        self._arrived = asyncio.Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="network")
-        self._task: asyncio.Task[None] | None = None
+    compute: Callable[[Key, Tensor], npt.NDArray[np.float64]]
+    """Key and uint8 `[B, 3, S, S]` to rows `[B, C]`; called in a thread of its own."""
+    max_batch: int
+    """Pictures computed at once."""
+    max_wait_seconds: float
+    """How long a picture may wait for company."""
+    is_more_coming: Callable[[], bool]
+    """Whether other pictures are being read, so that waiting can pay."""
+    on_batch: Callable[[int, float], None]
+    """Told the number of pictures and the seconds of every batch."""
+    _queues: dict[Key, deque[_Waiting]] = field(default_factory=dict)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="network"))
+    _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to compute."""
@@ -106,14 +95,14 @@ class Batcher(Generic[Key]):
     async def _gather(self, key: Key) -> None:
         """Wait for company, as long as any is on its way."""
         queue = self._queues[key]
-        until = queue[0].since + self._max_wait
-        while len(queue) < self._max_batch and self._is_more_coming() and (left := until - time.monotonic()) > 0:
+        until = queue[0].since + self.max_wait_seconds
+        while len(queue) < self.max_batch and self.is_more_coming() and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.001))
 
     def _take(self, key: Key) -> list[_Waiting]:
         queue = self._queues[key]
         group: list[_Waiting] = []
-        while queue and len(group) < self._max_batch:
+        while queue and len(group) < self.max_batch:
             waiting = queue.popleft()
             # Those that gave up waiting are not computed.
             if not waiting.answer.done():
@@ -133,10 +122,10 @@ class Batcher(Generic[Key]):
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
-        self._on_batch(len(group), time.monotonic() - start)
+        self.on_batch(len(group), time.monotonic() - start)
         for waiting, row in zip(group, rows, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(row)
 
     def _batch(self, key: Key, group: list[_Waiting]) -> npt.NDArray[np.float64]:
-        return self._compute(key, torch.stack([waiting.image for waiting in group]))
+        return self.compute(key, torch.stack([waiting.image for waiting in group]))

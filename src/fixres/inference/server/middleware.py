@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import json
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fixres.inference.server.problem_details import Problem
 from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.schemas import Problem
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import drain
 
@@ -26,14 +26,14 @@ _ALWAYS = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class Gate:
     """The ASGI application around the endpoints."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, token: str, meters: Meters) -> None:
-        self.app = app
-        self.settings = settings
-        self.meters = meters
-        self._token = token.encode()
+    app: ASGIApp
+    settings: Settings
+    token: str
+    meters: Meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -55,7 +55,7 @@ class Gate:
             problem = self._refusal(request)
             if problem is not None:
                 await drain(request)
-                await _answer(problem, send_counted)
+                await problem.response()(scope, receive, send_counted)
             else:
                 await self.app(scope, receive, send_counted)
         except ClientDisconnect:
@@ -63,7 +63,8 @@ class Gate:
         except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
             traceback.print_exc(file=sys.stderr)
             if not status:
-                await _answer(Problem(500, "internal", "this is a bug; the server's log has more"), send_counted)
+                problem = Problem(500, "internal", "this is a bug; the server's log has more")
+                await problem.response()(scope, receive, send_counted)
         if status:
             self.meters.answered(scope["path"], status, time.monotonic() - start)
 
@@ -72,9 +73,9 @@ class Gate:
         if self.settings.is_local and not _is_local_name(host):
             # A page elsewhere may have had its name point here to read the answers.
             return Problem(421, "wrong_host", "this server answers to localhost and 127.0.0.1 only")
-        if self._token and request.url.path not in _OPEN:
+        if self.token and request.url.path not in _OPEN:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
                 return Problem(401, "no_token", "give the server's token: Authorization: Bearer TOKEN")
         return None
 
@@ -87,11 +88,3 @@ def _is_local_name(host: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-async def _answer(problem: Problem, send: Send) -> None:
-    body = json.dumps(problem.body()).encode()
-    headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers().items()]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
+from fixres.config.choices import BackendName
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.decode import BadImage, decode, jpeg_size
 from fixres.data.sources.synthetic import Synthetic
-from fixres.data.transforms import evaluation_crop, normalise
+from fixres.data.transforms import normalise
 from fixres.errors import UserError
-from fixres.evaluation.evaluate import predict_logits
+from fixres.evaluation.evaluate import Forward
+from fixres.inference.export.formats.table import ExportedModel, is_exported, open_exported
 from fixres.inference.export.metadata import checkpoint_hash
-from fixres.inference.export.open_exported import ExportedModel, is_exported, open_exported
-from fixres.inference.server.problem_details import Problem
-from fixres.inference.server.schemas import Weights
+from fixres.inference.export.parity import file_inputs, views
+from fixres.inference.grad_cam import Layer, grad_cam, overlay
+from fixres.inference.server.schemas import Problem, Weights
 from fixres.inference.server.settings import Limits, Settings
-from fixres.models.backends import make_backend, require_agreement
 from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -64,7 +64,9 @@ class Network:
     """Why a size is not answered, or None."""
     size_rule: str
     products: dict[Weights, Product]
-    """Where torch computes: what Grad-CAM needs."""
+    """What Grad-CAM looks into; none of an exported file."""
+    layers: dict[Weights, Layer] = field(default_factory=dict)
+    """Those whose places Grad-CAM shows, once they are found."""
 
     def require_size(self, size: int) -> None:
         """Raise Problem for a size that is not answered."""
@@ -76,6 +78,28 @@ class Network:
         """Raise Problem for weights that are not there."""
         if weights not in self.compute:
             raise Problem(422, "no_such_weights", "the tensors from before a fix are not part of what is served")
+
+    def require_explainable(self) -> None:
+        """Raise Problem where answers cannot be explained."""
+        if not self.products:
+            raise Problem(501, "cannot_explain", "an exported file cannot be explained; serve the checkpoint")
+
+    def explain(self, pixels: Tensor, target: int, weights: Weights) -> npt.NDArray[np.uint8]:
+        """Return heat of class `target` laid over uint8 `[3, S, S]`, as uint8 `[S, S, 3]`.
+
+        The network's layers are listened to meanwhile: nothing else may use it.
+
+        Raises:
+            Problem: captum is not installed, or the network has no layer with places.
+        """
+        product = self.products[weights].at(pixels.shape[-1])
+        p = product.preprocess
+        images = normalise(pixels[None], p.mean, p.std).to(next(product.model.parameters()).device)
+        try:
+            heat, self.layers[weights] = grad_cam(product.model, images, [target], self.layers.get(weights))
+        except UserError as error:
+            raise Problem(501, "cannot_explain", str(error).split("\n")[0]) from None
+        return overlay(pixels.permute(1, 2, 0).numpy(), heat[0].cpu().numpy())
 
     def spoken(self, index: int) -> str:
         """Return what people call class `index`."""
@@ -108,17 +132,10 @@ def _from_product(settings: Settings) -> Network:
     products: dict[Weights, Product] = {"fixed": product}
     if settings.weights == "fixed" and product.details.get("before_fix"):
         products["before_fix"] = load(settings.source, "before_fix", settings.model)
-    runtime = Runtime(RuntimeSettings(threads=settings.threads))
     backend = settings.backend or "torch"
-    if backend == "torch":
-        rule, refuse = _rule_of_network(product, settings)
-        compute: dict[Weights, Compute] = {key: _torch(one, runtime) for key, one in products.items()}
-    else:
-        sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
-        rule, refuse = _rule_of_list(sizes)
-        compute = {
-            key: _compiled(one, sizes, backend, settings.threads or runtime.threads) for key, one in products.items()
-        }
+    runtime = Runtime(RuntimeSettings(device="auto" if backend == "torch" else "cpu", threads=settings.threads))
+    sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
+    rule, refuse = _rule_of_network(product, settings) if backend == "torch" else _rule_of_list(sizes)
     return Network(
         name=_short(product.source),
         architecture=product.architecture,
@@ -128,7 +145,7 @@ def _from_product(settings: Settings) -> Network:
         train_size=product.train_size,
         backend=backend,
         sha256=checkpoint_hash(product),
-        compute=compute,
+        compute={key: _computed(one, runtime, backend, sizes) for key, one in products.items()},
         refuse_size=refuse,
         size_rule=rule,
         products=products,
@@ -143,14 +160,13 @@ def _from_file(settings: Settings) -> Network:
     size, largest = sheet.size, _largest(sheet.size, settings.limits)
 
     def refuse(asked: int) -> str | None:
-        if settings.sizes:
-            return None if asked in settings.sizes else "not one of the sizes the server was started for"
-        return None if asked <= largest and sheet.accepted.accept(asked, asked) else "the file does not take it"
+        return None if asked <= largest and sheet.sizes.accept(asked, asked) else "the file does not take it"
 
-    rule = sheet.accepted.describe() + ("" if sheet.sizes.fixed else f" to {largest}")
+    rule = sheet.sizes.describe() + ("" if sheet.sizes.fixed else f" to {largest}")
+    size_rule, refuse_size = _rule_of_list(settings.sizes) if settings.sizes else (rule, refuse)
     for asked in settings.sizes:
-        if not sheet.accepted.accept(asked, asked):
-            raise UserError(f"{settings.source} takes {sheet.accepted.describe()}, not {asked}\n  --sizes {size}")
+        if not sheet.sizes.accept(asked, asked):
+            raise UserError(f"{settings.source} takes {sheet.sizes.describe()}, not {asked}\n  --sizes {size}")
     return Network(
         name=Path(settings.source).name,
         architecture=sheet.architecture,
@@ -161,8 +177,8 @@ def _from_file(settings: Settings) -> Network:
         backend=opened.backend,
         sha256=sheet.checkpoint_sha256,
         compute={"fixed": _exported(opened)},
-        refuse_size=refuse,
-        size_rule=_words(settings.sizes) if settings.sizes else rule,
+        refuse_size=refuse_size,
+        size_rule=size_rule,
         products={},
     )
 
@@ -172,16 +188,13 @@ def _short(source: str) -> str:
     return "/".join(path.parts[-2:]) if path.is_absolute() else source
 
 
-def _words(sizes: tuple[int, ...]) -> str:
-    return ", ".join(map(str, sizes))
-
-
 def _largest(size: int, limits: Limits) -> int:
     return limits.size or max(2 * size, _LARGEST_SIZE)
 
 
 def _rule_of_list(sizes: tuple[int, ...]) -> tuple[str, Callable[[int], str | None]]:
-    return _words(sizes), lambda size: None if size in sizes else "not one of the sizes the server was started for"
+    words = ", ".join(map(str, sizes))
+    return words, lambda size: None if size in sizes else "not one of the sizes the server was started for"
 
 
 def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callable[[int], str | None]]:
@@ -207,44 +220,24 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
     return f"{low} to {high} px where the network takes it", refuse
 
 
-def _torch(product: Product, runtime: Runtime) -> Compute:
+def _computed(product: Product, runtime: Runtime, backend: BackendName, sizes: tuple[int, ...]) -> Compute:
+    """Return the network as `backend` computes it; another one than torch is compared with it at `sizes` first."""
     model = runtime.place(product.model).eval()
-    is_bound = bound_size(model) is not None
-    kept: OrderedDict[int, nn.Module] = OrderedDict()
+    is_own_for_each = bound_size(model) is not None or backend != "torch"
 
-    def at(size: int) -> nn.Module:
-        if not is_bound:
-            return model
-        if size not in kept:
-            kept[size] = at_size(model, size)
-            if len(kept) > _KEPT_SIZES:
-                kept.popitem(last=False)
-        kept.move_to_end(size)
-        return kept[size]
+    @lru_cache(max(_KEPT_SIZES, len(sizes)))
+    def at(size: int) -> Forward:
+        own = at_size(model, size) if is_own_for_each else model
+        return Forward(own, product.preprocess.at(size), runtime, 0, backend)
 
     def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
-        logits = predict_logits(at(size), images, product.preprocess, runtime, len(images))
-        return logits.double().softmax(1).numpy()
+        return at(size)([images]).double().softmax(1).numpy()
 
-    return compute
-
-
-def _compiled(product: Product, sizes: tuple[int, ...], name: Any, threads: int) -> Compute:
-    """Return the network as another program computes it, compared with PyTorch at every size first."""
-    drawn = Synthetic(classes=8, images=8, size=240)
-    pictures = [drawn.read(f"train/{name}/{i:05}", "apply", "white") for i, name in enumerate(drawn.class_names())]
-    backends = {}
-    for size in sizes:
-        at = product.at(size)
-        model = at.model.cpu().eval()
-        backends[size] = make_backend(name, model, size, threads)
-        pixels = torch.stack([evaluation_crop(picture, at.preprocess) for picture in pictures])
-        require_agreement(backends[size], model, normalise(pixels, at.preprocess.mean, at.preprocess.std))
-
-    def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
-        inputs = normalise(images, product.preprocess.mean, product.preprocess.std)
-        return backends[size].logits(inputs).double().softmax(1).numpy()
-
+    if backend != "torch":
+        drawn = Synthetic(classes=8, images=8, size=240)
+        pictures = [drawn.read(f"train/{name}/{i:05}", "apply", "white") for i, name in enumerate(drawn.class_names())]
+        for size in sizes:
+            compute(views(pictures, product, size, size), size)
     return compute
 
 
@@ -252,8 +245,7 @@ def _exported(opened: ExportedModel) -> Compute:
     sheet = opened.sheet
 
     def compute(images: Tensor, _size: int) -> npt.NDArray[np.float64]:
-        inputs = images.to(torch.float32) if sheet.normalised_inside else normalise(images, sheet.mean, sheet.std)
-        outputs = torch.from_numpy(opened.outputs(inputs.contiguous().numpy())).double()
+        outputs = torch.from_numpy(opened.outputs(file_inputs(images, sheet).numpy())).double()
         return (outputs.softmax(1) if sheet.output == "logits" else outputs).numpy()
 
     return compute
@@ -295,8 +287,3 @@ def _stated_size(data: bytes, name: str) -> tuple[int, int]:
         raise Problem(
             415, "not_a_picture", f"{name} is not a picture this server takes ({', '.join(FORMATS)})"
         ) from None
-
-
-def view(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """Return what the network sees, uint8 `[3, S, S]`."""
-    return evaluation_crop(image, preprocess)

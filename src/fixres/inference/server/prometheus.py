@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from fixres.errors import fixres_version
-from fixres.inference.server.problem_details import MEANINGS
+from fixres.inference.server.schemas import MEANINGS
 
 ENDPOINTS = ("/v1/predict", "/v1/predict/batch", "/v1/compare", "/v1/model", "other")
 STATUSES = (200, *MEANINGS)

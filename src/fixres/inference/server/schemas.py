@@ -1,12 +1,11 @@
-"""The answers of the server, as its OpenAPI describes them."""
+"""The answers of the server, as its OpenAPI describes them, and its errors: a status, a code and a sentence."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from fixres.inference.server.problem_details import MEANINGS, ErrorAnswer
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
 Weights = Literal["fixed", "before_fix"]
 """Which of the product's weights answer: as it is, or as it was before a fix."""
@@ -75,8 +74,6 @@ class CompareAnswer(BaseModel):
 class ModelAnswer(BaseModel):
     """What is served."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
     name: str
     architecture: str
     num_classes: int
@@ -101,12 +98,62 @@ class ModelAnswer(BaseModel):
 class PredictOptions(BaseModel):
     """What may be asked beside the picture."""
 
-    model_config = ConfigDict(extra="ignore")
-
     size: int | None = Field(None, ge=1, le=1_000_000)
     top_k: int = Field(TOP_K, ge=1, le=MAX_TOP_K)
     explain: bool = False
     weights: Weights = "fixed"
+
+
+class Problem(Exception):  # noqa: N818 - an answer, not a failure of the server
+    """An answer other than 200."""
+
+    def __init__(self, status: int, code: str, message: str, retry_seconds: int | None = None) -> None:
+        self.status, self.code, self.message = status, code, message
+        self.retry_seconds = retry_seconds
+        super().__init__(message)
+
+    def response(self) -> JSONResponse:
+        """Return the answer with the headers that belong to it."""
+        headers = {"Retry-After": str(self.retry_seconds)} if self.retry_seconds is not None else {}
+        headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return JSONResponse({"error": {"code": self.code, "message": self.message}}, self.status, headers)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: str
+    """For programs: bad_parameter, bad_picture, busy, ..."""
+    message: str
+    """For people."""
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+MEANINGS = {
+    400: "The request cannot be read, or the file is empty.",
+    401: "The server wants a token: Authorization: Bearer TOKEN.",
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+    408: "The request did not arrive in time.",
+    413: "Too many bytes, pixels or files.",
+    415: "Not a picture, or a content type that holds none.",
+    421: "The server does not answer to this host name.",
+    422: "A parameter is out of range, or the picture is damaged.",
+    500: "A bug; the server's log has more.",
+    501: "These answers cannot be explained: an exported file, or captum is missing.",
+    503: "The queue is full, or the server is stopping: try again after Retry-After seconds.",
+}
+"""Every status other than 200."""
+
+
+def busy(message: str = "the queue is full") -> Problem:
+    """Return the answer of a server that has too much to do."""
+    return Problem(503, "busy", f"{message}; try again in a second", retry_seconds=1)
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -123,16 +170,13 @@ _FORM_FIELDS: dict[str, Any] = {
 }
 
 
-def one_picture() -> dict[str, Any]:
-    """Return the OpenAPI of a body that is a picture, or a form with one."""
-    form = {"type": "object", "required": ["file"], "properties": {"file": _PICTURE, **_FORM_FIELDS}}
-    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    content |= {kind: {"schema": _PICTURE} for kind in ("image/jpeg", "image/png", "application/octet-stream")}
+def _body(name: str, schema: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    form = {"type": "object", "required": [name], "properties": {name: schema, **_FORM_FIELDS}}
+    content = {"multipart/form-data": {"schema": form}, **{kind: {"schema": _PICTURE} for kind in kinds}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def several_pictures() -> dict[str, Any]:
-    """Return the OpenAPI of a form with pictures."""
-    files = {"type": "array", "items": _PICTURE, "minItems": 1}
-    form = {"type": "object", "required": ["files"], "properties": {"files": files, **_FORM_FIELDS}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+ONE_PICTURE = _body("file", _PICTURE, "image/jpeg", "image/png", "application/octet-stream")
+"""The OpenAPI of a body that is a picture, or a form with one."""
+SEVERAL_PICTURES = _body("files", {"type": "array", "items": _PICTURE, "minItems": 1})
+"""The OpenAPI of a form with pictures."""

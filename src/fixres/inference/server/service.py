@@ -9,19 +9,18 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
+from fixres.data.transforms import evaluation_crop
 from fixres.inference.server.batcher import Batcher, Row
-from fixres.inference.server.explain import Sight
-from fixres.inference.server.network import Network, read_picture, view
-from fixres.inference.server.problem_details import Problem
+from fixres.inference.server.network import Network, read_picture
 from fixres.inference.server.prometheus import Meters
-from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Weights
+from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Admission, Ticket
 
@@ -37,7 +36,6 @@ class Service:
         self.limits = settings.limits
         self.admission = Admission(settings.limits)
         self.meters = meters
-        self.sight = Sight(network)
         self._decoders = ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode")
         self.batcher: Batcher[Key] = Batcher(
             self._compute,
@@ -95,7 +93,7 @@ class Service:
         return self.named(row, options.top_k), explanation
 
     async def _explain(self, pixels: Tensor, row: Row, weights: Weights) -> str:
-        drawn = await self.batcher.alone(self.sight, pixels, int(row.argmax()), weights)
+        drawn = await self.batcher.alone(self.network.explain, pixels, int(row.argmax()), weights)
         shown: str = await self._in_thread(data_uri, drawn)
         return shown
 
@@ -127,20 +125,20 @@ class Service:
         ticket.mark_read()
         rows = []
         for label, size, weights in self.comparison():
-            pixels: Tensor = await self._in_thread(view, image, self.network.preprocess.at(size))
-            shown: str = await self._in_thread(data_uri, pixels)
+            pixels: Tensor = await self._in_thread(evaluation_crop, image, self.network.preprocess.at(size))
+            shown: str = await self._in_thread(data_uri, pixels.permute(1, 2, 0).numpy())
             row = ComparedRow(label=label, size=size, weights=weights, top=[], milliseconds=0, view=shown)
+            rows.append(row)
             try:
                 await self._in_thread(self.network.require_size, size)
                 start = time.perf_counter()
                 found = await self.row((size, weights), pixels)
             except Problem as problem:
-                rows.append(row.model_copy(update={"error": problem.message}))
+                row.error = problem.message
                 continue
-            milliseconds = round(1000 * (time.perf_counter() - start), 2)
-            explanation = await self._explain(pixels, found, weights) if options.explain else None
-            update = {"top": self.named(found, options.top_k), "milliseconds": milliseconds, "explanation": explanation}
-            rows.append(row.model_copy(update=update))
+            row.milliseconds = round(1000 * (time.perf_counter() - start), 2)
+            row.explanation = await self._explain(pixels, found, weights) if options.explain else None
+            row.top = self.named(found, options.top_k)
         return rows
 
     def comparison(self) -> list[tuple[str, int, Weights]]:
@@ -186,11 +184,11 @@ class Service:
         return read_picture(data, name, self.network.preprocess, self.limits.pixels)
 
     def _view(self, file: tuple[str, bytes], size: int) -> Tensor:
-        return view(self._read(file), self.network.preprocess.at(size))
+        return evaluation_crop(self._read(file), self.network.preprocess.at(size))
 
 
-def data_uri(pixels: Tensor, kind: Literal["JPEG", "PNG"] = "JPEG") -> str:
-    """Return uint8 `[3, S, S]` as a picture a page can show."""
+def data_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """Return uint8 `[S, S, 3]` as a picture a page can show."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(buffer, kind, quality=90)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from fixres.config.choices import BackendName, Count
 from fixres.config.stage import Above0, Positive
@@ -110,5 +110,4 @@ class Settings(ServeRequest):
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """Return the settings another process wrote."""
-        stored = json.loads(text)
-        return cls(**{**stored, "limits": Limits(**stored["limits"]), "sizes": tuple(stored["sizes"])})
+        return TypeAdapter(cls).validate_json(text)

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from fixres.inference.server.problem_details import Problem, busy
+from fixres.inference.server.schemas import Problem, busy
 from fixres.inference.server.settings import Limits
 
 _DRAIN_SECONDS = 5.0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,7 +101,7 @@ class Trunk:
         """Run the back over what the statistics pass kept."""
         back, size = self.cut.back, self.reading.batch_size
         assert back is not None
-        with self._together():
+        with self.runtime.processes.together():
             for chunk in self._missing(what, split):
                 start = time.perf_counter()
                 made: dict[str, Tensor] = {}
@@ -117,23 +117,6 @@ class Trunk:
                 (places,) = self.cache.read("front", chunk, "places")
                 seconds = torch.tensor(time.perf_counter() - start)
                 self.cache.write(what, chunk, {**made, "places": places, "seconds": seconds})
-
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Leave when every process has done its part, all of them with the error of the first that had one.
-
-        Raises:
-            UserError: of any process.
-            Stopped: a signal came; the chunks that were complete are kept.
-        """
-        error: UserError | Stopped | None = None
-        try:
-            yield
-        except (UserError, Stopped) as raised:
-            error = raised
-        for found in self.runtime.processes.gather(error):
-            if found is not None:
-                raise found
 
     def _missing(self, what: str, split: Split) -> list[int]:
         """Return this process's chunks that are not there yet."""
@@ -152,7 +135,7 @@ class Trunk:
         done = len(split) - sum(len(self._places(split, chunk)) for chunk in missing)
         batches: list[_Made] = []
         start = time.perf_counter()
-        with self._together(), closing(self._batches(split, num_views, missing)) as read:
+        with self.runtime.processes.together(), closing(self._batches(split, num_views, missing)) as read:
             for chunk, batch in read:
                 if batch is not None:
                     with torch.inference_mode(), self.runtime.autocast():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,3 +60,17 @@ def damaged(path: Path, error: Exception) -> UserError:
     """Return the error for people of a file that its backend cannot open."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return UserError(f"{path} is damaged or no model ({first})\n  write it again: fixres export CKPT --out {path}")
+
+
+@contextlib.contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Keep progress, warnings and all but errors of the log `logger` to itself."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

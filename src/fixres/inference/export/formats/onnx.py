@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from fixres.errors import UserError, require_extra
-from fixres.inference.export.formats.export_format import ExportFormat, Images, Run, damaged
+from fixres.inference.export.formats.export_format import ExportFormat, Images, Run, damaged, quiet
 from fixres.inference.export.metadata import KEY, ExportSheet
-from fixres.inference.export.quiet import quiet
 from fixres.inference.export.trace import Captured
 from fixres.models.backends import openvino_core
 
@@ -45,7 +44,7 @@ def write_onnx(captured: Captured, sheet: ExportSheet, path: Path) -> list[Path]
 def _name_dimensions(model: Any, sheet: ExportSheet) -> None:
     """Call the free dimensions of input and output what they are, in place of the tracer's symbols."""
     image, output = model.graph.inputs[0], model.graph.outputs[0]
-    sides = (sheet.size, sheet.size) if sheet.accepted.fixed else ("height", "width")
+    sides = (sheet.size, sheet.size) if sheet.sizes.fixed else ("height", "width")
     image.shape = type(image.shape)(["batch", 3, *sides])
     output.shape = type(output.shape)(["batch", len(sheet.classes)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fixres.inference.export.formats.export_format import ExportFormat
 from fixres.inference.export.formats.onnx import OPSET, open_openvino, write_onnx
@@ -12,17 +13,20 @@ from fixres.models.backends import import_openvino, openvino_core
 
 
 def _write(captured: Captured, sheet: ExportSheet, path: Path) -> list[Path]:
-    openvino = import_openvino()
     source = path.with_suffix(".onnx")
     written = write_onnx(captured, sheet, source)
     try:
-        model = openvino_core().read_model(str(source))
-        model.set_rt_info(sheet.text(), KEY)
-        # The default would round the weights to 16 bits.
-        openvino.save_model(model, str(path), compress_to_fp16=False)
+        return save_openvino(openvino_core().read_model(str(source)), sheet, path)
     finally:
         for file in written:
             file.unlink(missing_ok=True)
+
+
+def save_openvino(model: Any, sheet: ExportSheet, path: Path) -> list[Path]:
+    """Write OpenVINO's form of a network with its sheet inside, and return the files, the one to open last."""
+    model.set_rt_info(sheet.text(), KEY)
+    # The default would round the weights to 16 bits.
+    import_openvino().save_model(model, str(path), compress_to_fp16=False)
     return [path.with_suffix(".bin"), path]
 
 

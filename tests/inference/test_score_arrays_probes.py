@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from fixres.errors import UserError
-from fixres.inference.probes import linear_probe, neighbours
-from fixres.inference.score_arrays import Arrays
+from fixres.inference.score_arrays import Arrays, linear_probe, neighbours
 
 
 def arrays(softmax: np.ndarray, labels: np.ndarray, embedding: np.ndarray | None = None) -> Arrays:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from fixres.errors import UserError
-from fixres.inference.export.open_exported import open_exported
+from fixres.inference.export.formats.table import open_exported
 
 
 def test_damaged_and_foreign_files_are_errors(onnx_file: Path, tmp_path: Path) -> None:
