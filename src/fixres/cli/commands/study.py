@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.cli.commands.train import count_seeds, default_folder, run_seeds, take_seeds, tell
-from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe, parse_recipe_with
+from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def study(words: Sequence[str]) -> int:
     """
     names = [word.partition("=")[0].replace("_", "-") for word in words]
     if "--train-sizes" in names or "--test-sizes" in names:
-        return _grid(parse_recipe_with(list(words), GridOptions, "fixres study"))
+        return _grid(parse_recipe(words, GridOptions, "fixres study"))
     words, seeds = take_seeds(list(words))
     if seeds is None:
         flags = parse_flags(words, StudyFlags, "fixres study", _HELP)
@@ -67,9 +67,9 @@ def study(words: Sequence[str]) -> int:
             )
         runs, out = list(flags.runs), flags.out
     else:
-        recipe, train_flags, _ = parse_recipe(words, "fixres study")
-        folder = train_flags.out or default_folder(train_flags.recipe, recipe, train_flags.resume)
-        run_seeds(recipe, train_flags, folder, seeds)
+        asked = parse_recipe(words, TrainOptions, "fixres study")
+        folder = asked.options.out or default_folder(asked.name, asked.recipe, asked.options.resume)
+        run_seeds(asked, folder, seeds)
         return 0
     from fixres.cli.console import Console
     from fixres.experiments.seeds import summarise

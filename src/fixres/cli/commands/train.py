@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fixres.cli.parse import TrainFlags, parse_recipe
+from fixres.cli.parse import Asked, TrainOptions, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError, started_rank
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 def train(words: Sequence[str]) -> int:
     """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
-    recipe, flags, _ = parse_recipe(words)
+    asked = parse_recipe(words, TrainOptions)
+    recipe, flags = asked.recipe, asked.options
     from fixres.cli.console import Console
     from fixres.experiments.cost import dry_run
     from fixres.training.run import run_recipe
 
-    folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe, flags.resume))
+    folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
     is_main = started_rank() == 0
     console = Console(flags.quiet or not is_main, flags.verbose)
     if flags.dry_run:
@@ -34,7 +35,7 @@ def train(words: Sequence[str]) -> int:
     if flags.extend and not flags.resume:
         raise UserError("--extend goes on with a run\n  add --resume")
     if flags.seeds:
-        run_seeds(recipe, flags, folder, count_seeds(flags.seeds, recipe.seed), words)
+        run_seeds(asked, folder, count_seeds(flags.seeds, recipe.seed), words)
         return 0
     try:
         run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console])
@@ -74,12 +75,12 @@ def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
     return newest if resume else folder
 
 
-def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[int], words: Sequence[str] = ()) -> None:
+def run_seeds(asked: Asked[TrainOptions], folder: Path, seeds: Sequence[int], words: Sequence[str] = ()) -> None:
     """Run a recipe once for every seed, into FOLDER/seed-N, and put the runs side by side.
 
     Args:
-        recipe: its own seed gives way.
-        flags: resume goes for every seed: finished ones stay as they are, missing ones begin.
+        asked: the recipe, whose own seed gives way; resume goes for every seed: finished ones stay as they are, missing
+            ones begin.
         folder: study.json, and for `train` report.html, are written into it.
         seeds: in the order they run.
         words: of `fixres train`, to be repeated when it is interrupted.
@@ -88,7 +89,7 @@ def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[i
     from fixres.experiments.seeds import summarise
     from fixres.training.run import run_recipe
 
-    is_main = started_rank() == 0
+    flags, is_main = asked.options, started_rank() == 0
     quiet = flags.quiet or not is_main
     console = Console(quiet)
     runs = [folder / f"seed-{seed}" for seed in seeds]
@@ -97,7 +98,7 @@ def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[i
         listener = Console(quiet, flags.verbose)
         try:
             run_recipe(
-                recipe.model_copy(update={"seed": seed}),
+                asked.recipe.model_copy(update={"seed": seed}),
                 run,
                 resume=flags.resume,
                 extend=flags.extend,
