@@ -18,7 +18,7 @@ from fixres.config.messages import mistakes
 from fixres.config.plugins import load_plugins
 from fixres.config.recipe import Recipe
 from fixres.config.rules import problems
-from fixres.config.yaml_text import Document, dump, parse
+from fixres.config.yaml_text import Document, dump, is_given, parse, value_at
 from fixres.errors import UserError, did_you_mean
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -128,7 +128,7 @@ def validate(raw: Mapping[str, Any], locate: Locate = lambda _: NOWHERE) -> Reci
     except ValidationError as error:
         found = mistakes(error, filled)
         # A wrong default fills several keys; only the one that was written is worth naming.
-        given = {key: text for key, text in found.items() if key in raw or _is_given(raw, key)}
+        given = {key: text for key, text in found.items() if key in raw or is_given(raw, key)}
         _raise_all((given or found).items(), locate)
         raise
 
@@ -198,7 +198,7 @@ def _without_effect(document: Document, overrides: Mapping[str, Any], recipe: Re
     found = []
     raw = merge(document.values, overrides)
     names = [name for name, stage in named_stages(recipe) if stage.enabled]
-    sources = {f"{name}.{key}": source_key(f"{name}.{key}", _stage(raw, name)) for name in names for key in TRAIN}
+    sources = {f"{name}.{key}": source_key(f"{name}.{key}", value_at(raw, name)) for name in names for key in TRAIN}
     for key in overrides:
         # train.batch_size, which a fix takes over, is in the first place that of train.
         takers = [taker for taker, source in sources.items() if source == key and key not in sources]
@@ -216,11 +216,9 @@ def _setting(values: Mapping[str, Any], key: str) -> str:
     """
     stage, _, name = key.rpartition(".")
     if name in ("lr", "base_lr", "lr_rule"):
-        settings = _stage(values, stage)
-        given = settings if isinstance(settings, Mapping) else {}
-        found = "base_lr" if given.get("base_lr") else "lr" if "lr" in given else ""
+        found = "base_lr" if value_at(values, f"{stage}.base_lr") else "lr" if is_given(values, f"{stage}.lr") else ""
         return f"{stage}.{found}" if found else ""
-    return key if _is_given(values, key) else ""
+    return key if is_given(values, key) else ""
 
 
 def _locator(document: Document, flags: Mapping[str, str]) -> Locate:
@@ -239,10 +237,10 @@ def _locator(document: Document, flags: Mapping[str, str]) -> Locate:
 
 def _origin(key: str, raw: Mapping[str, Any]) -> str:
     """Return the key a problem should point to: the one whose value was written, if any."""
-    if _is_given(raw, key):
+    if is_given(raw, key):
         return key
-    source = source_key(key, _stage(raw, key.rpartition(".")[0]))
-    return source if _is_given(raw, source) else key
+    source = source_key(key, value_at(raw, key.rpartition(".")[0]))
+    return source if is_given(raw, source) else key
 
 
 def _raise_all(found: Iterable[tuple[str, str]], locate: Locate) -> None:
@@ -260,25 +258,6 @@ def _line(place: Place, key: str, text: str) -> str:
         # A flag names its key already, and whatever is typed there is a text.
         text = text.removeprefix(f"{key}: ").removesuffix(" (a text)")
     return f"{place.text}: {text}" if place.text else text
-
-
-def _stage(raw: Mapping[str, Any], name: str) -> Any:
-    head, _, index = name.partition(".")
-    value = raw.get(head)
-    if isinstance(value, list) and index.isdecimal():
-        return value[int(index)]
-    return value
-
-
-def _is_given(raw: Any, key: str) -> bool:
-    for name in key.split("."):
-        if isinstance(raw, list) and name.isdecimal() and int(name) < len(raw):
-            raw = raw[int(name)]
-        elif isinstance(raw, Mapping) and name in raw:
-            raw = raw[name]
-        else:
-            return False
-    return True
 
 
 def _yaml_files(folder: Path) -> list[str]:
