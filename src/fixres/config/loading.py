@@ -93,7 +93,7 @@ def load(
     _check_stage_keys(document.values, flat, locate)
     raw = merge(document.values, flat)
     recipe = validate(raw, locate)
-    found = [(_origin(problem.key, raw), problem.text) for problem in problems(recipe, require_data)]
+    found = [(_origin(key, raw), text) for key, text in problems(recipe, require_data)]
     found += _without_effect(document, flat, recipe)
     _raise_all([(key, f"{key}: {text}") for key, text in found], locate)
     return recipe
