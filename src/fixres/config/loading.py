@@ -44,12 +44,6 @@ def list_recipes() -> dict[str, Path]:
     return {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in files}
 
 
-def summary(path: Path) -> str:
-    """Return the one line that describes the recipe file `path`: its first comment, without the mark."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ").rstrip() if first.startswith("#") else ""
-
-
 def find_recipe(name: str | Path) -> Path:
     """Return the file of a shipped recipe or of a path.
 

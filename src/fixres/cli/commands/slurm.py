@@ -85,8 +85,8 @@ def slurm(words: Sequence[str]) -> int:
     text = _sbatch_text(options, folder, _command(asked.name, asked.words, folder, options))
     if options.dry_run:
         sys.stdout.write(text)
-        return 0
-    _write(folder, text, submit=options.submit)
+    else:
+        _write(folder, text, submit=options.submit)
     return 0
 
 
@@ -227,7 +227,7 @@ def _write(folder: Path, text: str, submit: bool) -> None:
 
 
 def _say(text: str) -> None:
-    # The console of other commands imports PyTorch, which takes long on the shared disk of a login node.
+    # The console of other commands would break a long line on a terminal, and these are copied.
     sys.stderr.write(f"{printable(text)}\n")
 
 

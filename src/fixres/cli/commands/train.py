@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,7 @@ def train(words: Sequence[str]) -> int:
     from fixres.training.run import run_recipe
 
     folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
-    is_main = started_rank() == 0
-    console = Console(flags.quiet or not is_main, flags.verbose)
+    console = Console(flags.quiet or started_rank() != 0, flags.verbose)
     if flags.dry_run:
         for line in dry_run(recipe):
             console.say(line)
@@ -37,32 +37,28 @@ def train(words: Sequence[str]) -> int:
     if flags.seeds:
         run_seeds(asked, folder, count_seeds(flags.seeds, recipe.seed), words)
         return 0
-    try:
+    with followed(console, folder):
         run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console])
-    except (KeyboardInterrupt, Stopped):
-        say_how_to_go_on(console, folder)
-        raise
-    finally:
-        console.close()
-    if is_main:
-        finish_run(console, folder)
     return 0
 
 
-def say_how_to_go_on(console: Console, folder: Path) -> None:
-    """Print the command that resumes the run in a folder."""
-    recipe = shlex.quote(str(folder / "recipe.yaml"))
-    console.say(f"stopped; go on with\n  fixres train {recipe} --out {shlex.quote(str(folder))} --resume")
+@contextmanager
+def followed(console: Console, folder: Path) -> Iterator[None]:
+    """Where a run is stopped, print the command that resumes it; else write its page and say what can be typed next."""
+    name = shlex.quote(str(folder))
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        recipe = shlex.quote(str(folder / "recipe.yaml"))
+        console.say(f"stopped; go on with\n  fixres train {recipe} --out {name} --resume")
+        raise
+    finally:
+        console.close()
+    if started_rank() == 0:
+        from fixres.reporting.page import write_report
 
-
-def finish_run(console: Console, folder: Path) -> None:
-    """Write the run's page and say what can be typed next."""
-    from fixres.reporting.page import write_report
-
-    page = write_report([folder], folder / "report.html")
-    console.say(f"run folder: {folder}\nreport: {page}")
-    for next_step in ("fixres eval {}", "fixres predict {} PICTURE"):
-        console.say("  " + next_step.format(shlex.quote(str(folder))))
+        page = write_report([folder], folder / "report.html")
+        console.say(f"run folder: {folder}\nreport: {page}\n  fixres eval {name}\n  fixres predict {name} PICTURE")
 
 
 def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
@@ -97,13 +93,8 @@ def run_seeds(asked: Asked[TrainOptions], folder: Path, seeds: Sequence[int], wo
         console.say(f"seed {seed}")
         listener = Console(quiet, flags.verbose)
         try:
-            run_recipe(
-                asked.recipe.model_copy(update={"seed": seed}),
-                run,
-                resume=flags.resume,
-                extend=flags.extend,
-                listeners=[listener],
-            )
+            recipe = asked.recipe.model_copy(update={"seed": seed})
+            run_recipe(recipe, run, resume=flags.resume, extend=flags.extend, listeners=[listener])
         except (KeyboardInterrupt, Stopped):
             if words:
                 again = [word for word in words if word != "--resume"]
