@@ -61,7 +61,8 @@ def find_recipe(name: str | Path) -> Path:
         return path
     is_shipped = path.parts[:1] and any(known.startswith(f"{path.parts[0]}/") for known in shipped)
     if path.suffix in _SUFFIXES or (len(path.parts) > 1 and not is_shipped):
-        near = did_you_mean(path.name, _yaml_files(path.parent))
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        near = did_you_mean(path.name, [file.name for file in beside if file.suffix in _SUFFIXES])
         raise UserError(f"recipe file '{name}' not found{near}")
     hint = did_you_mean(str(name), shipped) or "\n  'fixres recipes' lists those there are"
     raise UserError(f"unknown recipe '{name}'{hint}\n  a file of your own ends in .yaml")
@@ -252,7 +253,3 @@ def _line(place: Place, key: str, text: str) -> str:
         # A flag names its key already, and whatever is typed there is a text.
         text = text.removeprefix(f"{key}: ").removesuffix(" (a text)")
     return f"{place.text}: {text}" if place.text else text
-
-
-def _yaml_files(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if file.suffix in _SUFFIXES] if folder.is_dir() else []

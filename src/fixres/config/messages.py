@@ -145,13 +145,10 @@ def mistakes(error: ValidationError, raw: Mapping[str, Any]) -> dict[str, str]:
                 f"unknown key '{last}'; in a file write {': {'.join(last.split('.'))}: ...{'}' * last.count('.')}"
             )
         else:
-            found.setdefault(key, unknown_key(key) if unknown else _wrong_value(key, value_at(raw, key)))
+            found.setdefault(
+                key, f"unknown key '{key}'{suggest_key(key)}" if unknown else _wrong_value(key, value_at(raw, key))
+            )
     return found
-
-
-def unknown_key(key: str) -> str:
-    """Return the message for a key that does not exist, with the nearest one that does."""
-    return f"unknown key '{key}'" + suggest_key(key)
 
 
 def suggest_key(key: str, show_key: Callable[[str], str] = str) -> str:

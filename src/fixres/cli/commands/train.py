@@ -132,20 +132,19 @@ def count_seeds(text: str, first: int) -> list[int]:
         if not text.strip().isdecimal() or int(text) == 0:
             raise UserError(f"--seeds {text}: give how many (--seeds 3), or which (--seeds 0,1,2; one: --seeds 2,)")
         return list(range(first, first + int(text)))
-    return take_seeds(["--seeds", text])[1] or []
+    return listed_seeds(text)
 
 
-def take_seeds(words: list[str]) -> tuple[list[str], list[int] | None]:
-    """Split `--seeds 0,1,2` (or `--seeds=0,1,2`) off a command line; None when it is not there."""
-    for i, word in enumerate(words):
-        if word == "--seeds" or word.startswith("--seeds="):
-            end = i + 1 if "=" in word else i + 2
-            text = word.partition("=")[2] or " ".join(words[i + 1 : i + 2])
-            try:
-                seeds = [int(part) for part in text.removesuffix(",").split(",")]
-            except ValueError:
-                raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
-            if len(set(seeds)) != len(seeds):
-                raise UserError(f"--seeds {text}: a seed is named twice")
-            return words[:i] + words[end:], seeds
-    return words, None
+def listed_seeds(text: str) -> list[int]:
+    """Return the seeds of `--seeds 0,1,2`.
+
+    Raises:
+        UserError: what is no number, or a seed twice.
+    """
+    try:
+        seeds = [int(part) for part in text.removesuffix(",").split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds {text}: a seed is named twice")
+    return seeds
