@@ -1,4 +1,7 @@
-"""What a person sees while work goes on: bars on a terminal, plain lines in a log. Everything goes to stderr."""
+"""What a person sees while work goes on: bars on a terminal, plain lines in a log. Everything goes to stderr.
+
+Every command imports this module, also to refuse a typo at once, so that rich is imported when something is printed.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Table
-
 from fixres.errors import counted, printable
 from fixres.io.progress import Progress
-from fixres.resolution import Preprocess
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
     from fixres.experiments.seeds import Study
+    from fixres.resolution import Preprocess
 
 _LONG_WAIT = 0.2
 """Share of the training time spent waiting for pictures above which advice is printed."""
@@ -37,6 +38,8 @@ class Console:
     """A listener of run events that prints them."""
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console as RichConsole
+
         self.rich = RichConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self.quiet = quiet
         self.verbose = verbose
@@ -66,6 +69,8 @@ class Console:
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others numbers."""
+        from rich.table import Table
+
         self.close()
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for i, name in enumerate(header):
@@ -92,15 +97,17 @@ class Console:
                 self.say(f"  {what}: {done}" + ("" if total is None else f"/{total}"))
             return
         if self._progress is None:
-            self._progress = RichProgress(
-                TextColumn("{task.description}"),
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = (
+                "{task.description}",
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.rich,
-                transient=True,
+                "{task.fields[note]}",
             )
+            self._progress = RichProgress(*columns, console=self.rich, transient=True)
             self._progress.start()
         if self._task is None or self._task[0] != what:
             if self._task is not None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from fixres.cli.commands.common import CheckpointFlags, open_product
 from fixres.cli.commands.train import followed
+from fixres.cli.console import Console
 from fixres.cli.parse import parse_flags
 from fixres.config.stage import Moves, Positive
 from fixres.errors import UserError, started_rank
@@ -58,7 +59,6 @@ def fix(words: Sequence[str]) -> int:
     """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
     from fixres.checkpoints.resolve import load
-    from fixres.cli.console import Console
     from fixres.evaluation.measure import own_split
     from fixres.training.initial_weights import fix_recipe
     from fixres.training.run import run_recipe

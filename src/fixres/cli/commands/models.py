@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from fixres.cli.console import Console
 from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
@@ -75,7 +76,6 @@ def _matches(patterns: Sequence[str]) -> list[str]:
 
 def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserError]]:
     """Return the descriptions, and the errors of those that could not be looked at."""
-    from fixres.cli.console import Console
     from fixres.models.catalogue import describe_architecture
 
     console = Console()

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fixres.cli.console import Console, study_table
 from fixres.cli.parse import Asked, TrainOptions, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
-    from fixres.cli.console import Console
     from fixres.experiments.seeds import Study
 
 
@@ -22,7 +22,6 @@ def train(words: Sequence[str]) -> int:
     """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
     asked = parse_recipe(words, TrainOptions)
     recipe, flags = asked.recipe, asked.options
-    from fixres.cli.console import Console
     from fixres.experiments.cost import dry_run
     from fixres.training.run import run_recipe
 
@@ -81,7 +80,6 @@ def run_seeds(asked: Asked[TrainOptions], folder: Path, seeds: Sequence[int], wo
         seeds: in the order they run.
         words: of `fixres train`, to be repeated when it is interrupted.
     """
-    from fixres.cli.console import Console
     from fixres.experiments.seeds import summarise
     from fixres.training.run import run_recipe
 
@@ -114,7 +112,6 @@ def run_seeds(asked: Asked[TrainOptions], folder: Path, seeds: Sequence[int], wo
 
 def tell(console: Console, found: Study, out: Path | None) -> None:
     """Print the table of a study and write it as JSON."""
-    from fixres.cli.console import study_table
     from fixres.io.files import write_text
 
     console.table(*study_table(found))
