@@ -97,11 +97,6 @@ def test_train_and_fix_beside_stages_are_refused(recipe_file: Path) -> None:
     assert refusal(recipe_file, stages, {"stages.2.lr": 0.1}) == ["--stages.2.lr: this recipe has stages 0 to 1"]
 
 
-def test_labels_say_where_an_override_comes_from() -> None:
-    with pytest.raises(UserError, match=r"^--size: expected an integer >= 1 or 'auto', got 0$"):
-        load(None, {"fix.size": 0}, labels={"fix.size": "--size"})
-
-
 def values_of(kind: Kind) -> st.SearchStrategy[Any]:
     """Draw any value that a key of this kind may have in JSON."""
     return st.one_of([_values_of(member) for member in kind.alternatives])
