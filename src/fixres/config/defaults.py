@@ -53,7 +53,9 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
         filled["optim"] = {**_optimizer_defaults(optim), **optim}
     stages = filled.get("stages")
     if isinstance(stages, list) and stages:
-        filled["stages"] = _complete_list(stages, filled)
+        first = _complete_stage(stages[0], TRAIN, filled, {})
+        rest = [_complete_stage(one, stage_defaults(i, one), filled, first) for i, one in enumerate(stages[1:], 1)]
+        filled["stages"] = [first, *rest]
         filled["train"], filled["fix"] = filled["stages"][0], filled["stages"][-1]
     else:
         filled["train"] = _complete_stage(filled.get("train", {}), TRAIN, filled, {})
@@ -119,12 +121,6 @@ def named_stages(recipe: Recipe) -> Iterator[tuple[str, Stage]]:
     else:
         yield "train", recipe.train
         yield "fix", recipe.fix
-
-
-def _complete_list(stages: list[Any], raw: Mapping[str, Any]) -> list[Any]:
-    first = _complete_stage(stages[0], TRAIN, raw, {})
-    rest = [_complete_stage(stage, stage_defaults(i, stage), raw, first) for i, stage in enumerate(stages[1:], 1)]
-    return [first, *rest]
 
 
 def _complete_stage(stage: Any, table: Mapping[str, Any], raw: Mapping[str, Any], train: Any) -> Any:

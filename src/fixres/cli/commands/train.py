@@ -61,8 +61,13 @@ def followed(console: Console, folder: Path) -> Iterator[None]:
 
 
 def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
-    """Return runs/RECIPE-MODEL-SIZE, with a number appended while a run is there; to resume, the newest of these."""
-    first = Path("runs") / "-".join([Path(name).stem or "run", recipe.model.name, str(recipe.train.size)])
+    """Return runs/RECIPE-MODEL-SIZE, numbered as `numbered` does."""
+    words = [Path(name).stem or "run", recipe.model.name, str(recipe.train.size)]
+    return numbered(Path("runs") / "-".join(words), resume)
+
+
+def numbered(first: Path, resume: bool = False) -> Path:
+    """Return a folder, with a number appended while a run is there; to resume, the newest of these."""
     number, newest, folder = 2, first, first
     while folder.exists():
         newest, folder = folder, first.with_name(f"{first.name}-{number}")
