@@ -24,19 +24,16 @@ def problems(recipe: Recipe, require_data: bool = False) -> list[Problem]:
 
     `require_data` makes an empty `data.uri` one of them.
     """
-    found: list[Problem] = []
-    if require_data and not recipe.data.uri:
-        found.append(
-            ("data.uri", "no data; give a folder of pictures: --data.uri DIR, or data: {uri: DIR} in the recipe")
-        )
-    found.extend(_first_problems(recipe))
+    found = list(_first_problems(recipe, require_data))
     for name, stage in named_stages(recipe):
         of_stage = _stage_problems(name, stage, recipe) if stage.enabled else ()
         found.extend((f"{name}.{key}" if key in SETTINGS else key, text) for key, text in of_stage)
     return [*found, *_whole_problems(recipe)]
 
 
-def _first_problems(recipe: Recipe) -> Iterator[Problem]:
+def _first_problems(recipe: Recipe, require_data: bool) -> Iterator[Problem]:
+    if require_data and not recipe.data.uri:
+        yield "data.uri", "no data; give a folder of pictures: --data.uri DIR, or data: {uri: DIR} in the recipe"
     if recipe.model.std != "model" and min(recipe.model.std) <= 0:
         yield "model.std", "pixels are divided by it, so every value must be above 0"
     for key, statistic in (("model.mean", recipe.model.mean), ("model.std", recipe.model.std)):
@@ -70,7 +67,10 @@ def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem
     yield from _rate_problems(name, stage)
     yield from _schedule_problems(stage)
     yield from _size_problems(name, stage)
-    yield from _loss_problems(stage, recipe)
+    if stage.freeze and stage.moves != "all":
+        yield "freeze", f"is for moves all; with moves {stage.moves} everything else stays already"
+    if stage.patience and recipe.evaluation.keep == "last":
+        yield "patience", "stops at the best result, which evaluation.keep last would not ship; use keep best"
     yield from _solver_problems(stage)
     if stage.warmup_epochs >= stage.epochs:
         yield (
@@ -162,13 +162,6 @@ def _size_problems(name: str, stage: Stage) -> Iterator[Problem]:
         yield "batch_sizes", "mixup and cutmix pair pictures and need even batches"
 
 
-def _loss_problems(stage: Stage, recipe: Recipe) -> Iterable[Problem]:
-    if stage.freeze and stage.moves != "all":
-        yield "freeze", f"is for moves all; with moves {stage.moves} everything else stays already"
-    if stage.patience and recipe.evaluation.keep == "last":
-        yield "patience", "stops at the best result, which evaluation.keep last would not ship; use keep best"
-
-
 def _solver_problems(stage: Stage) -> Iterable[Problem]:
     if stage.solver == "cached" and stage.moves not in solved_by("cached"):
         allowed = ", ".join(solved_by("cached"))
@@ -183,13 +176,10 @@ def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
     yield from _unused(recipe)
     if recipe.runtime.device == "cpu" and recipe.runtime.precision == "fp16":
         yield "runtime.precision", "fp16 does not train on a CPU; use auto, fp32 or bf16"
-    default = type(recipe.evaluation).model_fields["crop_ratio"].default
-    if recipe.evaluation.resize in ("squash", "pad") and recipe.evaluation.crop_ratio != default:
-        yield (
-            "evaluation.crop_ratio",
-            f"{recipe.evaluation.crop_ratio:g} has no effect: resize {recipe.evaluation.resize} does not crop;"
-            " leave it out, or use resize shorter",
-        )
+    asked = recipe.evaluation
+    if asked.resize in ("squash", "pad") and asked.crop_ratio != type(asked).model_fields["crop_ratio"].default:
+        text = f"{asked.crop_ratio:g} has no effect: resize {asked.resize} does not crop"
+        yield "evaluation.crop_ratio", f"{text}; leave it out, or use resize shorter"
 
 
 def cached_conflict(stage: Stage) -> str:
