@@ -10,7 +10,7 @@ import keyword
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fixres.config.plugins import load_plugins
 from fixres.errors import (
@@ -94,28 +94,20 @@ def _complain(error: UserError) -> None:
     print(f"{who}: {printable(str(error))}", file=sys.stderr)
 
 
-def help_text() -> str:
-    """Return what `fixres --help` prints."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: fixres COMMAND [...]",
-            "",
-            "Train small, measure accuracy against size, fix at the best size, ship.",
-            "",
-            *lines,
-            "",
-            "'fixres COMMAND --help' explains a command; 'fixres --version' prints the version.",
-        ]
-    )
+def overview(usage: str, about: str, summaries: Mapping[str, str], hint: str) -> str:
+    """Return the help of what has commands, each with its line."""
+    width = max(map(len, summaries))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+    return "\n".join([f"usage: {usage}", "", about, "", *lines, "", hint, ""])
 
 
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
-        print(help_text())
+        about = "Train small, measure accuracy against size, fix at the best size, ship."
+        hint = "'fixres COMMAND --help' explains a command; 'fixres --version' prints the version."
+        sys.stdout.write(overview("fixres COMMAND [...]", about, COMMANDS, hint))
         return 0
     if words[0] in ("-V", "--version"):
         print(f"fixres {fixres_version()}")
