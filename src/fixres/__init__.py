@@ -24,22 +24,16 @@ if TYPE_CHECKING:
 
 # Imported when first used: `fixres --help` must not wait for torch, nor a script for what it does not need.
 _HOMES = {
+    **dict.fromkeys(("advise", "evaluate", "export", "extract", "fix", "predict", "train"), "fixres.api"),
     "Predictor": "fixres.inference.predict",
     "Preprocess": "fixres.resolution",
     "Product": "fixres.checkpoints.product",
     "Recipe": "fixres.config.recipe",
     "UserError": "fixres.errors",
-    "advise": "fixres.api",
-    "evaluate": "fixres.api",
-    "export": "fixres.api",
-    "extract": "fixres.api",
-    "fix": "fixres.api",
     "get_transforms": "fixres.data.transform_sets",
     "list_recipes": "fixres.config.loading",
     "load": "fixres.checkpoints.resolve",
-    "predict": "fixres.api",
     "run_recipe": "fixres.training.run",
-    "train": "fixres.api",
 }
 
 __all__ = [

@@ -39,8 +39,8 @@ def printable(text: str) -> str:
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return `` - did you mean 'x'?`` for the closest of `allowed`, or an empty string when none is close."""
-    close = difflib.get_close_matches(given.lower(), {name.lower(): name for name in allowed}, n=1, cutoff=0.6)
     by_lower = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
     return f" - did you mean '{by_lower[close[0]]}'?" if close else ""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from fixres.cli.parse import Positional, TrainFlags, parse_flags, parse_recipe, read_value
+from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe, read_value
 from fixres.config.loading import load, to_yaml
 from fixres.config.messages import Kind, keys_of, kind_of_field
 from fixres.config.recipe import Recipe
@@ -17,13 +17,17 @@ from fixres.config.yaml_text import parse_value
 from fixres.errors import UserError
 
 
+def asked(*words: str) -> Asked[TrainOptions]:
+    return parse_recipe(words, TrainOptions)
+
+
 def overrides_of(*words: str) -> dict[str, Any]:
-    return parse_recipe(["--data.uri", "photos", *words])[2]
+    return asked("--data.uri", "photos", *words).overrides
 
 
 def refusal(*words: str) -> list[str]:
     with pytest.raises(UserError) as caught:
-        parse_recipe(words)
+        asked(*words)
     return str(caught.value).splitlines()
 
 
@@ -33,18 +37,16 @@ def refusal(*words: str) -> list[str]:
 def test_a_recipe_flags_and_overrides_are_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("data: {uri: photos}\ntrain: {size: 96, lr: 1e-3}\n")
-    recipe, flags, overrides = parse_recipe(
-        [str(file), "--train.size", "128", "--out", "runs/a", "--resume", "--dry-run"]
-    )
-    assert (recipe.train.size, recipe.train.lr, recipe.data.uri) == (128, 0.001, "photos")
-    assert flags == TrainFlags(out=Path("runs/a"), resume=True, dry_run=True, recipe=str(file))
-    assert overrides == {"train.size": 128}
+    found = asked(str(file), "--train.size", "128", "--out", "runs/a", "--resume", "--dry-run")
+    assert (found.recipe.train.size, found.recipe.train.lr, found.recipe.data.uri) == (128, 0.001, "photos")
+    assert found.options == TrainOptions(out=Path("runs/a"), resume=True, dry_run=True)
+    assert (found.name, found.overrides) == (str(file), {"train.size": 128})
 
 
 def test_without_a_recipe_the_defaults_are_used() -> None:
-    recipe, flags, _ = parse_recipe(["--data.uri", "photos"])
-    assert recipe == load(None, {"data.uri": "photos"})
-    assert flags == TrainFlags()
+    found = asked("--data.uri", "photos")
+    assert found.recipe == load(None, {"data.uri": "photos"})
+    assert (found.options, found.name) == (TrainOptions(), "")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_the_ways_to_write_a_value(words: str, value: object) -> None:
 
 
 def test_kwargs_of_the_network_reach_the_recipe() -> None:
-    recipe = parse_recipe(["--data.uri", "a", "--model.kwargs.drop_rate", "0.1", "--model.kwargs.stem", "deep"])[0]
+    recipe = asked("--data.uri", "a", "--model.kwargs.drop_rate", "0.1", "--model.kwargs.stem", "deep").recipe
     assert recipe.model.kwargs == {"drop_rate": 0.1, "stem": "deep"}
 
 
@@ -91,19 +93,19 @@ def test_the_recipe_may_stand_after_the_flags(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("data: {uri: photos}")
     for words in (["--evaluation.sizes", "96,128"], ["--train.size", "96"], ["--resume"], ["--model.mean", "model"]):
-        assert parse_recipe([*words, str(file)])[1].recipe == str(file)
+        assert asked(*words, str(file)).name == str(file)
 
 
 def test_a_stage_of_a_list_is_named_by_its_number(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("data: {uri: photos}\nstages:\n  - {size: 96}\n  - {size: 128, moves: head+stats}\n")
-    recipe, _, overrides = parse_recipe([str(file), "--stages.1.lr", "0.001"])
-    assert (recipe.stages[0].lr, recipe.stages[1].lr) == (0.05, 0.001)
-    assert overrides == {"stages.1.lr": 0.001}
+    found = asked(str(file), "--stages.1.lr", "0.001")
+    assert (found.recipe.stages[0].lr, found.recipe.stages[1].lr) == (0.05, 0.001)
+    assert found.overrides == {"stages.1.lr": 0.001}
 
 
 def test_a_top_level_flag_reaches_the_stages() -> None:
-    recipe = parse_recipe(["--data.uri", "a", "--optim.lr", "0.2", "--fix.epochs", "2"])[0]
+    recipe = asked("--data.uri", "a", "--optim.lr", "0.2", "--fix.epochs", "2").recipe
     assert (recipe.train.lr, recipe.fix.lr, recipe.fix.enabled) == (0.2, 0.01, True)
 
 
@@ -190,7 +192,7 @@ def test_the_help_shows_every_key_with_the_value_of_the_recipe(
     file = tmp_path / "my.yaml"
     file.write_text("train: {size: 97}\n")
     with pytest.raises(SystemExit) as stop:
-        parse_recipe([str(file), "--help"])
+        asked(str(file), "--help")
     assert stop.value.code == 0
     text = capsys.readouterr().out
     missing = [key for key, _ in keys_of(Recipe) if f"--{key} " not in text and key not in ("stages", "model.kwargs")]
@@ -205,17 +207,17 @@ def test_the_help_of_a_list_of_stages_names_them(tmp_path: Path, capsys: pytest.
     file = tmp_path / "my.yaml"
     file.write_text("stages: [{size: 96}, {size: 128}]\n")
     with pytest.raises(SystemExit):
-        parse_recipe([str(file), "-h"])
+        asked(str(file), "-h")
     text = capsys.readouterr().out
     assert "--stages.1.size" in text
     assert "--train.size" not in text
 
 
 def test_a_saved_recipe_is_repeated_with_one_change(tmp_path: Path) -> None:
-    first = parse_recipe(["--data.uri", "a", "--train.size", "96", "--fix.epochs", "2"])[0]
+    first = asked("--data.uri", "a", "--train.size", "96", "--fix.epochs", "2").recipe
     file = tmp_path / "recipe.yaml"
     file.write_text(to_yaml(first))
-    again, _, _ = parse_recipe([str(file), "--seed", "4"])
+    again = asked(str(file), "--seed", "4").recipe
     assert again == first.model_copy(update={"seed": 4})
 
 
@@ -329,7 +331,7 @@ def test_the_help_of_a_command_goes_to_stdout(capsys: pytest.CaptureFixture[str]
 def test_points_and_patterns_can_be_typed_as_flags() -> None:
     words = "--data.uri a --train.epochs 8 --schedule.name points --train.lr_points 0,0.1 2,1 8,0"
     words += " --optim.no_decay *.bias,norm --train.freeze conv1"
-    recipe = parse_recipe(words.split())[0]
+    recipe = asked(*words.split()).recipe
     assert recipe.train.lr_points == ((0, 0.1), (2, 1), (8, 0))
     assert (recipe.optim.no_decay, recipe.train.freeze) == (("*.bias", "norm"), ("conv1",))
-    assert parse_recipe(["--data.uri", "a", "--optim.no_decay", "none"])[0].optim.no_decay == "none"
+    assert asked("--data.uri", "a", "--optim.no_decay", "none").recipe.optim.no_decay == "none"

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.config.loading import find_recipe, list_recipes, load, summary, to_yaml, validate
+from fixres.config.lab_record import read_record
+from fixres.config.loading import find_recipe, list_recipes, load, to_yaml, validate
 from fixres.config.messages import Kind, kind_of_field
 from fixres.config.recipe import Recipe, Section, Stage
 from fixres.config.yaml_text import dump, parse
@@ -60,7 +61,7 @@ def test_an_unknown_name_gets_the_nearest_shipped_one(tmp_path: Path, monkeypatc
     assert load("solar").seed == 5
     assert load("paper/imagenet").seed == 6
     assert list(list_recipes()) == ["paper/imagenet", "solar"]
-    assert [summary(file) for file in list_recipes().values()] == ["", "cells"]
+    assert [read_record(file).title for file in list_recipes().values()] == ["", "cells"]
     with pytest.raises(UserError, match="unknown recipe 'solr' - did you mean 'solar'") as caught:
         find_recipe("solr")
     assert "a file of your own ends in .yaml" in str(caught.value)
@@ -94,11 +95,6 @@ def test_train_and_fix_beside_stages_are_refused(recipe_file: Path) -> None:
         "--train.lr: this recipe has 'stages', which take the place of train and fix - did you mean 'stages.0.lr'?"
     ]
     assert refusal(recipe_file, stages, {"stages.2.lr": 0.1}) == ["--stages.2.lr: this recipe has stages 0 to 1"]
-
-
-def test_labels_say_where_an_override_comes_from() -> None:
-    with pytest.raises(UserError, match=r"^--size: expected an integer >= 1 or 'auto', got 0$"):
-        load(None, {"fix.size": 0}, labels={"fix.size": "--size"})
 
 
 def values_of(kind: Kind) -> st.SearchStrategy[Any]:
@@ -171,10 +167,10 @@ def test_a_saved_recipe_repeats_itself(recipe_file: Path) -> None:
     recipe = load(None, {"data.uri": "folder:a", "train.size": 96, "fix.epochs": 3, "model.kwargs.drop_rate": 0.1})
     recipe_file.write_text(to_yaml(recipe, header="repeat: fixres train recipe.yaml"))
     assert load(recipe_file) == recipe
-    assert summary(recipe_file) == "repeat: fixres train recipe.yaml"
+    assert read_record(recipe_file).title == "repeat: fixres train recipe.yaml"
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_is_complete_and_described(name: str) -> None:
     assert load(name).run_stages
-    assert len(summary(list_recipes()[name])) > 20
+    assert len(read_record(list_recipes()[name]).title) > 20

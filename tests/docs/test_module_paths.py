@@ -153,9 +153,6 @@ def test_what_is_said_to_be_gone_is_gone() -> None:
     assert not [name for names in GONE.values() for name in names if is_there(name)]
 
 
-def test_every_command_and_every_public_name_has_its_home() -> None:
-    from fixres.cli.main import COMMANDS
-
-    assert all(is_there(command.target) for command in COMMANDS.values())
+def test_every_public_name_has_its_home() -> None:
     for name, home in fixres._HOMES.items():
         assert is_there(f"{home}.{name}")

@@ -1,4 +1,7 @@
-"""What a person sees while work goes on: bars on a terminal, plain lines in a log. Everything goes to stderr."""
+"""What a person sees while work goes on: bars on a terminal, plain lines in a log. Everything goes to stderr.
+
+Every command imports this module, also to refuse a typo at once, so that rich is imported when something is printed.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +11,67 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Table
-
 from fixres.errors import counted, printable
 from fixres.io.progress import Progress
-from fixres.resolution import Preprocess
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
     from fixres.experiments.seeds import Study
+    from fixres.resolution import Preprocess
 
 _LONG_WAIT = 0.2
 """Share of the training time spent waiting for pictures above which advice is printed."""
+_LINES = {
+    "begin": "{text}",
+    "note": "note: {text}",
+    "kept": "  kept epoch {epoch:g} ({why}: {top1:.2f} %)",
+    "chosen": "test size {size} px: {why} (on {split}, n = {num_images:,})",
+    "cell": "cell {done} of {total}: trained at {train_size} px, {arm} at {test_size} px, seed {seed}: "
+    "top-1 {top1:.2f} %, {seconds:.1f} s",
+}
+"""Events that are said as they are, by name."""
 
 
 class Console:
     """A listener of run events that prints them."""
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console as RichConsole
+
         self.rich = RichConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self.quiet = quiet
         self.verbose = verbose
         self._progress: RichProgress | None = None
         self._task: tuple[str, TaskID] | None = None
-        self._epochs: dict[str, float] = {}
         self._last_train: Mapping[str, Any] = {}
         self._told = time.monotonic()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Print one event."""
-        handler = getattr(self, f"_on_{event['event']}", None)
-        if handler is not None:
+        name = event["event"]
+        if name in _LINES:
+            self.say(_LINES[name].format_map(event))
+        elif (handler := getattr(self, f"_on_{name}", None)) is not None:
             handler(event)
 
     def say(self, text: str) -> None:
         """Print a line, unless quiet."""
         if not self.quiet:
-            self._stop()
+            self.close()
             self.rich.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, quiet or not."""
-        self._stop()
+        self.close()
         self.rich.print(f"warning: {text}", markup=False, style="yellow" if self.rich.is_terminal else None)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others numbers."""
-        self._stop()
+        from rich.table import Table
+
+        self.close()
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for i, name in enumerate(header):
             table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
@@ -70,9 +85,35 @@ class Console:
         """Print the one line about size, crop and resize, and where it comes from."""
         self.say(f"input: {preprocess.describe()} (from {source})")
 
-    def progress(self, what: str, done: int, total: int | None) -> None:
+    def progress(self, what: str, done: int, total: int | None, note: str = "") -> None:
         """Show how far a work is."""
-        self({"event": "progress", "what": what, "done": done, "total": total})
+        if self.quiet:
+            return
+        if not self.rich.is_terminal:
+            # Epochs print their own line; this is for epochs and measurements so long that a log would look dead.
+            if time.monotonic() - self._told > 30:
+                self._told = time.monotonic()
+                # What comes in through a pipe has no known end.
+                self.say(f"  {what}: {done}" + ("" if total is None else f"/{total}"))
+            return
+        if self._progress is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = (
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                "{task.fields[note]}",
+            )
+            self._progress = RichProgress(*columns, console=self.rich, transient=True)
+            self._progress.start()
+        if self._task is None or self._task[0] != what:
+            if self._task is not None:
+                self._progress.remove_task(self._task[1])
+            self._task = what, self._progress.add_task(what, total=total, note=note)
+        self._progress.update(self._task[1], completed=done, note=note)
 
     def bar(self, what: str) -> Progress:
         """Return what shows how far a work is, which `close` ends."""
@@ -80,44 +121,13 @@ class Console:
 
     def close(self) -> None:
         """Remove the bar."""
-        self._stop()
-
-    def _stop(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress, self._task = None, None
 
     def _on_progress(self, event: Mapping[str, Any]) -> None:
-        if self.quiet:
-            return
-        if not self.rich.is_terminal:
-            self._tell_slowly(event)
-            return
-        if self._progress is None:
-            self._progress = RichProgress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.rich,
-                transient=True,
-            )
-            self._progress.start()
         note = f"loss {event['loss']:.3f}  {event['rate']:.0f} img/s" if "loss" in event else ""
-        if self._task is None or self._task[0] != event["what"]:
-            if self._task is not None:
-                self._progress.remove_task(self._task[1])
-            self._task = event["what"], self._progress.add_task(event["what"], total=event["total"], note=note)
-        self._progress.update(self._task[1], completed=event["done"], note=note)
-
-    def _tell_slowly(self, event: Mapping[str, Any]) -> None:
-        # Epochs print their own line; this is for epochs and measurements so long that a log would look dead.
-        if time.monotonic() - self._told > 30:
-            self._told = time.monotonic()
-            # What comes in through a pipe has no known end.
-            total = "" if event["total"] is None else f"/{event['total']}"
-            self.say(f"  {event['what']}: {event['done']}{total}")
+        self.progress(event["what"], event["done"], event["total"], note)
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{name} {count:,}" for name, count in event["num_images"].items())
@@ -128,9 +138,6 @@ class Console:
         self.say(f"select on {event['select']}, report on {event['report']}")
         for note in event["notes"]:
             self.say(f"note: {note}")
-
-    def _on_begin(self, event: Mapping[str, Any]) -> None:
-        self.say(event["text"])
 
     def _on_plan(self, event: Mapping[str, Any]) -> None:
         crops = {"random": "random crops", "resize": "resized random crops", "pad": "padded random crops"}
@@ -175,24 +182,9 @@ class Console:
                 "at the number of cores, store them smaller, or on a faster disk"
             )
 
-    def _on_kept(self, event: Mapping[str, Any]) -> None:
-        self.say(f"  kept epoch {event['epoch']:g} ({event['why']}: {event['top1']:.2f} %)")
-
-    def _on_note(self, event: Mapping[str, Any]) -> None:
-        self.say(f"note: {event['text']}")
-
-    def _on_cell(self, event: Mapping[str, Any]) -> None:
-        self.say(
-            f"cell {event['done']} of {event['total']}: trained at {event['train_size']} px, {event['arm']} at "
-            f"{event['test_size']} px, seed {event['seed']}: top-1 {event['top1']:.2f} %, {event['seconds']:.1f} s"
-        )
-
     def _on_bad_images(self, event: Mapping[str, Any]) -> None:
         num = counted(event["num_bad_images"], "picture")
         self.warn(f"{num} left out because they cannot be read, last {event['paths'][-1]}")
-
-    def _on_chosen(self, event: Mapping[str, Any]) -> None:
-        self.say(f"test size {event['size']} px: {event['why']} (on {event['split']}, n = {event['num_images']:,})")
 
     def _on_sweep(self, event: Mapping[str, Any]) -> None:
         if self.quiet:

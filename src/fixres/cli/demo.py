@@ -13,6 +13,7 @@ import torch
 
 from fixres.checkpoints.resolve import load
 from fixres.cli.commands.demo import DemoFlags
+from fixres.cli.commands.train import numbered
 from fixres.cli.console import Console
 from fixres.config import loading
 from fixres.config.recipe import Recipe
@@ -29,8 +30,6 @@ from fixres.training.run import run_recipe
 from fixres.training.size_choice import sweep_sizes
 
 RECIPE = "elpv-demo"
-
-
 _OTHER_SECONDS = 40
 """Start-up, workers, the predictions and the page."""
 
@@ -40,7 +39,7 @@ def run_demo(flags: DemoFlags) -> int:
     started = time.perf_counter()
     console = Console(flags.quiet)
     recipe = loading.load(RECIPE, {"seed": flags.seed})
-    folder = flags.out or _free(Path("runs/demo"))
+    folder = flags.out or numbered(Path("runs/demo"))
     console.say(
         "Defects in photographs of solar cells (ELPV, 2,624 pictures, CC BY-NC-SA):\n"
         "train small, measure accuracy against size, fix the end of the network at the chosen size, report."
@@ -56,14 +55,6 @@ def run_demo(flags: DemoFlags) -> int:
     minutes = (time.perf_counter() - started) / 60
     console.say(f"\n{minutes:.1f} minutes. Run folder: {folder}\nOpen the report: {page.resolve()}")
     return 0
-
-
-def _free(folder: Path) -> Path:
-    number, candidate = 2, folder
-    while candidate.exists():
-        candidate = folder.with_name(f"{folder.name}-{number}")
-        number += 1
-    return candidate
 
 
 def predict_some(folder: Path, outcome: Run, recipe: Recipe, count: int = 6) -> list[Prediction]:

@@ -6,11 +6,11 @@ Nothing heavy is imported here: a command's module is imported when the command 
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 from fixres.config.plugins import load_plugins
 from fixres.errors import (
@@ -32,50 +32,32 @@ _PARALLEL = ("train", "fix", "eval", "extract", "study")
 """Commands that run on several processes."""
 
 
-class Command(NamedTuple):
-    """Where a command lives (`module:function`, called with its words) and its line of help."""
-
-    target: str
-    summary: str
-
-
 COMMANDS = {
-    "demo": Command("fixres.cli.commands.demo:demo", "the whole method on real photographs, in minutes"),
-    "train": Command("fixres.cli.commands.train:train", "train a recipe: small first, then the fix"),
-    "fix": Command("fixres.cli.commands.fix:fix", "adapt the end of a trained network to a larger size"),
-    "eval": Command("fixres.cli.commands.eval:eval", "accuracy of a checkpoint at any sizes"),
-    "advise": Command("fixres.cli.commands.advise:advise", "which size to test and to fix at, and why"),
-    "predict": Command("fixres.cli.commands.predict:predict", "classify pictures"),
-    "extract": Command(
-        "fixres.cli.commands.extract:extract", "embeddings and probabilities of every picture as NumPy files"
-    ),
-    "score": Command("fixres.cli.commands.score:score", "accuracy from such files, without PyTorch"),
-    "study": Command(
-        "fixres.cli.commands.study:study", "one recipe over several seeds: mean, spread, paired difference"
-    ),
-    "slurm": Command(
-        "fixres.cli.commands.slurm:slurm", "a recipe as a job for a cluster, which goes on after its time limit"
-    ),
-    "export": Command("fixres.cli.commands.export:export", "one file for other programs: ONNX, torch.export, OpenVINO"),
-    "serve": Command("fixres.cli.commands.serve:serve", "predictions over HTTP, and a page to see the effect of size"),
-    "report": Command("fixres.cli.commands.report:report", "one HTML page about one or more runs"),
-    "models": Command("fixres.cli.commands.models:models", "list architectures: parameters, GMACs, sizes, last norm"),
-    "import": Command("fixres.cli.commands.import_:import_", "any checkpoint to a model folder, strictly and safely"),
-    "average": Command("fixres.cli.commands.average:average", "one network with the mean of several's weights"),
-    "data": Command("fixres.cli.commands.data:data", "check, describe, draw, split, pack and prepare collections"),
-    "fetch": Command("fixres.cli.commands.fetch:fetch", "download released weights, with resume and checksum"),
-    "recipes": Command(
-        "fixres.cli.commands.recipes:recipes", "the shipped recipes by system and table, or one of them"
-    ),
-    "plan": Command("fixres.cli.commands.plan:plan", "what recipes cost, before they run: steps, GMACs, memory, hours"),
-    "tables": Command(
-        "fixres.cli.commands.tables:tables", "the published tables, ours beside theirs, from finished runs"
-    ),
-    "bench": Command(
-        "fixres.cli.commands.bench:bench", "speed of reading, training and evaluating, beside torchvision and timm"
-    ),
-    "doctor": Command("fixres.cli.commands.doctor:doctor", "what this machine has, and what it lacks"),
+    "demo": "the whole method on real photographs, in minutes",
+    "train": "train a recipe: small first, then the fix",
+    "fix": "adapt the end of a trained network to a larger size",
+    "eval": "accuracy of a checkpoint at any sizes",
+    "advise": "which size to test and to fix at, and why",
+    "predict": "classify pictures",
+    "extract": "embeddings and probabilities of every picture as NumPy files",
+    "score": "accuracy from such files, without PyTorch",
+    "study": "one recipe over several seeds: mean, spread, paired difference",
+    "slurm": "a recipe as a job for a cluster, which goes on after its time limit",
+    "export": "one file for other programs: ONNX, torch.export, OpenVINO",
+    "serve": "predictions over HTTP, and a page to see the effect of size",
+    "report": "one HTML page about one or more runs",
+    "models": "list architectures: parameters, GMACs, sizes, last norm",
+    "import": "any checkpoint to a model folder, strictly and safely",
+    "average": "one network with the mean of several's weights",
+    "data": "check, describe, draw, split, pack and prepare collections",
+    "fetch": "download released weights, with resume and checksum",
+    "recipes": "the shipped recipes by system and table, or one of them",
+    "plan": "what recipes cost, before they run: steps, GMACs, memory, hours",
+    "tables": "the published tables, ours beside theirs, from finished runs",
+    "bench": "speed of reading, training and evaluating, beside torchvision and timm",
+    "doctor": "what this machine has, and what it lacks",
 }
+"""The commands, each with its line of help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,28 +94,20 @@ def _complain(error: UserError) -> None:
     print(f"{who}: {printable(str(error))}", file=sys.stderr)
 
 
-def help_text() -> str:
-    """Return what `fixres --help` prints."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: fixres COMMAND [...]",
-            "",
-            "Train small, measure accuracy against size, fix at the best size, ship.",
-            "",
-            *lines,
-            "",
-            "'fixres COMMAND --help' explains a command; 'fixres --version' prints the version.",
-        ]
-    )
+def overview(usage: str, about: str, summaries: Mapping[str, str], hint: str) -> str:
+    """Return the help of what has commands, each with its line."""
+    width = max(map(len, summaries))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+    return "\n".join([f"usage: {usage}", "", about, "", *lines, "", hint, ""])
 
 
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
-        print(help_text())
+        about = "Train small, measure accuracy against size, fix at the best size, ship."
+        hint = "'fixres COMMAND --help' explains a command; 'fixres --version' prints the version."
+        sys.stdout.write(overview("fixres COMMAND [...]", about, COMMANDS, hint))
         return 0
     if words[0] in ("-V", "--version"):
         print(f"fixres {fixres_version()}")
@@ -148,6 +122,12 @@ def _dispatch(words: list[str]) -> int:
     elif "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(f"'{name}' runs on one process\n  these run on several: {', '.join(_PARALLEL)}")
     load_plugins()
-    module, _, function = COMMANDS[name].target.partition(":")
-    run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-    return run(rest) or 0
+    return body_of(name)(rest) or 0
+
+
+def body_of(name: str) -> Callable[[list[str]], int | None]:
+    """Return what runs a command, called with its words: the function of its name in its module in `cli.commands`."""
+    # `import` is a word of Python's.
+    name = f"{name}_" if keyword.iskeyword(name) else name
+    run: Callable[[list[str]], int | None] = getattr(importlib.import_module(f"fixres.cli.commands.{name}"), name)
+    return run

@@ -65,14 +65,6 @@ class TrainOptions:
     """Print more."""
 
 
-@dataclass(frozen=True)
-class TrainFlags(TrainOptions):
-    """What `train` was asked beside the settings of the recipe."""
-
-    recipe: str = ""
-    """The recipe as it was named: a shipped name, a YAML file, or empty for the defaults."""
-
-
 Options = TypeVar("Options", bound=TrainOptions)
 
 
@@ -83,7 +75,9 @@ class Asked(Generic[Options]):
     recipe: Recipe
     options: Options
     name: str
+    """The recipe as it was named: a shipped name, a YAML file, or empty for the defaults."""
     overrides: dict[str, Any]
+    """What was given for keys of the recipe, by dotted key."""
     words: dict[str, list[str]]
     """The words of each override."""
 
@@ -111,20 +105,14 @@ class _Scan:
     mistakes: list[str] = field(default_factory=list)
 
 
-def parse_recipe(argv: Sequence[str], prog: str = "fixres train") -> tuple[Recipe, TrainFlags, dict[str, Any]]:
-    """Return the checked recipe, the flags and the overrides by dotted key of `[RECIPE] [--section.key VALUE ...]`.
+def parse_recipe(
+    argv: Sequence[str], cls: type[Options], prog: str = "fixres train", description: str = RECIPE_HELP
+) -> Asked[Options]:
+    """Return what `[RECIPE] [--section.key VALUE ...]` asks for; the fields of `cls` are its options beside the keys.
 
     `--help` prints every key with the value it has in RECIPE and raises SystemExit(0). Raises UserError otherwise:
     unknown flags first, all at once; then whatever is wrong with the file and the values, all at once.
     """
-    asked = parse_recipe_with(argv, TrainOptions, prog)
-    return asked.recipe, TrainFlags(recipe=asked.name, **vars(asked.options)), asked.overrides
-
-
-def parse_recipe_with(
-    argv: Sequence[str], cls: type[Options], prog: str, description: str = RECIPE_HELP
-) -> Asked[Options]:
-    """Return what `argv` asks for, as `parse_recipe`, with the fields of `cls` as the options beside the recipe's."""
     flags = _options(cls)
 
     def find(key: str) -> _Option | None:

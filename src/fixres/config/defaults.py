@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fixres.config.recipe import Recipe, Section
+from fixres.config.recipe import Recipe
 from fixres.config.registry import solved_by
 from fixres.config.stage import SETTINGS, From, Stage
+from fixres.config.yaml_text import is_given, value_at
 
 OPTIMIZERS: dict[str, dict[str, float]] = {
     "sgd": {},
@@ -52,7 +53,9 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
         filled["optim"] = {**_optimizer_defaults(optim), **optim}
     stages = filled.get("stages")
     if isinstance(stages, list) and stages:
-        filled["stages"] = _complete_list(stages, filled)
+        first = _complete_stage(stages[0], TRAIN, filled, {})
+        rest = [_complete_stage(one, stage_defaults(i, one), filled, first) for i, one in enumerate(stages[1:], 1)]
+        filled["stages"] = [first, *rest]
         filled["train"], filled["fix"] = filled["stages"][0], filled["stages"][-1]
     else:
         filled["train"] = _complete_stage(filled.get("train", {}), TRAIN, filled, {})
@@ -79,7 +82,7 @@ def learning_rate_of(base_lr: float, rule: str, batch_size: int) -> float:
 def _lr_by_rule(settings: Mapping[str, Any], first: Any) -> dict[str, Any]:
     """Return lr and lr_rule of `optim`, a mapping with a base_lr, at the batch of the first stage."""
     rule = settings.get("lr_rule", "linear256")
-    batch = first.get("batch_size") if isinstance(first, Mapping) else None
+    batch = value_at(first, "batch_size")
     found = {"lr_rule": rule, **settings}
     if settings["base_lr"] > 0 and _is_rule(rule) and isinstance(batch, int):
         found = {"lr": learning_rate_of(settings["base_lr"], rule, batch), **found}
@@ -96,8 +99,7 @@ def _is_number(value: Any) -> bool:
 
 def stage_defaults(index: int, stage: Any) -> dict[str, Any]:
     """Return the table that fills entry `index` of `stages`: a later stage that moves only a part is a fix."""
-    moves = stage.get("moves", "all") if isinstance(stage, Mapping) else "all"
-    return TRAIN if index == 0 or moves == "all" else FIX
+    return TRAIN if index == 0 or value_at(stage, "moves", "all") == "all" else FIX
 
 
 def source_key(key: str, stage: Mapping[str, Any] | None = None) -> str:
@@ -121,12 +123,6 @@ def named_stages(recipe: Recipe) -> Iterator[tuple[str, Stage]]:
         yield "fix", recipe.fix
 
 
-def _complete_list(stages: list[Any], raw: Mapping[str, Any]) -> list[Any]:
-    first = _complete_stage(stages[0], TRAIN, raw, {})
-    rest = [_complete_stage(stage, stage_defaults(i, stage), raw, first) for i, stage in enumerate(stages[1:], 1)]
-    return [first, *rest]
-
-
 def _complete_stage(stage: Any, table: Mapping[str, Any], raw: Mapping[str, Any], train: Any) -> Any:
     if stage is None:
         stage = {}
@@ -136,7 +132,7 @@ def _complete_stage(stage: Any, table: Mapping[str, Any], raw: Mapping[str, Any]
     filled.update(stage)
     if table is FIX:
         filled = {**filled, **_solver_defaults(stage, filled, raw)}
-    if "warmup_epochs" not in stage and not _is_given(raw, "schedule.warmup_epochs"):
+    if "warmup_epochs" not in stage and not is_given(raw, "schedule.warmup_epochs"):
         # One epoch is a sensible warm-up only for stages that are longer than two.
         epochs = filled["epochs"]
         if filled["schedule"] == "points":
@@ -157,9 +153,9 @@ def _complete_lr(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: Mappi
     base, rule, batch = filled["base_lr"], filled["lr_rule"], filled["batch_size"]
     if not _is_number(base) or base <= 0 or not isinstance(batch, int):
         return {}
-    if "lr_rule" not in stage and not _is_given(raw, "optim.lr_rule"):
+    if "lr_rule" not in stage and not is_given(raw, "optim.lr_rule"):
         rule = "linear256"
-    gives_both = "lr" in stage if "base_lr" in stage else _is_given(raw, "optim.lr")
+    gives_both = "lr" in stage if "base_lr" in stage else is_given(raw, "optim.lr")
     if gives_both or not _is_rule(rule):
         return {"lr_rule": rule}
     return {"lr_rule": rule, "lr": learning_rate_of(base, rule, batch)}
@@ -174,8 +170,7 @@ def _solver_defaults(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: M
         # Whether the network's head suits the cached solver is known once there is a network.
         found["solver"] = "auto" if is_cached else "sgd"
     if "views" not in stage:
-        policy = raw["augment"]["policy"] if _is_given(raw, "augment.policy") else _section_default("augment", "policy")
-        found["views"] = 1 if policy in _WITHOUT_FLIP else FIX["views"]
+        found["views"] = 1 if _setting(raw, "augment.policy") in _WITHOUT_FLIP else FIX["views"]
     return found
 
 
@@ -184,11 +179,9 @@ def _default(default: Any, raw: Mapping[str, Any], train: Any) -> Any:
         return default
     section, name = default.key.split(".")
     if section == "train":
-        return train.get(name, TRAIN[name]) if isinstance(train, Mapping) else TRAIN[name]
-    value = raw[section][name] if _is_given(raw, default.key) else _section_default(section, name)
-    optim = raw.get("optim")
-    name = optim.get("name", "sgd") if isinstance(optim, Mapping) else "sgd"
-    if name not in ("sgd", "nesterov"):
+        return value_at(train, name, TRAIN[name])
+    value = _setting(raw, default.key)
+    if value_at(raw, "optim.name", "sgd") not in ("sgd", "nesterov"):
         # The ratio is that of SGD in FixRes; the steps of Adam do not shrink with the gradients of a trained network.
         return value
     if default.ratio != 1 and isinstance(value, int | float):
@@ -196,13 +189,8 @@ def _default(default: Any, raw: Mapping[str, Any], train: Any) -> Any:
     return value
 
 
-def _section_default(section: str, name: str) -> Any:
-    defaults: Section = Recipe.model_fields[section].default
-    value = getattr(defaults, name)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_given(raw: Mapping[str, Any], key: str) -> bool:
+def _setting(raw: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a section's key, its default where it is not given."""
     section, name = key.split(".")
-    values = raw.get(section)
-    return isinstance(values, Mapping) and name in values
+    default = getattr(Recipe.model_fields[section].default, name)
+    return value_at(raw, key, list(default) if isinstance(default, tuple) else default)

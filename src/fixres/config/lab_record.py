@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 LABELS = ("Run", "Table", "Expect", "Cost", "Measured", "Source")
@@ -39,7 +39,8 @@ class LabRecord:
 
 def read_record(path: Path) -> LabRecord:
     """Return the lab record of a recipe file."""
-    comments = list(_first_comments(path.read_text(encoding="utf-8").splitlines()))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.removeprefix("#") for line in takewhile(lambda line: line.startswith("#"), lines)]
     texts: dict[str, list[str]] = {}
     label = ""
     for line in comments:
@@ -55,31 +56,19 @@ def read_record(path: Path) -> LabRecord:
     return LabRecord(title, **{key: " ".join(lines) for key, lines in texts.items()})
 
 
-def _first_comments(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        if not line.startswith("#"):
-            return
-        yield line.removeprefix("#")
-
-
 def recipe_table(shipped: dict[str, Path]) -> str:
     """Return the recipes by system and table: name, what was published, and what that cost, a line each."""
-    groups: dict[str, list[tuple[str, LabRecord]]] = {}
+    groups: dict[str, list[tuple[str, str, str]]] = {}
     for name in sorted(shipped, key=_by_number):
         record = read_record(shipped[name])
-        groups.setdefault(record.table or _OWN, []).append((name, record))
+        text, cost = (record.expect, record.cost.partition(" (")[0]) if record.table else (record.title, "")
+        groups.setdefault(record.table or _OWN, []).append((name, _gist(text), cost))
     width = max(map(len, shipped), default=0)
     lines: list[str] = []
     for group in sorted(groups, key=lambda group: (group != _OWN, group)):
         lines += ["", group] if lines else [group]
-        entries = groups[group]
-        texts = [_gist(record.expect if record.table else record.title) for _, record in entries]
-        middle = max(map(len, texts))
-        costs = [record.cost.partition(" (")[0] if record.table else "" for _, record in entries]
-        lines += [
-            f"  {name:<{width}}  {text:<{middle}}  {cost}".rstrip()
-            for (name, _), text, cost in zip(entries, texts, costs, strict=True)
-        ]
+        middle = max(len(text) for _, text, _ in groups[group])
+        lines += [f"  {name:<{width}}  {text:<{middle}}  {cost}".rstrip() for name, text, cost in groups[group]]
     return "\n".join(lines) + "\n"
 
 

@@ -6,10 +6,10 @@ file -> mapping -> overrides merged in -> stages filled in -> strict validation 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from fixres.config.messages import mistakes
 from fixres.config.plugins import load_plugins
 from fixres.config.recipe import Recipe
 from fixres.config.rules import problems
-from fixres.config.yaml_text import Document, dump, parse
+from fixres.config.yaml_text import Document, dump, is_given, parse, value_at
 from fixres.errors import UserError, did_you_mean
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -26,28 +26,13 @@ _MAX_BYTES = 1_000_000
 _SUFFIXES = (".yaml", ".yml")
 
 
-class Place(NamedTuple):
-    """Where the user wrote a value: a line of the file, a flag, or nowhere (no text)."""
-
-    is_flag: bool
-    line: int
-    text: str
-
-
-Locate = Callable[[str], Place]
-NOWHERE = Place(is_flag=False, line=0, text="")
+_NO_FILE = Document("the defaults", {}, {})
 
 
 def list_recipes() -> dict[str, Path]:
     """Return the shipped recipes: name (the path below the folder, without .yaml) to file, sorted by name."""
     files = sorted(FOLDER.rglob("*.yaml"))
     return {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in files}
-
-
-def summary(path: Path) -> str:
-    """Return the one line that describes the recipe file `path`: its first comment, without the mark."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ").rstrip() if first.startswith("#") else ""
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -67,7 +52,8 @@ def find_recipe(name: str | Path) -> Path:
         return path
     is_shipped = path.parts[:1] and any(known.startswith(f"{path.parts[0]}/") for known in shipped)
     if path.suffix in _SUFFIXES or (len(path.parts) > 1 and not is_shipped):
-        near = did_you_mean(path.name, _yaml_files(path.parent))
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        near = did_you_mean(path.name, [file.name for file in beside if file.suffix in _SUFFIXES])
         raise UserError(f"recipe file '{name}' not found{near}")
     hint = did_you_mean(str(name), shipped) or "\n  'fixres recipes' lists those there are"
     raise UserError(f"unknown recipe '{name}'{hint}\n  a file of your own ends in .yaml")
@@ -77,25 +63,23 @@ def load(
     name_or_path: str | Path | None,
     overrides: Mapping[str, Any] | None = None,
     *,
-    labels: Mapping[str, str] | None = None,
     require_data: bool = False,
 ) -> Recipe:
     """Return the completed, checked recipe of a shipped name or a YAML file (None: only defaults and `overrides`).
 
     `overrides` are laid over the file before stages are filled in; keys may be dotted (`{"train.size": 128}`) or
-    nested. `labels` say where an override comes from, by dotted key; the default is its flag, `--train.size`.
-    Raises UserError with all unknown keys and wrong values at once, or, when there are none, with all impossible
-    combinations; `require_data` makes a missing data.uri one of them.
+    nested. Raises UserError with all unknown keys and wrong values at once, or, when there are none, with all
+    impossible combinations; `require_data` makes a missing data.uri one of them. What is wrong is named by its line in
+    the file, or by its flag, `--train.size`.
     """
-    document = Document("the defaults", {}, {}) if name_or_path is None else read_document(name_or_path)
+    document = _NO_FILE if name_or_path is None else read_document(name_or_path)
     flat = flatten(overrides or {})
-    locate = _locator(document, {key: (labels or {}).get(key, f"--{key}") for key in flat})
-    _check_stage_keys(document.values, flat, locate)
+    _check_stage_keys(document, flat)
     raw = merge(document.values, flat)
-    recipe = validate(raw, locate)
-    found = [(_origin(problem.key, raw), problem.text) for problem in problems(recipe, require_data)]
+    recipe = validate(raw, document, flat)
+    found = [(_origin(key, raw), text) for key, text in problems(recipe, require_data)]
     found += _without_effect(document, flat, recipe)
-    _raise_all([(key, f"{key}: {text}") for key, text in found], locate)
+    _raise_all([(key, f"{key}: {text}") for key, text in found], document, flat)
     return recipe
 
 
@@ -116,10 +100,10 @@ def read_document(name_or_path: str | Path) -> Document:
     return document
 
 
-def validate(raw: Mapping[str, Any], locate: Locate = lambda _: NOWHERE) -> Recipe:
-    """Return the recipe of the mapping `raw`, completed and strictly typed; `locate` says where a key was written.
+def validate(raw: Mapping[str, Any], document: Document = _NO_FILE, flags: Collection[str] = ()) -> Recipe:
+    """Return the recipe of the mapping `raw`, completed and strictly typed.
 
-    Raises UserError naming every unknown key and wrong value.
+    Raises UserError naming every unknown key and wrong value, and where it was written: in the file, or as a flag.
     """
     load_plugins()
     filled = complete(raw)
@@ -128,8 +112,8 @@ def validate(raw: Mapping[str, Any], locate: Locate = lambda _: NOWHERE) -> Reci
     except ValidationError as error:
         found = mistakes(error, filled)
         # A wrong default fills several keys; only the one that was written is worth naming.
-        given = {key: text for key, text in found.items() if key in raw or _is_given(raw, key)}
-        _raise_all((given or found).items(), locate)
+        given = {key: text for key, text in found.items() if key in raw or is_given(raw, key)}
+        _raise_all((given or found).items(), document, flags)
         raise
 
 
@@ -172,8 +156,9 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _check_stage_keys(values: Mapping[str, Any], overrides: Mapping[str, Any], locate: Locate) -> None:
+def _check_stage_keys(document: Document, overrides: Mapping[str, Any]) -> None:
     """Refuse train and fix beside stages, and numbers of stages that do not exist."""
+    values = document.values
     stages = overrides.get("stages") or values.get("stages")
     num_stages = len(stages) if isinstance(stages, list) else 0
     found = []
@@ -190,7 +175,7 @@ def _check_stage_keys(values: Mapping[str, Any], overrides: Mapping[str, Any], l
             text = f"this recipe has stages 0 to {num_stages - 1}"
         if text:
             found.append((key, f"{key}: {text}"))
-    _raise_all(found, locate)
+    _raise_all(found, document, overrides)
 
 
 def _without_effect(document: Document, overrides: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
@@ -198,7 +183,7 @@ def _without_effect(document: Document, overrides: Mapping[str, Any], recipe: Re
     found = []
     raw = merge(document.values, overrides)
     names = [name for name, stage in named_stages(recipe) if stage.enabled]
-    sources = {f"{name}.{key}": source_key(f"{name}.{key}", _stage(raw, name)) for name in names for key in TRAIN}
+    sources = {f"{name}.{key}": source_key(f"{name}.{key}", value_at(raw, name)) for name in names for key in TRAIN}
     for key in overrides:
         # train.batch_size, which a fix takes over, is in the first place that of train.
         takers = [taker for taker, source in sources.items() if source == key and key not in sources]
@@ -216,70 +201,35 @@ def _setting(values: Mapping[str, Any], key: str) -> str:
     """
     stage, _, name = key.rpartition(".")
     if name in ("lr", "base_lr", "lr_rule"):
-        settings = _stage(values, stage)
-        given = settings if isinstance(settings, Mapping) else {}
-        found = "base_lr" if given.get("base_lr") else "lr" if "lr" in given else ""
+        found = "base_lr" if value_at(values, f"{stage}.base_lr") else "lr" if is_given(values, f"{stage}.lr") else ""
         return f"{stage}.{found}" if found else ""
-    return key if _is_given(values, key) else ""
-
-
-def _locator(document: Document, flags: Mapping[str, str]) -> Locate:
-    def locate(key: str) -> Place:
-        """Return where `key`, or the nearest key above it, was written."""
-        while key:
-            if key in flags:
-                return Place(is_flag=True, line=0, text=flags[key])
-            if key in document.lines:
-                return Place(is_flag=False, line=document.lines[key], text=f"{document.name}:{document.lines[key]}")
-            key = key.rpartition(".")[0]
-        return NOWHERE
-
-    return locate
+    return key if is_given(values, key) else ""
 
 
 def _origin(key: str, raw: Mapping[str, Any]) -> str:
     """Return the key a problem should point to: the one whose value was written, if any."""
-    if _is_given(raw, key):
+    if is_given(raw, key):
         return key
-    source = source_key(key, _stage(raw, key.rpartition(".")[0]))
-    return source if _is_given(raw, source) else key
+    source = source_key(key, value_at(raw, key.rpartition(".")[0]))
+    return source if is_given(raw, source) else key
 
 
-def _raise_all(found: Iterable[tuple[str, str]], locate: Locate) -> None:
+def _raise_all(found: Iterable[tuple[str, str]], document: Document, flags: Collection[str]) -> None:
     """Raise one UserError of all (key, text) in `found`, in the order of the file, flags last; none: return."""
-    placed = sorted(((locate(key), key, text) for key, text in found), key=lambda item: item[0][:2])
-    lines = list(dict.fromkeys(_line(place, key, text) for place, key, text in placed))
+    placed = []
+    for key, text in found:
+        # Where the key was written, or the nearest one above it.
+        above = key
+        while above and above not in flags and above not in document.lines:
+            above = above.rpartition(".")[0]
+        line = document.lines.get(above, 0)
+        if above in flags:
+            # A flag names its key already, and whatever is typed there is a text.
+            placed.append((True, 0, f"--{above}: {text.removeprefix(f'{key}: ').removesuffix(' (a text)')}"))
+        else:
+            placed.append((False, line, f"{document.name}:{line}: {text}" if line else text))
+    lines = list(dict.fromkeys(text for *_, text in sorted(placed, key=lambda place: place[:2])))
     if len(lines) == 1:
         raise UserError(lines[0])
     if lines:
         raise UserError(f"{len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines))
-
-
-def _line(place: Place, key: str, text: str) -> str:
-    if place.is_flag:
-        # A flag names its key already, and whatever is typed there is a text.
-        text = text.removeprefix(f"{key}: ").removesuffix(" (a text)")
-    return f"{place.text}: {text}" if place.text else text
-
-
-def _stage(raw: Mapping[str, Any], name: str) -> Any:
-    head, _, index = name.partition(".")
-    value = raw.get(head)
-    if isinstance(value, list) and index.isdecimal():
-        return value[int(index)]
-    return value
-
-
-def _is_given(raw: Any, key: str) -> bool:
-    for name in key.split("."):
-        if isinstance(raw, list) and name.isdecimal() and int(name) < len(raw):
-            raw = raw[int(name)]
-        elif isinstance(raw, Mapping) and name in raw:
-            raw = raw[name]
-        else:
-            return False
-    return True
-
-
-def _yaml_files(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if file.suffix in _SUFFIXES] if folder.is_dir() else []

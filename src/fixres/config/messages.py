@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from fixres.config.recipe import DROPPED_TRACKERS, Recipe, Section, Stage
 from fixres.config.registry import NameIn
+from fixres.config.yaml_text import value_at
 from fixres.errors import did_you_mean
 
 _MAX_SHOWN = 60
@@ -144,13 +145,10 @@ def mistakes(error: ValidationError, raw: Mapping[str, Any]) -> dict[str, str]:
                 f"unknown key '{last}'; in a file write {': {'.join(last.split('.'))}: ...{'}' * last.count('.')}"
             )
         else:
-            found.setdefault(key, unknown_key(key) if unknown else _wrong_value(key, _look_up(raw, key)))
+            found.setdefault(
+                key, f"unknown key '{key}'{suggest_key(key)}" if unknown else _wrong_value(key, value_at(raw, key))
+            )
     return found
-
-
-def unknown_key(key: str) -> str:
-    """Return the message for a key that does not exist, with the nearest one that does."""
-    return f"unknown key '{key}'" + suggest_key(key)
 
 
 def suggest_key(key: str, show_key: Callable[[str], str] = str) -> str:
@@ -229,14 +227,3 @@ def _split_location(location: tuple[int | str, ...], kind: str) -> tuple[str, bo
         if _inner_section(field) is None:
             return key, False
     return ".".join(parts), False
-
-
-def _look_up(raw: Any, key: str) -> Any:
-    for part in key.split("."):
-        if isinstance(raw, list) and part.isdecimal() and int(part) < len(raw):
-            raw = raw[int(part)]
-        elif isinstance(raw, Mapping):
-            raw = raw.get(part)
-        else:
-            return None
-    return raw

@@ -198,12 +198,10 @@ class Stage(Section):
     """Weights taken over from the stage before; ema: its average, when it kept one."""
 
 
-def _setting(name: str) -> Setting:
-    found = (mark for mark in Stage.model_fields[name].metadata if isinstance(mark, Setting))
-    return next(found, Setting())
-
-
-SETTINGS = {name: _setting(name) for name in Stage.model_fields}
+SETTINGS = {
+    name: next((mark for mark in field.metadata if isinstance(mark, Setting)), Setting())
+    for name, field in Stage.model_fields.items()
+}
 """What is known about each field of `Stage`."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -62,6 +63,9 @@ for _type in (float, str, list):
     _Representer.add_representer(_type, getattr(_Representer, f"represent_{_type.__name__}"))
 
 
+_NOTHING = object()
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file as plain values, and the line (from 1) of every dotted key."""
@@ -101,6 +105,23 @@ def parse_value(text: str) -> Any:
         return parse(f"value: {text}", "value").values["value"]
     except UserError:
         raise UserError(f"{text!r} is not a YAML value") from None
+
+
+def value_at(values: Any, key: str, missing: Any = None) -> Any:
+    """Return what stands at a dotted key, in mappings and, by its number, in lists; `missing` where nothing does."""
+    for name in key.split("."):
+        if isinstance(values, list) and name.isdecimal() and int(name) < len(values):
+            values = values[int(name)]
+        elif isinstance(values, Mapping) and name in values:
+            values = values[name]
+        else:
+            return missing
+    return values
+
+
+def is_given(values: Any, key: str) -> bool:
+    """Whether anything stands at a dotted key."""
+    return value_at(values, key, _NOTHING) is not _NOTHING
 
 
 def dump(values: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from fixres.cli.console import Console
 from fixres.cli.parse import Positional
 from fixres.errors import UserError
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
-    from fixres.cli.console import Console
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from pydantic import Field
 from fixres.cli.commands import data_write
 from fixres.cli.commands.common import refuse_folder
 from fixres.cli.commands.data_write import Uri
+from fixres.cli.main import overview
 from fixres.cli.parse import Positional, parse_flags
 from fixres.config.choices import Count
 from fixres.config.stage import Positive
@@ -36,30 +37,16 @@ def data(words: Sequence[str]) -> int:
     if name in ("-h", "--help", "help"):
         if rest and rest[0] in _SUBCOMMANDS:
             return data([rest[0], "--help"])
-        sys.stdout.write(_help_text())
+        about = "Look at a collection before training on it, and bring collections in."
+        hint = "'fixres data SUBCOMMAND --help' explains one. URI is a folder, or SCHEME:BODY as for data.uri."
+        summaries = {part: sub.summary for part, sub in _SUBCOMMANDS.items()}
+        sys.stdout.write(overview("fixres data SUBCOMMAND [...]", about, summaries, hint))
         return 0
     if name not in _SUBCOMMANDS:
         hint = did_you_mean(name, _SUBCOMMANDS)
         raise UserError(f"fixres data has no '{name}'{hint}\n  it has {', '.join(_SUBCOMMANDS)}")
     sub = _SUBCOMMANDS[name]
     return sub.run(rest, f"{sub.summary}.")
-
-
-def _help_text() -> str:
-    width = max(map(len, _SUBCOMMANDS))
-    lines = [f"  {name:<{width}}  {sub.summary}" for name, sub in _SUBCOMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: fixres data SUBCOMMAND [...]",
-            "",
-            "Look at a collection before training on it, and bring collections in.",
-            "",
-            *lines,
-            "",
-            "'fixres data SUBCOMMAND --help' explains one. URI is a folder, or SCHEME:BODY as for data.uri.",
-            "",
-        ]
-    )
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fixres.cli.commands.common import CheckpointFlags, open_product
-from fixres.cli.commands.train import finish_run, say_how_to_go_on
+from fixres.cli.commands.train import followed
+from fixres.cli.console import Console
 from fixres.cli.parse import parse_flags
 from fixres.config.stage import Moves, Positive
-from fixres.errors import Stopped, UserError, started_rank
+from fixres.errors import UserError, started_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +59,11 @@ def fix(words: Sequence[str]) -> int:
     """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
     from fixres.checkpoints.resolve import load
-    from fixres.cli.console import Console
     from fixres.evaluation.measure import own_split
     from fixres.training.initial_weights import fix_recipe
     from fixres.training.run import run_recipe
 
-    is_main = started_rank() == 0
-    console = Console(flags.quiet or not is_main)
+    console = Console(flags.quiet or started_rank() != 0)
     product = open_product(console, flags.checkpoint, flags.weights, flags.model)
     if product.details.get("before_fix"):
         # A fix starts from the network as it was trained, not from a head fixed for another size.
@@ -74,19 +73,14 @@ def fix(words: Sequence[str]) -> int:
     names = ("size", "moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
-    try:
-        recipe = fix_recipe(product, flags.data, settings, flags.seed)
-        _require_used(flags, recipe.fix.solver)
-        run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own_split(product, flags.data))
-    except (KeyboardInterrupt, Stopped):
-        say_how_to_go_on(console, folder)
-        raise
-    except UserError as error:
-        raise UserError(_as_flags(str(error))) from error
-    finally:
-        console.close()
-    if is_main:
-        finish_run(console, folder)
+    with followed(console, folder):
+        try:
+            recipe = fix_recipe(product, flags.data, settings, flags.seed)
+            _require_used(flags, recipe.fix.solver)
+            own = own_split(product, flags.data)
+            run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own)
+        except UserError as error:
+            raise UserError(_as_flags(str(error))) from error
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fixres.checkpoints.import_request import ImportRequest
+from fixres.cli.console import Console
 from fixres.cli.parse import Positional, parse_flags
 
 
@@ -25,7 +26,6 @@ def import_(words: Sequence[str]) -> int:
     """`fixres import FILE --model NAME --out DIR [--weights raw|ema] [--new-head N] [--trust] ...`."""
     flags = parse_flags(words, ImportFlags, "fixres import", "Any checkpoint to a model folder, strictly and safely.")
     from fixres.checkpoints.convert import import_weights
-    from fixres.cli.console import Console
 
     console = Console(flags.quiet)
     with warnings.catch_warnings(record=True) as caught:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from fixres.cli.console import Console
 from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 
@@ -38,7 +39,7 @@ def models(words: Sequence[str]) -> int:
     """`fixres models [PATTERN ...] [--json] [--full]`."""
     flags = parse_flags(words, ModelsFlags, "fixres models", _HELP)
     if not flags.patterns:
-        sys.stdout.write(_aliases_as_json() if flags.json else _aliases_as_text())
+        sys.stdout.write(_other_names(flags.json))
         return 0
     names = _matches(flags.patterns)
     if len(names) > MANY and not (flags.full or flags.json):
@@ -75,7 +76,6 @@ def _matches(patterns: Sequence[str]) -> list[str]:
 
 def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserError]]:
     """Return the descriptions, and the errors of those that could not be looked at."""
-    from fixres.cli.console import Console
     from fixres.models.catalogue import describe_architecture
 
     console = Console()
@@ -92,23 +92,18 @@ def _describe_all(names: Sequence[str]) -> tuple[list[Architecture], list[UserEr
     return found, failed
 
 
-def _aliases_as_text() -> str:
+def _other_names(as_json: bool) -> str:
+    """Return the names of other systems, as text or as JSON."""
     from fixres.models.catalogue import aliases
     from fixres.models.names import architecture_names
 
-    rows = [[alias.name, alias.means, alias.system] for alias in aliases()]
-    head = (
+    rows = [asdict(alias) for alias in aliases()]
+    if as_json:
+        return json.dumps(rows, indent=2) + "\n"
+    return (
         f"{len(architecture_names()):,} architectures; 'fixres models PATTERN' describes them, and any name of timm\n"
-    )
-    return f"{head}can be given to model.name and --model. These names of other systems are understood as well:\n\n" + (
-        _aligned(["name", "means", "from"], rows)
-    )
-
-
-def _aliases_as_json() -> str:
-    from fixres.models.catalogue import aliases
-
-    return json.dumps([asdict(alias) for alias in aliases()], indent=2) + "\n"
+        "can be given to model.name and --model. These names of other systems are understood as well:\n\n"
+    ) + _aligned(["name", "means", "from"], [[row["name"], row["means"], row["system"]] for row in rows])
 
 
 def _sheet(entry: Architecture) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 from fixres.cli.parse import Positional, parse_flags
-from fixres.config.lab_record import recipe_table
-from fixres.config.loading import find_recipe, list_recipes, load, summary, to_yaml
+from fixres.config.lab_record import read_record, recipe_table
+from fixres.config.loading import find_recipe, list_recipes, load, to_yaml
 from fixres.errors import UserError
 
 
@@ -26,21 +26,7 @@ class RecipesFlags:
     """Copy the recipe there, as it is written, to change it."""
 
 
-def recipe_list(folder: str = "") -> str:
-    """Return the shipped recipes, or those of a folder, by system and table, one a line; empty: there are none."""
-    prefix = f"{folder.rstrip('/')}/" if folder else ""
-    shipped = {name: path for name, path in list_recipes().items() if name.startswith(prefix)}
-    return recipe_table(shipped) if shipped else ""
-
-
-def printed_recipe(name: str, *, full: bool) -> str:
-    """Return the recipe `name` as it is written, or as YAML with every default filled in."""
-    path = find_recipe(name)
-    recipe = load(name)
-    return to_yaml(recipe, header=summary(path)) if full else path.read_text(encoding="utf-8")
-
-
-def copy_recipe(name: str, out: Path) -> None:
+def _copy(name: str, out: Path) -> None:
     """Copy the recipe `name`, comments included, to the new file `out`; UserError when that exists."""
     if not name:
         raise UserError("which recipe is to be copied?\n  fixres recipes NAME --out FILE.yaml")
@@ -58,10 +44,15 @@ def recipes(words: Sequence[str]) -> int:
     """List the shipped recipes; print one; or copy one with --out."""
     flags = parse_flags(words, RecipesFlags, "fixres recipes", "List the shipped recipes, or print one.")
     if flags.out is not None:
-        copy_recipe(flags.name, flags.out)
+        _copy(flags.name, flags.out)
         sys.stderr.write(f"written: {flags.out}\n")
-    elif listed := recipe_list(flags.name):
-        sys.stdout.write(listed)
+        return 0
+    folder = f"{flags.name.rstrip('/')}/" if flags.name else ""
+    listed = {name: path for name, path in list_recipes().items() if name.startswith(folder)}
+    if listed:
+        sys.stdout.write(recipe_table(listed))
     else:
-        sys.stdout.write(printed_recipe(flags.name, full=flags.full))
+        path, recipe = find_recipe(flags.name), load(flags.name)
+        as_written = path.read_text(encoding="utf-8")
+        sys.stdout.write(to_yaml(recipe, header=read_record(path).title) if flags.full else as_written)
     return 0

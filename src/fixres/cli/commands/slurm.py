@@ -1,4 +1,4 @@
-"""`fixres slurm`: a recipe as a job for a cluster."""
+"""`fixres slurm`: a recipe as a job for a cluster, which survives its time limit and starts one process per GPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fixres.cli.commands.train import default_folder
-from fixres.cli.parse import TrainOptions, parse_recipe_with
-from fixres.cli.sbatch import Job, sbatch_text
+from fixres.cli.parse import TrainOptions, parse_recipe
 from fixres.config.choices import Count
 from fixres.config.recipe import Recipe
 from fixres.config.stage import Positive
@@ -30,6 +29,7 @@ _OWN = ("resume", "dry_run")
 _TIME = r"(\d+-)?\d+(:\d\d){0,2}"
 _MEMORY = r"\d+[KMGT]?"
 _GRES = r"[A-Za-z_]\w*(:[\w.-]+)?"
+_WAIT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -67,38 +67,26 @@ class SlurmOptions(TrainOptions):
     resume: bool = False
     """Always on: a job goes on from the last checkpoint in the run folder."""
 
+    @property
+    def num_tasks(self) -> int:
+        """Processes on each machine: one per GPU."""
+        return self.gpus_per_node or self.tasks_per_node or 1
+
 
 def slurm(words: Sequence[str]) -> int:
     """`fixres slurm RECIPE --nodes N --gpus-per-node G [--dry-run] [--submit] [--section.key VALUE ...]`."""
-    asked = parse_recipe_with(words, SlurmOptions, _PROG, _HELP)
+    asked = parse_recipe(words, SlurmOptions, _PROG, _HELP)
     options = asked.options
     _check(options)
-    tasks_per_node = options.gpus_per_node or options.tasks_per_node or 1
-    _check_batch(asked.recipe, options.nodes * tasks_per_node)
+    _check_batch(asked.recipe, options.nodes * options.num_tasks)
     folder = options.out or Path(asked.recipe.output.dir or default_folder(asked.name, asked.recipe, resume=False))
     # A job may start elsewhere, and much later.
     folder = Path.cwd() / folder
-    job = Job(
-        name=options.name or folder.name,
-        command=_command(asked.name, asked.words, folder, options),
-        start_folder=Path.cwd(),
-        run_folder=folder,
-        nodes=options.nodes,
-        tasks_per_node=tasks_per_node,
-        gres=f"{options.gres}:{options.gpus_per_node}" if options.gpus_per_node else "",
-        partition=options.partition,
-        account=options.account,
-        time=options.time,
-        cpus_per_task=options.cpus_per_task,
-        mem=options.mem,
-        signal_seconds=options.signal_seconds,
-        setup=options.setup,
-    )
-    text = sbatch_text(job)
+    text = _sbatch_text(options, folder, _command(asked.name, asked.words, folder, options))
     if options.dry_run:
         sys.stdout.write(text)
-        return 0
-    _write(folder, text, submit=options.submit)
+    else:
+        _write(folder, text, submit=options.submit)
     return 0
 
 
@@ -149,6 +137,74 @@ def _command(name: str, given: dict[str, list[str]], folder: Path, options: Slur
     return [*words, "--out", str(folder), "--resume", *switches, *texts]
 
 
+def _sbatch_text(job: SlurmOptions, folder: Path, command: Sequence[str]) -> str:
+    """Return the file that runs `command` in every task and writes its output into the run folder.
+
+    Raises:
+        UserError: a folder whose name Slurm cannot be given.
+    """
+    # An empty text leaves the choice to the cluster.
+    chosen = {
+        "gres": f"{job.gres}:{job.gpus_per_node}" if job.gpus_per_node else "",
+        "cpus-per-task": str(job.cpus_per_task or ""),
+        **{name: getattr(job, name) for name in ("mem", "time", "partition", "account")},
+    }
+    options = [
+        f"--job-name={_quoted(job.name or folder.name)}",
+        f"--nodes={job.nodes}",
+        f"--ntasks-per-node={job.num_tasks}",
+        *(f"--{name}={_quoted(text)}" for name, text in chosen.items() if text),
+        f"--chdir={_quoted(_writable(Path.cwd()))}",
+        # %j is the number of the job; % in a name of the user's is doubled.
+        f"--output={_quoted(_writable(folder).replace('%', '%%') + '/slurm-%j.out')}",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=USR1@{job.signal_seconds}",
+    ]
+    cpus = job.cpus_per_task or 1
+    srun = ["srun", "--export=ALL", "--kill-on-bad-exit=0", f"--wait={_WAIT_SECONDS}"]
+    if job.cpus_per_task is not None:
+        # srun takes this from the job no longer, since Slurm 22.05.
+        srun.append(f"--cpus-per-task={job.cpus_per_task}")
+    return "\n".join(
+        [
+            "#!/usr/bin/env bash",
+            *(f"#SBATCH {option}" for option in options),
+            "",
+            *([job.setup, ""] if job.setup else []),
+            f"export OMP_NUM_THREADS={cpus}",
+            "",
+            "# One task per process: they find each other by the number of the job. A task may leave a while after the",
+            "# first one has: it may be writing the checkpoint.",
+            "code=0",
+            f"{shlex.join(srun)} \\\n    {shlex.join(command)} || code=$?",
+            "",
+            "# 75: stopped by a signal after a checkpoint. 138: the signal came before the run could listen to it.",
+            'if [ "$code" = 75 ] || [ "$code" = 138 ]; then',
+            '    echo "job $SLURM_JOB_ID stopped with $code: back into the queue"',
+            '    scontrol requeue "$SLURM_JOB_ID"',
+            "fi",
+            'exit "$code"',
+            "",
+        ]
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return a word of an #SBATCH line; sbatch takes quotes off as a shell does, and expands nothing."""
+    if all(c.isalnum() or c in "/._-:=,@+%" for c in text):
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def _writable(folder: Path) -> str:
+    """Return the folder as text; a backslash switches off Slurm's %j, and a line end would end the option."""
+    text = str(folder)
+    if "\\" in text or not text.isprintable():
+        raise UserError(f"Slurm cannot be given the folder {text!r}\n  --out DIR without backslashes and line ends")
+    return text
+
+
 def _write(folder: Path, text: str, submit: bool) -> None:
     file = folder / "job.sbatch"
     try:
@@ -171,7 +227,7 @@ def _write(folder: Path, text: str, submit: bool) -> None:
 
 
 def _say(text: str) -> None:
-    # The console of other commands imports PyTorch, which takes long on the shared disk of a login node.
+    # The console of other commands would break a long line on a terminal, and these are copied.
     sys.stderr.write(f"{printable(text)}\n")
 
 

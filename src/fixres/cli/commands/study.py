@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fixres.cli.commands.train import count_seeds, default_folder, run_seeds, take_seeds, tell
-from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe, parse_recipe_with
+from fixres.cli.commands.train import count_seeds, default_folder, listed_seeds, run_seeds, tell
+from fixres.cli.parse import Asked, Positional, TrainOptions, parse_flags, parse_recipe
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
@@ -56,25 +56,20 @@ def study(words: Sequence[str]) -> int:
     """
     names = [word.partition("=")[0].replace("_", "-") for word in words]
     if "--train-sizes" in names or "--test-sizes" in names:
-        return _grid(parse_recipe_with(list(words), GridOptions, "fixres study"))
-    words, seeds = take_seeds(list(words))
-    if seeds is None:
-        flags = parse_flags(words, StudyFlags, "fixres study", _HELP)
-        named = [str(run) for run in flags.runs if not run.is_dir()]
-        if named:
-            raise UserError(
-                f"{named[0]} is no run folder\n  a recipe needs seeds: fixres study {named[0]} --seeds 0,1,2"
-            )
-        runs, out = list(flags.runs), flags.out
-    else:
-        recipe, train_flags, _ = parse_recipe(words, "fixres study")
-        folder = train_flags.out or default_folder(train_flags.recipe, recipe, train_flags.resume)
-        run_seeds(recipe, train_flags, folder, seeds)
+        return _grid(parse_recipe(words, GridOptions, "fixres study"))
+    if "--seeds" in names:
+        asked = parse_recipe(words, TrainOptions, "fixres study")
+        folder = asked.options.out or default_folder(asked.name, asked.recipe, asked.options.resume)
+        run_seeds(asked, folder, listed_seeds(asked.options.seeds))
         return 0
+    flags = parse_flags(words, StudyFlags, "fixres study", _HELP)
+    named = [str(run) for run in flags.runs if not run.is_dir()]
+    if named:
+        raise UserError(f"{named[0]} is no run folder\n  a recipe needs seeds: fixres study {named[0]} --seeds 0,1,2")
     from fixres.cli.console import Console
     from fixres.experiments.seeds import summarise
 
-    tell(Console(), summarise(runs), out)
+    tell(Console(), summarise(flags.runs), flags.out)
     return 0
 
 

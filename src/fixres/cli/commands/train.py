@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fixres.cli.parse import TrainFlags, parse_recipe
+from fixres.cli.console import Console, study_table
+from fixres.cli.parse import Asked, TrainOptions, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
-    from fixres.cli.console import Console
     from fixres.experiments.seeds import Study
 
 
 def train(words: Sequence[str]) -> int:
     """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
-    recipe, flags, _ = parse_recipe(words)
-    from fixres.cli.console import Console
+    asked = parse_recipe(words, TrainOptions)
+    recipe, flags = asked.recipe, asked.options
     from fixres.experiments.cost import dry_run
     from fixres.training.run import run_recipe
 
-    folder = flags.out or Path(recipe.output.dir or default_folder(flags.recipe, recipe, flags.resume))
-    is_main = started_rank() == 0
-    console = Console(flags.quiet or not is_main, flags.verbose)
+    folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
+    console = Console(flags.quiet or started_rank() != 0, flags.verbose)
     if flags.dry_run:
         for line in dry_run(recipe):
             console.say(line)
@@ -34,39 +34,40 @@ def train(words: Sequence[str]) -> int:
     if flags.extend and not flags.resume:
         raise UserError("--extend goes on with a run\n  add --resume")
     if flags.seeds:
-        run_seeds(recipe, flags, folder, count_seeds(flags.seeds, recipe.seed), words)
+        run_seeds(asked, folder, count_seeds(flags.seeds, recipe.seed), words)
         return 0
-    try:
+    with followed(console, folder):
         run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console])
-    except (KeyboardInterrupt, Stopped):
-        say_how_to_go_on(console, folder)
-        raise
-    finally:
-        console.close()
-    if is_main:
-        finish_run(console, folder)
     return 0
 
 
-def say_how_to_go_on(console: Console, folder: Path) -> None:
-    """Print the command that resumes the run in a folder."""
-    recipe = shlex.quote(str(folder / "recipe.yaml"))
-    console.say(f"stopped; go on with\n  fixres train {recipe} --out {shlex.quote(str(folder))} --resume")
+@contextmanager
+def followed(console: Console, folder: Path) -> Iterator[None]:
+    """Where a run is stopped, print the command that resumes it; else write its page and say what can be typed next."""
+    name = shlex.quote(str(folder))
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        recipe = shlex.quote(str(folder / "recipe.yaml"))
+        console.say(f"stopped; go on with\n  fixres train {recipe} --out {name} --resume")
+        raise
+    finally:
+        console.close()
+    if started_rank() == 0:
+        from fixres.reporting.page import write_report
 
-
-def finish_run(console: Console, folder: Path) -> None:
-    """Write the run's page and say what can be typed next."""
-    from fixres.reporting.page import write_report
-
-    page = write_report([folder], folder / "report.html")
-    console.say(f"run folder: {folder}\nreport: {page}")
-    for next_step in ("fixres eval {}", "fixres predict {} PICTURE"):
-        console.say("  " + next_step.format(shlex.quote(str(folder))))
+        page = write_report([folder], folder / "report.html")
+        console.say(f"run folder: {folder}\nreport: {page}\n  fixres eval {name}\n  fixres predict {name} PICTURE")
 
 
 def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
-    """Return runs/RECIPE-MODEL-SIZE, with a number appended while a run is there; to resume, the newest of these."""
-    first = Path("runs") / "-".join([Path(name).stem or "run", recipe.model.name, str(recipe.train.size)])
+    """Return runs/RECIPE-MODEL-SIZE, numbered as `numbered` does."""
+    words = [Path(name).stem or "run", recipe.model.name, str(recipe.train.size)]
+    return numbered(Path("runs") / "-".join(words), resume)
+
+
+def numbered(first: Path, resume: bool = False) -> Path:
+    """Return a folder, with a number appended while a run is there; to resume, the newest of these."""
     number, newest, folder = 2, first, first
     while folder.exists():
         newest, folder = folder, first.with_name(f"{first.name}-{number}")
@@ -74,21 +75,20 @@ def default_folder(name: str, recipe: Recipe, resume: bool) -> Path:
     return newest if resume else folder
 
 
-def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[int], words: Sequence[str] = ()) -> None:
+def run_seeds(asked: Asked[TrainOptions], folder: Path, seeds: Sequence[int], words: Sequence[str] = ()) -> None:
     """Run a recipe once for every seed, into FOLDER/seed-N, and put the runs side by side.
 
     Args:
-        recipe: its own seed gives way.
-        flags: resume goes for every seed: finished ones stay as they are, missing ones begin.
+        asked: the recipe, whose own seed gives way; resume goes for every seed: finished ones stay as they are, missing
+            ones begin.
         folder: study.json, and for `train` report.html, are written into it.
         seeds: in the order they run.
         words: of `fixres train`, to be repeated when it is interrupted.
     """
-    from fixres.cli.console import Console
     from fixres.experiments.seeds import summarise
     from fixres.training.run import run_recipe
 
-    is_main = started_rank() == 0
+    flags, is_main = asked.options, started_rank() == 0
     quiet = flags.quiet or not is_main
     console = Console(quiet)
     runs = [folder / f"seed-{seed}" for seed in seeds]
@@ -96,13 +96,8 @@ def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[i
         console.say(f"seed {seed}")
         listener = Console(quiet, flags.verbose)
         try:
-            run_recipe(
-                recipe.model_copy(update={"seed": seed}),
-                run,
-                resume=flags.resume,
-                extend=flags.extend,
-                listeners=[listener],
-            )
+            recipe = asked.recipe.model_copy(update={"seed": seed})
+            run_recipe(recipe, run, resume=flags.resume, extend=flags.extend, listeners=[listener])
         except (KeyboardInterrupt, Stopped):
             if words:
                 again = [word for word in words if word != "--resume"]
@@ -122,7 +117,6 @@ def run_seeds(recipe: Recipe, flags: TrainFlags, folder: Path, seeds: Sequence[i
 
 def tell(console: Console, found: Study, out: Path | None) -> None:
     """Print the table of a study and write it as JSON."""
-    from fixres.cli.console import study_table
     from fixres.io.files import write_text
 
     console.table(*study_table(found))
@@ -140,20 +134,19 @@ def count_seeds(text: str, first: int) -> list[int]:
         if not text.strip().isdecimal() or int(text) == 0:
             raise UserError(f"--seeds {text}: give how many (--seeds 3), or which (--seeds 0,1,2; one: --seeds 2,)")
         return list(range(first, first + int(text)))
-    return take_seeds(["--seeds", text])[1] or []
+    return listed_seeds(text)
 
 
-def take_seeds(words: list[str]) -> tuple[list[str], list[int] | None]:
-    """Split `--seeds 0,1,2` (or `--seeds=0,1,2`) off a command line; None when it is not there."""
-    for i, word in enumerate(words):
-        if word == "--seeds" or word.startswith("--seeds="):
-            end = i + 1 if "=" in word else i + 2
-            text = word.partition("=")[2] or " ".join(words[i + 1 : i + 2])
-            try:
-                seeds = [int(part) for part in text.removesuffix(",").split(",")]
-            except ValueError:
-                raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
-            if len(set(seeds)) != len(seeds):
-                raise UserError(f"--seeds {text}: a seed is named twice")
-            return words[:i] + words[end:], seeds
-    return words, None
+def listed_seeds(text: str) -> list[int]:
+    """Return the seeds of `--seeds 0,1,2`.
+
+    Raises:
+        UserError: what is no number, or a seed twice.
+    """
+    try:
+        seeds = [int(part) for part in text.removesuffix(",").split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text or '(nothing)'}: give numbers, --seeds 0,1,2") from None
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds {text}: a seed is named twice")
+    return seeds
