@@ -17,10 +17,9 @@ from fixres.config.choices import OnBadImage
 from fixres.config.recipe import Data
 from fixres.data.collections import Collection
 from fixres.data.decode import BadImage, decode
-from fixres.data.scaled_decode import Encoded
 from fixres.data.shards.index import INDEX_NAME
 from fixres.data.sources.shards import CLASSES_NAME, open_shards
-from fixres.data.splits import Split
+from fixres.data.splits import Encoded, Split
 from fixres.errors import UserError
 from fixres.io.files import write_text, write_with
 from fixres.io.progress import Progress

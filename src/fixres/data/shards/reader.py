@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage
 from fixres.data.shards.index import Index, name_hash
 from fixres.data.shards.remote import RemoteError, piece
 from fixres.data.sources.uri import is_remote
-from fixres.data.splits import Names
-from fixres.resolution import Alpha, Exif
+from fixres.data.splits import Encoded, Names
 
 _HEADER = 512
 _MAX_OPEN = 64
 
 
-class Shards:
+class Shards(Encoded):
     """Pictures by their path `SHARD/MEMBER`, found by its hash. Pickles and forks without sharing a file position."""
 
     def __init__(self, root: str, index: Index) -> None:
@@ -40,10 +38,6 @@ class Shards:
     def __del__(self) -> None:
         for descriptor in getattr(self, "_open", {}).values():
             os.close(descriptor)
-
-    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
-        """Return the RGB picture; raises BadImage."""
-        return decode(self.read_bytes(path), path, exif, alpha)
 
     def read_bytes(self, path: str) -> bytes:
         """Return the picture's file as it is in the shard; raises BadImage."""

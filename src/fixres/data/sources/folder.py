@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage
 from fixres.data.sources.uri import Scheme
-from fixres.data.splits import Names, Split
+from fixres.data.splits import Encoded, Names, Split
 from fixres.errors import UserError, counted, did_you_mean
-from fixres.resolution import Alpha, Exif
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
 
@@ -36,14 +34,10 @@ _MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "d
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Encoded):
     """Pictures as files below one folder."""
 
     root: Path
-
-    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
-        """Return the RGB picture at `path`; raises BadImage."""
-        return decode(self.read_bytes(path), path, exif, alpha)
 
     def read_bytes(self, path: str) -> bytes:
         """Return the file at `path` as it is; raises BadImage."""

@@ -9,29 +9,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage
 from fixres.data.sources.tables import named_labels
 from fixres.data.sources.uri import Address, Grammar, Scheme
-from fixres.data.splits import SPLIT_NAMES, Names, Split
+from fixres.data.splits import SPLIT_NAMES, Encoded, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra
-from fixres.resolution import Alpha, Exif
 
 _LABELS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Encoded):
     """Pictures in the rows of a data set; row i is called `SPLIT/i`."""
 
     rows: Any
     column: str
-
-    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
-        """Return the RGB picture; raises BadImage."""
-        return decode(self.read_bytes(path), path, exif, alpha)
 
     def read_bytes(self, path: str) -> bytes:
         """Return the picture's file as it is stored; raises BadImage."""
