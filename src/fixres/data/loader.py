@@ -10,10 +10,10 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from fixres.errors import UserError, counted
 from fixres.resolution import Preprocess
 from fixres.runtime.distributed import Shard
 
+T = TypeVar("T")
+E = TypeVar("E", bound=UserError)
 _ALL = Shard()
 _HOLD_AT_ONCE = 256
 """Pictures a worker sends back at a time while a split is read into memory."""
@@ -73,22 +75,19 @@ class Draw:
 _PLAIN = ReadPolicy()
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pictures uint8 `[B, 3, S, S]` (channels last in memory), labels int64 `[B]`, places in the split int64 `[B]`."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-
-
-class _Made(NamedTuple):
-    """What a worker sends back: one tensor of pictures per preprocessing, and the pictures that could not be read."""
+class Batch(NamedTuple):
+    """Pictures, labels int64 `[B]`, places in the split int64 `[B]`, and the pictures that could not be read."""
 
     views: tuple[Tensor, ...]
+    """Uint8 `[B, 3, S, S]` (channels last in memory) of every preprocessing."""
     labels: Tensor
     indices: Tensor
     bad: list[BadImage]
+
+    @property
+    def images(self) -> Tensor:
+        """The pictures of the one preprocessing there is in training."""
+        return self.views[0]
 
 
 def resolve_workers(workers: int | Literal["auto"]) -> int:
@@ -154,14 +153,14 @@ def train_batches(
     return _train_batches(made, split, policy, [] if bad is None else bad)
 
 
-def _train_batches(made: Generator[_Made], split: Split, policy: ReadPolicy, bad: list[str]) -> Generator[Batch]:
+def _train_batches(made: Generator[Batch], split: Split, policy: ReadPolicy, bad: list[str]) -> Generator[Batch]:
     # Closed at once: workers that wait for the garbage collector, behind a traceback, take seconds to end.
     with closing(made):
         for item in made:
             _report_bad(item, policy, bad)
             if item.bad:
                 require_few_bad(split, policy.max_bad_images, bad, f"\n  the last one: {item.bad[-1]}")
-            yield Batch(item.views[0], item.labels, item.indices)
+            yield item
 
 
 def evaluation_batches(
@@ -191,7 +190,7 @@ def evaluation_batches(
                 yield item.views, item.labels, item.indices
 
 
-class _TrainingSteps(Dataset[_Made]):
+class _TrainingSteps(Dataset[Batch]):
     """Item `step` is the batch of that step of the stage."""
 
     def __init__(
@@ -209,7 +208,7 @@ class _TrainingSteps(Dataset[_Made]):
         self.encoded = split.source if is_fast and isinstance(split.source, Encoded) else None
         self._drawn: tuple[int, Indices, Indices] | None = None
 
-    def __getitem__(self, step: int) -> _Made:
+    def __getitem__(self, step: int) -> Batch:
         epoch, indices, copies = self.chosen(step)
         preprocess = self.preprocess.at(self.timeline.at(step).size)
         generator = torch.default_generator
@@ -256,7 +255,7 @@ class _TrainingSteps(Dataset[_Made]):
         return self._drawn[1:]
 
 
-class _EvaluationSteps(Dataset[_Made]):
+class _EvaluationSteps(Dataset[Batch]):
     """Item `step` is that batch of the split, seen through every preprocessing."""
 
     def __init__(
@@ -265,7 +264,7 @@ class _EvaluationSteps(Dataset[_Made]):
         self.split, self.preprocesses, self.batch_size = split, preprocesses, batch_size
         self.squares_only = squares_only
 
-    def __getitem__(self, step: int) -> _Made:
+    def __getitem__(self, step: int) -> Batch:
         start = step * self.batch_size
         indices = np.arange(start, min(start + self.batch_size, len(self.split)), dtype=np.int64)
 
@@ -279,33 +278,40 @@ class _EvaluationSteps(Dataset[_Made]):
         return _make(self.split, indices, tuple(p.size for p in self.preprocesses for _ in range(num_crops(p))), views)
 
 
-def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callable[[int], tuple[Tensor, ...]]) -> _Made:
+def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callable[[int], tuple[Tensor, ...]]) -> Batch:
+    """Return the batch of the pictures at `indices`, where a picture may occur more than once."""
+    images, kept, bad = stack_views(len(indices), sizes, views, BadImage)
+    kept_indices = indices[kept]
+    labels, places = torch.from_numpy(split.labels[kept_indices]), torch.from_numpy(kept_indices)
+    return Batch(images, labels, places, list(bad.values()))
+
+
+def stack_views(
+    num: int, sizes: Sequence[int], views: Callable[[int], tuple[Tensor, ...]], refusal: type[E]
+) -> tuple[tuple[Tensor, ...], list[int], dict[int, E]]:
     """Put the views of some pictures into one tensor per size, in the layout they have in memory.
 
-    `views` is given a place in `indices`, where a picture may occur more than once; it may raise BadImage.
+    `views` is given a place from 0 to `num` - 1; where it raises a `refusal`, the place is left out. Returned are the
+    tensors, the places they hold, and by place why others are left out.
     """
     # Copied by numpy: torch would split copies this small over threads, which costs more than the copy.
-    batches = [np.empty((len(indices), size, size, 3), dtype=np.uint8) for size in sizes]
+    batches = [np.empty((num, size, size, 3), dtype=np.uint8) for size in sizes]
     kept: list[int] = []
-    bad: list[BadImage] = []
-    for place, index in enumerate(indices.tolist()):
+    refused: dict[int, E] = {}
+    for place in range(num):
         try:
             seen = views(place)
-        except BadImage as error:
-            bad.append(error)
+        except refusal as error:
+            refused[place] = error
             continue
         for batch, view in zip(batches, seen, strict=True):
             batch[len(kept)] = view.permute(1, 2, 0).numpy()
-        kept.append(index)
-    return _Made(
-        tuple(torch.from_numpy(batch[: len(kept)]).permute(0, 3, 1, 2) for batch in batches),
-        torch.from_numpy(split.labels[kept]),
-        torch.tensor(kept, dtype=torch.int64),
-        bad,
-    )
+        kept.append(place)
+    images = tuple(torch.from_numpy(batch[: len(kept)]).permute(0, 3, 1, 2) for batch in batches)
+    return images, kept, refused
 
 
-def _report_bad(item: _Made, policy: ReadPolicy, bad: list[str]) -> None:
+def _report_bad(item: Batch, policy: ReadPolicy, bad: list[str]) -> None:
     for error in item.bad:
         if policy.on_bad_image == "error":
             raise BadImage(
@@ -317,16 +323,24 @@ def _report_bad(item: _Made, policy: ReadPolicy, bad: list[str]) -> None:
             bad.append(error.name)
 
 
-def _run(dataset: Dataset[_Made], steps: range, policy: ReadPolicy) -> Generator[_Made]:
+def _run(dataset: Dataset[Batch], steps: range, policy: ReadPolicy) -> Generator[Batch]:
+    return read_items(dataset, steps, min(policy.workers, len(steps)), policy.pin_memory)
+
+
+def read_items(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Generator[T]:
+    """Yield `dataset[item]` of every item in order, made by that many processes, or by this one where there are none.
+
+    With workers, items are taken a few ahead.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         loader = DataLoader(
             dataset,
             batch_size=None,
-            sampler=steps,
-            num_workers=min(policy.workers, len(steps)),
-            worker_init_fn=start_worker,
-            pin_memory=policy.pin_memory,
+            sampler=items,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            pin_memory=pin_memory,
             # Otherwise the loader draws its base seed from the generator that training shares.
             generator=torch.Generator(),
         )
@@ -334,7 +348,7 @@ def _run(dataset: Dataset[_Made], steps: range, policy: ReadPolicy) -> Generator
     yield from made
 
 
-def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Generator[_Made]:
+def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Generator[Batch]:
     """Read the split into memory and cut the batches from there; where it cannot be held, run as ever."""
     held = _hold(dataset, policy.workers)
     if held is None:
@@ -344,7 +358,7 @@ def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Gene
         epoch, indices, copies = dataset.chosen(step)
         images = held.batch(dataset.stage, (*dataset.timeline.coordinates, epoch), indices, copies)
         labels = torch.from_numpy(dataset.split.labels[indices])
-        yield _Made((images.pin_memory() if policy.pin_memory else images,), labels, torch.from_numpy(indices), [])
+        yield Batch((images.pin_memory() if policy.pin_memory else images,), labels, torch.from_numpy(indices), [])
 
 
 def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
@@ -363,7 +377,7 @@ def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
     return Held(pixels)
 
 
-def start_worker(_: int) -> None:
+def _start_worker(_: int) -> None:
     """Prepare a loader process: one thread, and deaf to the signals that are meant for the main process."""
     torch.set_num_threads(1)
     # Signals reach a whole process group; the main process needs its workers to stop safely.
