@@ -30,10 +30,10 @@ def test_without_sizes_a_stage_is_what_it_was() -> None:
     found = timeline(num_samples=27, epochs=3)
     assert found.total_steps == 9
     assert [tuple(found.at(step)) for step in (0, 2, 3, 8)] == [
-        (0, 0, 0, 64, 8),
-        (0, 2, 16, 64, 8),
-        (1, 0, 0, 64, 8),
-        (2, 2, 16, 64, 8),
+        (0, 0, 64, 8),
+        (0, 16, 64, 8),
+        (1, 0, 64, 8),
+        (2, 16, 64, 8),
     ]
     assert [found.is_epoch_end(step) for step in (0, 2, 3, 9)] == [False, False, True, True]
     assert [found.epochs_done(step) for step in (0, 3, 9)] == [0.0, 1.0, 3.0]
