@@ -78,7 +78,7 @@ def up_to_date_index(
     shards: Sequence[Shard],
     open_shard: Callable[[Shard], IO[bytes]],
     places: Sequence[Path],
-    is_gone: Callable[[str], bool] = lambda name: False,
+    is_gone: Callable[[str], bool],
 ) -> Fresh:
     """Return the index of `shards`, read from the first of `places` that has it, made where it is missing or stale.
 
