@@ -121,19 +121,19 @@ def inspect_folder(data: Data, body: str) -> Found:
     root = Path(body).expanduser().absolute()
     _check_folder(root, body)
     found = Found(f"folder:{root}")
-    names = _entry_names(root, folders=True)
+    names = _folders_in(root)
     try:
         folders = _split_folders(root)
     except UserError as error:
         found.faults.append(error)
-        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _holds_folders(root / name)}
+        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _folders_in(root / name)}
     if folders:
         others = sorted(names - set(folders.values()))
         if others:
             found.notes.append(f"not a split, ignored: {', '.join(others)} in {body}")
     else:
         misnamed = sorted(name for name in names if name.lower() in _MISNAMED)
-        if any(_holds_folders(root / name) for name in misnamed):
+        if any(_folders_in(root / name) for name in misnamed):
             found.faults.append(
                 UserError(
                     f"{body} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
@@ -175,7 +175,7 @@ def _check_folder(root: Path, given: str) -> None:
         raise UserError(f"{given} is a file; allowed is a folder with one sub-folder per class\n  unpack it first")
     parent = next(folder for folder in root.parents if folder.is_dir())
     missing = root.relative_to(parent).parts[0]
-    present = sorted(_entry_names(parent, folders=True))
+    present = sorted(_folders_in(parent))
     shown = ", ".join(present[:10]) + (" ..." if len(present) > 10 else "")
     raise UserError(
         f"there is no folder {given}{did_you_mean(missing, present)}\n"
@@ -183,13 +183,9 @@ def _check_folder(root: Path, given: str) -> None:
     )
 
 
-def _entry_names(folder: Path, *, folders: bool) -> set[str]:
+def _folders_in(folder: Path) -> set[str]:
     with _listing(folder) as entries:
-        return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() is folders}
-
-
-def _holds_folders(folder: Path) -> bool:
-    return bool(_entry_names(folder, folders=True))
+        return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
 
 
 def _listing(folder: Path | str) -> os._ScandirIterator[str]:
@@ -202,9 +198,9 @@ def _listing(folder: Path | str) -> os._ScandirIterator[str]:
 def _split_folders(root: Path) -> dict[str, str]:
     """Return split name -> folder name. A folder called train that holds no folders is a class, not a split."""
     found: dict[str, str] = {}
-    for folder in sorted(_entry_names(root, folders=True)):
+    for folder in sorted(_folders_in(root)):
         split = _SPLITS.get(folder.lower())
-        if split is None or not _holds_folders(root / folder):
+        if split is None or not _folders_in(root / folder):
             continue
         if split in found:
             raise UserError(f"{root} holds both {found[split]} and {folder}; only one may be the split '{split}'")
