@@ -28,8 +28,8 @@ from fixres.data.decode import BadImage
 from fixres.data.in_memory import Held, can_hold, held_view
 from fixres.data.progressive_sizes import Timeline, make_timeline
 from fixres.data.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, rank_shard, sample_seed
-from fixres.data.scaled_decode import Encoded, ScaledJpeg, open_for_crop
-from fixres.data.splits import Split
+from fixres.data.scaled_decode import ScaledJpeg, open_for_crop
+from fixres.data.splits import Encoded, Split
 from fixres.data.test_time_augmentation import crops_of, num_crops
 from fixres.data.transforms import train_crop
 from fixres.errors import UserError, counted
@@ -190,40 +190,32 @@ def evaluation_batches(
                 yield item.views, item.labels, item.indices
 
 
+@dataclass(eq=False)
 class _TrainingSteps(Dataset[Batch]):
     """Item `step` is the batch of that step of the stage."""
 
-    def __init__(
-        self,
-        split: Split,
-        stage: Stage,
-        preprocess: Preprocess,
-        timeline: Timeline,
-        decode: Decode,
-        shard: Shard,
-    ) -> None:
-        self.split, self.stage, self.preprocess = split, stage, preprocess
-        self.timeline, self.shard = timeline, shard
-        is_fast = decode == "fast" and stage.crop == "random"
-        self.encoded = split.source if is_fast and isinstance(split.source, Encoded) else None
-        self._drawn: tuple[int, Indices, Indices] | None = None
+    split: Split
+    stage: Stage
+    preprocess: Preprocess
+    timeline: Timeline
+    decode: Decode
+    shard: Shard
+    _drawn: tuple[int, Indices, Indices] | None = None
 
     def __getitem__(self, step: int) -> Batch:
         epoch, indices, copies = self.chosen(step)
         preprocess = self.preprocess.at(self.timeline.at(step).size)
-        generator = torch.default_generator
-        state = generator.get_state()
 
         def views(place: int) -> tuple[Tensor]:
             index = int(indices[place])
             picture = self._open(index)
-            generator.manual_seed(sample_seed(*self.timeline.coordinates, epoch, index, int(copies[place])))
+            torch.default_generator.manual_seed(
+                sample_seed(*self.timeline.coordinates, epoch, index, int(copies[place]))
+            )
             return (train_crop(picture, self.stage, preprocess),)
 
-        try:
+        with torch.random.fork_rng(devices=()):
             return _make(self.split, indices, (preprocess.size,), views)
-        finally:
-            generator.set_state(state)
 
     def chosen(self, step: int) -> tuple[int, Indices, Indices]:
         """Return the epoch of a step, the pictures of this process's part of its batch and the copy number of each."""
@@ -233,36 +225,30 @@ class _TrainingSteps(Dataset[Batch]):
 
     def _open(self, index: int) -> Image.Image | ScaledJpeg:
         split, exif, alpha = self.split, self.preprocess.exif, self.preprocess.alpha
-        if self.encoded is not None:
+        if self.decode == "fast" and self.stage.crop == "random" and isinstance(split.source, Encoded):
             path = split.paths[index]
-            return open_for_crop(self.encoded.read_bytes(path), path, exif, alpha)
+            return open_for_crop(split.source.read_bytes(path), path, exif, alpha)
         return split.read(index, exif, alpha)
 
     def _epoch(self, epoch: int) -> tuple[Indices, Indices]:
         """Return the pictures of an epoch in their order, and the copy number of each."""
         if self._drawn is None or self._drawn[0] != epoch:
-            stage, (seed, stage_index) = self.stage, self.timeline.coordinates
+            stage, timeline = self.stage, self.timeline
             order = epoch_indices(
-                self.split.labels,
-                self.timeline.num_samples,
-                stage.sampler,
-                stage.repeats,
-                seed=seed,
-                stage=stage_index,
-                epoch=epoch,
+                self.split.labels, timeline.num_samples, stage.sampler, stage.repeats, *timeline.coordinates, epoch
             )
             self._drawn = epoch, order, copy_numbers(order)
         return self._drawn[1:]
 
 
+@dataclass(frozen=True, eq=False)
 class _EvaluationSteps(Dataset[Batch]):
     """Item `step` is that batch of the split, seen through every preprocessing."""
 
-    def __init__(
-        self, split: Split, preprocesses: tuple[Preprocess, ...], batch_size: int, squares_only: bool = False
-    ) -> None:
-        self.split, self.preprocesses, self.batch_size = split, preprocesses, batch_size
-        self.squares_only = squares_only
+    split: Split
+    preprocesses: tuple[Preprocess, ...]
+    batch_size: int
+    squares_only: bool = False
 
     def __getitem__(self, step: int) -> Batch:
         start = step * self.batch_size

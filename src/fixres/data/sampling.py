@@ -98,7 +98,7 @@ def num_epoch_samples(num_images: int, epoch_samples: float) -> int:
 
 
 def epoch_indices(
-    labels: Indices, num_samples: int, sampler: Sampler, repeats: int, *, seed: int, stage: int, epoch: int
+    labels: Indices, num_samples: int, sampler: Sampler, repeats: int, seed: int, stage: int, epoch: int
 ) -> Indices:
     """Return the pictures of an epoch in their order, int64 `[num_samples]`.
 

@@ -193,13 +193,7 @@ def _training_views(
     num_samples = num_epoch_samples(len(split), stage.epoch_samples)
     for epoch in range(reading.epochs):
         order = epoch_indices(
-            split.labels,
-            num_samples,
-            stage.sampler,
-            stage.repeats,
-            seed=reading.seed,
-            stage=reading.stage_index,
-            epoch=epoch,
+            split.labels, num_samples, stage.sampler, stage.repeats, reading.seed, reading.stage_index, epoch
         )
         for picture in chosen:
             places = np.flatnonzero(order == picture)

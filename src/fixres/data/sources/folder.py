@@ -290,15 +290,9 @@ def _ending(path: str) -> str:
 def _split(name: str, scan: _Scan, root: Path, data: Data) -> Split:
     classes = tuple(cls for cls, paths in scan.classes.items() if paths)
     counts = [len(scan.classes[cls]) for cls in classes]
-    return Split(
-        name=name,
-        classes=classes,
-        labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
-        paths=Names(path for cls in classes for path in scan.classes[cls]),
-        source=Files(root),
-        exif=data.exif,
-        alpha=data.alpha,
-    )
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    paths = Names(path for cls in classes for path in scan.classes[cls])
+    return Split(name, classes, labels, paths, Files(root), data.exif, data.alpha)
 
 
 SCHEME = Scheme(
