@@ -6,6 +6,7 @@ at any step needs no replay. Unreadable pictures travel back as values; no trace
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -23,16 +24,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from fixres.config.choices import Decode, OnBadImage
 from fixres.config.recipe import Stage
-from fixres.data.bad_images import require_few_bad
 from fixres.data.decode import BadImage
 from fixres.data.in_memory import Held, can_hold, held_view
-from fixres.data.progressive_sizes import Timeline, make_timeline
-from fixres.data.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, rank_shard, sample_seed
+from fixres.data.progressive_sizes import Timeline, stage_timeline
+from fixres.data.sampling import Indices, copy_numbers, epoch_indices, rank_shard, sample_seed
 from fixres.data.scaled_decode import ScaledJpeg, open_for_crop
 from fixres.data.splits import Encoded, Split
 from fixres.data.test_time_augmentation import crops_of, num_crops
 from fixres.data.transforms import train_crop
-from fixres.errors import UserError, counted
+from fixres.errors import UserError
 from fixres.resolution import Preprocess
 from fixres.runtime.distributed import Shard
 
@@ -41,6 +41,10 @@ E = TypeVar("E", bound=UserError)
 _ALL = Shard()
 _HOLD_AT_ONCE = 256
 """Pictures a worker sends back at a time while a split is read into memory."""
+_BAD_IMAGES_ALLOWED = 10
+"""Unreadable pictures that `on_bad_image: skip` leaves out of any split, however small the share allowed."""
+_BAD_IMAGES_NAMED = 5
+"""Of too many, those that the error names."""
 
 
 @dataclass(frozen=True)
@@ -96,37 +100,6 @@ def resolve_workers(workers: int | Literal["auto"]) -> int:
         return workers
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, usable)
-
-
-def steps_per_epoch(split: Split, stage: Stage, key: str = "train") -> int:
-    """Return the number of full batches in an epoch of the stage that the recipe calls `key`.
-
-    Raises:
-        UserError: the batch is larger than the epoch.
-    """
-    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
-    if stage.batch_size > num_samples:
-        epoch = f"the split '{split.name}' ({counted(len(split), 'picture')})"
-        if stage.epoch_samples != 1.0:
-            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples:g})"
-        raise UserError(
-            f"{key}.batch_size {stage.batch_size} is larger than {epoch}\n"
-            f"  --{key}.batch_size {num_samples} is the largest that works"
-        )
-    return num_samples // stage.batch_size
-
-
-def stage_timeline(
-    split: Split, stage: Stage, size: int, *, seed: int, stage_index: int, key: str = "train"
-) -> Timeline:
-    """Return the steps of a stage whose own size is `size`, over `split`.
-
-    Raises:
-        UserError: a batch is larger than the epoch.
-    """
-    steps_per_epoch(split, stage, key)
-    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
-    return make_timeline(stage, size, num_samples, seed=seed, stage_index=stage_index)
 
 
 def train_batches(
@@ -295,6 +268,35 @@ def stack_views(
         kept.append(place)
     images = tuple(torch.from_numpy(batch[: len(kept)]).permute(0, 3, 1, 2) for batch in batches)
     return images, kept, refused
+
+
+def bad_image_limit(num_images: int, max_bad_images: float) -> int:
+    """Return how many pictures of a split training may leave out: the share of it, at least 10, and never all."""
+    return max(0, min(max(_BAD_IMAGES_ALLOWED, math.floor(max_bad_images * num_images + 1e-9)), num_images - 1))
+
+
+def require_few_bad(split: Split, share: float, bad: Sequence[str], last: str = "") -> None:
+    """Refuse more unreadable pictures `bad` than training may leave out of a split.
+
+    Raises:
+        UserError: there are too many; `last` is added to the message.
+    """
+    limit = bad_image_limit(len(split), share)
+    if len(bad) <= limit:
+        return
+    named = ", ".join(bad[:_BAD_IMAGES_NAMED]) + (", ..." if len(bad) > _BAD_IMAGES_NAMED else "")
+    if len(bad) == len(split):
+        raise UserError(
+            f"none of the {len(split)} pictures of '{split.name}' can be read: {named}{last}\n"
+            "  repair or replace them; fixres data check URI names what is wrong with each"
+        )
+    enough = min(1.0, math.ceil(200 * len(bad) / len(split)) / 100)
+    raise UserError(
+        f"{len(bad)} pictures of '{split.name}' cannot be read, and {limit} of its {len(split)} may be left out "
+        f"(data.max_bad_images {share:g}, at least {_BAD_IMAGES_ALLOWED}): {named}{last}\n"
+        "  fixres data check URI names all of them; repair or remove them, "
+        f"or leave out more: --data.max_bad_images {enough:g}"
+    )
 
 
 def _report_bad(item: Batch, policy: ReadPolicy, bad: list[str]) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Stage
-from fixres.data.sampling import uniforms
-from fixres.errors import UserError
+from fixres.data.sampling import num_epoch_samples, uniforms
+from fixres.data.splits import Split
+from fixres.errors import UserError, counted
 
 WINDOW_WIDTH = 0.65
 """Standard deviation of the sliding window, in places of the list of sizes, as in timm's multi-resolution training."""
@@ -109,6 +110,37 @@ class Timeline:
         drawn, starts = _drawn(self.choices[epoch], self.num_samples, *self.coordinates, epoch)
         chosen = self.choices[epoch][drawn[batch]]
         return Place(epoch, int(starts[batch]), chosen.size, chosen.batch_size)
+
+
+def steps_per_epoch(split: Split, stage: Stage, key: str = "train") -> int:
+    """Return the number of full batches in an epoch of the stage that the recipe calls `key`.
+
+    Raises:
+        UserError: the batch is larger than the epoch.
+    """
+    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
+    if stage.batch_size > num_samples:
+        epoch = f"the split '{split.name}' ({counted(len(split), 'picture')})"
+        if stage.epoch_samples != 1.0:
+            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples:g})"
+        raise UserError(
+            f"{key}.batch_size {stage.batch_size} is larger than {epoch}\n"
+            f"  --{key}.batch_size {num_samples} is the largest that works"
+        )
+    return num_samples // stage.batch_size
+
+
+def stage_timeline(
+    split: Split, stage: Stage, size: int, *, seed: int, stage_index: int, key: str = "train"
+) -> Timeline:
+    """Return the steps of a stage whose own size is `size`, over `split`.
+
+    Raises:
+        UserError: a batch is larger than the epoch.
+    """
+    steps_per_epoch(split, stage, key)
+    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
+    return make_timeline(stage, size, num_samples, seed=seed, stage_index=stage_index)
 
 
 def make_timeline(stage: Stage, size: int, num_samples: int, *, seed: int, stage_index: int) -> Timeline:

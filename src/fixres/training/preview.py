@@ -21,7 +21,8 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.in_memory import can_hold
-from fixres.data.loader import Batch, Draw, ReadPolicy, steps_per_epoch, train_batches
+from fixres.data.loader import Batch, Draw, ReadPolicy, train_batches
+from fixres.data.progressive_sizes import steps_per_epoch
 from fixres.data.sampling import epoch_indices, num_epoch_samples, uniforms
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
