@@ -27,7 +27,6 @@ from fixres.io.files import write_with
 
 INDEX_NAME = "fixres-index.npz"
 _VERSION = 1
-_BLOCK = 512
 _MAX_LABEL_BYTES = 4096
 _ROWS = ("offsets", "sizes", "labels", "hashes")
 
@@ -227,7 +226,7 @@ def _members(shard: Shard, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         raise _cut(shard, last) from None
     # tarfile takes a damaged header, or none, for the end of the archive.
     file.seek(end)
-    if file.read(_BLOCK) != bytes(_BLOCK):
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise _cut(shard, last)
 
 

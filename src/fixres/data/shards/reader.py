@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fixres.data.shards.remote import RemoteError, piece
 from fixres.data.sources.uri import is_remote
 from fixres.data.splits import Encoded, Names
 
-_HEADER = 512
+_HEADER = tarfile.BLOCKSIZE
 _MAX_OPEN = 64
 
 
@@ -88,12 +89,7 @@ class Shards(Encoded):
 
 def _is_header(block: bytes, size: int) -> bool:
     """Return whether `block` is the header of a member of `size` bytes."""
-    field = block[124:136].strip(b" \0")
-    if not field or field[0] & 0x80:
-        # Eight GiB or more: written in another base, and too large for a picture anyway.
-        return False
-    plain = block[:148] + b" " * 8 + block[156:]
     try:
-        return int(field, 8) == size and int(block[148:156].strip(b" \0") or b"0", 8) == sum(plain)
-    except ValueError:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size == size
+    except tarfile.HeaderError:
         return False

@@ -48,19 +48,16 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
         return is_gone(root + name) if is_remote(root) else not (Path(root) / name).exists()
 
     fresh = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_missing)
-    index, saved = fresh.index, fresh.saved
+    index = fresh.index
     if not len(index.paths):
         raise UserError(
             f"{address}: the shards are empty\n  every sample is a picture and a file .cls of the same name"
         )
     source = Shards(root, index)
-    notes = (
-        [f"indexed {counted(len(index.paths), 'picture')} in {counted(len(shards), 'shard')}, kept in {saved}"]
-        if saved
-        else []
-    )
-    if fresh.changed:
-        notes.insert(0, _what_changed(fresh.changed))
+    notes = [_what_changed(fresh.changed)] if fresh.changed else []
+    if fresh.saved:
+        num = f"{counted(len(index.paths), 'picture')} in {counted(len(shards), 'shard')}"
+        notes.append(f"indexed {num}, kept in {fresh.saved}")
     if root.startswith("http://"):
         notes.append("read by plain http: whoever sits in between can change the pictures")
     owner = np.repeat(np.array([_ORDER.index(split) for _, split in found], dtype=np.int8), index.counts)

@@ -286,10 +286,10 @@ def _split(name: str, dataset: Any, known: Known, root: Path, data: Data) -> Spl
         paths: Names = Names(f"{name}/{number:08}" for number in range(len(labels)))
         source = Arrays(_arrays(np.asarray(pictures), known.layout))
     else:
-        # In the order of their names, where torchvision takes that of the disk.
-        order = np.argsort(np.asarray([str(path) for path in pictures]), kind="stable") if name == "all" else None
         files = [Path(path) for path in pictures]
-        if order is not None:
+        if name == "all":
+            # In the order of their names, where torchvision takes that of the disk.
+            order = np.argsort(np.asarray([str(path) for path in pictures]), kind="stable")
             files, labels = [files[place] for place in order.tolist()], labels[order]
         paths = Names(str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in files)
         source = Files(root)
