@@ -52,18 +52,12 @@ def data(words: Sequence[str]) -> int:
 
 def _help_text() -> str:
     width = max(map(len, _SUBCOMMANDS))
-    lines = [f"  {name:<{width}}  {sub.summary}" for name, sub in _SUBCOMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: fixres data SUBCOMMAND [...]",
-            "",
-            "Look at a collection before training on it, and bring collections in.",
-            "",
-            *lines,
-            "",
-            "'fixres data SUBCOMMAND --help' explains one. URI is a folder, or SCHEME:BODY as for data.uri.",
-            "",
-        ]
+    lines = [f"  {name:<{width}}  {sub.summary}\n" for name, sub in _SUBCOMMANDS.items()]
+    return (
+        "usage: fixres data SUBCOMMAND [...]\n\n"
+        "Look at a collection before training on it, and bring collections in.\n\n"
+        f"{''.join(lines)}\n"
+        "'fixres data SUBCOMMAND --help' explains one. URI is a folder, or SCHEME:BODY as for data.uri.\n"
     )
 
 

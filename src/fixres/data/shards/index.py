@@ -86,9 +86,7 @@ def up_to_date_index(
     Raises:
         UserError: a shard is no plain tar file, is cut, or holds samples that are none, or one of the index `is_gone`.
     """
-    known: Index | None = None
-    for place in places:
-        known = known or _load(place)
+    known = next(filter(None, map(_load, places)), None)
     old = {shard: number for number, shard in enumerate(known.shards)} if known else {}
     if known is not None and tuple(shards) == known.shards:
         return Fresh(known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,15 +184,17 @@ def _check_folder(root: Path, given: str) -> None:
 
 
 def _folders_in(folder: Path) -> set[str]:
-    with _listing(folder) as entries:
-        return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
+    return {entry.name for entry in _entries(folder) if entry.is_dir()}
 
 
-def _listing(folder: Path | str) -> os._ScandirIterator[str]:
+def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """Yield what lies in a folder and is not hidden."""
     try:
-        return os.scandir(folder)
+        entries = os.scandir(folder)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from None
+    with entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
 def _split_folders(root: Path) -> dict[str, str]:
@@ -214,14 +216,11 @@ def _scan(root: Path, folder: str) -> _Scan:
     top = root if folder == "." else root / folder
     prefix = "" if folder == "." else f"{folder}/"
     classes: list[str] = []
-    with _listing(top) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                classes.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 - a Path per file is slow
-                scan.loose.append(prefix + entry.name)
+    for entry in _entries(top):
+        if entry.is_dir():
+            classes.append(entry.name)
+        elif _ending(entry.name) in EXTENSIONS:
+            scan.loose.append(prefix + entry.name)
     for name in sorted(classes):
         found: list[str] = []
         _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, ())
@@ -234,18 +233,15 @@ def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], above:
     real = os.path.realpath(folder)
     if real in above:
         return
-    with _listing(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if entry.is_dir():
-                _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
-            elif os.path.splitext(name)[1].lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):  # noqa: PTH122
-                # A link to nothing counts: its picture is missing, which reading it will say.
-                found.append(prefix + name)
-            else:
-                ignored.append(prefix + name)
+    for entry in _entries(folder):
+        name = entry.name
+        if entry.is_dir():
+            _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
+        elif _ending(name) in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
+            # A link to nothing counts: its picture is missing, which reading it will say.
+            found.append(prefix + name)
+        else:
+            ignored.append(prefix + name)
 
 
 def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
