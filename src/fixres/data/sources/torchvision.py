@@ -107,6 +107,7 @@ _BY_YEAR: Mapping[str, Mapping[str, Any]] = {"train": {}, "val": {"version": "20
 _FILES = _attributes("_image_files", "_labels")
 _ARRAY = _attributes("data", "targets")
 _SCIPY = ("scipy",)
+_LAYOUTS = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1), "NHW": (0, 1, 2), "NWH": (0, 2, 1)}
 _DIGITS = tuple("0123456789")
 _EMNIST = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
 _AIRCRAFT = ("variant", "family", "manufacturer")
@@ -284,7 +285,8 @@ def _split(name: str, dataset: Any, known: Known, root: Path, data: Data) -> Spl
     source: Source
     if hasattr(pictures, "shape"):
         paths: Names = Names(f"{name}/{number:08}" for number in range(len(labels)))
-        source = Arrays(_arrays(np.asarray(pictures), known.layout))
+        turned = np.asarray(pictures).transpose(_LAYOUTS[known.layout])
+        source = Arrays(np.ascontiguousarray(turned, dtype=np.uint8))
     else:
         files = [Path(path) for path in pictures]
         if name == "all":
@@ -294,11 +296,6 @@ def _split(name: str, dataset: Any, known: Known, root: Path, data: Data) -> Spl
         paths = Names(str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in files)
         source = Files(root)
     return Split(name, classes, labels, paths, source, data.exif, data.alpha)
-
-
-def _arrays(pictures: npt.NDArray[np.uint8], layout: str) -> npt.NDArray[np.uint8]:
-    order = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1), "NHW": (0, 1, 2), "NWH": (0, 2, 1)}[layout]
-    return np.ascontiguousarray(pictures.transpose(order), dtype=np.uint8)
 
 
 SCHEME = Scheme(
