@@ -101,7 +101,7 @@ def test_every_step_has_one_place_and_batches_do_not_overlap(
     places = [found.at(step) for step in range(found.total_steps)]
     for epoch in range(epochs):
         own = [place for place in places if place.epoch == epoch]
-        assert [place.batch for place in own] == list(range(found.steps_in(epoch)))
+        assert len(own) == found.steps_in(epoch)
         ends = np.cumsum([place.batch_size for place in own])
         assert [place.start for place in own] == [0, *ends[:-1].tolist()]
         assert ends[-1] <= num_samples

@@ -193,8 +193,8 @@ def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
         entries = os.scandir(folder)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from None
-    with entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
+    with entries as found:
+        yield from (entry for entry in found if not entry.name.startswith("."))
 
 
 def _split_folders(root: Path) -> dict[str, str]:
