@@ -155,21 +155,18 @@ def _label_column(rows: Any, address: Address) -> str:
     import datasets
 
     given, features = address["label"], rows.features
+    if given and given not in features:
+        raise UserError(
+            f"{address} has no column '{given}'{did_you_mean(given, features)}\n  it has {_described(rows)}"
+        )
     named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    if given:
-        if given not in features:
-            raise UserError(
-                f"{address} has no column '{given}'{did_you_mean(given, features)}\n  it has {_described(rows)}"
-            )
-        chosen: str = given
-    else:
-        usual = [name for name in _LABELS if name in features]
-        candidates = named if len(named) == 1 else usual
-        if len(candidates) != 1:
-            raise UserError(
-                f"{address}: which column holds the labels?\n  choose with ?label=NAME; it has {_described(rows)}"
-            )
-        chosen = candidates[0]
+    usual = [name for name in _LABELS if name in features]
+    candidates = [given] if given else named if len(named) == 1 else usual
+    if len(candidates) != 1:
+        raise UserError(
+            f"{address}: which column holds the labels?\n  choose with ?label=NAME; it has {_described(rows)}"
+        )
+    chosen = candidates[0]
     feature = features[chosen]
     plain = ("int", "uint", "string", "large_string")
     is_plain = isinstance(feature, datasets.Value) and feature.dtype.startswith(plain)
