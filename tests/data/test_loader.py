@@ -26,10 +26,9 @@ from fixres.data.loader import (
     ReadPolicy,
     evaluation_batches,
     resolve_workers,
-    stage_timeline,
-    steps_per_epoch,
     train_batches,
 )
+from fixres.data.progressive_sizes import stage_timeline, steps_per_epoch
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.resolution import Preprocess

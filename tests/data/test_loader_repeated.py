@@ -10,7 +10,8 @@ import torch
 
 from fixres.config.recipe import Data, Stage
 from fixres.data.collections import open_collection
-from fixres.data.loader import Batch, steps_per_epoch
+from fixres.data.loader import Batch
+from fixres.data.progressive_sizes import steps_per_epoch
 from fixres.data.sampling import (
     sample_seed,
 )

@@ -30,10 +30,10 @@ def test_without_sizes_a_stage_is_what_it_was() -> None:
     found = timeline(num_samples=27, epochs=3)
     assert found.total_steps == 9
     assert [tuple(found.at(step)) for step in (0, 2, 3, 8)] == [
-        (0, 0, 0, 64, 8),
-        (0, 2, 16, 64, 8),
-        (1, 0, 0, 64, 8),
-        (2, 2, 16, 64, 8),
+        (0, 0, 64, 8),
+        (0, 16, 64, 8),
+        (1, 0, 64, 8),
+        (2, 16, 64, 8),
     ]
     assert [found.is_epoch_end(step) for step in (0, 2, 3, 9)] == [False, False, True, True]
     assert [found.epochs_done(step) for step in (0, 3, 9)] == [0.0, 1.0, 3.0]
@@ -101,7 +101,7 @@ def test_every_step_has_one_place_and_batches_do_not_overlap(
     places = [found.at(step) for step in range(found.total_steps)]
     for epoch in range(epochs):
         own = [place for place in places if place.epoch == epoch]
-        assert [place.batch for place in own] == list(range(found.steps_in(epoch)))
+        assert len(own) == found.steps_in(epoch)
         ends = np.cumsum([place.batch_size for place in own])
         assert [place.start for place in own] == [0, *ends[:-1].tolist()]
         assert ends[-1] <= num_samples

@@ -7,7 +7,8 @@ from torch import nn
 
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.collections import Split, open_collection
+from fixres.data.collections import open_collection
+from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading, evaluate, network_views, predict_logits

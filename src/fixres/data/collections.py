@@ -14,19 +14,8 @@ import numpy as np
 from fixres.config.recipe import Data
 from fixres.data.sources.tables import TABLES, sorted_names
 from fixres.data.sources.uri import Scheme
-from fixres.data.splits import THIRDS, Names, Split, carve
+from fixres.data.splits import THIRDS, Split, carve
 from fixres.errors import UserError, did_you_mean
-
-__all__ = [
-    "Collection",
-    "Names",
-    "Split",
-    "absolute_uri",
-    "open_collection",
-    "open_splits",
-    "register_source",
-    "schemes",
-]
 
 _SOURCES = ("folder", "tables", "torchvision", "hub", "shards", "elpv", "synthetic")
 """Modules of `data.sources`, imported when their turn comes: a folder needs none of the others."""

@@ -6,14 +6,15 @@ at any step needs no replay. Unreadable pictures travel back as values; no trace
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,22 +24,27 @@ from torch.utils.data import DataLoader, Dataset
 
 from fixres.config.choices import Decode, OnBadImage
 from fixres.config.recipe import Stage
-from fixres.data.bad_images import require_few_bad
 from fixres.data.decode import BadImage
 from fixres.data.in_memory import Held, can_hold, held_view
-from fixres.data.progressive_sizes import Timeline, make_timeline
-from fixres.data.sampling import Indices, copy_numbers, epoch_indices, num_epoch_samples, rank_shard, sample_seed
-from fixres.data.scaled_decode import Encoded, ScaledJpeg, open_for_crop
-from fixres.data.splits import Split
+from fixres.data.progressive_sizes import Timeline, stage_timeline
+from fixres.data.sampling import Indices, copy_numbers, epoch_indices, rank_shard, sample_seed
+from fixres.data.scaled_decode import ScaledJpeg, open_for_crop
+from fixres.data.splits import Encoded, Split
 from fixres.data.test_time_augmentation import crops_of, num_crops
 from fixres.data.transforms import train_crop
-from fixres.errors import UserError, counted
+from fixres.errors import UserError
 from fixres.resolution import Preprocess
 from fixres.runtime.distributed import Shard
 
+T = TypeVar("T")
+E = TypeVar("E", bound=UserError)
 _ALL = Shard()
 _HOLD_AT_ONCE = 256
 """Pictures a worker sends back at a time while a split is read into memory."""
+_BAD_IMAGES_ALLOWED = 10
+"""Unreadable pictures that `on_bad_image: skip` leaves out of any split, however small the share allowed."""
+_BAD_IMAGES_NAMED = 5
+"""Of too many, those that the error names."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +79,19 @@ class Draw:
 _PLAIN = ReadPolicy()
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pictures uint8 `[B, 3, S, S]` (channels last in memory), labels int64 `[B]`, places in the split int64 `[B]`."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-
-
-class _Made(NamedTuple):
-    """What a worker sends back: one tensor of pictures per preprocessing, and the pictures that could not be read."""
+class Batch(NamedTuple):
+    """Pictures, labels int64 `[B]`, places in the split int64 `[B]`, and the pictures that could not be read."""
 
     views: tuple[Tensor, ...]
+    """Uint8 `[B, 3, S, S]` (channels last in memory) of every preprocessing."""
     labels: Tensor
     indices: Tensor
     bad: list[BadImage]
+
+    @property
+    def images(self) -> Tensor:
+        """The pictures of the one preprocessing there is in training."""
+        return self.views[0]
 
 
 def resolve_workers(workers: int | Literal["auto"]) -> int:
@@ -97,37 +100,6 @@ def resolve_workers(workers: int | Literal["auto"]) -> int:
         return workers
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, usable)
-
-
-def steps_per_epoch(split: Split, stage: Stage, key: str = "train") -> int:
-    """Return the number of full batches in an epoch of the stage that the recipe calls `key`.
-
-    Raises:
-        UserError: the batch is larger than the epoch.
-    """
-    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
-    if stage.batch_size > num_samples:
-        epoch = f"the split '{split.name}' ({counted(len(split), 'picture')})"
-        if stage.epoch_samples != 1.0:
-            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples:g})"
-        raise UserError(
-            f"{key}.batch_size {stage.batch_size} is larger than {epoch}\n"
-            f"  --{key}.batch_size {num_samples} is the largest that works"
-        )
-    return num_samples // stage.batch_size
-
-
-def stage_timeline(
-    split: Split, stage: Stage, size: int, *, seed: int, stage_index: int, key: str = "train"
-) -> Timeline:
-    """Return the steps of a stage whose own size is `size`, over `split`.
-
-    Raises:
-        UserError: a batch is larger than the epoch.
-    """
-    steps_per_epoch(split, stage, key)
-    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
-    return make_timeline(stage, size, num_samples, seed=seed, stage_index=stage_index)
 
 
 def train_batches(
@@ -154,14 +126,14 @@ def train_batches(
     return _train_batches(made, split, policy, [] if bad is None else bad)
 
 
-def _train_batches(made: Generator[_Made], split: Split, policy: ReadPolicy, bad: list[str]) -> Generator[Batch]:
+def _train_batches(made: Generator[Batch], split: Split, policy: ReadPolicy, bad: list[str]) -> Generator[Batch]:
     # Closed at once: workers that wait for the garbage collector, behind a traceback, take seconds to end.
     with closing(made):
         for item in made:
             _report_bad(item, policy, bad)
             if item.bad:
                 require_few_bad(split, policy.max_bad_images, bad, f"\n  the last one: {item.bad[-1]}")
-            yield Batch(item.views[0], item.labels, item.indices)
+            yield item
 
 
 def evaluation_batches(
@@ -191,40 +163,32 @@ def evaluation_batches(
                 yield item.views, item.labels, item.indices
 
 
-class _TrainingSteps(Dataset[_Made]):
+@dataclass(eq=False)
+class _TrainingSteps(Dataset[Batch]):
     """Item `step` is the batch of that step of the stage."""
 
-    def __init__(
-        self,
-        split: Split,
-        stage: Stage,
-        preprocess: Preprocess,
-        timeline: Timeline,
-        decode: Decode,
-        shard: Shard,
-    ) -> None:
-        self.split, self.stage, self.preprocess = split, stage, preprocess
-        self.timeline, self.shard = timeline, shard
-        is_fast = decode == "fast" and stage.crop == "random"
-        self.encoded = split.source if is_fast and isinstance(split.source, Encoded) else None
-        self._drawn: tuple[int, Indices, Indices] | None = None
+    split: Split
+    stage: Stage
+    preprocess: Preprocess
+    timeline: Timeline
+    decode: Decode
+    shard: Shard
+    _drawn: tuple[int, Indices, Indices] | None = None
 
-    def __getitem__(self, step: int) -> _Made:
+    def __getitem__(self, step: int) -> Batch:
         epoch, indices, copies = self.chosen(step)
         preprocess = self.preprocess.at(self.timeline.at(step).size)
-        generator = torch.default_generator
-        state = generator.get_state()
 
         def views(place: int) -> tuple[Tensor]:
             index = int(indices[place])
             picture = self._open(index)
-            generator.manual_seed(sample_seed(*self.timeline.coordinates, epoch, index, int(copies[place])))
+            torch.default_generator.manual_seed(
+                sample_seed(*self.timeline.coordinates, epoch, index, int(copies[place]))
+            )
             return (train_crop(picture, self.stage, preprocess),)
 
-        try:
+        with torch.random.fork_rng(devices=()):
             return _make(self.split, indices, (preprocess.size,), views)
-        finally:
-            generator.set_state(state)
 
     def chosen(self, step: int) -> tuple[int, Indices, Indices]:
         """Return the epoch of a step, the pictures of this process's part of its batch and the copy number of each."""
@@ -234,38 +198,32 @@ class _TrainingSteps(Dataset[_Made]):
 
     def _open(self, index: int) -> Image.Image | ScaledJpeg:
         split, exif, alpha = self.split, self.preprocess.exif, self.preprocess.alpha
-        if self.encoded is not None:
+        if self.decode == "fast" and self.stage.crop == "random" and isinstance(split.source, Encoded):
             path = split.paths[index]
-            return open_for_crop(self.encoded.read_bytes(path), path, exif, alpha)
+            return open_for_crop(split.source.read_bytes(path), path, exif, alpha)
         return split.read(index, exif, alpha)
 
     def _epoch(self, epoch: int) -> tuple[Indices, Indices]:
         """Return the pictures of an epoch in their order, and the copy number of each."""
         if self._drawn is None or self._drawn[0] != epoch:
-            stage, (seed, stage_index) = self.stage, self.timeline.coordinates
+            stage, timeline = self.stage, self.timeline
             order = epoch_indices(
-                self.split.labels,
-                self.timeline.num_samples,
-                stage.sampler,
-                stage.repeats,
-                seed=seed,
-                stage=stage_index,
-                epoch=epoch,
+                self.split.labels, timeline.num_samples, stage.sampler, stage.repeats, *timeline.coordinates, epoch
             )
             self._drawn = epoch, order, copy_numbers(order)
         return self._drawn[1:]
 
 
-class _EvaluationSteps(Dataset[_Made]):
+@dataclass(frozen=True, eq=False)
+class _EvaluationSteps(Dataset[Batch]):
     """Item `step` is that batch of the split, seen through every preprocessing."""
 
-    def __init__(
-        self, split: Split, preprocesses: tuple[Preprocess, ...], batch_size: int, squares_only: bool = False
-    ) -> None:
-        self.split, self.preprocesses, self.batch_size = split, preprocesses, batch_size
-        self.squares_only = squares_only
+    split: Split
+    preprocesses: tuple[Preprocess, ...]
+    batch_size: int
+    squares_only: bool = False
 
-    def __getitem__(self, step: int) -> _Made:
+    def __getitem__(self, step: int) -> Batch:
         start = step * self.batch_size
         indices = np.arange(start, min(start + self.batch_size, len(self.split)), dtype=np.int64)
 
@@ -279,33 +237,69 @@ class _EvaluationSteps(Dataset[_Made]):
         return _make(self.split, indices, tuple(p.size for p in self.preprocesses for _ in range(num_crops(p))), views)
 
 
-def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callable[[int], tuple[Tensor, ...]]) -> _Made:
+def _make(split: Split, indices: Indices, sizes: tuple[int, ...], views: Callable[[int], tuple[Tensor, ...]]) -> Batch:
+    """Return the batch of the pictures at `indices`, where a picture may occur more than once."""
+    images, kept, bad = stack_views(len(indices), sizes, views, BadImage)
+    kept_indices = indices[kept]
+    labels, places = torch.from_numpy(split.labels[kept_indices]), torch.from_numpy(kept_indices)
+    return Batch(images, labels, places, list(bad.values()))
+
+
+def stack_views(
+    num: int, sizes: Sequence[int], views: Callable[[int], tuple[Tensor, ...]], refusal: type[E]
+) -> tuple[tuple[Tensor, ...], list[int], dict[int, E]]:
     """Put the views of some pictures into one tensor per size, in the layout they have in memory.
 
-    `views` is given a place in `indices`, where a picture may occur more than once; it may raise BadImage.
+    `views` is given a place from 0 to `num` - 1; where it raises a `refusal`, the place is left out. Returned are the
+    tensors, the places they hold, and by place why others are left out.
     """
     # Copied by numpy: torch would split copies this small over threads, which costs more than the copy.
-    batches = [np.empty((len(indices), size, size, 3), dtype=np.uint8) for size in sizes]
+    batches = [np.empty((num, size, size, 3), dtype=np.uint8) for size in sizes]
     kept: list[int] = []
-    bad: list[BadImage] = []
-    for place, index in enumerate(indices.tolist()):
+    refused: dict[int, E] = {}
+    for place in range(num):
         try:
             seen = views(place)
-        except BadImage as error:
-            bad.append(error)
+        except refusal as error:
+            refused[place] = error
             continue
         for batch, view in zip(batches, seen, strict=True):
             batch[len(kept)] = view.permute(1, 2, 0).numpy()
-        kept.append(index)
-    return _Made(
-        tuple(torch.from_numpy(batch[: len(kept)]).permute(0, 3, 1, 2) for batch in batches),
-        torch.from_numpy(split.labels[kept]),
-        torch.tensor(kept, dtype=torch.int64),
-        bad,
+        kept.append(place)
+    images = tuple(torch.from_numpy(batch[: len(kept)]).permute(0, 3, 1, 2) for batch in batches)
+    return images, kept, refused
+
+
+def bad_image_limit(num_images: int, max_bad_images: float) -> int:
+    """Return how many pictures of a split training may leave out: the share of it, at least 10, and never all."""
+    return max(0, min(max(_BAD_IMAGES_ALLOWED, math.floor(max_bad_images * num_images + 1e-9)), num_images - 1))
+
+
+def require_few_bad(split: Split, share: float, bad: Sequence[str], last: str = "") -> None:
+    """Refuse more unreadable pictures `bad` than training may leave out of a split.
+
+    Raises:
+        UserError: there are too many; `last` is added to the message.
+    """
+    limit = bad_image_limit(len(split), share)
+    if len(bad) <= limit:
+        return
+    named = ", ".join(bad[:_BAD_IMAGES_NAMED]) + (", ..." if len(bad) > _BAD_IMAGES_NAMED else "")
+    if len(bad) == len(split):
+        raise UserError(
+            f"none of the {len(split)} pictures of '{split.name}' can be read: {named}{last}\n"
+            "  repair or replace them; fixres data check URI names what is wrong with each"
+        )
+    enough = min(1.0, math.ceil(200 * len(bad) / len(split)) / 100)
+    raise UserError(
+        f"{len(bad)} pictures of '{split.name}' cannot be read, and {limit} of its {len(split)} may be left out "
+        f"(data.max_bad_images {share:g}, at least {_BAD_IMAGES_ALLOWED}): {named}{last}\n"
+        "  fixres data check URI names all of them; repair or remove them, "
+        f"or leave out more: --data.max_bad_images {enough:g}"
     )
 
 
-def _report_bad(item: _Made, policy: ReadPolicy, bad: list[str]) -> None:
+def _report_bad(item: Batch, policy: ReadPolicy, bad: list[str]) -> None:
     for error in item.bad:
         if policy.on_bad_image == "error":
             raise BadImage(
@@ -317,16 +311,24 @@ def _report_bad(item: _Made, policy: ReadPolicy, bad: list[str]) -> None:
             bad.append(error.name)
 
 
-def _run(dataset: Dataset[_Made], steps: range, policy: ReadPolicy) -> Generator[_Made]:
+def _run(dataset: Dataset[Batch], steps: range, policy: ReadPolicy) -> Generator[Batch]:
+    return read_items(dataset, steps, min(policy.workers, len(steps)), policy.pin_memory)
+
+
+def read_items(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Generator[T]:
+    """Yield `dataset[item]` of every item in order, made by that many processes, or by this one where there are none.
+
+    With workers, items are taken a few ahead.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         loader = DataLoader(
             dataset,
             batch_size=None,
-            sampler=steps,
-            num_workers=min(policy.workers, len(steps)),
-            worker_init_fn=start_worker,
-            pin_memory=policy.pin_memory,
+            sampler=items,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            pin_memory=pin_memory,
             # Otherwise the loader draws its base seed from the generator that training shares.
             generator=torch.Generator(),
         )
@@ -334,7 +336,7 @@ def _run(dataset: Dataset[_Made], steps: range, policy: ReadPolicy) -> Generator
     yield from made
 
 
-def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Generator[_Made]:
+def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Generator[Batch]:
     """Read the split into memory and cut the batches from there; where it cannot be held, run as ever."""
     held = _hold(dataset, policy.workers)
     if held is None:
@@ -344,7 +346,7 @@ def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Gene
         epoch, indices, copies = dataset.chosen(step)
         images = held.batch(dataset.stage, (*dataset.timeline.coordinates, epoch), indices, copies)
         labels = torch.from_numpy(dataset.split.labels[indices])
-        yield _Made((images.pin_memory() if policy.pin_memory else images,), labels, torch.from_numpy(indices), [])
+        yield Batch((images.pin_memory() if policy.pin_memory else images,), labels, torch.from_numpy(indices), [])
 
 
 def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
@@ -363,7 +365,7 @@ def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
     return Held(pixels)
 
 
-def start_worker(_: int) -> None:
+def _start_worker(_: int) -> None:
     """Prepare a loader process: one thread, and deaf to the signals that are meant for the main process."""
     torch.set_num_threads(1)
     # Signals reach a whole process group; the main process needs its workers to stop safely.

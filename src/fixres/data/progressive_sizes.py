@@ -17,22 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Stage
-from fixres.data.sampling import draws
-from fixres.errors import UserError
+from fixres.data.sampling import num_epoch_samples, uniforms
+from fixres.data.splits import Split
+from fixres.errors import UserError, counted
 
 WINDOW_WIDTH = 0.65
 """Standard deviation of the sliding window, in places of the list of sizes, as in timm's multi-resolution training."""
 WINDOW_UNIFORM = 0.1
 """Share of the batches of a sliding window that is drawn from all sizes."""
 BATCH_MULTIPLE = 8
+_DRAWS = 3
+"""Last coordinate of what is drawn, so that it has nothing to do with the order of the same epoch."""
 
 
 class Place(NamedTuple):
-    """Where a step is: its epoch, its batch, and which entries of the epoch's order the batch holds."""
+    """Where a step is: its epoch, and which entries of the epoch's order the batch holds."""
 
     epoch: int
-    batch: int
-    """Number of the batch in its epoch, from 0."""
     start: int
     """First entry; the batch holds `start` ... `start + batch_size - 1` of `epoch_indices`."""
     size: int
@@ -106,13 +107,40 @@ class Timeline:
         """Return where `step` (0 ... total_steps - 1) is."""
         epoch = self.epoch_of(step)
         batch = step - self.first_steps[epoch]
-        choices = self.choices[epoch]
-        if len(choices) == 1:
-            size, batch_size = choices[0].size, choices[0].batch_size
-            return Place(epoch, batch, batch * batch_size, size, batch_size)
-        drawn, starts = _drawn(choices, self.num_samples, *self.coordinates, epoch)
-        chosen = choices[drawn[batch]]
-        return Place(epoch, batch, int(starts[batch]), chosen.size, chosen.batch_size)
+        drawn, starts = _drawn(self.choices[epoch], self.num_samples, *self.coordinates, epoch)
+        chosen = self.choices[epoch][drawn[batch]]
+        return Place(epoch, int(starts[batch]), chosen.size, chosen.batch_size)
+
+
+def steps_per_epoch(split: Split, stage: Stage, key: str = "train") -> int:
+    """Return the number of full batches in an epoch of the stage that the recipe calls `key`.
+
+    Raises:
+        UserError: the batch is larger than the epoch.
+    """
+    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
+    if stage.batch_size > num_samples:
+        epoch = f"the split '{split.name}' ({counted(len(split), 'picture')})"
+        if stage.epoch_samples != 1.0:
+            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples:g})"
+        raise UserError(
+            f"{key}.batch_size {stage.batch_size} is larger than {epoch}\n"
+            f"  --{key}.batch_size {num_samples} is the largest that works"
+        )
+    return num_samples // stage.batch_size
+
+
+def stage_timeline(
+    split: Split, stage: Stage, size: int, *, seed: int, stage_index: int, key: str = "train"
+) -> Timeline:
+    """Return the steps of a stage whose own size is `size`, over `split`.
+
+    Raises:
+        UserError: a batch is larger than the epoch.
+    """
+    steps_per_epoch(split, stage, key)
+    num_samples = num_epoch_samples(len(split), stage.epoch_samples)
+    return make_timeline(stage, size, num_samples, seed=seed, stage_index=stage_index)
 
 
 def make_timeline(stage: Stage, size: int, num_samples: int, *, seed: int, stage_index: int) -> Timeline:
@@ -135,7 +163,7 @@ def make_timeline(stage: Stage, size: int, num_samples: int, *, seed: int, stage
             f"a batch of {largest.batch_size} at {largest.size} px is larger than an epoch of {num_samples} pictures\n"
             "  lower batch_size, or batch_sizes of a stage with several sizes"
         )
-    steps = [_num_steps(epoch_choices, num_samples, seed, stage_index, e) for e, epoch_choices in enumerate(choices)]
+    steps = [len(_drawn(each, num_samples, seed, stage_index, epoch)[0]) for epoch, each in enumerate(choices)]
     first_steps = (0, *itertools.accumulate(steps))
     return Timeline(choices, first_steps, num_samples, (seed, stage_index))
 
@@ -208,12 +236,6 @@ def window_weights(num: int, progress: float) -> tuple[float, ...]:
     return tuple((1 - WINDOW_UNIFORM) * height / sum(heights) + WINDOW_UNIFORM / num for height in heights)
 
 
-def _num_steps(choices: tuple[Choice, ...], num_samples: int, seed: int, stage_index: int, epoch: int) -> int:
-    if len(choices) == 1:
-        return num_samples // choices[0].batch_size
-    return len(_drawn(choices, num_samples, seed, stage_index, epoch)[0])
-
-
 @lru_cache(maxsize=2)
 def _drawn(
     choices: tuple[Choice, ...], num_samples: int, seed: int, stage_index: int, epoch: int
@@ -221,7 +243,9 @@ def _drawn(
     """Return the choice and the first entry of every batch of an epoch that fits, int64 each."""
     batches = np.array([choice.batch_size for choice in choices])
     bounds = np.cumsum([choice.weight for choice in choices])
-    uniform = draws(num_samples // int(batches.min()), seed, stage_index, epoch)
+    most = num_samples // int(batches.min())
+    # One choice is every batch's: nothing is drawn.
+    uniform = uniforms(most, seed, stage_index, epoch, _DRAWS) if len(choices) > 1 else np.zeros(most)
     drawn = np.searchsorted(bounds / bounds[-1], uniform, side="right").astype(np.int64)
     ends = np.cumsum(batches[drawn])
     num = int(np.searchsorted(ends, num_samples, side="right"))

@@ -21,8 +21,6 @@ _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
-_DRAWS = 3
-"""Last coordinate of `draws`, so that they have nothing to do with the order of the same epoch."""
 _PIECE = 1 << 16
 
 
@@ -66,11 +64,6 @@ def sample_seed(seed: int, stage: int, epoch: int, index: int, copy: int) -> int
     return _hash(seed, stage, epoch, index, copy) >> 1
 
 
-def draws(num: int, *coordinates: int) -> npt.NDArray[np.float64]:
-    """Return `num` numbers in [0, 1), float64, that follow from the coordinates alone."""
-    return (_keys(num, _hash(*coordinates, _DRAWS)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
 def sample_draws(
     num: int, seed: int, stage: int, epoch: int, indices: Indices, copies: Indices
 ) -> npt.NDArray[np.float64]:
@@ -99,18 +92,13 @@ def _permutations(num_items: int, num: int, *coordinates: int) -> Indices:
     return np.argsort(keys, axis=1).astype(np.int64, copy=False).ravel()[:num]
 
 
-def epoch_order(num_images: int, seed: int, stage: int, epoch: int) -> Indices:
-    """Return the order in which an epoch visits the images: a permutation of 0 ... num_images - 1, int64."""
-    return _permutations(num_images, num_images, seed, stage, epoch)
-
-
 def num_epoch_samples(num_images: int, epoch_samples: float) -> int:
     """Return the samples of an epoch: an int is a number of pictures, a float a multiple of `num_images`."""
     return epoch_samples if isinstance(epoch_samples, int) else math.floor(epoch_samples * num_images + 1e-9)
 
 
 def epoch_indices(
-    labels: Indices, num_samples: int, sampler: Sampler, repeats: int, *, seed: int, stage: int, epoch: int
+    labels: Indices, num_samples: int, sampler: Sampler, repeats: int, seed: int, stage: int, epoch: int
 ) -> Indices:
     """Return the pictures of an epoch in their order, int64 `[num_samples]`.
 
@@ -177,7 +165,9 @@ def balanced_order(labels: Indices, num_samples: int, seed: int, stage: int, epo
 
 
 def compat_list(num_images: int, num_samples: int, repeats: int, seed: int, epoch: int) -> Indices:
-    """Return the epoch of FixRes' repeated-augmentation sampler before it is padded, int64 `[num_samples]`.
+    """Return the epoch of FixRes' repeated-augmentation sampler, int64 `[num_samples]`.
+
+    What that one pads it with, so that every process has its share, its training loop stops before.
 
     Permutations come from numpy's global generator, seeded once when training starts, so epoch e goes on where epoch
     e - 1 stopped. The stage plays no part: in the reference each one is a process of its own.
@@ -188,26 +178,6 @@ def compat_list(num_images: int, num_samples: int, repeats: int, seed: int, epoc
         generator.permutation(num_images)
     drawn = [generator.permutation(num_images) for _ in range(num_permutations)]
     return np.repeat(np.concatenate([np.empty(0, dtype=np.int64), *drawn]), repeats)[:num_samples]
-
-
-def compat_order(
-    num_images: int, seed: int, epoch: int = 0, *, repeats: int = 3, len_factor: float = 2.0, world: int = 1
-) -> Indices:
-    """Return the whole epoch that FixRes' sampler divides among `world` processes, int64.
-
-    The list of int(len_factor * num_images) entries is padded with its own head to ceil(repeats * num_images / world)
-    entries for each process; `rank_shard` gives the list of one. Where that is more than its head can be, all of it,
-    the list goes round again, so that every process has its share. (The reference's training loop stops before the
-    padding, and so does a recipe with `sampler: compat, repeats: 3, epoch_samples: 2.0`.)
-
-    Raises:
-        ValueError: the list is longer than what the processes take, so that nothing can be padded.
-    """
-    total = -(-num_images * repeats // world) * world
-    num_listed = int(len_factor * num_images)
-    if not 0 < num_listed <= total:
-        raise ValueError(f"len_factor must be above 0 and at most the repeats, {repeats}, got {len_factor}")
-    return np.resize(compat_list(num_images, num_listed, repeats, seed, epoch), total)
 
 
 def inverse_frequency(counts: Indices) -> npt.NDArray[np.float64]:

@@ -7,8 +7,6 @@ that is missing is what the resize would have filtered away.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
@@ -17,19 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fixres.data.decode import decode, jpeg_size, orientation_of, turn
-from fixres.data.transforms import Box
 from fixres.resolution import Alpha, Exif
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
 
 _SHRINKS = (8, 4, 2)
 _MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
-
-
-@runtime_checkable
-class Encoded(Protocol):
-    """A source of encoded files."""
-
-    def read_bytes(self, path: str) -> bytes:
-        """Return the file as it is; raises BadImage."""
 
 
 class ScaledJpeg:
@@ -40,10 +32,6 @@ class ScaledJpeg:
         self.stored = stored
         self.orientation = orientation_of(data) if exif == "apply" else 1
         self.width, self.height = reversed(stored) if self.orientation >= 5 else stored
-
-    def resize(self, size: tuple[int, int], resample: Image.Resampling, box: Box) -> Image.Image:
-        """Return what `pixels` does, as a picture."""
-        return Image.fromarray(self.pixels(size, resample, box))
 
     def pixels(self, size: tuple[int, int], resample: Image.Resampling, box: Box) -> npt.NDArray[np.uint8]:
         """Return the part of the upright picture in `box` at `size` (width, height), uint8 `[height, width, 3]`.
@@ -59,7 +47,9 @@ class ScaledJpeg:
         try:
             decoded = decode_at(self.data, self.stored, shrink_for(box, (width, height)))
         except ValueError:
-            return self._resize_decoded((width, height), resample, box)
+            # Pillow decides about data that simplejpeg refuses.
+            image = decode(self.data, self.name, "ignore", self.alpha).resize((width, height), resample, box=box)
+            return np.array(turn(image, self.orientation))
         scale_x, scale_y = decoded.shape[1] / self.stored[0], decoded.shape[0] / self.stored[1]
         left, right = _scaled(box[0], box[2], scale_x, decoded.shape[1])
         top, bottom = _scaled(box[1], box[3], scale_y, decoded.shape[0])
@@ -69,17 +59,12 @@ class ScaledJpeg:
         pixels: npt.NDArray[np.uint8] = resized.permute(0, 2, 3, 1)[0].numpy()
         return pixels if self.orientation == 1 else np.array(turn(Image.fromarray(pixels), self.orientation))
 
-    def _resize_decoded(self, size: tuple[int, int], resample: Image.Resampling, stored: Box) -> npt.NDArray[np.uint8]:
-        """Let Pillow decide about data that simplejpeg refuses."""
-        image = decode(self.data, self.name, "ignore", self.alpha).resize(size, resample, box=stored)
-        return np.array(turn(image, self.orientation))
-
 
 def open_for_crop(data: bytes, name: str, exif: Exif, alpha: Alpha) -> ScaledJpeg | Image.Image:
     """Return the picture in `data` ready for a random crop: undecoded where it is a JPEG that can be scaled.
 
     Raises:
-        BadImage: not a picture, damaged, or too large; of an undecoded one damage shows in `resize`.
+        BadImage: not a picture, damaged, or too large; of an undecoded one damage shows in `pixels`.
     """
     stored = jpeg_size(data, name)
     return decode(data, name, exif, alpha) if stored is None else ScaledJpeg(data, name, exif, alpha, stored)

@@ -18,6 +18,7 @@ from fixres.data.collections import absolute_uri, open_splits
 from fixres.data.sampling import stratified_split, uniforms
 from fixres.data.sources.folder import Files
 from fixres.data.sources.tables import SCHEME, read_table
+from fixres.data.sources.uri import Address
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.io.files import write_text
@@ -88,7 +89,7 @@ def write_split_table(
         if missing:
             notes.append(f"{len(missing)} classes have no pictures in {name}: {', '.join(sorted(missing)[:10])}")
     counted = {name: len({groups[i] for i in indices.tolist()}) for name, indices in parts.items()} if groups else {}
-    return SplitTable(absolute_uri(f"csv:{_escaped(out)}"), found, counted, (f"made from {opened_uri}", *notes))
+    return SplitTable(str(Address("csv", str(out), {})), found, counted, (f"made from {opened_uri}", *notes))
 
 
 def make_split(
@@ -191,7 +192,3 @@ def _table(pictures: Sequence[_Picture], parts: Mapping[str, npt.NDArray[np.int6
             raise UserError(f"the class {picture.label!r} begins or ends with a blank\n  rename it")
         writer.writerow([path, picture.label, owner[index]])
     return buffer.getvalue()
-
-
-def _escaped(path: Path) -> str:
-    return re.sub("[%?&]", lambda found: f"%{ord(found[0]):02X}", str(path))

@@ -8,12 +8,13 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fixres.data.decode import decode
 from fixres.data.sampling import stratified_split
 from fixres.errors import UserError, counted
 from fixres.io.files import write_text
@@ -45,6 +46,18 @@ class Source(Protocol):
 
     def stamp(self, paths: Names) -> str:
         """Return a text that changes when the pictures at `paths` may have, without reading them."""
+
+
+@runtime_checkable
+class Encoded(Source, Protocol):
+    """A source of encoded files."""
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return the picture's file as it is; raises BadImage."""
+
+    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
+        """Return the RGB picture; raises BadImage."""
+        return decode(self.read_bytes(path), path, exif, alpha)
 
 
 class Names(Sequence[str]):

@@ -9,42 +9,26 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
 from fixres.config.recipe import Stage
+from fixres.data.scaled_decode import Box, ScaledJpeg
 from fixres.resolution import Preprocess, Triple
 
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _QUARTER_TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 _LONGEST_STRIP = 100
 
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
-
-
-class Undecoded(Protocol):
-    """A picture that decodes no more than a random crop asks for."""
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-
-    def pixels(self, size: tuple[int, int], resample: Image.Resampling, box: Box) -> npt.NDArray[np.uint8]:
-        """Return the part of the picture in `box` at `size` (width, height), uint8 `[height, width, 3]`."""
-
-
-_JITTER = {"jitter": 0.3, "v2": 0.05}
+_JITTER = {"jitter": (0.3, 0.3, 0.3), "v2": (0.05, 0.05, 0.05)}
+"""Brightness, contrast and saturation."""
+# Made once for each setting.
+_trivial, _randaugment = cache(v2.TrivialAugmentWide), cache(v2.RandAugment)
+_rotation, _jitter = cache(v2.RandomRotation), cache(v2.ColorJitter)
 
 
 def evaluation_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
@@ -67,7 +51,7 @@ def five_crops(image: Image.Image, preprocess: Preprocess) -> tuple[Tensor, ...]
     return (evaluation_crop(image, preprocess), *corners)
 
 
-def train_crop(image: Image.Image | Undecoded, stage: Stage, preprocess: Preprocess) -> Tensor:
+def train_crop(image: Image.Image | ScaledJpeg, stage: Stage, preprocess: Preprocess) -> Tensor:
     """Return one augmented training view of an RGB picture, uint8 `[3, S, S]` with S = preprocess.size.
 
     All chance comes from torch's default CPU generator. The order is crop, trivial or randaugment, rotation, flips,
@@ -75,12 +59,10 @@ def train_crop(image: Image.Image | Undecoded, stage: Stage, preprocess: Preproc
     """
     if stage.interpolation != "test":
         preprocess = replace(preprocess, interpolation=stage.interpolation)
-    resample = _RESAMPLE[preprocess.interpolation]
-    if not isinstance(image, Image.Image):
-        return _crop_undecoded(image, stage, preprocess)
     if stage.crop == "random":
-        view = _augment(_random_resized_crop(image, preprocess.size, stage, resample), stage)
-        return _erased(_tensor(view), stage, preprocess)
+        return _random_resized_crop(image, stage, preprocess)
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"crop {stage.crop} needs a decoded picture")
     if stage.crop == "center" and stage.augment == "v2" and preprocess.resize in ("shorter", "height"):
         view = _shifted_crop(_augment(_resize(image, preprocess), stage), preprocess.size)
     elif stage.crop == "center":
@@ -88,22 +70,24 @@ def train_crop(image: Image.Image | Undecoded, stage: Stage, preprocess: Preproc
     elif stage.crop == "resize":
         view = _augment(_random_place(_resize(image, preprocess), preprocess.size), stage)
     else:
-        view = _augment(_padded_crop(image, preprocess.size, resample), stage)
+        view = _augment(_padded_crop(image, preprocess.size, _RESAMPLE[preprocess.interpolation]), stage)
     return _erased(_tensor(view), stage, preprocess)
 
 
-def _crop_undecoded(image: Undecoded, stage: Stage, preprocess: Preprocess) -> Tensor:
-    if stage.crop != "random":
-        raise TypeError(f"crop {stage.crop} needs a decoded picture")
-    size = preprocess.size
+def _random_resized_crop(image: Image.Image | ScaledJpeg, stage: Stage, preprocess: Preprocess) -> Tensor:
+    size, resample = (preprocess.size, preprocess.size), _RESAMPLE[preprocess.interpolation]
     box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
-    pixels = image.pixels((size, size), _RESAMPLE[preprocess.interpolation], box)
-    if is_plain(stage):
-        # The way through a Pillow picture costs as much as the resize.
-        view = torch.from_numpy(pixels).permute(2, 0, 1)
-        # By torch, which mirrors interleaved colours ten times as fast as numpy.
-        return view.flip(2) if stage.augment == "flip" and _draw(2) else view
-    return _erased(_tensor(_augment(Image.fromarray(pixels), stage)), stage, preprocess)
+    if isinstance(image, Image.Image):
+        view = image.resize(size, resample, box=box)
+    else:
+        pixels = image.pixels(size, resample, box)
+        if is_plain(stage):
+            # The way through a Pillow picture costs as much as the resize.
+            plain = torch.from_numpy(pixels).permute(2, 0, 1)
+            # By torch, which mirrors interleaved colours ten times as fast as numpy.
+            return plain.flip(2) if stage.augment == "flip" and _draw(2) else plain
+        view = Image.fromarray(pixels)
+    return _erased(_tensor(_augment(view, stage)), stage, preprocess)
 
 
 def is_plain(stage: Stage) -> bool:
@@ -196,11 +180,6 @@ def _letterbox(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     return square
 
 
-def _random_resized_crop(image: Image.Image, size: int, stage: Stage, resample: Image.Resampling) -> Image.Image:
-    box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
-    return image.resize((size, size), resample, box=box)
-
-
 def random_box(width: int, height: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Box:
     """Return left, top, right, bottom of a random crop in pixels.
 
@@ -269,33 +248,13 @@ def _augment(image: Image.Image, stage: Stage) -> Image.Image:
             image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         turn = _QUARTER_TURNS[_draw(4)]
         image = image if turn is None else image.transpose(turn)
-    return _jitter(_JITTER[policy])(image) if policy in _JITTER else image
-
-
-@cache
-def _trivial() -> v2.TrivialAugmentWide:
-    return v2.TrivialAugmentWide()
-
-
-@cache
-def _randaugment(num_ops: int, magnitude: int) -> v2.RandAugment:
-    return v2.RandAugment(num_ops, magnitude)
-
-
-@cache
-def _rotation(degrees: tuple[float, float]) -> v2.RandomRotation:
-    return v2.RandomRotation(degrees)
+    return _jitter(*_JITTER[policy])(image) if policy in _JITTER else image
 
 
 @cache
 def _erasing(probability: float, mean: Triple) -> v2.RandomErasing:
     """Return the operation on uint8 pixels; the mean colour is what 0 is on normalised ones, to half a level."""
     return v2.RandomErasing(probability, value=tuple(round(255 * channel) for channel in mean))
-
-
-@cache
-def _jitter(strength: float) -> v2.ColorJitter:
-    return v2.ColorJitter(strength, strength, strength)
 
 
 def _shifted_crop(image: Image.Image, size: int) -> Image.Image:

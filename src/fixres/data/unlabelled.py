@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from fixres.data.decode import BadImage, decode
-from fixres.data.loader import start_worker
+from fixres.data.loader import read_items, stack_views
 from fixres.data.sources.folder import EXTENSIONS
 from fixres.data.sources.tables import TABLES, listed_paths
 from fixres.data.transforms import evaluation_crop
@@ -158,21 +156,8 @@ def picture_batches(
     With workers, pictures are taken from the iterable a few batches ahead.
     """
     reader, chunks = _Reader(preprocess), _chunks(pictures, batch_size)
-    if workers == 0:
-        yield from map(reader.__getitem__, chunks)
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-        loader = DataLoader(
-            reader,
-            batch_size=None,
-            sampler=chunks,
-            num_workers=workers,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),
-        )
-        made = iter(loader)
-    yield from made
+    # The loader's own way without workers costs more than a small picture.
+    return read_items(reader, chunks, workers) if workers else map(reader.__getitem__, chunks)
 
 
 def _chunks(pictures: Iterable[Picture], batch_size: int) -> Iterator[tuple[Picture, ...]]:
@@ -188,17 +173,9 @@ class _Reader(Dataset[Batch]):
         self.preprocess = preprocess
 
     def __getitem__(self, chunk: Sequence[Picture]) -> Batch:
-        size = self.preprocess.size
-        images = np.empty((len(chunk), size, size, 3), dtype=np.uint8)
-        places: list[int] = []
-        errors: dict[int, str] = {}
-        for place, picture in enumerate(chunk):
-            try:
-                view = evaluation_crop(open_picture(picture, self.preprocess), self.preprocess)
-            except UserError as error:
-                errors[place] = getattr(error, "reason", str(error)).split("\n")[0]
-                continue
-            images[len(places)] = view.permute(1, 2, 0).numpy()
-            places.append(place)
-        names = tuple(name_of(picture) for picture in chunk)
-        return Batch(names, torch.from_numpy(images[: len(places)]).permute(0, 3, 1, 2), tuple(places), errors)
+        def views(place: int) -> tuple[Tensor]:
+            return (evaluation_crop(open_picture(chunk[place], self.preprocess), self.preprocess),)
+
+        (images,), places, refused = stack_views(len(chunk), (self.preprocess.size,), views, UserError)
+        errors = {place: getattr(error, "reason", str(error)).split("\n")[0] for place, error in refused.items()}
+        return Batch(tuple(map(name_of, chunk)), images, tuple(places), errors)

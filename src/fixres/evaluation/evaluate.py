@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fixres.config.choices import BackendName, OnBadImage
-from fixres.data.collections import Split
 from fixres.data.loader import ReadPolicy, evaluation_batches
+from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import View, num_crops
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError

@@ -14,9 +14,10 @@ from fixres.checkpoints.product import Product
 from fixres.config.choices import BackendName
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.collections import Collection, Split, absolute_uri, open_collection
+from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.data.decode import DECODER
 from fixres.data.loader import resolve_workers
+from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import View, parse_corruptions, views_at
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import EvalRequest, SplitRequest

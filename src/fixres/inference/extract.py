@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from fixres.checkpoints.fingerprint import cache_key
 from fixres.checkpoints.product import Product
-from fixres.data.collections import Split
 from fixres.data.loader import evaluation_batches
+from fixres.data.splits import Split
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading, conditions, predict_logits
 from fixres.evaluation.logit_outcomes import image_outcomes

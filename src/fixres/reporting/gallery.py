@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from fixres.config.recipe import Data, Stage
-from fixres.data.collections import Split, open_collection
+from fixres.data.collections import open_collection
+from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, train_crop
 from fixres.errors import UserError
 from fixres.reporting.number_format import percent

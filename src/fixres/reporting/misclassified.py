@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fixres.data.collections import Split
+from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.reporting.gallery import MAX_BYTES, Picture, as_tested
 from fixres.reporting.number_format import percent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fixres.data.bad_images import require_few_bad
+from fixres.data.loader import require_few_bad
 from fixres.training.context import RunContext
 
 

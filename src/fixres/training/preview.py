@@ -20,7 +20,8 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.in_memory import can_hold
-from fixres.data.loader import Batch, Draw, ReadPolicy, steps_per_epoch, train_batches
+from fixres.data.loader import Batch, Draw, ReadPolicy, train_batches
+from fixres.data.progressive_sizes import steps_per_epoch
 from fixres.data.sampling import epoch_indices, num_epoch_samples, uniforms
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
@@ -173,7 +174,7 @@ def _training_views(
     num_samples = num_epoch_samples(len(split), stage.epoch_samples)
     for epoch in epochs:
         order = epoch_indices(
-            split.labels, num_samples, stage.sampler, stage.repeats, seed=recipe.seed, stage=index, epoch=epoch
+            split.labels, num_samples, stage.sampler, stage.repeats, recipe.seed, index, epoch
         )
         for picture in chosen:
             places = np.flatnonzero(order == picture)

@@ -12,8 +12,7 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.config.rules import cached_conflict
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Collection
-from fixres.data.loader import stage_timeline
-from fixres.data.progressive_sizes import Timeline
+from fixres.data.progressive_sizes import Timeline, stage_timeline
 from fixres.errors import UserError
 from fixres.models.build import architecture
 from fixres.models.moves import Plan, make_plan

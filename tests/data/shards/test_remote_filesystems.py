@@ -22,7 +22,7 @@ from fixres.config.recipe import Data
 from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.data.decode import BadImage
 from fixres.data.loader import ReadPolicy, evaluation_batches
-from fixres.data.shards import object_store
+from fixres.data.shards import remote
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.io.download import address, cache, range_client
@@ -80,7 +80,7 @@ def shards() -> Iterator[tuple[str, bytes]]:
 def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(range_client, "BACK_OFF_SECONDS", 0.01)
-    object_store._require_version.cache_clear()
+    remote._require_version.cache_clear()
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_shard_that_changes_is_refused(bucket: Store, monkeypatch: pytest.Monk
     bucket.pipe_file("/bucket/set/val-0000.tar", shard(range(30, 40)))
     if not workers:
         # What a process found holds for some minutes; a worker asks itself.
-        monkeypatch.setattr(object_store, "_ASKED_AGAIN_SECONDS", 1e-9)
+        monkeypatch.setattr(remote, "_ASKED_AGAIN_SECONDS", 1e-9)
     with pytest.raises(BadImage, match="has changed on its server since the index was made"):
         list(evaluation_batches(split, [Preprocess(8)], 3, ReadPolicy(workers)))
     bucket.pipe_file("/bucket/set/val-0000.tar", shard(range(30, 39)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 from pydantic import Field
 
@@ -22,6 +22,11 @@ from fixres.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from fixres.cli.console import Console
+    from fixres.config.recipe import Data
+    from fixres.data.inspect.check_report import Report
+    from fixres.data.inspect.statistics import Statistics
+
+T = TypeVar("T", bound="Report | Statistics")
 
 
 class _Sub(NamedTuple):
@@ -72,18 +77,14 @@ class CheckFlags:
 def check(words: Sequence[str], summary: str) -> int:
     """`fixres data check URI [--json FILE] [--sizes 128,224]`: 0 when nothing or only warnings were found, else 2."""
     flags = parse_flags(words, CheckFlags, "fixres data check", summary)
-    from fixres.config.recipe import Data
     from fixres.data.inspect.check import check as look
-    from fixres.data.loader import resolve_workers
 
-    refuse_folder(flags.json)
-    console = _console(flags.quiet)
-    workers = resolve_workers("auto" if flags.workers is None else flags.workers)
-    with closing(console):
-        report = look(
-            Data(uri=flags.uri), workers, flags.sizes, flags.crop_ratio, flags.train_size, console.bar("checking")
-        )
-    _deliver(report.as_text(), report.as_json(), flags.json)
+    report = _inspect(
+        flags,
+        lambda data, workers, console: look(
+            data, workers, flags.sizes, flags.crop_ratio, flags.train_size, console.bar("checking")
+        ),
+    )
     errors = report.of("error")
     if errors:
         kinds = ", ".join(f"{len(items)} {kind}" for kind, items in errors.items())
@@ -112,17 +113,28 @@ class StatsFlags:
 def stats(words: Sequence[str], summary: str) -> int:
     """`fixres data stats URI [--json FILE] [--size 64]`."""
     flags = parse_flags(words, StatsFlags, "fixres data stats", summary)
-    from fixres.config.recipe import Data
     from fixres.data.inspect.statistics import statistics
+
+    _inspect(flags, lambda data, workers, console: statistics(data, workers, flags.size, console.bar("reading")))
+    return 0
+
+
+def _inspect(flags: CheckFlags | StatsFlags, look: Callable[[Data, int, Console], T]) -> T:
+    """Return what `look` finds with so many workers, once it is printed, or its JSON in its place, and written."""
+    from fixres.cli.console import Console
+    from fixres.config.recipe import Data
     from fixres.data.loader import resolve_workers
+    from fixres.io.files import write_text
 
     refuse_folder(flags.json)
-    console = _console(flags.quiet)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)
-    with closing(console):
-        found = statistics(Data(uri=flags.uri), workers, flags.size, console.bar("reading"))
-    _deliver(found.as_text(), found.as_json(), flags.json)
-    return 0
+    with closing(Console(flags.quiet)) as console:
+        found = look(Data(uri=flags.uri), workers, console)
+    to_stdout = str(flags.json) == "-"
+    sys.stdout.write(found.as_json() if to_stdout else found.as_text())
+    if flags.json is not None and not to_stdout:
+        write_text(flags.json, found.as_json())
+    return found
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,7 @@ def preview(words: Sequence[str], summary: str) -> int:
     flags = parse_flags(words, PreviewFlags, "fixres data preview", summary)
     if flags.out.suffix.lower() != ".png" or flags.out.is_dir():
         raise UserError(f"{flags.out}: the sheet is a PNG\n  --out {flags.out.with_suffix('.png')}")
+    from fixres.cli.console import Console
     from fixres.config.loading import load
     from fixres.io.files import write_with
     from fixres.training.preview import preview as draw
@@ -160,29 +173,11 @@ def preview(words: Sequence[str], summary: str) -> int:
     overrides = {key: value for key, value in given.items() if value is not None}
     sheet = draw(load(flags.recipe or None, overrides, require_data=True), flags.sizes, flags.count, flags.views)
     write_with(flags.out, lambda part: sheet.image.save(part, "PNG"))
-    console = _console(flags.quiet)
+    console = Console(flags.quiet)
     for note in sheet.notes:
         console.say(note)
     sys.stdout.write(f"{flags.out}\n")
     return 0
-
-
-def _console(quiet: bool) -> Console:
-    from fixres.cli.console import Console
-
-    return Console(quiet)
-
-
-def _deliver(text: str, json: str, path: Path | None) -> None:
-    """Print the text, or the JSON in its place when `path` is -; write the JSON to any other path."""
-    from fixres.io.files import write_text
-
-    if str(path) == "-":
-        sys.stdout.write(json)
-        return
-    sys.stdout.write(text)
-    if path is not None:
-        write_text(path, json)
 
 
 _SUBCOMMANDS = {

@@ -98,7 +98,6 @@ def pack(words: Sequence[str], summary: str) -> int:
     collection = open_collection(Data(uri=flags.uri, holdout=0))
     for note in collection.notes:
         console.say(note)
-    bar = _bar(console)
     bad: list[str] = []
     with closing(console):
         paths = write_shards(
@@ -106,7 +105,7 @@ def pack(words: Sequence[str], summary: str) -> int:
             flags.out,
             Packing(flags.images_per_shard, flags.max_side, flags.quality, flags.on_bad_image),
             bad,
-            lambda done, total: bar("packing", done, total),
+            console.bar("packing"),
         )
     if bad:
         console.warn(f"{counted(len(bad), 'picture')} left out because they cannot be read: {', '.join(bad)}")
@@ -223,13 +222,6 @@ def _bar(console: Console) -> Progress:
         # Bytes come in billions, pictures one by one.
         is_bytes = what.startswith(("checking", "fetching"))
         shift = 20 if is_bytes else 0
-        console(
-            {
-                "event": "progress",
-                "what": f"{what}, MB" if is_bytes else what,
-                "done": done >> shift,
-                "total": (total or done) >> shift,
-            }
-        )
+        console.progress(f"{what}, MB" if is_bytes else what, done >> shift, (total or done) >> shift)
 
     return progress

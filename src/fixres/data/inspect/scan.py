@@ -22,8 +22,7 @@ from PIL import Image
 
 from fixres.data.decode import BadImage, decode_with_flaw
 from fixres.data.inspect.near_duplicates import likeness_hash, thumbnail
-from fixres.data.scaled_decode import Encoded
-from fixres.data.splits import Split
+from fixres.data.splits import Encoded, Split
 from fixres.errors import UserError
 from fixres.io.progress import Progress
 

@@ -6,15 +6,16 @@ It is made once by reading the headers of every shard, and again for shards whos
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import tarfile
 import zipfile
 from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,8 @@ from fixres.io.files import write_with
 
 INDEX_NAME = "fixres-index.npz"
 _VERSION = 1
-_BLOCK = 512
 _MAX_LABEL_BYTES = 4096
-_ARRAYS = ("counts", "offsets", "sizes", "labels", "hashes", "ends")
+_ROWS = ("offsets", "sizes", "labels", "hashes")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def up_to_date_index(
     shards: Sequence[Shard],
     open_shard: Callable[[Shard], IO[bytes]],
     places: Sequence[Path],
-    is_gone: Callable[[str], bool] = lambda name: False,
+    is_gone: Callable[[str], bool],
 ) -> Fresh:
     """Return the index of `shards`, read from the first of `places` that has it, made where it is missing or stale.
 
@@ -86,9 +86,7 @@ def up_to_date_index(
     Raises:
         UserError: a shard is no plain tar file, is cut, or holds samples that are none, or one of the index `is_gone`.
     """
-    known: Index | None = None
-    for place in places:
-        known = known or _load(place)
+    known = next(filter(None, map(_load, places)), None)
     old = {shard: number for number, shard in enumerate(known.shards)} if known else {}
     if known is not None and tuple(shards) == known.shards:
         return Fresh(known)
@@ -117,11 +115,7 @@ def up_to_date_index(
 
 def _changed(known: Index | None, index: Index) -> tuple[tuple[str, int, int], ...]:
     """Return the shards that both list, where they differ in size, time or ETag."""
-    before = (
-        {shard.name: (shard, num) for shard, num in zip(known.shards, known.counts.tolist(), strict=True)}
-        if known
-        else {}
-    )
+    before = {s.name: (s, num) for s, num in zip(known.shards, known.counts.tolist(), strict=True)} if known else {}
     return tuple(
         (shard.name, before[shard.name][1], num)
         for shard, num in zip(index.shards, index.counts.tolist(), strict=True)
@@ -138,33 +132,22 @@ def scan(shard: Shard, open_shard: Callable[[Shard], IO[bytes]]) -> Index:
     members: list[str] = []
     offsets, sizes, labels = array("q"), array("q"), array("i")
     texts: dict[str, int] = {}
-    sample = _Sample()
-
-    def finish() -> None:
-        if not sample.picture and sample.label is None:
-            return
-        if not sample.picture or sample.label is None:
-            what = "no picture" if not sample.picture else "no .cls beside its picture"
-            raise UserError(
-                f"the shard {shard.name} has a sample without label or picture: {sample.key} has {what}\n"
-                "  every sample is a picture and a file .cls of the same name, one behind the other"
-            )
-        members.append(f"{shard.name}/{sample.picture}")
-        offsets.append(sample.offset)
-        sizes.append(sample.size)
-        labels.append(texts.setdefault(sample.label, len(texts)))
-
     with open_shard(shard) as file:
-        for member in _members(shard, file):
-            folder, _, base = member.name.rpartition("/")
-            if base.startswith("."):
+        shown = (member for member in _members(shard, file) if not member.name.rpartition("/")[2].startswith("."))
+        for key, sample in itertools.groupby(shown, _key):
+            picture, label = _read_sample(shard, sample, file)
+            if picture is None and label is None:
                 continue
-            key = f"{folder}/" * bool(folder) + base.split(".")[0]
-            if key != sample.key:
-                finish()
-                sample = _Sample(key)
-            sample.add(shard, member, file)
-        finish()
+            if picture is None or label is None:
+                what = "no picture" if picture is None else "no .cls beside its picture"
+                raise UserError(
+                    f"the shard {shard.name} has a sample without label or picture: {key} has {what}\n"
+                    "  every sample is a picture and a file .cls of the same name, one behind the other"
+                )
+            members.append(f"{shard.name}/{picture.name}")
+            offsets.append(picture.offset_data)
+            sizes.append(picture.size)
+            labels.append(texts.setdefault(label, len(texts)))
     return Index(
         (shard,),
         tuple(texts),
@@ -177,27 +160,29 @@ def scan(shard: Shard, open_shard: Callable[[Shard], IO[bytes]]) -> Index:
     )
 
 
-@dataclass
-class _Sample:
-    """Files of one name that follow each other."""
+def _key(member: tarfile.TarInfo) -> str:
+    """Return what the files of a sample share: the path up to the first dot of the name."""
+    folder, _, base = member.name.rpartition("/")
+    return f"{folder}/" * bool(folder) + base.split(".")[0]
 
-    key: str | None = None
-    picture: str = ""
-    offset: int = 0
-    size: int = 0
-    label: str | None = None
 
-    def add(self, shard: Shard, member: tarfile.TarInfo, file: IO[bytes]) -> None:
+def _read_sample(
+    shard: Shard, sample: Iterable[tarfile.TarInfo], file: IO[bytes]
+) -> tuple[tarfile.TarInfo | None, str | None]:
+    """Return the picture and the label among files that follow each other."""
+    picture, label = None, None
+    for member in sample:
         suffix = f".{member.name.rsplit('.', 1)[-1].lower()}"
+        if suffix in EXTENSIONS and picture is not None:
+            raise UserError(
+                f"the shard {shard.name} has two pictures in one sample: {picture.name} and {member.name}\n"
+                "  keep one, or name them differently before the first dot"
+            )
         if suffix in EXTENSIONS:
-            if self.picture:
-                raise UserError(
-                    f"the shard {shard.name} has two pictures in one sample: {self.picture} and {member.name}\n"
-                    "  keep one, or name them differently before the first dot"
-                )
-            self.picture, self.offset, self.size = member.name, member.offset_data, member.size
+            picture = member
         elif suffix == ".cls":
-            self.label = _label(shard, member, file)
+            label = _label(shard, member, file)
+    return picture, label
 
 
 def _label(shard: Shard, member: tarfile.TarInfo, file: IO[bytes]) -> str:
@@ -217,7 +202,7 @@ def _label(shard: Shard, member: tarfile.TarInfo, file: IO[bytes]) -> str:
     return text
 
 
-def _members(shard: Shard, file: IO[bytes]) -> Any:
+def _members(shard: Shard, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """Yield the files of a shard, and make sure that its end is its end."""
     last = "its first member"
     try:
@@ -239,7 +224,7 @@ def _members(shard: Shard, file: IO[bytes]) -> Any:
         raise _cut(shard, last) from None
     # tarfile takes a damaged header, or none, for the end of the archive.
     file.seek(end)
-    if file.read(_BLOCK) != bytes(_BLOCK):
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise _cut(shard, last)
 
 
@@ -254,16 +239,8 @@ def _part(index: Index, number: int) -> Index:
     """Return the index of shard `number` alone."""
     start = int(index.counts[:number].sum())
     here = slice(start, start + int(index.counts[number]))
-    return Index(
-        (index.shards[number],),
-        index.texts,
-        index.counts[number : number + 1],
-        index.offsets[here],
-        index.sizes[here],
-        index.labels[here],
-        index.hashes[here],
-        index.paths[here],
-    )
+    rows = {name: getattr(index, name)[here] for name in (*_ROWS, "paths")}
+    return replace(index, shards=(index.shards[number],), counts=index.counts[number : number + 1], **rows)
 
 
 def _join(parts: Sequence[Index]) -> Index:
@@ -272,22 +249,20 @@ def _join(parts: Sequence[Index]) -> Index:
     labels = []
     for part in parts:
         table = np.array([texts.setdefault(text, len(texts)) for text in part.texts], dtype=np.int32)
-        labels.append(table[part.labels] if len(part.labels) else part.labels)
+        labels.append(table[part.labels])
     blobs, ends, length = [], [np.zeros(1, dtype=np.int64)], 0
     for part in parts:
         blob, own_ends = part.paths.to_blob()
         blobs.append(blob)
         ends.append(own_ends[1:] + length)
         length += len(blob)
+    same = ("counts", "offsets", "sizes", "hashes")
     return Index(
         tuple(shard for part in parts for shard in part.shards),
         tuple(texts),
-        np.concatenate([part.counts for part in parts]),
-        np.concatenate([part.offsets for part in parts]),
-        np.concatenate([part.sizes for part in parts]),
-        np.concatenate(labels),
-        np.concatenate([part.hashes for part in parts]),
-        Names.from_blob(b"".join(blobs), np.concatenate(ends)),
+        labels=np.concatenate(labels),
+        paths=Names.from_blob(b"".join(blobs), np.concatenate(ends)),
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in same},
     )
 
 
@@ -304,7 +279,7 @@ def _write(index: Index, path: Path) -> None:
     shards = [[shard.name, shard.size, shard.version] for shard in index.shards]
     header = json.dumps({"version": _VERSION, "shards": shards, "labels": index.texts}).encode()
     blob, ends = index.paths.to_blob()
-    arrays = {name: getattr(index, name) for name in ("counts", "offsets", "sizes", "labels", "hashes")}
+    arrays = {name: getattr(index, name) for name in ("counts", *_ROWS)}
     with path.open("wb") as file:
         np.savez(
             file,
@@ -324,7 +299,7 @@ def _load(path: Path) -> Index | None:
         with np.load(path, allow_pickle=False) as saved:
             header = json.loads(saved["header"].tobytes())
             blob = saved["blob"].tobytes()
-            arrays = {name: saved[name] for name in _ARRAYS}
+            arrays = {name: saved[name] for name in ("counts", *_ROWS, "ends")}
             if header["version"] != _VERSION:
                 return None
         shards = tuple(Shard(str(name), int(size), str(version)) for name, size, version in header["shards"])
@@ -333,5 +308,5 @@ def _load(path: Path) -> Index | None:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     num = int(index.counts.sum())
-    lengths = {len(index.offsets), len(index.sizes), len(index.labels), len(index.hashes), len(index.paths)}
+    lengths = {len(getattr(index, name)) for name in (*_ROWS, "paths")}
     return index if lengths == {num} and len(index.counts) == len(shards) else None

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.shards import object_store
+from fixres.data.shards.remote import is_folder, matching
 from fixres.data.sources.uri import Address, absolute, is_remote, is_web
 from fixres.data.splits import SPLIT_NAMES
 from fixres.errors import UserError
@@ -127,11 +127,11 @@ def _is_folder(path: str) -> bool:
         return Path(path).is_dir()
     # Not asked for what is named as a shard: a pattern may name thousands.
     is_named = glob.has_magic(path) or Path(path).suffix.lower() in (".tar", *_PACKED)
-    return not is_named and object_store.is_folder(path)
+    return not is_named and is_folder(path)
 
 
 def _listed(pattern: str) -> list[str]:
-    return object_store.matching(pattern) if is_remote(pattern) else glob.glob(pattern, recursive=True)
+    return matching(pattern) if is_remote(pattern) else glob.glob(pattern, recursive=True)
 
 
 def _refuse_packed(path: str) -> None:

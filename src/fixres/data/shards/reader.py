@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage
 from fixres.data.shards.index import Index, name_hash
 from fixres.data.shards.remote import RemoteError, piece
 from fixres.data.sources.uri import is_remote
-from fixres.data.splits import Names
-from fixres.resolution import Alpha, Exif
+from fixres.data.splits import Encoded, Names
 
-_HEADER = 512
+_HEADER = tarfile.BLOCKSIZE
 _MAX_OPEN = 64
 
 
-class Shards:
+class Shards(Encoded):
     """Pictures by their path `SHARD/MEMBER`, found by its hash. Pickles and forks without sharing a file position."""
 
     def __init__(self, root: str, index: Index) -> None:
@@ -40,10 +39,6 @@ class Shards:
     def __del__(self) -> None:
         for descriptor in getattr(self, "_open", {}).values():
             os.close(descriptor)
-
-    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
-        """Return the RGB picture; raises BadImage."""
-        return decode(self.read_bytes(path), path, exif, alpha)
 
     def read_bytes(self, path: str) -> bytes:
         """Return the picture's file as it is in the shard; raises BadImage."""
@@ -94,12 +89,7 @@ class Shards:
 
 def _is_header(block: bytes, size: int) -> bool:
     """Return whether `block` is the header of a member of `size` bytes."""
-    field = block[124:136].strip(b" \0")
-    if not field or field[0] & 0x80:
-        # Eight GiB or more: written in another base, and too large for a picture anyway.
-        return False
-    plain = block[:148] + b" " * 8 + block[156:]
     try:
-        return int(field, 8) == size and int(block[148:156].strip(b" \0") or b"0", 8) == sum(plain)
-    except ValueError:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size == size
+    except tarfile.HeaderError:
         return False

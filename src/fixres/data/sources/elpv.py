@@ -40,17 +40,8 @@ def open_elpv(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
         raise UserError(
             f"the package elpv-dataset is damaged ({error})\n  pip install --force-reinstall elpv-dataset"
         ) from None
-    split = Split(
-        name="all",
-        classes=CLASSES,
-        labels=labels,
-        paths=Names(path for path, _, _ in rows),
-        source=Files(root),
-        exif=data.exif,
-        alpha=data.alpha,
-        subgroups=Names(kind for _, _, kind in rows),
-    )
-    return "elpv:", {"all": split}, []
+    paths, kinds = Names(path for path, _, _ in rows), Names(kind for _, _, kind in rows)
+    return "elpv:", {"all": Split("all", CLASSES, labels, paths, Files(root), data.exif, data.alpha, kinds)}, []
 
 
 SCHEME = Scheme("elpv", "elpv:", "photographs of solar cells, from the package elpv-dataset", open_elpv)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage
 from fixres.data.sources.uri import Scheme
-from fixres.data.splits import Names, Split
+from fixres.data.splits import Encoded, Names, Split
 from fixres.errors import UserError, counted, did_you_mean
-from fixres.resolution import Alpha, Exif
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
 
@@ -36,14 +34,10 @@ _MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "d
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Encoded):
     """Pictures as files below one folder."""
 
     root: Path
-
-    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
-        """Return the RGB picture at `path`; raises BadImage."""
-        return decode(self.read_bytes(path), path, exif, alpha)
 
     def read_bytes(self, path: str) -> bytes:
         """Return the file at `path` as it is; raises BadImage."""
@@ -127,19 +121,19 @@ def inspect_folder(data: Data, body: str) -> Found:
     root = Path(body).expanduser().absolute()
     _check_folder(root, body)
     found = Found(f"folder:{root}")
-    names = _entry_names(root, folders=True)
+    names = _folders_in(root)
     try:
         folders = _split_folders(root)
     except UserError as error:
         found.faults.append(error)
-        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _holds_folders(root / name)}
+        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _folders_in(root / name)}
     if folders:
         others = sorted(names - set(folders.values()))
         if others:
             found.notes.append(f"not a split, ignored: {', '.join(others)} in {body}")
     else:
         misnamed = sorted(name for name in names if name.lower() in _MISNAMED)
-        if any(_holds_folders(root / name) for name in misnamed):
+        if any(_folders_in(root / name) for name in misnamed):
             found.faults.append(
                 UserError(
                     f"{body} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
@@ -181,7 +175,7 @@ def _check_folder(root: Path, given: str) -> None:
         raise UserError(f"{given} is a file; allowed is a folder with one sub-folder per class\n  unpack it first")
     parent = next(folder for folder in root.parents if folder.is_dir())
     missing = root.relative_to(parent).parts[0]
-    present = sorted(_entry_names(parent, folders=True))
+    present = sorted(_folders_in(parent))
     shown = ", ".join(present[:10]) + (" ..." if len(present) > 10 else "")
     raise UserError(
         f"there is no folder {given}{did_you_mean(missing, present)}\n"
@@ -189,28 +183,26 @@ def _check_folder(root: Path, given: str) -> None:
     )
 
 
-def _entry_names(folder: Path, *, folders: bool) -> set[str]:
-    with _listing(folder) as entries:
-        return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() is folders}
+def _folders_in(folder: Path) -> set[str]:
+    return {entry.name for entry in _entries(folder) if entry.is_dir()}
 
 
-def _holds_folders(folder: Path) -> bool:
-    return bool(_entry_names(folder, folders=True))
-
-
-def _listing(folder: Path | str) -> os._ScandirIterator[str]:
+def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """Yield what lies in a folder and is not hidden."""
     try:
-        return os.scandir(folder)
+        entries = os.scandir(folder)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from None
+    with entries as found:
+        yield from (entry for entry in found if not entry.name.startswith("."))
 
 
 def _split_folders(root: Path) -> dict[str, str]:
     """Return split name -> folder name. A folder called train that holds no folders is a class, not a split."""
     found: dict[str, str] = {}
-    for folder in sorted(_entry_names(root, folders=True)):
+    for folder in sorted(_folders_in(root)):
         split = _SPLITS.get(folder.lower())
-        if split is None or not _holds_folders(root / folder):
+        if split is None or not _folders_in(root / folder):
             continue
         if split in found:
             raise UserError(f"{root} holds both {found[split]} and {folder}; only one may be the split '{split}'")
@@ -224,14 +216,11 @@ def _scan(root: Path, folder: str) -> _Scan:
     top = root if folder == "." else root / folder
     prefix = "" if folder == "." else f"{folder}/"
     classes: list[str] = []
-    with _listing(top) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                classes.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 - a Path per file is slow
-                scan.loose.append(prefix + entry.name)
+    for entry in _entries(top):
+        if entry.is_dir():
+            classes.append(entry.name)
+        elif _ending(entry.name) in EXTENSIONS:
+            scan.loose.append(prefix + entry.name)
     for name in sorted(classes):
         found: list[str] = []
         _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, ())
@@ -244,18 +233,15 @@ def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], above:
     real = os.path.realpath(folder)
     if real in above:
         return
-    with _listing(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if entry.is_dir():
-                _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
-            elif os.path.splitext(name)[1].lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):  # noqa: PTH122
-                # A link to nothing counts: its picture is missing, which reading it will say.
-                found.append(prefix + name)
-            else:
-                ignored.append(prefix + name)
+    for entry in _entries(folder):
+        name = entry.name
+        if entry.is_dir():
+            _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
+        elif _ending(name) in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
+            # A link to nothing counts: its picture is missing, which reading it will say.
+            found.append(prefix + name)
+        else:
+            ignored.append(prefix + name)
 
 
 def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
@@ -300,15 +286,9 @@ def _ending(path: str) -> str:
 def _split(name: str, scan: _Scan, root: Path, data: Data) -> Split:
     classes = tuple(cls for cls, paths in scan.classes.items() if paths)
     counts = [len(scan.classes[cls]) for cls in classes]
-    return Split(
-        name=name,
-        classes=classes,
-        labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
-        paths=Names(path for cls in classes for path in scan.classes[cls]),
-        source=Files(root),
-        exif=data.exif,
-        alpha=data.alpha,
-    )
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    paths = Names(path for cls in classes for path in scan.classes[cls])
+    return Split(name, classes, labels, paths, Files(root), data.exif, data.alpha)
 
 
 SCHEME = Scheme(

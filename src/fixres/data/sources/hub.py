@@ -9,29 +9,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage
 from fixres.data.sources.tables import named_labels
 from fixres.data.sources.uri import Address, Grammar, Scheme
-from fixres.data.splits import SPLIT_NAMES, Names, Split
+from fixres.data.splits import SPLIT_NAMES, Encoded, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra
-from fixres.resolution import Alpha, Exif
 
 _LABELS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Encoded):
     """Pictures in the rows of a data set; row i is called `SPLIT/i`."""
 
     rows: Any
     column: str
-
-    def read(self, path: str, exif: Exif, alpha: Alpha) -> Image.Image:
-        """Return the RGB picture; raises BadImage."""
-        return decode(self.read_bytes(path), path, exif, alpha)
 
     def read_bytes(self, path: str) -> bytes:
         """Return the picture's file as it is stored; raises BadImage."""
@@ -161,21 +155,18 @@ def _label_column(rows: Any, address: Address) -> str:
     import datasets
 
     given, features = address["label"], rows.features
+    if given and given not in features:
+        raise UserError(
+            f"{address} has no column '{given}'{did_you_mean(given, features)}\n  it has {_described(rows)}"
+        )
     named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    if given:
-        if given not in features:
-            raise UserError(
-                f"{address} has no column '{given}'{did_you_mean(given, features)}\n  it has {_described(rows)}"
-            )
-        chosen: str = given
-    else:
-        usual = [name for name in _LABELS if name in features]
-        candidates = named if len(named) == 1 else usual
-        if len(candidates) != 1:
-            raise UserError(
-                f"{address}: which column holds the labels?\n  choose with ?label=NAME; it has {_described(rows)}"
-            )
-        chosen = candidates[0]
+    usual = [name for name in _LABELS if name in features]
+    candidates = [given] if given else named if len(named) == 1 else usual
+    if len(candidates) != 1:
+        raise UserError(
+            f"{address}: which column holds the labels?\n  choose with ?label=NAME; it has {_described(rows)}"
+        )
+    chosen = candidates[0]
     feature = features[chosen]
     plain = ("int", "uint", "string", "large_string")
     is_plain = isinstance(feature, datasets.Value) and feature.dtype.startswith(plain)

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
-from fixres.data.shards import object_store
 from fixres.data.shards.index import INDEX_NAME, Shard, up_to_date_index
 from fixres.data.shards.patterns import find_shards
 from fixres.data.shards.reader import Shards
-from fixres.data.shards.remote import READ_AHEAD, RemoteFile, size_and_version, small_file
+from fixres.data.shards.remote import READ_AHEAD, RemoteFile, is_gone, size_and_version, small_file
 from fixres.data.sources.tables import named_labels
 from fixres.data.sources.uri import Grammar, Scheme, is_remote, is_web
 from fixres.data.splits import Names, Split
@@ -42,26 +41,23 @@ def open_shards(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]
     named = {name for name, _ in found}
     shards = _remote_shards(root, found) if is_remote(root) else [_shard(root, name) for name, _ in found]
 
-    def is_gone(name: str) -> bool:
+    def is_missing(name: str) -> bool:
         # The web has no lists of files: there every shard is named, and one that is missing is refused.
         if name in named or is_web(root):
             return False
-        return object_store.is_gone(root + name) if is_remote(root) else not (Path(root) / name).exists()
+        return is_gone(root + name) if is_remote(root) else not (Path(root) / name).exists()
 
-    fresh = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_gone)
-    index, saved = fresh.index, fresh.saved
+    fresh = up_to_date_index(shards, lambda shard: _open(root, shard), _places(root), is_missing)
+    index = fresh.index
     if not len(index.paths):
         raise UserError(
             f"{address}: the shards are empty\n  every sample is a picture and a file .cls of the same name"
         )
     source = Shards(root, index)
-    notes = (
-        [f"indexed {counted(len(index.paths), 'picture')} in {counted(len(shards), 'shard')}, kept in {saved}"]
-        if saved
-        else []
-    )
-    if fresh.changed:
-        notes.insert(0, _what_changed(fresh.changed))
+    notes = [_what_changed(fresh.changed)] if fresh.changed else []
+    if fresh.saved:
+        num = f"{counted(len(index.paths), 'picture')} in {counted(len(shards), 'shard')}"
+        notes.append(f"indexed {num}, kept in {fresh.saved}")
     if root.startswith("http://"):
         notes.append("read by plain http: whoever sits in between can change the pictures")
     owner = np.repeat(np.array([_ORDER.index(split) for _, split in found], dtype=np.int8), index.counts)

@@ -30,6 +30,10 @@ _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
+_Line = tuple[int, dict[str, str | None]]
+"""Where a row stands, and its cells by role."""
+
+
 class Row(NamedTuple):
     """One picture of a table; `line` is where it stands, for messages."""
 
@@ -120,9 +124,7 @@ def read_table(address: Address, group: str = "") -> Iterator[Row]:
     optional = () if address["split"] else ("split",)
     if group:
         wanted["group"] = group
-    reader = {".jsonl": _jsonl, ".parquet": _parquet}.get(kind)
-    rows = reader(path, wanted, optional) if reader else _separated(path, kind, wanted, optional)
-    for line, cells in rows:
+    for line, cells in _READERS[kind](path, wanted, optional):
         yield _row(path, line, cells, wanted)
 
 
@@ -132,11 +134,8 @@ def listed_paths(table: Path) -> Iterator[str]:
     Raises:
         UserError: it cannot be read, or has no such column; from the iterator, a line that cannot be used.
     """
-    kind = table.suffix.lower()
     wanted = {"image": _COLUMNS["image"]}
-    reader = {".jsonl": _jsonl, ".parquet": _parquet}.get(kind)
-    rows = reader(table, wanted, ()) if reader else _separated(table, kind, wanted, ())
-    for line, cells in rows:
+    for line, cells in _READERS[table.suffix.lower()](table, wanted, ()):
         yield str(table.parent / _row(table, line, cells, wanted).path)
 
 
@@ -239,10 +238,8 @@ def _lines(path: Path) -> Iterator[str]:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
 
 
-def _separated(
-    path: Path, kind: str, wanted: dict[str, str], optional: Sequence[str]
-) -> Iterator[tuple[int, dict[str, str | None]]]:
-    separator = "\t" if kind == ".tsv" else ","
+def _separated(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[_Line]:
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.reader(_lines(path), delimiter=separator, strict=True)
     places: dict[str, int] = {}
     num_columns = 0
@@ -273,7 +270,7 @@ def _separated(
         yield line, {role: cells[place] for role, place in places.items()}
 
 
-def _jsonl(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _jsonl(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[_Line]:
     roles: dict[str, str] | None = None
     for line, text in enumerate(_lines(path), 1):
         if not text.strip():
@@ -289,9 +286,7 @@ def _jsonl(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Itera
         yield line, {role: _text(values.get(name), path, line, name) for role, name in roles.items()}
 
 
-def _parquet(
-    path: Path, wanted: dict[str, str], optional: Sequence[str]
-) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _parquet(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[_Line]:
     try:
         import pyarrow.lib
         from pyarrow import parquet
@@ -319,6 +314,7 @@ def _text(value: object, path: Path, line: int, column: str) -> str | None:
     raise UserError(f"{path} line {line}: column '{column}' holds {value!r}\n  allowed are texts and whole numbers")
 
 
+_READERS = {".csv": _separated, ".tsv": _separated, ".jsonl": _jsonl, ".parquet": _parquet}
 SCHEME = Scheme(
     "csv",
     "csv:FILE",

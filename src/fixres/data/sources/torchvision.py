@@ -36,6 +36,11 @@ def _named(*splits: str, **others: str) -> Mapping[str, Mapping[str, Any]]:
     return {name: {"split": value} for name, value in (*((s, s) for s in splits), *others.items())}
 
 
+def _variants(argument: str, *values: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return values of `variant` with the argument of torchvision's that each stands for."""
+    return {str(value): {argument: value} for value in values}
+
+
 def _attributes(paths: str, labels: str) -> Callable[[Any], tuple[Any, Any]]:
     return lambda dataset: (getattr(dataset, paths), getattr(dataset, labels))
 
@@ -72,7 +77,7 @@ def _gtsrb(dataset: Any) -> tuple[Any, Any]:
     return [path for path, _ in pairs], labels
 
 
-def _imagenette_classes(dataset: Any) -> Sequence[str]:
+def _first_names(dataset: Any) -> Sequence[str]:
     return [names[0] for names in dataset.classes]
 
 
@@ -96,81 +101,52 @@ class Known:
     """Why it cannot be downloaded, and where its files belong."""
 
 
+_ALL: Mapping[str, Mapping[str, Any]] = {"all": {}}
+_TRAIN_TEST, _ALL_THREE = _named("train", "test"), _named("train", "val", "test")
+_BY_YEAR: Mapping[str, Mapping[str, Any]] = {"train": {}, "val": {"version": "2021_valid"}}
 _FILES = _attributes("_image_files", "_labels")
 _ARRAY = _attributes("data", "targets")
 _SCIPY = ("scipy",)
+_LAYOUTS = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1), "NHW": (0, 1, 2), "NWH": (0, 2, 1)}
 _DIGITS = tuple("0123456789")
+_EMNIST = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
+_AIRCRAFT = ("variant", "family", "manufacturer")
+_IMAGENETTE = _variants("size", "full", "320px", "160px")
 _INATURALIST = ("2021_train", "2021_train_mini", "2017", "2018", "2019")
+_PLACES = {"large": {"small": False}, "small": {"small": True}}
+_NO_CARS = (
+    "its address is gone; put cars_train/, cars_test/, cars_test_annos_withlabels.mat and devkit/ "
+    "into {root}/stanford_cars"
+)
 
 SETS: dict[str, Known] = {
-    "CIFAR10": Known("CIFAR10", _TRUE_TEST, _ARRAY),
-    "CIFAR100": Known("CIFAR100", _TRUE_TEST, _ARRAY),
-    "MNIST": Known("MNIST", _TRUE_TEST, _ARRAY, layout="NHW"),
-    "FashionMNIST": Known("FashionMNIST", _TRUE_TEST, _ARRAY, layout="NHW"),
-    "KMNIST": Known("KMNIST", _TRUE_TEST, _ARRAY, layout="NHW"),
-    "EMNIST": Known(
-        "EMNIST",
-        _TRUE_TEST,
-        _ARRAY,
-        layout="NWH",
-        variants={v: {"split": v} for v in ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")},
-    ),
-    "SVHN": Known("SVHN", _named("train", "test"), _attributes("data", "labels"), _DIGITS, _SCIPY, "NCHW"),
-    "STL10": Known("STL10", _named("train", "test"), _attributes("data", "labels"), layout="NCHW"),
-    "Caltech101": Known(
-        "Caltech101", {"all": {}}, _caltech("101_ObjectCategories", "image_{index:04d}.jpg"), "categories"
-    ),
-    "Caltech256": Known(
-        "Caltech256", {"all": {}}, _caltech("256_ObjectCategories", "{y:03d}_{index:04d}.jpg"), "categories"
-    ),
-    "StanfordCars": Known(
-        "StanfordCars",
-        _named("train", "test"),
-        _pairs("_samples"),
-        needs=_SCIPY,
-        no_download="its address is gone; put cars_train/, cars_test/, cars_test_annos_withlabels.mat and devkit/ "
-        "into {root}/stanford_cars",
-    ),
-    "Flowers102": Known("Flowers102", _named("train", "val", "test"), _FILES, needs=_SCIPY),
-    "OxfordIIITPet": Known("OxfordIIITPet", _named("test", train="trainval"), _attributes("_images", "_labels")),
-    "Food101": Known("Food101", _named("train", "test"), _FILES),
-    "FGVCAircraft": Known(
-        "FGVCAircraft",
-        _named("train", "val", "test"),
-        _FILES,
-        variants={v: {"annotation_level": v} for v in ("variant", "family", "manufacturer")},
-    ),
-    "DTD": Known(
-        "DTD",
-        _named("train", "val", "test"),
-        _FILES,
-        variants={str(number): {"partition": number} for number in range(1, 11)},
-    ),
-    "EuroSAT": Known("EuroSAT", {"all": {}}, _pairs("samples")),
-    "SUN397": Known("SUN397", {"all": {}}, _FILES),
-    "GTSRB": Known("GTSRB", _named("train", "test"), _gtsrb, tuple(str(number) for number in range(43))),
-    "Imagenette": Known(
-        "Imagenette",
-        _named("train", "val"),
-        _pairs("_samples"),
-        _imagenette_classes,
-        variants={v: {"size": v} for v in ("full", "320px", "160px")},
-    ),
-    "INaturalist": Known(
-        "INaturalist",
-        {"train": {}, "val": {"version": "2021_valid"}},
-        _inaturalist,
-        "all_categories",
-        variants={v: {"version": v} for v in _INATURALIST},
-    ),
-    "Places365": Known(
-        "Places365",
-        _named("val", train="train-standard"),
-        _pairs("imgs"),
-        variants={"large": {"small": False}, "small": {"small": True}},
-    ),
-    "Country211": Known("Country211", _named("train", "test", val="valid"), _pairs("samples")),
-    "RenderedSST2": Known("RenderedSST2", _named("train", "val", "test"), _pairs("_samples")),
+    known.cls: known
+    for known in (
+        Known("CIFAR10", _TRUE_TEST, _ARRAY),
+        Known("CIFAR100", _TRUE_TEST, _ARRAY),
+        Known("MNIST", _TRUE_TEST, _ARRAY, layout="NHW"),
+        Known("FashionMNIST", _TRUE_TEST, _ARRAY, layout="NHW"),
+        Known("KMNIST", _TRUE_TEST, _ARRAY, layout="NHW"),
+        Known("EMNIST", _TRUE_TEST, _ARRAY, layout="NWH", variants=_variants("split", *_EMNIST)),
+        Known("SVHN", _TRAIN_TEST, _attributes("data", "labels"), _DIGITS, _SCIPY, "NCHW"),
+        Known("STL10", _TRAIN_TEST, _attributes("data", "labels"), layout="NCHW"),
+        Known("Caltech101", _ALL, _caltech("101_ObjectCategories", "image_{index:04d}.jpg"), "categories"),
+        Known("Caltech256", _ALL, _caltech("256_ObjectCategories", "{y:03d}_{index:04d}.jpg"), "categories"),
+        Known("StanfordCars", _TRAIN_TEST, _pairs("_samples"), needs=_SCIPY, no_download=_NO_CARS),
+        Known("Flowers102", _ALL_THREE, _FILES, needs=_SCIPY),
+        Known("OxfordIIITPet", _named("test", train="trainval"), _attributes("_images", "_labels")),
+        Known("Food101", _TRAIN_TEST, _FILES),
+        Known("FGVCAircraft", _ALL_THREE, _FILES, variants=_variants("annotation_level", *_AIRCRAFT)),
+        Known("DTD", _ALL_THREE, _FILES, variants=_variants("partition", *range(1, 11))),
+        Known("EuroSAT", _ALL, _pairs("samples")),
+        Known("SUN397", _ALL, _FILES),
+        Known("GTSRB", _TRAIN_TEST, _gtsrb, tuple(str(number) for number in range(43))),
+        Known("Imagenette", _named("train", "val"), _pairs("_samples"), _first_names, variants=_IMAGENETTE),
+        Known("INaturalist", _BY_YEAR, _inaturalist, "all_categories", variants=_variants("version", *_INATURALIST)),
+        Known("Places365", _named("val", train="train-standard"), _pairs("imgs"), variants=_PLACES),
+        Known("Country211", _named("train", "test", val="valid"), _pairs("samples")),
+        Known("RenderedSST2", _ALL_THREE, _pairs("_samples")),
+    )
 }
 ALIASES = {
     "oxfordpets": "OxfordIIITPet",
@@ -309,21 +285,17 @@ def _split(name: str, dataset: Any, known: Known, root: Path, data: Data) -> Spl
     source: Source
     if hasattr(pictures, "shape"):
         paths: Names = Names(f"{name}/{number:08}" for number in range(len(labels)))
-        source = Arrays(_arrays(np.asarray(pictures), known.layout))
+        turned = np.asarray(pictures).transpose(_LAYOUTS[known.layout])
+        source = Arrays(np.ascontiguousarray(turned, dtype=np.uint8))
     else:
-        # In the order of their names, where torchvision takes that of the disk.
-        order = np.argsort(np.asarray([str(path) for path in pictures]), kind="stable") if name == "all" else None
         files = [Path(path) for path in pictures]
-        if order is not None:
+        if name == "all":
+            # In the order of their names, where torchvision takes that of the disk.
+            order = np.argsort(np.asarray([str(path) for path in pictures]), kind="stable")
             files, labels = [files[place] for place in order.tolist()], labels[order]
         paths = Names(str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in files)
         source = Files(root)
     return Split(name, classes, labels, paths, source, data.exif, data.alpha)
-
-
-def _arrays(pictures: npt.NDArray[np.uint8], layout: str) -> npt.NDArray[np.uint8]:
-    order = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1), "NHW": (0, 1, 2), "NWH": (0, 2, 1)}[layout]
-    return np.ascontiguousarray(pictures.transpose(order), dtype=np.uint8)
 
 
 SCHEME = Scheme(

@@ -28,8 +28,9 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.collections import Split, open_collection
+from fixres.data.collections import open_collection
 from fixres.data.loader import resolve_workers
+from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
 from fixres.experiments.bench.loader_speed import Pictures

@@ -33,8 +33,8 @@ from fixres.config.recipe import Data, Stage
 from fixres.data.collections import open_collection
 from fixres.data.decode import jpeg_size
 from fixres.data.loader import Draw, ReadPolicy, evaluation_batches, train_batches
-from fixres.data.scaled_decode import Encoded, decode_at
-from fixres.data.splits import Split
+from fixres.data.scaled_decode import decode_at
+from fixres.data.splits import Encoded, Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
 from fixres.experiments.questions import LoaderBench

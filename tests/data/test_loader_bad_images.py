@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fixres.config.recipe import Data
-from fixres.data.bad_images import bad_image_limit, require_few_bad
 from fixres.data.collections import open_collection
+from fixres.data.loader import bad_image_limit, require_few_bad
 from fixres.errors import UserError
 
 SPLIT = open_collection(Data(uri="synthetic:classes=3,images=50,size=8")).split("train")
