@@ -23,11 +23,7 @@ class ParquetRows:
             UserError: pyarrow is not installed.
             OSError: the file cannot be written.
         """
-        try:
-            import pyarrow as pa
-            from pyarrow import parquet
-        except ImportError:
-            raise require_extra("pyarrow", "parquet") from None
+        pa, parquet = _pyarrow()
         kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
         kinds |= {"strs": pa.list_(pa.string()), "floats": pa.list_(pa.float64())}
         self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])

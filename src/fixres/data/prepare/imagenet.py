@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.prepare.matlab import read_mat
-from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture
+from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture, read_mat
 from fixres.errors import UserError, counted
-from fixres.io.archives import Member, decode_text, members, members_of, read_texts
+from fixres.io.archives import Member, decode_text, members, members_of, read_members, read_texts
 
 _WNID = re.compile(r"n\d{8}")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -66,30 +65,20 @@ def _val_labels(job: Job) -> dict[str, str]:
         return _solution(job.found["solution"])
     if "names" in job.found:
         return _lines_of_names(job.found["names"])
-    meta_path = job.found.get("meta", job.found.get("devkit"))
-    truth_path = job.found.get("truth", job.found.get("devkit"))
-    assert meta_path is not None
-    assert truth_path is not None
-    truth = _member_text(truth_path, _TRUTH)
-    by_id = _wnids_by_id(_member_bytes(meta_path, _META), meta_path)
-    lines = truth.split()
+    meta_path = job.found["meta" if "meta" in job.found else "devkit"]
+    truth_path = job.found["truth" if "truth" in job.found else "devkit"]
+    lines = decode_text(_from_devkit(truth_path, _TRUTH), f"{_TRUTH} of {truth_path}").split()
+    by_id = _wnids_by_id(_from_devkit(meta_path, _META), meta_path)
     unknown = sorted({line for line in lines if not line.isdecimal() or int(line) not in by_id})
     if unknown:
         raise UserError(f"{truth_path}: class {unknown[0][:40]!r} of the ground truth is not in {_META}")
     return {f"ILSVRC2012_val_{i:08}": by_id[int(line)] for i, line in enumerate(lines, start=1)}
 
 
-def _member_text(path: Path, name: str) -> str:
-    return decode_text(_member_bytes(path, name), f"{name} of {path}")
-
-
-def _member_bytes(path: Path, name: str) -> bytes:
+def _from_devkit(path: Path, name: str) -> bytes:
     if path.is_file() and path.name == name.rsplit("/", 1)[-1]:
         return path.read_bytes()
-    for member in members(path):
-        if f"/{member.name}".endswith(f"/{name}"):
-            return member.read()
-    raise UserError(f"{path} does not hold {name}\n  it is ILSVRC2012_devkit_t12.tar.gz that does")
+    return read_members(path, [name], "it is ILSVRC2012_devkit_t12.tar.gz that does")[name]
 
 
 def _wnids_by_id(content: bytes, path: Path) -> dict[int, str]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from fixres.data.prepare.arrays import read_cifar10, read_cifar100, read_fashion, read_mnist
 from fixres.data.prepare.caltech import read_caltech
 from fixres.data.prepare.cars import read_cars
 from fixres.data.prepare.imagenet import read_imagenet, read_mini, read_tiny
 from fixres.data.prepare.listed import read_aircraft, read_cub, read_flowers, read_food, read_pets
-from fixres.data.prepare.parts import DataSet, Reader, SourceFile
+from fixres.data.prepare.parts import DataSet, Reader
 from fixres.errors import UserError, did_you_mean
 
 _READERS: dict[str, Reader] = {
@@ -37,21 +38,9 @@ _READERS: dict[str, Reader] = {
 }
 
 
-def _data_set(row: dict[str, Any]) -> DataSet:
-    """Return what a row of known_sets.json says: the fields of `DataSet` and `SourceFile`, lists for tuples."""
-    files = {key: SourceFile(**{**file, "names": tuple(file["names"])}) for key, file in row["files"].items()}
-    made = {"read": _READERS[row["read"]], "files": files}
-    for key in ("layouts", "partial_layouts"):
-        made[key] = tuple(map(tuple, row.get(key, ())))
-    for key in ("aliases", "background"):
-        if key in row:
-            made[key] = tuple(row[key])
-    return DataSet(**{**row, **made})
-
-
-SETS: dict[str, DataSet] = {
-    row["name"]: _data_set(row) for row in json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
-}
+_ROWS = json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
+_ENTRIES = TypeAdapter(list[DataSet]).validate_python([{**row, "read": _READERS[row["read"]]} for row in _ROWS])
+SETS = {entry.name: entry for entry in _ENTRIES}
 """Every data set that can be prepared, by name."""
 
 

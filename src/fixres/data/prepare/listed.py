@@ -1,13 +1,16 @@
-"""Data sets whose archive comes with lists: CUB, Oxford flowers and pets, Food-101, FGVC-Aircraft."""
+"""Data sets whose archive comes with lists: CUB, Stanford Cars, Oxford flowers and pets, Food-101, FGVC-Aircraft."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from fixres.data.prepare.matlab import read_mat
-from fixres.data.prepare.parts import Job, Picture, pick, read_ready
+from fixres.data.prepare.parts import Job, Picture, pick, read_mat, read_ready
 from fixres.errors import UserError
-from fixres.io.archives import read_texts
+from fixres.io.archives import read_members, read_texts
+
+_TRAIN, _TEST, _META = "cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat"
 
 
 def read_cub(job: Job) -> Iterator[Picture]:
@@ -39,6 +42,57 @@ def _pairs(text: str, name: str) -> dict[str, str]:
         elif words:
             raise UserError(f"{name}, line {number}: a number and a value are expected, found {line[:60]!r}")
     return found
+
+
+def read_cars(job: Job) -> Iterator[Picture]:
+    """Yield train and test of Stanford Cars; classes are make, model and year."""
+    if "annos" in job.found:
+        yield from _one_archive(job)
+    elif "devkit" in job.found:
+        yield from _two_archives(job)
+    else:
+        yield from read_ready(job, "AM General Hummer SUV 2000", r".+ (19|20)[0-9]{2}")
+
+
+def _one_archive(job: Job) -> Iterator[Picture]:
+    annos = job.found["annos"]
+    table = read_mat(annos)
+    names = [str(name) for name in table["class_names"]]
+    wanted = {}
+    for row in table["annotations"]:
+        split = "test" if int(_field(row, "test", annos)) else "train"
+        path = str(_field(row, "relative_im_path", annos))
+        wanted[path.rsplit("/", 1)[-1]] = (split, _class_name(row, names, annos))
+    yield from pick(job, "images", wanted, ("car_ims",))
+
+
+def _two_archives(job: Job) -> Iterator[Picture]:
+    devkit = job.found["devkit"]
+    tables = read_members(devkit, [_TRAIN, _META], "fetch it again")
+    if "labels" in job.found:
+        tables[_TEST] = job.found["labels"].read_bytes()
+    else:
+        hint = "put it beside the archives: the devkit itself has no labels of the test pictures"
+        tables |= read_members(devkit, [_TEST], hint)
+    names = [str(name) for name in read_mat(tables[_META], _META)["class_names"]]
+    for split, file in (("train", _TRAIN), ("test", _TEST)):
+        rows = read_mat(tables[file], file)["annotations"]
+        wanted = {str(_field(row, "fname", file)): (split, _class_name(row, names, file)) for row in rows}
+        yield from pick(job, split, wanted, (f"cars_{split}",))
+
+
+def _field(row: Any, name: str, path: Path | str) -> Any:
+    try:
+        return row[name]
+    except (ValueError, IndexError, TypeError, KeyError):
+        raise UserError(f"{path} has no field '{name}' for every picture\n  it is not the table of this set") from None
+
+
+def _class_name(row: Any, names: list[str], path: Path | str) -> str:
+    number = int(_field(row, "class", path))
+    if not 1 <= number <= len(names):
+        raise UserError(f"{path} names class {number}; there are {len(names)}")
+    return names[number - 1]
 
 
 def read_flowers(job: Job) -> Iterator[Picture]:

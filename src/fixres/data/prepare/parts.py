@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fixres.errors import UserError
+from fixres.errors import UserError, require_extra
 from fixres.io.archives import Member, members
 
 Progress = Callable[[str, int, int | None], None]
@@ -131,9 +132,9 @@ class DataSet:
         return self.num_classes + bool(self.background[0] and options.keep_background)
 
 
-def from_member(split: str, label: str, member: Member, name: str = "") -> Picture:
+def from_member(split: str, label: str, member: Member) -> Picture:
     """Return the picture a member of an archive is, byte for byte."""
-    return Picture(split, folder_name(label), name or member.name.rsplit("/", 1)[-1], member.size, member.read)
+    return Picture(split, folder_name(label), member.name.rsplit("/", 1)[-1], member.size, member.read)
 
 
 def folder_name(label: str) -> str:
@@ -187,3 +188,33 @@ def read_ready(job: Job, example: str, pattern: str) -> Iterator[Picture]:
                     f"such as '{example}'\n  {own}"
                 )
             yield from_member(split, label, member)
+
+
+def read_mat(source: Path | bytes, name: str = "") -> dict[str, Any]:
+    """Return the variables of one of MATLAB's .mat files, without dimensions of 1. Nothing in such a file can run.
+
+    Raises:
+        UserError: scipy is not installed, or it is no .mat file.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise require_extra("scipy", "sets") from None
+    name = name or ("a table" if isinstance(source, bytes) else str(source))
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
+    except Exception as error:  # scipy raises whatever a damaged file leads it to
+        raise UserError(
+            f"cannot read {name}: it is no .mat file, or damaged ({type(error).__name__})\n  fetch it again"
+        ) from error
+    return _Variables(variables, name)
+
+
+class _Variables(dict[str, Any]):
+    def __init__(self, variables: dict[str, Any], name: str) -> None:
+        super().__init__(variables)
+        self.name = name
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self.name} holds no '{key}'\n  it is not the file of this data set")

@@ -19,7 +19,7 @@ from fixres.errors import UserError
 from fixres.io.download import range_client
 from fixres.io.download.address import Checksums
 from fixres.io.download.range_client import InterruptionError, ask, extent, pause, range_headers
-from fixres.io.files import sync_folder
+from fixres.io.files import sync_folder, write_json, write_whole
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be; None when the server does not say."""
@@ -76,7 +76,7 @@ class Job:
         # In this order: a record newer than the bytes would let two versions be joined.
         self.part.write_bytes(b"")
         version = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified"), "total": total}
-        _write_small(self.record_file, json.dumps({"url": self.origin, **version}))
+        write_json(self.record_file, {"url": self.origin, **version})
 
     def drop(self) -> None:
         """Forget the bytes so far."""
@@ -255,7 +255,7 @@ def put_in_place(job: Job) -> None:
         if job.checksums.known:
             job.origin_file.unlink(missing_ok=True)
         else:
-            _write_small(job.origin_file, job.origin + "\n")
+            write_whole(job.origin_file, lambda part: part.write_text(job.origin + "\n", encoding="utf-8"))
         job.part.replace(job.target)
         job.record_file.unlink(missing_ok=True)
         sync_folder(job.target.parent)
@@ -265,12 +265,3 @@ def _write_whole(file: IO[bytes], chunk: bytes) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _write_small(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
