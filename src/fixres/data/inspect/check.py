@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from fixres.data.inspect.near_duplicates import (
 )
 from fixres.data.inspect.scan import FORMATS, TRAITS, Scanned, in_chunks, scan, wrong_type
 from fixres.data.sampling import uniforms
-from fixres.data.sources.folder import Ignored, in_words, inspect_folder
+from fixres.data.sources.folder import Found, inspect_folder
 from fixres.data.splits import THIRDS, Split, carve
 from fixres.errors import UserError, counted, did_you_mean
 from fixres.io.progress import Progress
@@ -45,27 +45,16 @@ _KIND_OF_REASON = (
 )
 
 
-@dataclass(frozen=True)
-class Opened:
+@dataclass
+class Opened(Found):
     """A collection as far as it can be opened: splits under their own class lists, and what is to be said of it."""
 
-    uri: str
-    splits: Mapping[str, Split]
-    notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
-    ignored: tuple[Ignored, ...] = ()
-    """Files that were passed over."""
     is_carved: bool = False
 
     @property
     def first(self) -> Split:
         """The split whose classes count: train, or the first there is."""
         return self.splits.get("train") or next(iter(self.splits.values()))
-
-    @property
-    def all_notes(self) -> list[str]:
-        """The notes, with a line for every reason why files were passed over."""
-        return [*self.notes, *in_words(self.ignored)]
 
 
 def open_anyhow(data: Data) -> Opened:
@@ -76,20 +65,21 @@ def open_anyhow(data: Data) -> Opened:
     """
     uri = absolute_uri(data.uri.strip())
     if uri.startswith("folder:"):
-        found = inspect_folder(data, uri.partition(":")[2])
-        faults = (*(str(fault).partition("\n")[0] for fault in found.faults),)
-        opened = Opened(found.uri, found.splits, tuple(found.notes), faults, tuple(found.ignored))
+        opened = Opened(**vars(inspect_folder(data, uri.partition(":")[2])))
     else:
-        uri, found_splits, notes = open_splits(data)
-        opened = Opened(uri, found_splits, tuple(notes))
-    splits = opened.splits
-    alone = next(iter(splits.values())) if len(splits) == 1 and set(splits) <= {"all", "train"} else None
-    if alone is None:
-        return opened
-    try:
-        return replace(opened, splits=carve(alone, THIRDS, data.split_seed, None), is_carved=True)
-    except UserError as error:
-        return replace(opened, notes=(*opened.notes, str(error).partition("\n")[0]))
+        opened = Opened(*open_splits(data))
+    if len(opened.splits) == 1 and set(opened.splits) <= {"all", "train"}:
+        try:
+            opened.splits = carve(opened.first, THIRDS, data.split_seed, None)
+            opened.is_carved = True
+        except UserError as error:
+            opened.notes.append(first_line(error))
+    return opened
+
+
+def first_line(error: UserError) -> str:
+    """Return what is wrong, without what to do about it."""
+    return str(error).partition("\n")[0]
 
 
 def check(
@@ -114,7 +104,7 @@ def check(
     if opened.is_carved:
         report.remarks.append(f"no splits of its own: looked at as carved with data.split_seed {data.split_seed}")
     for fault in opened.faults:
-        report.add("layout", fault)
+        report.add("layout", first_line(fault))
     for note in opened.notes:
         report.add("passed over", note)
     for split, path, reason in opened.ignored:

@@ -96,8 +96,8 @@ def _of_pictures(
     """Return pairs of hashes as pairs of pictures, for each query the `most` closest."""
     distance = np.bitwise_count(own[pairs[:, 0]] ^ asked[pairs[:, 1]])
     by_query: dict[int, list[int]] = {}
-    for place in np.lexsort((pairs[:, 0], distance, pairs[:, 1])).tolist():
-        by_query.setdefault(int(pairs[place, 1]), []).append(int(pairs[place, 0]))
+    for reference, query in pairs[np.lexsort((pairs[:, 0], distance, pairs[:, 1]))].tolist():
+        by_query.setdefault(query, []).append(reference)
     order = np.argsort(where, kind="stable")
     starts = np.searchsorted(where[order], np.arange(len(own) + 1))
     result: list[tuple[int, int]] = []

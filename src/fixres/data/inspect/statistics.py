@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
-from fixres.data.inspect.check import open_anyhow
+from fixres.data.inspect.check import first_line, open_anyhow
 from fixres.data.inspect.scan import in_chunks
 from fixres.data.sampling import inverse_frequency
+from fixres.data.sources.folder import in_words
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
 from fixres.io.progress import Progress
@@ -158,9 +159,10 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
     own = np.array(list(counts[training].values()), dtype=np.int64)
     unreadable = {name: int((~able).sum()) for name, able in readable.items()}
     mean, std = _moments(sums, squares, num_views * size**2)
-    notes = (*(f"note: {note}" for note in (*opened.faults, *opened.all_notes)),)
+    said = (*map(first_line, opened.faults), *opened.notes, *in_words(opened.ignored))
+    notes = [f"note: {text}" for text in said]
     if opened.is_carved:
-        notes = (*notes, f"no splits of its own: shown as carved with data.split_seed {data.split_seed}")
+        notes.append(f"no splits of its own: shown as carved with data.split_seed {data.split_seed}")
     return Statistics(
         data=opened.uri,
         classes=tuple(dict.fromkeys(cls for split in (opened.first, *splits.values()) for cls in split.classes)),
@@ -178,7 +180,7 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
         mean_std_split=training,
         mean_std_size=size,
         train_size=useful_train_size(float(np.median(known.min(axis=1)))),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture, read_mat
+from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture, read_mat, read_pairs
 from fixres.errors import UserError, counted
-from fixres.io.archives import Member, decode_text, members, members_of, read_members, read_texts
+from fixres.io.archives import decode_text, members, members_of, read_members, read_texts
 
 _WNID = re.compile(r"n\d{8}")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -101,15 +101,9 @@ def _solution(path: Path) -> dict[str, str]:
 
 def _lines_of_names(path: Path) -> dict[str, str]:
     """Read lines of `ILSVRC2012_val_00000001.JPEG n01751747`."""
-    found = {}
-    for number, line in enumerate(decode_text(path.read_bytes(), str(path)).splitlines(), start=1):
-        words = line.replace(",", " ").split()
-        if not words:
-            continue
-        if len(words) != 2:
-            raise UserError(f"{path}, line {number}: a picture and a WordNet id are expected, found {line[:60]!r}")
-        found[words[0].rsplit("/", 1)[-1].rsplit(".", 1)[0]] = _wnid(words[1], path)
-    return found
+    text = decode_text(path.read_bytes(), str(path)).replace(",", " ")
+    pairs = read_pairs(text, path, "a picture and a WordNet id").items()
+    return {picture.rsplit("/", 1)[-1].rsplit(".", 1)[0]: _wnid(label, path) for picture, label in pairs}
 
 
 def read_tiny(job: Job) -> Iterator[Picture]:
@@ -170,8 +164,9 @@ def read_mini(job: Job) -> Iterator[Picture]:
     by_name = {file.rsplit("/", 1)[-1]: file for file in places}
     unlisted = 0
     for member in members(job.found["images"]):
-        listed = _listed(member, rest, by_name)
-        if listed is None:
+        name = below(member.name, "images")
+        listed = name if name in rest else by_name.get(name.rsplit("/", 1)[-1])
+        if listed not in rest:
             unlisted += is_picture(member.name)
             continue
         split, label = rest.pop(listed)
@@ -179,14 +174,6 @@ def read_mini(job: Job) -> Iterator[Picture]:
     job.missing(sorted(rest), str(job.found["images"]))
     if unlisted:
         job.notes.append(f"{counted(unlisted, 'picture')} that no table lists left out")
-
-
-def _listed(member: Member, rest: dict[str, tuple[str, str]], by_name: dict[str, str]) -> str | None:
-    name = below(member.name, "images")
-    for candidate in (name, by_name.get(name.rsplit("/", 1)[-1])):
-        if candidate is not None and candidate in rest:
-            return candidate
-    return None
 
 
 def _mini_table(path: Path) -> Iterator[tuple[str, str]]:

@@ -10,36 +10,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
-from fixres.data.prepare.arrays import read_cifar10, read_cifar100, read_fashion, read_mnist
-from fixres.data.prepare.caltech import read_caltech
-from fixres.data.prepare.cars import read_cars
-from fixres.data.prepare.imagenet import read_imagenet, read_mini, read_tiny
-from fixres.data.prepare.listed import read_aircraft, read_cub, read_flowers, read_food, read_pets
-from fixres.data.prepare.parts import DataSet, Reader
+from fixres.data.prepare import arrays, caltech, imagenet, listed
+from fixres.data.prepare.parts import DataSet
 from fixres.errors import UserError, did_you_mean
 
-_READERS: dict[str, Reader] = {
-    "aircraft": read_aircraft,
-    "caltech": read_caltech,
-    "cars": read_cars,
-    "cifar10": read_cifar10,
-    "cifar100": read_cifar100,
-    "cub": read_cub,
-    "fashion": read_fashion,
-    "flowers": read_flowers,
-    "food": read_food,
-    "imagenet": read_imagenet,
-    "mini": read_mini,
-    "mnist": read_mnist,
-    "pets": read_pets,
-    "tiny": read_tiny,
-}
-
-
+# A row's "read" is the NAME of the function read_NAME in one of these.
+_READERS = vars(arrays) | vars(caltech) | vars(imagenet) | vars(listed)
 _ROWS = json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
-_ENTRIES = TypeAdapter(list[DataSet]).validate_python([{**row, "read": _READERS[row["read"]]} for row in _ROWS])
+_ENTRIES = TypeAdapter(list[DataSet], config=ConfigDict(extra="forbid")).validate_python(
+    [{**row, "read": _READERS[f"read_{row['read']}"]} for row in _ROWS]
+)
 SETS = {entry.name: entry for entry in _ENTRIES}
 """Every data set that can be prepared, by name."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fixres.data.prepare.parts import Job, Picture, pick, read_mat, read_ready
+from fixres.data.prepare.parts import Job, Picture, pick, read_mat, read_pairs, read_ready
 from fixres.errors import UserError
 from fixres.io.archives import read_members, read_texts
 
@@ -19,9 +19,9 @@ def read_cub(job: Job) -> Iterator[Picture]:
         yield from read_ready(job, "001.Black_footed_Albatross", r"[0-9]{3}\..+")
         return
     texts = read_texts(job.found["archive"], ["images.txt", "train_test_split.txt", "classes.txt"])
-    paths = _pairs(texts["images.txt"], "images.txt")
-    is_train = _pairs(texts["train_test_split.txt"], "train_test_split.txt")
-    classes = set(_pairs(texts["classes.txt"], "classes.txt").values())
+    paths = read_pairs(texts["images.txt"], "images.txt")
+    is_train = read_pairs(texts["train_test_split.txt"], "train_test_split.txt")
+    classes = set(read_pairs(texts["classes.txt"], "classes.txt").values())
     if set(paths) != set(is_train):
         raise UserError("images.txt and train_test_split.txt of CUB-200-2011 list different pictures\n  fetch it again")
     wanted = {}
@@ -30,18 +30,7 @@ def read_cub(job: Job) -> Iterator[Picture]:
         if label not in classes:
             raise UserError(f"images.txt of CUB-200-2011 names the class {label}, which classes.txt does not have")
         wanted[f"images/{path}"] = ("train" if is_train[number] == "1" else "test", label)
-    yield from pick(job, "archive", wanted, ("CUB_200_2011",))
-
-
-def _pairs(text: str, name: str) -> dict[str, str]:
-    found = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split(maxsplit=1)
-        if len(words) == 2:
-            found[words[0]] = words[1].strip()
-        elif words:
-            raise UserError(f"{name}, line {number}: a number and a value are expected, found {line[:60]!r}")
-    return found
+    yield from pick(job, "archive", wanted, "CUB_200_2011")
 
 
 def read_cars(job: Job) -> Iterator[Picture]:
@@ -63,7 +52,7 @@ def _one_archive(job: Job) -> Iterator[Picture]:
         split = "test" if int(_field(row, "test", annos)) else "train"
         path = str(_field(row, "relative_im_path", annos))
         wanted[path.rsplit("/", 1)[-1]] = (split, _class_name(row, names, annos))
-    yield from pick(job, "images", wanted, ("car_ims",))
+    yield from pick(job, "images", wanted, "car_ims")
 
 
 def _two_archives(job: Job) -> Iterator[Picture]:
@@ -78,7 +67,7 @@ def _two_archives(job: Job) -> Iterator[Picture]:
     for split, file in (("train", _TRAIN), ("test", _TEST)):
         rows = read_mat(tables[file], file)["annotations"]
         wanted = {str(_field(row, "fname", file)): (split, _class_name(row, names, file)) for row in rows}
-        yield from pick(job, split, wanted, (f"cars_{split}",))
+        yield from pick(job, split, wanted, f"cars_{split}")
 
 
 def _field(row: Any, name: str, path: Path | str) -> Any:
@@ -105,7 +94,7 @@ def read_flowers(job: Job) -> Iterator[Picture]:
             if not 1 <= number <= len(labels):
                 raise UserError(f"{job.found['splits']} lists picture {number}; there are labels for {len(labels)}")
             wanted[f"image_{number:05}.jpg"] = (split, f"{labels[number - 1]:03}")
-    yield from pick(job, "archive", wanted, ("jpg",))
+    yield from pick(job, "archive", wanted, "jpg")
 
 
 def read_pets(job: Job) -> Iterator[Picture]:
@@ -120,7 +109,7 @@ def read_pets(job: Job) -> Iterator[Picture]:
             # Capitalised, so that the order by name is the order of the published numbers.
             label = " ".join(word.title() for word in name.rpartition("_")[0].split("_"))
             wanted[f"{name}.jpg"] = (split, label)
-    yield from pick(job, "archive", wanted, ("images",))
+    yield from pick(job, "archive", wanted, "images")
 
 
 def read_food(job: Job) -> Iterator[Picture]:
@@ -130,7 +119,7 @@ def read_food(job: Job) -> Iterator[Picture]:
     for split in ("train", "test"):
         for line in texts[f"meta/{split}.txt"].split():
             wanted[f"images/{line}.jpg"] = (split, line.split("/")[0])
-    yield from pick(job, "archive", wanted, ("food-101",))
+    yield from pick(job, "archive", wanted, "food-101")
 
 
 def read_aircraft(job: Job) -> Iterator[Picture]:
@@ -139,7 +128,7 @@ def read_aircraft(job: Job) -> Iterator[Picture]:
     texts = read_texts(job.found["archive"], list(names.values()))
     wanted = {}
     for split, name in names.items():
-        for number, label in _pairs(texts[name], name).items():
+        for number, label in read_pairs(texts[name], name).items():
             wanted[f"data/images/{number}.jpg"] = (split, label)
     job.notes.append("the lowest 20 pixel rows of every picture hold a copyright line and are kept, as published")
-    yield from pick(job, "archive", wanted, ("fgvc-aircraft-2013b",))
+    yield from pick(job, "archive", wanted, "fgvc-aircraft-2013b")

@@ -153,16 +153,15 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
 
-def pick(job: Job, key: str, wanted: dict[str, tuple[str, str]], roots: tuple[str, ...]) -> Iterator[Picture]:
-    """Yield the pictures of archive `key` that `wanted` lists: path below `roots` -> split and label.
+def pick(job: Job, key: str, wanted: dict[str, tuple[str, str]], root: str) -> Iterator[Picture]:
+    """Yield the pictures of archive `key` that `wanted` lists: path below `root` -> split and label.
 
     Raises:
         UserError: one of them is missing.
     """
     rest = dict(wanted)
     for member in members(job.found[key]):
-        name = below(member.name, *roots)
-        place = rest.pop(name, None)
+        place = rest.pop(below(member.name, root), None)
         if place is not None:
             yield from_member(*place, member)
     job.missing(sorted(rest), str(job.found[key]))
@@ -188,6 +187,22 @@ def read_ready(job: Job, example: str, pattern: str) -> Iterator[Picture]:
                     f"such as '{example}'\n  {own}"
                 )
             yield from_member(split, label, member)
+
+
+def read_pairs(text: str, name: object, expected: str = "a number and a value") -> dict[str, str]:
+    """Return the lines of a text as first word -> rest.
+
+    Raises:
+        UserError: a line has one word only.
+    """
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split(maxsplit=1)
+        if len(words) == 2:
+            found[words[0]] = words[1].strip()
+        elif words:
+            raise UserError(f"{name}, line {number}: {expected} are expected, found {line[:60]!r}")
+    return found
 
 
 def read_mat(source: Path | bytes, name: str = "") -> dict[str, Any]:

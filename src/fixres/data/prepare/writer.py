@@ -139,24 +139,23 @@ class _Work(Job):
             "sources": fingerprint(self.found),
             "md5": {},
         }
-        before = read_json(self.journal_file)
+        before = read_json(self.journal_file) or {}
+        is_same = all(before.get(key) == journal[key] for key in ("set", "options", "sources"))
         with disk(self.part):
-            if before is None and self.part.exists():
+            if not before and self.part.exists():
                 raise UserError(
                     f"{self.part} is in the way, and was not left by a preparation\n  move it, or use another --out"
                 )
-            if before is not None and any(before.get(key) != journal[key] for key in ("set", "options", "sources")):
-                if self.part.is_dir() and any(self.part.iterdir()):
-                    raise UserError(
-                        f"{self.part} was begun from other files or with other options (set {before.get('set')})\n"
-                        "  ask for the same again, delete it to start over, or use another --out"
-                    )
-                before = None
-            if before is None:
+            if not is_same and self.part.is_dir() and any(self.part.iterdir()):
+                raise UserError(
+                    f"{self.part} was begun from other files or with other options (set {before.get('set')})\n"
+                    "  ask for the same again, delete it to start over, or use another --out"
+                )
+            if not is_same:
                 write_json(self.journal_file, journal)
             self.part.mkdir(exist_ok=True)
             (self.part / _INCOMING).unlink(missing_ok=True)
-        return before or journal
+        return before if is_same else journal
 
     def _discard(self) -> None:
         with disk(self.part):

@@ -25,6 +25,7 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be; None when the server does not say."""
 
 MAX_BYTES = 20 * 2**30
+"""Nothing larger is fetched."""
 _CHUNK_BYTES = 2**20
 
 
@@ -36,7 +37,6 @@ class Job:
     target: Path
     checksums: Checksums
     progress: Progress | None
-    max_bytes: int
 
     @property
     def part(self) -> Path:
@@ -177,7 +177,7 @@ def _receive(job: Job, response: HTTPResponse) -> None:
     with file:
         while chunk := range_client.read(response, _CHUNK_BYTES):
             done += len(chunk)
-            if done > job.max_bytes:
+            if done > MAX_BYTES:
                 job.drop()
                 raise _too_large(job, done)
             with on_disk(job):
@@ -225,7 +225,7 @@ def _require_rest(job: Job, response: HTTPResponse) -> int | None:
 
 
 def _require_room(job: Job, total: int | None, rest: int | None, kept: int) -> None:
-    if max(total or 0, kept + (rest or 0)) > job.max_bytes:
+    if max(total or 0, kept + (rest or 0)) > MAX_BYTES:
         job.drop()
         raise _too_large(job, max(total or 0, kept + (rest or 0)))
     free = shutil.disk_usage(job.target.parent).free
@@ -235,7 +235,7 @@ def _require_room(job: Job, total: int | None, rest: int | None, kept: int) -> N
 
 
 def _too_large(job: Job, num_bytes: int) -> UserError:
-    return job.error(f"it has at least {num_bytes} bytes; at most {job.max_bytes} are fetched")
+    return job.error(f"it has at least {num_bytes} bytes; at most {MAX_BYTES} are fetched")
 
 
 def put_in_place(job: Job) -> None:
