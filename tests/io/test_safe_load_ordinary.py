@@ -234,11 +234,11 @@ READER = """
 import resource, sys
 from pathlib import Path
 from fixres.errors import UserError
-from fixres.io.safe_load import load
+from fixres.io.safe_load import read_checkpoint
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
-        print(type(load(Path(path))["bad"]).__name__, flush=True)
+        print(type(read_checkpoint(Path(path))["bad"]).__name__, flush=True)
     except UserError as error:
         print(error, flush=True)
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

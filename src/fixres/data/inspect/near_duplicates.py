@@ -95,19 +95,13 @@ def _of_pictures(
 ) -> npt.NDArray[np.int64]:
     """Return pairs of hashes as pairs of pictures, for each query the `most` closest."""
     distance = np.bitwise_count(own[pairs[:, 0]] ^ asked[pairs[:, 1]])
-    by_query: dict[int, list[int]] = {}
-    for reference, query in pairs[np.lexsort((pairs[:, 0], distance, pairs[:, 1]))].tolist():
-        by_query.setdefault(query, []).append(reference)
     order = np.argsort(where, kind="stable")
     starts = np.searchsorted(where[order], np.arange(len(own) + 1))
-    result: list[tuple[int, int]] = []
-    for query, asked_place in enumerate(who.tolist()):
-        pictures: list[int] = []
-        for reference in by_query.get(asked_place, ()):
-            if len(pictures) >= most:
-                break
-            pictures.extend(order[starts[reference] : starts[reference + 1]][: most - len(pictures)].tolist())
-        result.extend((picture, query) for picture in pictures)
+    closest: dict[int, list[int]] = {}
+    for reference, query in pairs[np.lexsort((pairs[:, 0], distance, pairs[:, 1]))].tolist():
+        found = closest.setdefault(query, [])
+        found += order[starts[reference] : starts[reference + 1]][: most - len(found)].tolist()
+    result = [(picture, query) for query, place in enumerate(who.tolist()) for picture in closest.get(place, ())]
     return np.array(result, dtype=np.int64).reshape(-1, 2)
 
 

@@ -107,7 +107,7 @@ def in_chunks(
 ) -> Iterator[tuple[str, int, T]]:
     """Yield (split, first place, `work(split, places)`) in order, with `work` done on `workers` processes, 0: here.
 
-    `work` is a function of a module, or an instance of a class of one.
+    `work` is a function of a module, or a partial of one.
 
     Raises:
         UserError: a process was killed.

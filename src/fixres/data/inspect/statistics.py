@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,36 +26,6 @@ from fixres.resolution import Preprocess, matching_size
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _MULTIPLE = 32
 _MOST_CLASSES = 20
-
-
-class _Chunk(NamedTuple):
-    """Sizes int64 `[N, 2]` (width, height; 0 for a picture that cannot be read), and sums per channel."""
-
-    sizes: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.int64]
-    squares: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """Sums the test-time view of each picture at `size` px; whole numbers, so the order of adding changes nothing."""
-
-    size: int
-
-    def __call__(self, split: Split, places: range) -> _Chunk:
-        preprocess = Preprocess(size=self.size, crop_ratio=1.0)
-        sizes = np.zeros((len(places), 2), dtype=np.int64)
-        sums, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
-        for row, place in enumerate(places):
-            try:
-                image = split.read(place)
-            except BadImage:
-                continue
-            sizes[row] = image.size
-            view = evaluation_crop(image, preprocess).numpy().astype(np.int64)
-            sums += view.sum(axis=(1, 2))
-            squares += (view**2).sum(axis=(1, 2))
-        return _Chunk(sizes, sums, squares)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +50,8 @@ class Statistics:
     """Width, height, short side, megapixels and aspect at `quantile_levels`, over all splits."""
     common_sizes: Mapping[str, int]
     extensions: Mapping[str, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     mean_std_split: str
     mean_std_size: int
     train_size: int
@@ -144,12 +114,11 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
     opened = open_anyhow(data)
     splits, training = opened.splits, opened.first.name
     sizes = {name: np.zeros((len(split), 2), dtype=np.int64) for name, split in splits.items()}
-    sums, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
-    for name, start, chunk in in_chunks(splits, _Measure(size), workers, progress):
-        sizes[name][start : start + len(chunk.sizes)] = chunk.sizes
+    sums = np.zeros((2, 3), dtype=np.int64)
+    for name, start, (found, more) in in_chunks(splits, partial(_measure, size), workers, progress):
+        sizes[name][start : start + len(found)] = found
         if name == training:
-            sums += chunk.sums
-            squares += chunk.squares
+            sums += more
     readable = {name: found[:, 0] > 0 for name, found in sizes.items()}
     num_views = int(readable[training].sum())
     if not num_views:
@@ -158,7 +127,7 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
     counts = {name: _counts(split, readable[name]) for name, split in splits.items()}
     own = np.array(list(counts[training].values()), dtype=np.int64)
     unreadable = {name: int((~able).sum()) for name, able in readable.items()}
-    mean, std = _moments(sums, squares, num_views * size**2)
+    mean, std = _moments(sums, num_views * size**2)
     said = (*map(first_line, opened.faults), *opened.notes, *in_words(opened.ignored))
     notes = [f"note: {text}" for text in said]
     if opened.is_carved:
@@ -189,6 +158,26 @@ def _extensions(splits: Mapping[str, Split], readable: Mapping[str, npt.NDArray[
     return dict(Counter(os.path.splitext(path)[1].lower() for path in paths).most_common())  # noqa: PTH122 - a Path is slow
 
 
+def _measure(size: int, split: Split, places: range) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Look at the test-time view of each picture at `size` px.
+
+    Returns:
+        Sizes `[N, 2]` (width, height; 0 for a picture that cannot be read), and `[2, 3]` the sums of the values of
+        every channel and of their squares: whole numbers, so the order of adding changes nothing.
+    """
+    preprocess = Preprocess(size=size, crop_ratio=1.0)
+    sizes, sums = np.zeros((len(places), 2), dtype=np.int64), np.zeros((2, 3), dtype=np.int64)
+    for row, place in enumerate(places):
+        try:
+            image = split.read(place)
+        except BadImage:
+            continue
+        sizes[row] = image.size
+        view = evaluation_crop(image, preprocess).numpy().astype(np.int64)
+        sums += np.stack([view.sum(axis=(1, 2)), (view**2).sum(axis=(1, 2))])
+    return sizes, sums
+
+
 def _counts(split: Split, readable: npt.NDArray[np.bool_]) -> dict[str, int]:
     num = np.bincount(split.labels[readable], minlength=len(split.classes)).tolist()
     return dict(zip(split.classes, num, strict=True))
@@ -207,17 +196,16 @@ def useful_train_size(short_side: float) -> int:
     return best or max(1, min(_MULTIPLE, int(short_side)))
 
 
-def _moments(
-    sums: npt.NDArray[np.int64], squares: npt.NDArray[np.int64], num_pixels: int
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation in [0, 1], from exact integers."""
-    means = [int(total) / num_pixels / 255 for total in sums]
+def _moments(sums: npt.NDArray[np.int64], num_pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel in [0, 1], from exact integers."""
+    totals, squares = sums.tolist()
+    means = (total / num_pixels / 255 for total in totals)
     # n * sum of squares - square of the sum is exact in Python's integers; in floats it would cancel.
-    stds = [
-        (num_pixels * int(square) - int(total) ** 2) ** 0.5 / num_pixels / 255
-        for total, square in zip(sums, squares, strict=True)
-    ]
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+    stds = (
+        (num_pixels * square - total**2) ** 0.5 / num_pixels / 255
+        for total, square in zip(totals, squares, strict=True)
+    )
+    return tuple(means), tuple(stds)
 
 
 def _quantiles(sizes: npt.NDArray[np.int64]) -> dict[str, tuple[float, ...]]:

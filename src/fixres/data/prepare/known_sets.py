@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter
 
-from fixres.data.prepare import arrays, caltech, imagenet, listed
+from fixres.data.prepare import arrays, imagenet, photographs
 from fixres.data.prepare.parts import DataSet
 from fixres.errors import UserError, did_you_mean
 
 # A row's "read" is the NAME of the function read_NAME in one of these.
-_READERS = vars(arrays) | vars(caltech) | vars(imagenet) | vars(listed)
+_READERS = vars(arrays) | vars(imagenet) | vars(photographs)
 _ROWS = json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
 _ENTRIES = TypeAdapter(list[DataSet], config=ConfigDict(extra="forbid")).validate_python(
     [{**row, "read": _READERS[f"read_{row['read']}"]} for row in _ROWS]
@@ -32,10 +32,10 @@ def find_set(name: str) -> DataSet:
     Raises:
         UserError: there is none; lists those there are.
     """
-    folded = {_fold(known): entry for entry in SETS.values() for known in (entry.name, *entry.aliases)}
+    names = {known: entry for entry in SETS.values() for known in (entry.name, *entry.aliases)}
+    folded = {_fold(known): entry for known, entry in names.items()}
     if _fold(name) in folded:
         return folded[_fold(name)]
-    names = [known for entry in SETS.values() for known in (entry.name, *entry.aliases)]
     raise UserError(
         f"no data set is called '{name}'{did_you_mean(name, names)}\n"
         f"  allowed: {', '.join(SETS)}\n  your own pictures need no preparing: --data.uri folder:DIR"

@@ -85,12 +85,6 @@ def fingerprint(found: Mapping[str, Path]) -> dict[str, dict[str, object]]:
     return prints
 
 
-def published_md5(info: DataSet, key: str, path: Path) -> str:
-    """Return the published checksum of the file at `path`; empty where it is not the published file."""
-    file = info.files[key]
-    return file.md5 if path.is_file() and path.name == file.names[0] else ""
-
-
 def md5_of(path: Path, progress: Progress) -> str:
     """Return the MD5 of a file, in hexadecimal.
 

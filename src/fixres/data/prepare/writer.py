@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.data.prepare.known_sets import find_set
-from fixres.data.prepare.official_archives import fingerprint, locate, md5_of, picture_bytes, published_md5
+from fixres.data.prepare.official_archives import fingerprint, locate, md5_of, picture_bytes
 from fixres.data.prepare.parts import DataSet, Job, Options, Picture, Progress
 from fixres.errors import UserError
 from fixres.io.files import disk, files, read_json, reserved, write_json
@@ -166,9 +166,10 @@ class _Work(Job):
         """Return what is known of every source; refuse one that is not as published."""
         known = {}
         for key, path in self.found.items():
-            expected = published_md5(self.info, key, path)
             known[path.name] = "a folder" if path.is_dir() else "none published"
-            if not expected:
+            expected = self.info.files[key].md5
+            # What is called otherwise is not the published file.
+            if not expected or path.is_dir() or path.name != self.info.files[key].names[0]:
                 continue
             digest = journal["md5"].get(key)
             if digest is None:

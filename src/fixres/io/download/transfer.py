@@ -177,9 +177,7 @@ def _receive(job: Job, response: HTTPResponse) -> None:
     with file:
         while chunk := range_client.read(response, _CHUNK_BYTES):
             done += len(chunk)
-            if done > MAX_BYTES:
-                job.drop()
-                raise _too_large(job, done)
+            _require_small(job, done)
             with on_disk(job):
                 _write_whole(file, chunk)
             if job.progress:
@@ -225,17 +223,17 @@ def _require_rest(job: Job, response: HTTPResponse) -> int | None:
 
 
 def _require_room(job: Job, total: int | None, rest: int | None, kept: int) -> None:
-    if max(total or 0, kept + (rest or 0)) > MAX_BYTES:
-        job.drop()
-        raise _too_large(job, max(total or 0, kept + (rest or 0)))
+    _require_small(job, max(total or 0, kept + (rest or 0)))
     free = shutil.disk_usage(job.target.parent).free
     if rest is not None and rest > free:
         reason = f"{rest} more bytes are needed in {job.target.parent}, {free} are free"
         raise job.error(reason, "make room, or set TORCH_HOME to another folder")
 
 
-def _too_large(job: Job, num_bytes: int) -> UserError:
-    return job.error(f"it has at least {num_bytes} bytes; at most {MAX_BYTES} are fetched")
+def _require_small(job: Job, num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        job.drop()
+        raise job.error(f"it has at least {num_bytes} bytes; at most {MAX_BYTES} are fetched")
 
 
 def put_in_place(job: Job) -> None:

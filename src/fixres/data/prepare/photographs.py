@@ -1,4 +1,7 @@
-"""Data sets whose archive comes with lists: CUB, Stanford Cars, Oxford flowers and pets, Food-101, FGVC-Aircraft."""
+"""Smaller sets of photographs: Caltech's folders of classes, and archives that come with lists.
+
+The latter are CUB, Stanford Cars, Oxford flowers and pets, Food-101 and FGVC-Aircraft.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fixres.data.prepare.parts import Job, Picture, pick, read_mat, read_pairs, read_ready
-from fixres.errors import UserError
-from fixres.io.archives import read_members, read_texts
+from fixres.data.prepare.parts import Job, Picture, from_member, is_picture, pick, read_mat, read_pairs, read_ready
+from fixres.errors import UserError, counted
+from fixres.io.archives import Member, members, members_of, read_members, read_texts
 
+_INNER = "101_ObjectCategories.tar.gz"
 _TRAIN, _TEST, _META = "cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat"
+
+
+def read_caltech(job: Job) -> Iterator[Picture]:
+    """Yield the pictures by class; the class of clutter is dropped unless it is to be kept."""
+    background, _ = job.info.background
+    dropped = 0
+    for member in _members(job.found["archive"]):
+        *above, label, name = ["", "", *member.name.split("/")]
+        root = [part for part in above if part]
+        # Some class folders hold a folder of leftovers; the published counts are without it.
+        is_direct = not root or root[-1].endswith("_ObjectCategories")
+        if not (label and is_direct and is_picture(name)) or label == "101_ObjectCategories":
+            continue
+        if label == background and not job.options.keep_background:
+            dropped += 1
+            continue
+        yield from_member("", label, member)
+    if dropped:
+        job.notes.append(f"{counted(dropped, 'picture')} of {background} left out; --keep-background keeps them")
+    job.notes.append("the set has no splits of its own; they are carved, stratified, when it is used")
+
+
+def _members(path: Path) -> Iterator[Member]:
+    """Yield the files, also through an archive inside the archive."""
+    for member in members(path):
+        if member.name.rsplit("/", 1)[-1] == _INNER:
+            with member.open() as file:
+                yield from members_of(file, f"{member.name} in {path}")
+        else:
+            yield member
 
 
 def read_cub(job: Job) -> Iterator[Picture]:
