@@ -68,7 +68,9 @@ def _val_labels(job: Job) -> dict[str, str]:
     meta_path = job.found["meta" if "meta" in job.found else "devkit"]
     truth_path = job.found["truth" if "truth" in job.found else "devkit"]
     lines = decode_text(_from_devkit(truth_path, _TRUTH), f"{_TRUTH} of {truth_path}").split()
-    by_id = _wnids_by_id(_from_devkit(meta_path, _META), meta_path)
+    # Rows are (id, WordNet id, words, gloss, number of children, ...); inner nodes of the tree are no classes.
+    rows = [tuple(row) for row in read_mat(_from_devkit(meta_path, _META), str(meta_path))["synsets"]]
+    by_id = {int(row[0]): _wnid(str(row[1]), meta_path) for row in rows if int(row[4]) == 0}
     unknown = sorted({line for line in lines if not line.isdecimal() or int(line) not in by_id})
     if unknown:
         raise UserError(f"{truth_path}: class {unknown[0][:40]!r} of the ground truth is not in {_META}")
@@ -79,13 +81,6 @@ def _from_devkit(path: Path, name: str) -> bytes:
     if path.is_file() and path.name == name.rsplit("/", 1)[-1]:
         return path.read_bytes()
     return read_members(path, [name], "it is ILSVRC2012_devkit_t12.tar.gz that does")[name]
-
-
-def _wnids_by_id(content: bytes, path: Path) -> dict[int, str]:
-    synsets = read_mat(content, str(path))["synsets"]
-    # Rows are (id, WordNet id, words, gloss, number of children, ...); inner nodes of the tree are no classes.
-    rows = [tuple(row) for row in synsets]
-    return {int(row[0]): _wnid(str(row[1]), path) for row in rows if int(row[4]) == 0}
 
 
 def _solution(path: Path) -> dict[str, str]:

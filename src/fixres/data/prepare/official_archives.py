@@ -31,7 +31,13 @@ def locate(info: DataSet, source: Path, options: Options) -> tuple[dict[str, Pat
     source = source.expanduser().absolute()
     if not source.exists():
         raise UserError(f"there is no folder {source}\n{_wanted(info)}")
-    present = {key: path for key, file in info.files.items() if (path := _find(source, file)) is not None}
+    folder = source if source.is_dir() else source.parent
+    present: dict[str, Path] = {}
+    for key, file in info.files.items():
+        # Archive files are told from folders later, by what they are.
+        places = [source if source.name == name else folder / name for name in file.names]
+        if there := [path for path in places if path.exists()]:
+            present[key] = there[0]
     for layout in info.layouts:
         if set(layout) <= set(present):
             return {key: present[key] for key in layout}, []
@@ -42,17 +48,6 @@ def locate(info: DataSet, source: Path, options: Options) -> tuple[dict[str, Pat
     here = ", ".join(path.name for path in present.values())
     what = f"it holds {here}, but not all of" if here else "it holds none of"
     raise UserError(f"{info.title} cannot be made from {source}: {what} the files needed\n{_wanted(info)}")
-
-
-def _find(source: Path, file: SourceFile) -> Path | None:
-    for name in file.names:
-        if source.name == name:
-            return source
-        folder = source if source.is_dir() else source.parent
-        # Archive files are told from folders later, by what they are.
-        if (folder / name).exists():
-            return folder / name
-    return None
 
 
 def _wanted(info: DataSet) -> str:
@@ -132,13 +127,11 @@ def download(name: str, out: Path, progress: Progress | None = None) -> list[Pat
         _check_room(info, wanted, out)
     except OSError as error:
         raise UserError(f"{out} cannot be used ({error.strerror or error})\n  use another --out") from error
-    return [_fetch(file, out, progress) for file in wanted]
-
-
-def _fetch(file: SourceFile, out: Path, progress: Progress | None) -> Path:
-    name = file.names[0]
-    tell = partial(progress, f"fetching {name}") if progress is not None else None
-    return fetch(file.url, md5=file.md5, folder=out, name=name, progress=tell)
+    paths = []
+    for file in wanted:
+        tell = partial(progress, f"fetching {file.names[0]}") if progress is not None else None
+        paths.append(fetch(file.url, md5=file.md5, folder=out, name=file.names[0], progress=tell))
+    return paths
 
 
 def _check_room(info: DataSet, wanted: list[SourceFile], out: Path) -> None:

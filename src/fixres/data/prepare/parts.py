@@ -89,16 +89,13 @@ class Job:
         self.notes.append(text)
 
 
-Reader = Callable[[Job], Iterator[Picture]]
-
-
 @dataclass(frozen=True)
 class DataSet:
     """A data set by name: where it comes from, what it holds, how it is read."""
 
     name: str
     title: str
-    read: Reader
+    read: Callable[[Job], Iterator[Picture]]
     files: Mapping[str, SourceFile]
     """By a key that the reader knows."""
     layouts: tuple[tuple[str, ...], ...]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from urllib.error import HTTPError
 
 from fixres.errors import UserError
@@ -134,7 +134,9 @@ def _attempt(job: Job) -> None:
     except HTTPError as error:
         with error:
             if headers and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                _require_complete(job, error)
+                # There is nothing behind the bytes so far: they are all there are, or of another file.
+                if extent(error.headers).total != job.size:
+                    _begin_again(job)
                 return
             raise _refusal(job, error) from error
     except ValueError as error:
@@ -150,11 +152,9 @@ def _range_headers(job: Job) -> dict[str, str]:
     return headers if job.size and record and ("If-Range" in headers or job.checksums.known) else {}
 
 
-def _require_complete(job: Job, error: HTTPError) -> None:
-    """Accept "there is nothing behind these bytes" when they are all there are; otherwise begin again."""
-    if extent(error.headers).total != job.size:
-        job.drop()
-        raise InterruptionError("the file has changed in between")
+def _begin_again(job: Job) -> NoReturn:
+    job.drop()
+    raise InterruptionError("the file has changed in between")
 
 
 def _refusal(job: Job, error: HTTPError) -> UserError:
@@ -217,8 +217,7 @@ def _require_rest(job: Job, response: HTTPResponse) -> int | None:
     for key, now in (("etag", headers["ETag"]), ("last_modified", headers["Last-Modified"]), ("total", total)):
         fits = fits and (now is None or record.get(key) in (None, now))
     if not fits:
-        job.drop()
-        raise InterruptionError("the file has changed in between")
+        _begin_again(job)
     return total
 
 
