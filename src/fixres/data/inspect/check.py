@@ -200,7 +200,9 @@ def _check_likeness(scanned: Scanned, report: Report, workers: int) -> None:
             candidates.append(pairs[differ])
     if not sum(map(len, candidates)):
         return
-    sample = _sample(usable[0])
+    order = np.argsort(uniforms(len(usable[0]), len(usable[0])), kind="stable")
+    # Up to `BASELINE_PICTURES` of the first split, spread by chance.
+    sample = np.sort(usable[0][order[:BASELINE_PICTURES]])
     rows = np.unique(np.concatenate([sample, *map(np.ravel, candidates)]))
     details = _details(scanned, rows, workers)
     limit = copy_limit(details[np.searchsorted(rows, sample)])
@@ -211,12 +213,6 @@ def _check_likeness(scanned: Scanned, report: Report, workers: int) -> None:
         for pair in _best_per_query(pairs, alike, limit).tolist():
             first, second = pairs[pair].tolist()
             report.add("near-duplicate", f"{alike[pair]:.3f}", _place(scanned, second), _place(scanned, first))
-
-
-def _sample(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return up to `BASELINE_PICTURES` of the places, spread by chance, sorted."""
-    order = np.argsort(uniforms(len(places), len(places)), kind="stable")
-    return np.sort(places[order[:BASELINE_PICTURES]])
 
 
 def _best_per_query(

@@ -46,8 +46,7 @@ def _wnid(text: str, path: Path) -> str:
 
 
 def _imagenet_val(job: Job) -> Iterator[Picture]:
-    labels = _val_labels(job)
-    rest = dict(labels)
+    rest = _val_labels(job)
     for member in members(job.found["val"]):
         stem = member.name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         if not is_picture(member.name):
