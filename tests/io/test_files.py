@@ -29,7 +29,7 @@ from fixres.io.files import (
     write_text,
     write_with,
 )
-from fixres.io.tensors import read_checkpoint
+from fixres.io.safe_load import read_checkpoint
 from tests.support.several import run_processes
 
 

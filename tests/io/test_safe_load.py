@@ -26,7 +26,8 @@ from torch import nn
 
 from fixres.errors import UserError
 from fixres.io import pickle_scan, safe_load
-from fixres.io.tensors import read_checkpoint, read_weights
+from fixres.io.safe_load import read_checkpoint
+from fixres.io.tensors import read_weights
 
 MARKER = "ran"
 

@@ -25,7 +25,7 @@ from fixres.checkpoints.foreign.layouts import open_checkpoint
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.io import safe_load
-from fixres.io.tensors import read_checkpoint
+from fixres.io.safe_load import read_checkpoint
 
 each_format = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 
@@ -234,11 +234,11 @@ READER = """
 import resource, sys
 from pathlib import Path
 from fixres.errors import UserError
-from fixres.io.safe_load import load
+from fixres.io.safe_load import read_checkpoint
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
-        print(type(load(Path(path))["bad"]).__name__, flush=True)
+        print(type(read_checkpoint(Path(path))["bad"]).__name__, flush=True)
     except UserError as error:
         print(error, flush=True)
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -347,5 +347,5 @@ def test_messages_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     path = save({"w": torch.ones(1)})
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(UserError) as refused:
-        safe_load.load(path)
+        safe_load.read_checkpoint(path)
     assert str(refused.value) == f"cannot read {path}: it is truncated or no checkpoint"

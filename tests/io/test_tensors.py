@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fixres.errors import UserError
-from fixres.io.tensors import changed_tensors, read_checkpoint, read_weights, write_weights
+from fixres.io.safe_load import read_checkpoint
+from fixres.io.tensors import changed_tensors, read_weights, write_weights
 from tests.support.hostile_files import MARKER, Evil
 
 

@@ -20,7 +20,7 @@ from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
-from fixres.io.tensors import read_checkpoint
+from fixres.io.safe_load import read_checkpoint
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from fixres.io.tensors import changed_tensors, read_checkpoint
+from fixres.io.safe_load import read_checkpoint
+from fixres.io.tensors import changed_tensors
 from fixres.runtime.run_folder import read_events
 from tests.support.same_run import weights
 

@@ -12,7 +12,8 @@ import torch
 
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.io.tensors import changed_tensors, copy_state, read_checkpoint
+from fixres.io.safe_load import read_checkpoint
+from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from fixres.training import loop

@@ -13,7 +13,8 @@ from fixres.config.loading import validate
 from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.io.tensors import changed_tensors, read_checkpoint
+from fixres.io.safe_load import read_checkpoint
+from fixres.io.tensors import changed_tensors
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import finished_outcome, run_recipe, with_absolute_paths
 from tests.support.same_run import weights

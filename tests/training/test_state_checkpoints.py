@@ -14,7 +14,7 @@ import torch
 
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
-from fixres.io.tensors import read_checkpoint
+from fixres.io.safe_load import read_checkpoint
 from fixres.models.build import build_model
 from fixres.training import loop, state
 from fixres.training.loop import StageTrainer

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -29,7 +30,6 @@ _DAMAGE = (
     EOFError,
     zlib.error,
     lzma.LZMAError,
-    NotImplementedError,
     RuntimeError,
     ValueError,
     OSError,
@@ -93,22 +93,33 @@ def members_of(file: IO[bytes], archive: str) -> Iterator[Member]:
     yield from _tar_members(file, archive)
 
 
+def read_members(
+    path: Path, names: Sequence[str], advice: str = "it is not the archive of this data set, or was cut short"
+) -> dict[str, bytes]:
+    """Return the content of the members called `names`, wherever in the archive they lie, by that name.
+
+    Raises:
+        UserError: one of them is missing; ends with `advice`.
+    """
+    found: dict[str, bytes] = {}
+    for member in members(path):
+        name = next((name for name in names if f"/{member.name}".endswith(f"/{name}")), None)
+        if name is None or name in found:
+            continue
+        found[name] = member.read()
+        if len(found) == len(names):
+            return found
+    missing = ", ".join(name for name in names if name not in found)
+    raise UserError(f"{path} does not hold {missing}\n  {advice}")
+
+
 def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
     """Return the text of the members called `names`, wherever in the archive they lie, by that name.
 
     Raises:
         UserError: one of them is missing, or is no text.
     """
-    found: dict[str, str] = {}
-    for member in members(path):
-        name = next((name for name in names if f"/{member.name}".endswith(f"/{name}")), None)
-        if name is None or name in found:
-            continue
-        found[name] = decode_text(member.read(), f"{member.name} in {path}")
-        if len(found) == len(names):
-            return found
-    missing = ", ".join(name for name in names if name not in found)
-    raise UserError(f"{path} does not hold {missing}\n  it is not the archive of this data set, or was cut short")
+    return {name: decode_text(content, f"{name} in {path}") for name, content in read_members(path, names).items()}
 
 
 def decode_text(content: bytes, name: str) -> str:
@@ -187,10 +198,7 @@ def _zip_members(file: IO[bytes], archive: str) -> Iterator[Member]:
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 raise _refused(archive, name, "a link" if stat.S_ISLNK(mode) else "a device")
 
-            def open_entry(entry: zipfile.ZipInfo = entry) -> IO[bytes]:
-                return packed.open(entry)
-
-            yield Member(archive, name, entry.file_size, open_entry)
+            yield Member(archive, name, entry.file_size, partial(packed.open, entry))
 
 
 def _safe_name(name: str, archive: str) -> str:

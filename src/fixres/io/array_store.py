@@ -109,13 +109,10 @@ class Rows:
         with _disk(self.folder):
             for descriptor, _ in self._files.values():
                 os.fsync(descriptor)
-            notes = os.open(self.notes, os.O_WRONLY)
-            try:
+            with self.notes.open("r+b") as notes:
                 for batch in self._unnoted:
-                    _write_all(notes, b"\1", batch)
-                os.fsync(notes)
-            finally:
-                os.close(notes)
+                    _write_all(notes.fileno(), b"\1", batch)
+                os.fsync(notes.fileno())
         self._unnoted.clear()
 
     def finish(self, keep: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -30,7 +30,7 @@ def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
         UserError: the disk is full or the folder cannot be written; the old file is untouched.
     """
     try:
-        _write_whole(path, writer)
+        write_whole(path, writer)
     except OSError as error:
         raise cannot_write(path, error) from error
     except RuntimeError as error:
@@ -40,7 +40,12 @@ def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
         raise cannot_write(path, OSError(errno.ENOSPC, "the disk is full, or the file would be too large")) from error
 
 
-def _write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
+    """Do what `write_with` does for callers who have words of their own for a full disk.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file is untouched.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,11 +169,6 @@ def files(root: Path) -> Iterator[Path]:
             yield Path(folder) / name
 
 
-def gigabytes(num_bytes: int) -> str:
-    """Return a number of bytes for people."""
-    return f"{num_bytes / 1e9:.1f} GB"
-
-
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return what a JSON file holds, or None when there is no such file.
 
@@ -193,4 +193,4 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         OSError: the disk is full or the folder cannot be written; the old file is untouched.
     """
     text = json.dumps(content, indent=1) + "\n"
-    _write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

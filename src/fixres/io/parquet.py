@@ -23,11 +23,7 @@ class ParquetRows:
             UserError: pyarrow is not installed.
             OSError: the file cannot be written.
         """
-        try:
-            import pyarrow as pa
-            from pyarrow import parquet
-        except ImportError:
-            raise require_extra("pyarrow", "parquet") from None
+        pa, parquet = require_parquet()
         kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
         kinds |= {"strs": pa.list_(pa.string()), "floats": pa.list_(pa.float64())}
         self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
@@ -52,18 +48,14 @@ class ParquetRows:
         self._rows = []
 
 
-def require_parquet() -> None:
-    """Raise UserError where Parquet files cannot be written."""
-    _pyarrow()
-
-
 def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of equal length; their types are those of their values."""
-    pyarrow, parquet = _pyarrow()
+    pyarrow, parquet = require_parquet()
     parquet.write_table(pyarrow.table(dict(columns)), path)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def require_parquet() -> tuple[Any, Any]:
+    """Return pyarrow and its parquet; raises UserError where Parquet files cannot be written."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -96,7 +96,7 @@ def _beside_weights() -> tuple[tuple[Any, str], ...]:
     return tuple((value, name) for name, value in {**made, "argparse.Namespace": Namespace}.items())
 
 
-def load(path: Path, *, trust: bool = False) -> Any:
+def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
     """Return what a .pt, .pth or .safetensors file holds, on the CPU.
 
     The kind of file is told by its content, never by its name. Tensors and plain values are read, and what training
@@ -289,7 +289,7 @@ def _load_with_torch(path: Path, needs: tuple[str, ...]) -> tuple[Any, int]:
                 warnings.warn(
                     f"{path}: loading it RUNS CODE of its author's choice, as --trust asked; objects: {_listed(needs)}",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=3,
                 )
             else:
                 warnings.simplefilter("ignore")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,21 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fixres.errors import UserError
-from fixres.io import safe_load
 from fixres.io.files import write_with
-
-
-def read_checkpoint(path: Path, trust: bool = False) -> Any:
-    """Read a .pt, .pth or .safetensors file: tensors and plain containers, nothing that runs (see fixres.io.safe_load).
-
-    Args:
-        path: the file.
-        trust: load a file that asks for other objects too, which runs its author's code; a warning names them.
-
-    Raises:
-        UserError: missing, truncated, it claims memory it does not hold, or it holds more than data.
-    """
-    return safe_load.load(path, trust=trust)
+from fixres.io.safe_load import read_checkpoint
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.evaluation.results import Run
 from fixres.io.files import write_text, write_with
-from fixres.io.tensors import read_checkpoint
+from fixres.io.safe_load import read_checkpoint
 from fixres.models.build import default_size, load_strict
 from fixres.models.moves import Plan
 from fixres.models.sizes import at_size

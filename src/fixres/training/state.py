@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fixres.errors import UserError
 from fixres.io.files import write_with
-from fixres.io.tensors import read_checkpoint
+from fixres.io.safe_load import read_checkpoint
 from fixres.runtime.device import set_buffers
 from fixres.training.context import image_lists
 from fixres.training.optim import WeightAverage

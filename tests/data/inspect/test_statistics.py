@@ -23,7 +23,7 @@ def test_mean_and_std_are_those_of_every_pixel(sound: Path) -> None:
     pixels = np.stack(views).transpose(1, 0, 2, 3).reshape(3, -1) / 255
     assert found.mean == pytest.approx(pixels.mean(axis=1), abs=1e-12)
     assert found.std == pytest.approx(pixels.std(axis=1), abs=1e-12)
-    assert found.measured_on == "train"
+    assert found.mean_std_split == "train"
 
 
 def test_counts_sizes_and_weights(sound: Path) -> None:

@@ -252,10 +252,13 @@ def test_a_disk_that_fills_up_leaves_a_part_that_goes_on(
 
 
 @pytest.mark.parametrize("says_length", [True, False])
-def test_nothing_larger_than_the_limit_is_kept(server: Server, get: Get, tmp_path: Path, says_length: bool) -> None:
+def test_nothing_larger_than_the_limit_is_kept(
+    server: Server, get: Get, tmp_path: Path, says_length: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "MAX_BYTES", 1000)
     server.says_length = says_length
     with pytest.raises(UserError, match="at most 1000 are fetched"):
-        get(max_bytes=1000)
+        get()
     assert names(tmp_path) == set()
 
 

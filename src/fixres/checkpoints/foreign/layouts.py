@@ -71,12 +71,12 @@ def open_checkpoint(path: Path, trust: bool = False) -> Found:
 
     Args:
         path: .pt, .pth, .pth.tar, .ckpt or .safetensors; the content counts, not the name.
-        trust: run the code a pickle asks for; see fixres.io.safe_load.load.
+        trust: run the code a pickle asks for; see fixres.io.safe_load.read_checkpoint.
 
     Raises:
         UserError: it cannot be read safely, holds no tensors, or could mean more than one thing.
     """
-    content = safe_load.load(path, trust=trust)
+    content = safe_load.read_checkpoint(path, trust=trust)
     reading = _Reading(path)
     if isinstance(content, nn.Module):
         state = _flat(content, "the network", reading)

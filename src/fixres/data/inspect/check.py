@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from fixres.data.inspect.near_duplicates import (
 )
 from fixres.data.inspect.scan import FORMATS, TRAITS, Scanned, in_chunks, scan, wrong_type
 from fixres.data.sampling import uniforms
-from fixres.data.sources.folder import Ignored, in_words, inspect_folder
+from fixres.data.sources.folder import Found, inspect_folder
 from fixres.data.splits import THIRDS, Split, carve
 from fixres.errors import UserError, counted, did_you_mean
 from fixres.io.progress import Progress
@@ -44,27 +45,16 @@ _KIND_OF_REASON = (
 )
 
 
-@dataclass(frozen=True)
-class Opened:
+@dataclass
+class Opened(Found):
     """A collection as far as it can be opened: splits under their own class lists, and what is to be said of it."""
 
-    uri: str
-    splits: Mapping[str, Split]
-    notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
-    ignored: tuple[Ignored, ...] = ()
-    """Files that were passed over."""
     is_carved: bool = False
 
     @property
     def first(self) -> Split:
         """The split whose classes count: train, or the first there is."""
         return self.splits.get("train") or next(iter(self.splits.values()))
-
-    @property
-    def all_notes(self) -> list[str]:
-        """The notes, with a line for every reason why files were passed over."""
-        return [*self.notes, *in_words(self.ignored)]
 
 
 def open_anyhow(data: Data) -> Opened:
@@ -75,20 +65,21 @@ def open_anyhow(data: Data) -> Opened:
     """
     uri = absolute_uri(data.uri.strip())
     if uri.startswith("folder:"):
-        found = inspect_folder(data, uri.partition(":")[2])
-        faults = (*(str(fault).partition("\n")[0] for fault in found.faults),)
-        opened = Opened(found.uri, found.splits, tuple(found.notes), faults, tuple(found.ignored))
+        opened = Opened(**vars(inspect_folder(data, uri.partition(":")[2])))
     else:
-        uri, found_splits, notes = open_splits(data)
-        opened = Opened(uri, found_splits, tuple(notes))
-    splits = opened.splits
-    alone = next(iter(splits.values())) if len(splits) == 1 and set(splits) <= {"all", "train"} else None
-    if alone is None:
-        return opened
-    try:
-        return replace(opened, splits=carve(alone, THIRDS, data.split_seed, None), is_carved=True)
-    except UserError as error:
-        return replace(opened, notes=(*opened.notes, str(error).partition("\n")[0]))
+        opened = Opened(*open_splits(data))
+    if len(opened.splits) == 1 and set(opened.splits) <= {"all", "train"}:
+        try:
+            opened.splits = carve(opened.first, THIRDS, data.split_seed, None)
+            opened.is_carved = True
+        except UserError as error:
+            opened.notes.append(first_line(error))
+    return opened
+
+
+def first_line(error: UserError) -> str:
+    """Return what is wrong, without what to do about it."""
+    return str(error).partition("\n")[0]
 
 
 def check(
@@ -113,21 +104,22 @@ def check(
     if opened.is_carved:
         report.remarks.append(f"no splits of its own: looked at as carved with data.split_seed {data.split_seed}")
     for fault in opened.faults:
-        report.add("layout", fault)
+        report.add("layout", first_line(fault))
     for note in opened.notes:
         report.add("passed over", note)
     for split, path, reason in opened.ignored:
         report.add("passed over", reason, Place(split, path, ""))
     _check_classes(opened, report)
     scanned = scan(splits, workers, progress)
-    _check_files(splits, scanned, report)
-    _check_copies(splits, scanned, report)
-    _check_likeness(splits, scanned, report, workers)
-    _check_shapes(splits, scanned, report, tuple(sizes) + ((train_size,) if train_size else ()), crop_ratio)
+    _check_files(scanned, report)
+    _check_copies(scanned, report)
+    _check_likeness(scanned, report, workers)
+    _check_shapes(scanned, report, tuple(sizes) + ((train_size,) if train_size else ()), crop_ratio)
     return report
 
 
-def _place(split: Split, index: int) -> Place:
+def _place(scanned: Scanned, row: int) -> Place:
+    split, index = scanned.origin(row)
     return Place(split.name, split.paths[index], split.classes[split.labels[index]])
 
 
@@ -135,53 +127,48 @@ def _check_classes(opened: Opened, report: Report) -> None:
     own = opened.first
     if len(own.classes) < 2:
         report.add("layout", f"only one class ({own.classes[0]}); a classifier needs at least two")
+    total: Counter[str] = Counter()
     for name, split in opened.splits.items():
-        counts = split.counts()
-        for cls, count in zip(split.classes, counts.tolist(), strict=True):
+        counts = dict(zip(split.classes, split.counts().tolist(), strict=True))
+        if opened.is_carved or split is own:
+            total.update(counts)
+        for cls, count in counts.items():
             if cls not in own.classes:
                 hint = did_you_mean(cls, own.classes)
                 report.add("classes differ", f"{name}: {cls}, {counted(count, 'picture')}{hint}")
-        present = {cls for cls, count in zip(split.classes, counts.tolist(), strict=True) if count}
         for cls in own.classes:
-            if cls not in present:
+            if not counts.get(cls):
                 report.add("missing class", f"{name}: {cls}")
-    total = dict.fromkeys(own.classes, 0)
-    for split in opened.splits.values() if opened.is_carved else (own,):
-        for cls, count in zip(split.classes, split.counts().tolist(), strict=True):
-            total[cls] += count
-    for cls, count in total.items():
-        if count < 2:
-            report.add("few pictures", f"{cls}, {count}")
+    for cls in own.classes:
+        if total[cls] < 2:
+            report.add("few pictures", f"{cls}, {total[cls]}")
 
 
-def _check_files(splits: Mapping[str, Split], scanned: Mapping[str, Scanned], report: Report) -> None:
-    for name, split in splits.items():
-        facts, bad = scanned[name].facts, scanned[name].bad
-        for index, error in sorted(bad.items()):
-            report.add(_kind_of(error), error.reason, _place(split, index))
-        for index, flaw in sorted(scanned[name].flaws.items()):
-            report.add("damaged inside", flaw, _place(split, index))
-        for index in np.flatnonzero(facts["readable"]).tolist():
-            is_really = wrong_type(split.paths[index], int(facts["format"][index]))
-            if is_really:
-                report.add("wrong type", f"is {is_really}", _place(split, index))
-        for bit, trait in enumerate(TRAITS):
-            for index in np.flatnonzero(facts["readable"] & (facts["traits"] >> bit & 1 > 0)).tolist():
-                report.add(trait, "", _place(split, index))
-        for index in np.flatnonzero(facts["flat"] & facts["readable"]).tolist():
-            report.add("no contrast", "", _place(split, index))
+def _check_files(scanned: Scanned, report: Report) -> None:
+    facts = scanned.facts
+    for row, error in scanned.bad.items():
+        report.add(_kind_of(error), error.reason, _place(scanned, row))
+    for row, flaw in scanned.flaws.items():
+        report.add("damaged inside", flaw, _place(scanned, row))
+    for row in np.flatnonzero(facts["readable"]).tolist():
+        place = _place(scanned, row)
+        is_really = wrong_type(place.path, int(facts["format"][row]))
+        if is_really:
+            report.add("wrong type", f"is {is_really}", place)
+    for bit, trait in enumerate(TRAITS):
+        for row in np.flatnonzero(facts["readable"] & (facts["traits"] >> bit & 1 > 0)).tolist():
+            report.add(trait, "", _place(scanned, row))
+    for row in np.flatnonzero(facts["flat"] & facts["readable"]).tolist():
+        report.add("no contrast", "", _place(scanned, row))
 
 
 def _kind_of(error: BadImage) -> str:
     return next((kind for word, kind in _KIND_OF_REASON if word in error.reason), "damaged")
 
 
-def _check_copies(splits: Mapping[str, Split], scanned: Mapping[str, Scanned], report: Report) -> None:
+def _check_copies(scanned: Scanned, report: Report) -> None:
     """Find pictures whose bytes are the same."""
-    names = list(splits)
-    owner = np.concatenate([np.full(len(splits[name]), place) for place, name in enumerate(names)])
-    index = np.concatenate([np.arange(len(splits[name])) for name in names])
-    facts = np.concatenate([scanned[name].facts for name in names])
+    facts = scanned.facts
     kept = np.flatnonzero(facts["readable"])
     digest = facts["digest"][kept]
     order = kept[np.lexsort((kept, digest[:, 1], digest[:, 0]))]
@@ -190,7 +177,7 @@ def _check_copies(splits: Mapping[str, Split], scanned: Mapping[str, Scanned], r
     for group in np.split(order, starts):
         if len(group) < 2:
             continue
-        places = [_place(splits[names[owner[k]]], int(index[k])) for k in group.tolist()]
+        places = [_place(scanned, row) for row in group.tolist()]
         if len({place.label for place in places}) > 1:
             report.add("conflicting labels", ", ".join(dict.fromkeys(place.label for place in places)), *places)
         for later, place in enumerate(places[1:], 1):
@@ -200,40 +187,32 @@ def _check_copies(splits: Mapping[str, Split], scanned: Mapping[str, Scanned], r
                 report.add("duplicate", "", place, places[0])
 
 
-def _check_likeness(splits: Mapping[str, Split], scanned: Mapping[str, Scanned], report: Report, workers: int) -> None:
+def _check_likeness(scanned: Scanned, report: Report, workers: int) -> None:
     """Find pictures that look like one of an earlier split and are not the same file."""
-    names = list(splits)
-    usable = {name: np.flatnonzero(scanned[name].facts["readable"] & ~scanned[name].facts["flat"]) for name in names}
-    candidates: list[tuple[str, str, npt.NDArray[np.int64]]] = []
-    for place, later in enumerate(names):
-        for earlier in names[:place]:
-            one, other = usable[earlier], usable[later]
-            facts = scanned[earlier].facts, scanned[later].facts
-            pairs = close_pairs(facts[0]["likeness"][one], facts[1]["likeness"][other], HASH_LIMIT)
-            pairs = np.stack([one[pairs[:, 0]], other[pairs[:, 1]]], axis=1)
-            differ = (facts[0]["digest"][pairs[:, 0]] != facts[1]["digest"][pairs[:, 1]]).any(axis=1)
-            candidates.append((earlier, later, pairs[differ]))
-    if not sum(len(pairs) for _, _, pairs in candidates):
+    facts = scanned.facts
+    usable = scanned.by_split(np.flatnonzero(facts["readable"] & ~facts["flat"]))
+    candidates: list[npt.NDArray[np.int64]] = []
+    for place, later in enumerate(usable):
+        for earlier in usable[:place]:
+            found = close_pairs(facts["likeness"][earlier], facts["likeness"][later], HASH_LIMIT)
+            pairs = np.stack([earlier[found[:, 0]], later[found[:, 1]]], axis=1)
+            differ = (facts["digest"][pairs[:, 0]] != facts["digest"][pairs[:, 1]]).any(axis=1)
+            candidates.append(pairs[differ])
+    if not sum(map(len, candidates)):
         return
-    sample = _sample(usable[names[0]])
-    details = _details(splits, [*candidates, (names[0], names[0], np.stack([sample, sample], axis=1))], workers)
-    limit = copy_limit(details[names[0]][1][np.searchsorted(details[names[0]][0], sample)])
+    order = np.argsort(uniforms(len(usable[0]), len(usable[0])), kind="stable")
+    # Up to `BASELINE_PICTURES` of the first split, spread by chance.
+    sample = np.sort(usable[0][order[:BASELINE_PICTURES]])
+    rows = np.unique(np.concatenate([sample, *map(np.ravel, candidates)]))
+    details = _details(scanned, rows, workers)
+    limit = copy_limit(details[np.searchsorted(rows, sample)])
     report.measures["near_duplicate_limit"] = limit
-    for earlier, later, pairs in candidates:
-        (read, own), (read_later, others) = details[earlier], details[later]
-        rows = np.searchsorted(read, pairs[:, 0]), np.searchsorted(read_later, pairs[:, 1]) + len(read)
-        alike = agreement(np.concatenate([own, others]), np.stack(rows, axis=1))
+    for pairs in candidates:
+        alike = agreement(details, np.searchsorted(rows, pairs))
         # One picture can look like many; the most alike is reported.
-        for row in _best_per_query(pairs, alike, limit).tolist():
-            first, second = pairs[row].tolist()
-            where = _place(splits[later], second), _place(splits[earlier], first)
-            report.add("near-duplicate", f"{alike[row]:.3f}", *where)
-
-
-def _sample(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return up to `BASELINE_PICTURES` of the places, spread by chance, sorted."""
-    order = np.argsort(uniforms(len(places), len(places)), kind="stable")
-    return np.sort(places[order[:BASELINE_PICTURES]])
+        for pair in _best_per_query(pairs, alike, limit).tolist():
+            first, second = pairs[pair].tolist()
+            report.add("near-duplicate", f"{alike[pair]:.3f}", _place(scanned, second), _place(scanned, first))
 
 
 def _best_per_query(
@@ -244,38 +223,22 @@ def _best_per_query(
     return good[np.unique(pairs[good, 1], return_index=True)[1]]
 
 
-def _details(
-    splits: Mapping[str, Split], candidates: Sequence[tuple[str, str, npt.NDArray[np.int64]]], workers: int
-) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
-    """Read the candidates again; return for every split the pictures concerned, sorted, and their details."""
-    concerned = {name: np.empty(0, dtype=np.int64) for name in splits}
-    for earlier, later, pairs in candidates:
-        concerned[earlier] = np.union1d(concerned[earlier], pairs[:, 0])
-        concerned[later] = np.union1d(concerned[later], pairs[:, 1])
-    parts = {name: splits[name].take(name, indices) for name, indices in concerned.items()}
-    found: dict[str, list[npt.NDArray[np.float16]]] = {name: [] for name in splits}
-    for name, _, chunk in in_chunks(parts, _detail_chunk, workers):
-        found[name].append(chunk)
-    none = np.empty((0, 4096), dtype=np.float16)
-    return {name: (concerned[name], np.concatenate([none, *found[name]])) for name in splits}
+def _details(scanned: Scanned, rows: npt.NDArray[np.int64], workers: int) -> npt.NDArray[np.float16]:
+    """Read the pictures of some sorted rows again, at least one, and return their details."""
+    own = zip(scanned.splits.items(), scanned.by_split(rows), scanned.starts, strict=True)
+    parts = {name: split.take(name, found - start) for (name, split), found, start in own}
+    return np.concatenate([chunk for _, _, chunk in in_chunks(parts, _detail_chunk, workers)])
 
 
 def _detail_chunk(split: Split, places: range) -> npt.NDArray[np.float16]:
     return np.stack([detail(split.read(place)) for place in places])
 
 
-def _check_shapes(
-    splits: Mapping[str, Split],
-    scanned: Mapping[str, Scanned],
-    report: Report,
-    sizes: tuple[int, ...],
-    crop_ratio: float,
-) -> None:
+def _check_shapes(scanned: Scanned, report: Report, sizes: tuple[int, ...], crop_ratio: float) -> None:
+    facts = scanned.facts
     lost: list[npt.NDArray[np.float64]] = []
-    for name, split in splits.items():
-        facts = scanned[name].facts
-        known = np.flatnonzero(facts["readable"])
-        sides = np.stack([facts["width"][known], facts["height"][known]], axis=1).astype(np.float64).reshape(-1, 2)
+    for known in scanned.by_split(np.flatnonzero(facts["readable"])):
+        sides = np.stack([facts["width"][known], facts["height"][known]], axis=1).astype(np.float64)
         aspect = sides.max(axis=1) / sides.min(axis=1)
         lost.append(1 - crop_ratio**2 / aspect)
         for row in np.argsort(-aspect, kind="stable"):
@@ -283,12 +246,11 @@ def _check_shapes(
                 break
             width, height = sides[row].astype(int)
             text = f"{width} x {height}, the crop throws away {lost[-1][row]:.0%}"
-            report.add("extreme aspect", text, _place(split, int(known[row])))
+            report.add("extreme aspect", text, _place(scanned, int(known[row])))
         for size in sorted(set(sizes)):
             for row in np.flatnonzero(sides.min(axis=1) < size).tolist():
-                report.add(
-                    "smaller than the size", f"short side {sides[row].min():.0f} < {size}", _place(split, known[row])
-                )
+                text = f"short side {sides[row].min():.0f} < {size}"
+                report.add("smaller than the size", text, _place(scanned, int(known[row])))
     share = np.concatenate(lost)
     if len(share):
         report.measures["mean_crop_loss_ratio"] = float(share.mean())
@@ -296,10 +258,5 @@ def _check_shapes(
             f"the test crop (crop ratio {crop_ratio:g}, shorter side) throws away {share.mean():.1%} of the pixels on "
             f"average, at most {share.max():.1%}"
         )
-    report.measures["formats"] = _formats(scanned)
-
-
-def _formats(scanned: Mapping[str, Scanned]) -> dict[str, int]:
-    kinds = np.concatenate([s.facts["format"][s.facts["readable"]] for s in scanned.values()])
-    counts = np.bincount(kinds, minlength=len(FORMATS)).tolist()
-    return {name: count for name, count in zip(FORMATS, counts, strict=True) if count}
+    counts = np.bincount(facts["format"][facts["readable"]], minlength=len(FORMATS)).tolist()
+    report.measures["formats"] = {name: count for name, count in zip(FORMATS, counts, strict=True) if count}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from fixres.errors import counted
+from fixres.errors import counted, printable
 
 Severity = Literal["error", "warning", "info"]
 
@@ -89,11 +89,7 @@ class Report:
 
     def of(self, severity: Severity) -> dict[str, list[Item]]:
         """Return the findings of one severity, in the order of `KINDS`."""
-        return {
-            name: self.findings[name]
-            for name, kind in KINDS.items()
-            if kind.severity == severity and name in self.findings
-        }
+        return {name: items for name, kind, items in self._in_order() if kind.severity == severity}
 
     def count(self, severity: Severity) -> int:
         """Return the number of occurrences of one severity."""
@@ -105,10 +101,7 @@ class Report:
         lines = [f"{self.uri}: {counted(len(self.classes), 'class', 'classes')}; pictures: {counts}"]
         lines += self.remarks
         width = max((len(name) for name in self.findings), default=0)
-        for name, kind in KINDS.items():
-            items = self.findings.get(name, [])
-            if not items:
-                continue
+        for name, kind, items in self._in_order():
             lines.append(f"{kind.severity:<7}  {name:<{width}}  {len(items):>6,}  {kind.meaning}")
             if kind.severity == "info":
                 continue
@@ -120,10 +113,7 @@ class Report:
 
     def as_json(self) -> str:
         """Return everything, with every occurrence."""
-        return json.dumps(self._as_dict(), indent=2) + "\n"
-
-    def _as_dict(self) -> Mapping[str, Any]:
-        return {
+        fields = {
             "data": self.uri,
             "num_images": self.num_images,
             "classes": list(self.classes),
@@ -132,17 +122,14 @@ class Report:
             **self.measures,
             "remarks": self.remarks,
             "findings": [
-                {
-                    "kind": name,
-                    "severity": KINDS[name].severity,
-                    "meaning": KINDS[name].meaning,
-                    "num": len(self.findings[name]),
-                    "items": _items(self.findings[name]),
-                }
-                for name in KINDS
-                if name in self.findings
+                {"kind": name, **kind._asdict(), "num": len(items), "items": _items(items)}
+                for name, kind, items in self._in_order()
             ],
         }
+        return json.dumps(fields, indent=2) + "\n"
+
+    def _in_order(self) -> list[tuple[str, Kind, list[Item]]]:
+        return [(name, kind, self.findings[name]) for name, kind in KINDS.items() if name in self.findings]
 
 
 def _items(items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -157,5 +144,4 @@ def _items(items: Sequence[Item]) -> list[dict[str, Any]]:
 
 def _printable(text: str) -> str:
     """Return the text with bytes and controls that no terminal or log can encode written as escapes."""
-    safe = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
+    return printable(text).replace("\n", "\\n")

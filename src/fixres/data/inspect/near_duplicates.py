@@ -57,7 +57,16 @@ def close_pairs(
     for low, high in pairwise(edges.tolist()):
         found.extend(_sharing_a_band(own, asked, limit, (low, high)))
     pairs = np.unique(np.concatenate(found), axis=0)
-    return _of_pictures(pairs, own, asked, where, who, most)
+    # From pairs of hashes to pairs of pictures, for each query the `most` closest.
+    distance = np.bitwise_count(own[pairs[:, 0]] ^ asked[pairs[:, 1]])
+    order = np.argsort(where, kind="stable")
+    starts = np.searchsorted(where[order], np.arange(len(own) + 1))
+    closest: dict[int, list[int]] = {}
+    for reference, query in pairs[np.lexsort((pairs[:, 0], distance, pairs[:, 1]))].tolist():
+        alike = closest.setdefault(query, [])
+        alike += order[starts[reference] : starts[reference + 1]][: most - len(alike)].tolist()
+    result = [(picture, query) for query, place in enumerate(who.tolist()) for picture in closest.get(place, ())]
+    return np.array(result, dtype=np.int64).reshape(-1, 2)
 
 
 def _sharing_a_band(
@@ -83,32 +92,6 @@ def _sharing_a_band(
         close = np.bitwise_count(own[reference] ^ asked[query]) <= limit
         yield np.stack([reference[close], query[close]], axis=1)
         start = stop
-
-
-def _of_pictures(
-    pairs: npt.NDArray[np.int64],
-    own: npt.NDArray[np.uint64],
-    asked: npt.NDArray[np.uint64],
-    where: npt.NDArray[np.int64],
-    who: npt.NDArray[np.int64],
-    most: int,
-) -> npt.NDArray[np.int64]:
-    """Return pairs of hashes as pairs of pictures, for each query the `most` closest."""
-    distance = np.bitwise_count(own[pairs[:, 0]] ^ asked[pairs[:, 1]])
-    by_query: dict[int, list[int]] = {}
-    for place in np.lexsort((pairs[:, 0], distance, pairs[:, 1])).tolist():
-        by_query.setdefault(int(pairs[place, 1]), []).append(int(pairs[place, 0]))
-    order = np.argsort(where, kind="stable")
-    starts = np.searchsorted(where[order], np.arange(len(own) + 1))
-    result: list[tuple[int, int]] = []
-    for query, asked_place in enumerate(who.tolist()):
-        pictures: list[int] = []
-        for reference in by_query.get(asked_place, ()):
-            if len(pictures) >= most:
-                break
-            pictures.extend(order[starts[reference] : starts[reference + 1]][: most - len(pictures)].tolist())
-        result.extend((picture, query) for picture in pictures)
-    return np.array(result, dtype=np.int64).reshape(-1, 2)
 
 
 def detail(image: Image.Image) -> npt.NDArray[np.float16]:

@@ -28,16 +28,7 @@ from fixres.io.progress import Progress
 
 T = TypeVar("T")
 
-EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-FORMATS = ("no file", *EXTENSIONS, "other")
+FORMATS = ("no file", "JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "other")
 """What the column `format` of the facts counts through; pictures that are no files have the first."""
 
 TRAITS = ("grey", "CMYK", "16 bit", "transparency", "animation", "turned by EXIF")
@@ -66,24 +57,44 @@ _LARGEST_CHUNK = 256
 
 @dataclass(frozen=True)
 class Scanned:
-    """The facts about every picture of a split; by place, those that cannot be read and those with wrong bytes."""
+    """The facts about every picture, split by split; by row, those that cannot be read and those with wrong bytes."""
 
+    splits: Mapping[str, Split]
     facts: Facts
     bad: dict[int, BadImage]
     flaws: dict[int, str]
 
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """The row at which every split begins."""
+        return np.cumsum([0, *map(len, self.splits.values())])[:-1]
 
-def scan(splits: Mapping[str, Split], workers: int, progress: Progress | None = None) -> dict[str, Scanned]:
+    def by_split(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Return sorted rows, those of every split apart."""
+        return np.split(rows, np.searchsorted(rows, self.starts[1:]))
+
+    def origin(self, row: int) -> tuple[Split, int]:
+        """Return the split of a row, and the place in it."""
+        for split in self.splits.values():
+            if row < len(split):
+                return split, row
+            row -= len(split)
+        raise IndexError(row)
+
+
+def scan(splits: Mapping[str, Split], workers: int, progress: Progress | None = None) -> Scanned:
     """Decode every picture of every split once. `progress` is told (pictures done, pictures in all).
 
     Raises:
         UserError: a process was killed.
     """
-    scanned = {name: Scanned(np.zeros(len(split), dtype=FACTS), {}, {}) for name, split in splits.items()}
-    for name, start, chunk in in_chunks(splits, _examine_chunk, workers, progress):
-        scanned[name].facts[start : start + len(chunk.facts)] = chunk.facts
-        scanned[name].bad.update(chunk.bad)
-        scanned[name].flaws.update(chunk.flaws)
+    scanned = Scanned(splits, np.zeros(sum(map(len, splits.values())), dtype=FACTS), {}, {})
+    first = 0
+    for _, _, (facts, bad, flaws) in in_chunks(splits, _examine_chunk, workers, progress):
+        scanned.facts[first : first + len(facts)] = facts
+        scanned.bad.update({first + row: error for row, error in bad.items()})
+        scanned.flaws.update({first + row: flaw for row, flaw in flaws.items()})
+        first += len(facts)
     return scanned
 
 
@@ -95,7 +106,7 @@ def in_chunks(
 ) -> Iterator[tuple[str, int, T]]:
     """Yield (split, first place, `work(split, places)`) in order, with `work` done on `workers` processes, 0: here.
 
-    `work` is a function of a module, or an instance of a class of one.
+    `work` is a function of a module, or a partial of one.
 
     Raises:
         UserError: a process was killed.
@@ -150,19 +161,21 @@ def _run_piece(piece: tuple[str, int, int]) -> Any:
     return _JOB["work"](_JOB["splits"][name], range(start, stop))
 
 
-def _examine_chunk(split: Split, places: range) -> Scanned:
-    chunk = Scanned(np.zeros(len(places), dtype=FACTS), {}, {})
-    for row, place in zip(chunk.facts, places, strict=True):
+def _examine_chunk(split: Split, places: range) -> tuple[Facts, dict[int, BadImage], dict[int, str]]:
+    facts = np.zeros(len(places), dtype=FACTS)
+    bad: dict[int, BadImage] = {}
+    flaws: dict[int, str] = {}
+    for row, place in enumerate(places):
         try:
-            flaw = _examine(split, place, row)
+            flaw = _examine(split, place, facts[row])
         except BadImage as error:
-            chunk.bad[place] = error
+            bad[row] = error
         except MemoryError:
-            chunk.bad[place] = BadImage(split.paths[place], "too large for the memory of this machine")
+            bad[row] = BadImage(split.paths[place], "too large for the memory of this machine")
         else:
             if flaw:
-                chunk.flaws[place] = flaw
-    return chunk
+                flaws[row] = flaw
+    return facts, bad, flaws
 
 
 def _examine(split: Split, place: int, row: Any) -> str:
@@ -211,6 +224,5 @@ def _header(encoded: bytes) -> tuple[int, int]:
 
 def wrong_type(path: str, kind: int) -> str:
     """Return what a file really is when its name says otherwise, for instance `JPEG`, else nothing."""
-    extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path per file is slow
-    says = next((name for name, extensions in EXTENSIONS.items() if extension in extensions), None)
-    return "" if says is None or kind == 0 or FORMATS[kind] == says else FORMATS[kind]
+    says = Image.registered_extensions().get(os.path.splitext(path)[1].lower())  # noqa: PTH122 - a Path per file is slow
+    return "" if says not in FORMATS or kind == 0 or FORMATS[kind] == says else FORMATS[kind]

@@ -6,17 +6,18 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
-from fixres.data.inspect.check import open_anyhow
+from fixres.data.inspect.check import first_line, open_anyhow
 from fixres.data.inspect.scan import in_chunks
 from fixres.data.sampling import inverse_frequency
+from fixres.data.sources.folder import in_words
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
 from fixres.io.progress import Progress
@@ -27,126 +28,60 @@ _MULTIPLE = 32
 _MOST_CLASSES = 20
 
 
-class _Chunk(NamedTuple):
-    """Sizes int64 `[N, 2]` (width, height; 0 for a picture that cannot be read), and sums per channel."""
-
-    sizes: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.int64]
-    squares: npt.NDArray[np.int64]
-    extensions: Counter[str]
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """Sums the test-time view of each picture at `size` px; whole numbers, so the order of adding changes nothing."""
-
-    size: int
-
-    def __call__(self, split: Split, places: range) -> _Chunk:
-        preprocess = Preprocess(size=self.size, crop_ratio=1.0)
-        sizes = np.zeros((len(places), 2), dtype=np.int64)
-        sums, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
-        extensions: Counter[str] = Counter()
-        for row, place in enumerate(places):
-            try:
-                image = split.read(place)
-            except BadImage:
-                continue
-            extensions[os.path.splitext(split.paths[place])[1].lower()] += 1  # noqa: PTH122 - a Path is slow
-            sizes[row] = image.size
-            view = evaluation_crop(image, preprocess).numpy().astype(np.int64)
-            sums += view.sum(axis=(1, 2))
-            squares += (view**2).sum(axis=(1, 2))
-        return _Chunk(sizes, sums, squares, extensions)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Counts, sizes and channel statistics of a collection."""
+    """Counts, sizes and channel statistics of a collection, under the names they have in its JSON."""
 
-    uri: str
+    data: str
     classes: tuple[str, ...]
+    num_images: Mapping[str, int]
     counts: Mapping[str, Mapping[str, int]]
     """Readable pictures by split and class."""
+    num_unreadable: int
+    """Pictures that cannot be read, in all splits."""
     unreadable: Mapping[str, int]
     """Pictures by split that cannot be read; nothing below counts them."""
+    imbalance: float
+    """Pictures of the largest class for one of the smallest, in the training pictures."""
+    class_weights: Mapping[str, float]
+    """What `class_weights: auto` would make of the training pictures that can be read."""
+    quantile_levels: tuple[float, ...] = QUANTILES
     quantiles: Mapping[str, tuple[float, ...]]
-    """Width, height, short side, megapixels and aspect at `QUANTILES`, over all splits."""
-    common_sizes: tuple[tuple[str, int], ...]
+    """Width, height, short side, megapixels and aspect at `quantile_levels`, over all splits."""
+    common_sizes: Mapping[str, int]
     extensions: Mapping[str, int]
-    size: int
-    measured_on: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mean_std_split: str
+    mean_std_size: int
     train_size: int
     notes: tuple[str, ...] = ()
 
-    @property
-    def imbalance(self) -> float:
-        """Pictures of the largest class for one of the smallest, in the training pictures."""
-        counts = self._training_counts()
-        return max(counts.values()) / max(1, min(counts.values()))
-
-    @property
-    def class_weights(self) -> dict[str, float]:
-        """What `class_weights: auto` would make of the training pictures that can be read."""
-        counts = self._training_counts()
-        weights = inverse_frequency(np.array(list(counts.values()), dtype=np.int64)).tolist()
-        return dict(zip(counts, weights, strict=True))
-
-    @property
-    def num_unreadable(self) -> int:
-        """Pictures that cannot be read, in all splits."""
-        return sum(self.unreadable.values())
-
-    def _training_counts(self) -> Mapping[str, int]:
-        return self.counts[self.measured_on]
-
     def as_json(self) -> str:
         """Return everything as one JSON object."""
-        fields: dict[str, Any] = {
-            "data": self.uri,
-            "classes": list(self.classes),
-            "num_images": {name: sum(counts.values()) for name, counts in self.counts.items()},
-            "counts": {name: dict(counts) for name, counts in self.counts.items()},
-            "num_unreadable": self.num_unreadable,
-            "unreadable": dict(self.unreadable),
-            "imbalance": self.imbalance,
-            "class_weights": self.class_weights,
-            "quantile_levels": QUANTILES,
-            "quantiles": dict(self.quantiles),
-            "common_sizes": dict(self.common_sizes),
-            "extensions": dict(self.extensions),
-            "mean": self.mean,
-            "std": self.std,
-            "mean_std_split": self.measured_on,
-            "mean_std_size": self.size,
-            "train_size": self.train_size,
-            "notes": list(self.notes),
-        }
-        return json.dumps(fields, indent=2) + "\n"
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     def as_text(self) -> str:
         """Return tables and the lines a recipe can take over."""
-        lines = [f"{self.uri}: {len(self.classes):,} classes", *self.notes, *self._count_lines(), ""]
+        lines = [f"{self.data}: {len(self.classes):,} classes", *self.notes, *self._count_lines(), ""]
         lines.append(
             f"{'':<12}{''.join(f'{name:>9}' for name in ('min', '5 %', '25 %', 'median', '75 %', '95 %', 'max'))}"
         )
         for name, values in self.quantiles.items():
             whole = name in ("width", "height", "short side")
             lines.append(f"{name:<12}" + "".join(f"{value:>9.0f}" if whole else f"{value:>9.2f}" for value in values))
-        lines.append("most common  " + ", ".join(f"{size} ({num:,})" for size, num in self.common_sizes))
+        lines.append("most common  " + ", ".join(f"{size} ({num:,})" for size, num in self.common_sizes.items()))
         kinds = ", ".join(f"{name or 'none'} {num:,}" for name, num in self.extensions.items())
         lines += [f"file types   {kinds}", ""]
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
         lines.append(f"mean [{mean}], std [{std}]")
         lines.append(
-            f"  over every pixel of {self.measured_on}, short side resized to {self.size} px, centre crop "
+            f"  over every pixel of {self.mean_std_split}, short side resized to {self.mean_std_size} px, centre crop "
             f"(--model.mean {mean.replace(' ', '')} --model.std {std.replace(' ', '')})"
         )
         short = self.quantiles["short side"][QUANTILES.index(0.5)]
         lines.append(f"train size   up to {self.train_size} px (median short side {short:.0f} px)")
-        lines.append(f"imbalance    {self.imbalance:.1f} to 1 in {self.measured_on}; class_weights: auto would be")
+        lines.append(f"imbalance    {self.imbalance:.1f} to 1 in {self.mean_std_split}; class_weights: auto would be")
         lines.append("  " + _some([f"{name} {weight:.3g}" for name, weight in self.class_weights.items()]))
         return "".join(f"{line}\n" for line in lines)
 
@@ -158,10 +93,10 @@ class Statistics:
             lines.append(f"{cls:<{width}}" + "".join(f"{self.counts[name].get(cls, 0):>9,}" for name in names))
         if len(self.classes) > _MOST_CLASSES:
             lines.append(f"... and {len(self.classes) - _MOST_CLASSES:,} more classes (--json FILE has all)")
-        totals = "".join(f"{sum(self.counts[name].values()):>9,}" for name in names)
+        totals = "".join(f"{num:>9,}" for num in self.num_images.values())
         lines.append(f"{'pictures':<{width}}{totals}")
         if self.num_unreadable:
-            bad = "".join(f"{self.unreadable[name]:>9,}" for name in names)
+            bad = "".join(f"{num:>9,}" for num in self.unreadable.values())
             lines.append(f"{'unreadable':<{width}}{bad}   not counted: fixres data check names them")
         return lines
 
@@ -177,41 +112,70 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
         BadImage: no picture can be read.
     """
     opened = open_anyhow(data)
-    training = opened.first.name
-    sizes: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in opened.splits}
-    sums, squares, num_views = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64), 0
-    extensions: Counter[str] = Counter()
-    for name, _, chunk in in_chunks(opened.splits, _Measure(size), workers, progress):
-        sizes[name].append(chunk.sizes)
-        extensions.update(chunk.extensions)
+    splits, training = opened.splits, opened.first.name
+    sizes = {name: np.zeros((len(split), 2), dtype=np.int64) for name, split in splits.items()}
+    sums = np.zeros((2, 3), dtype=np.int64)
+    for name, start, (found, more) in in_chunks(splits, partial(_measure, size), workers, progress):
+        sizes[name][start : start + len(found)] = found
         if name == training:
-            sums += chunk.sums
-            squares += chunk.squares
-            num_views += int((chunk.sizes[:, 0] > 0).sum())
-    by_split = {name: np.concatenate([*parts, np.empty((0, 2), np.int64)]) for name, parts in sizes.items()}
-    readable = {name: found[:, 0] > 0 for name, found in by_split.items()}
-    known = np.concatenate([found[readable[name]] for name, found in by_split.items()])
+            sums += more
+    readable = {name: found[:, 0] > 0 for name, found in sizes.items()}
+    num_views = int(readable[training].sum())
     if not num_views:
         raise BadImage(opened.uri, f"none of the pictures of {training} can be read\n  fixres data check names them")
-    mean, std = _moments(sums, squares, num_views * size**2)
-    notes = (*(f"note: {note}" for note in (*opened.faults, *opened.all_notes)),)
+    known = np.concatenate([found[readable[name]] for name, found in sizes.items()])
+    counts = {name: _counts(split, readable[name]) for name, split in splits.items()}
+    own = np.array(list(counts[training].values()), dtype=np.int64)
+    unreadable = {name: int((~able).sum()) for name, able in readable.items()}
+    mean, std = _moments(sums, num_views * size**2)
+    said = (*map(first_line, opened.faults), *opened.notes, *in_words(opened.ignored))
+    notes = [f"note: {text}" for text in said]
     if opened.is_carved:
-        notes = (*notes, f"no splits of its own: shown as carved with data.split_seed {data.split_seed}")
+        notes.append(f"no splits of its own: shown as carved with data.split_seed {data.split_seed}")
     return Statistics(
-        uri=opened.uri,
-        classes=tuple(dict.fromkeys(cls for split in (opened.first, *opened.splits.values()) for cls in split.classes)),
-        counts={name: _counts(split, readable[name]) for name, split in opened.splits.items()},
-        unreadable={name: int((~able).sum()) for name, able in readable.items()},
+        data=opened.uri,
+        classes=tuple(dict.fromkeys(cls for split in (opened.first, *splits.values()) for cls in split.classes)),
+        num_images={name: sum(found.values()) for name, found in counts.items()},
+        counts=counts,
+        num_unreadable=sum(unreadable.values()),
+        unreadable=unreadable,
+        imbalance=int(own.max()) / max(1, int(own.min())),
+        class_weights=dict(zip(counts[training], inverse_frequency(own).tolist(), strict=True)),
         quantiles=_quantiles(known),
-        common_sizes=tuple(Counter(f"{w} x {h}" for w, h in known.tolist()).most_common(3)),
-        extensions=dict(extensions.most_common()),
-        size=size,
-        measured_on=training,
+        common_sizes=dict(Counter(f"{w} x {h}" for w, h in known.tolist()).most_common(3)),
+        extensions=_extensions(splits, readable),
         mean=mean,
         std=std,
+        mean_std_split=training,
+        mean_std_size=size,
         train_size=useful_train_size(float(np.median(known.min(axis=1)))),
-        notes=notes,
+        notes=tuple(notes),
     )
+
+
+def _extensions(splits: Mapping[str, Split], readable: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, int]:
+    paths = (split.paths[place] for name, split in splits.items() for place in np.flatnonzero(readable[name]).tolist())
+    return dict(Counter(os.path.splitext(path)[1].lower() for path in paths).most_common())  # noqa: PTH122 - a Path is slow
+
+
+def _measure(size: int, split: Split, places: range) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Look at the test-time view of each picture at `size` px.
+
+    Returns:
+        Sizes `[N, 2]` (width, height; 0 for a picture that cannot be read), and `[2, 3]` the sums of the values of
+        every channel and of their squares: whole numbers, so the order of adding changes nothing.
+    """
+    preprocess = Preprocess(size=size, crop_ratio=1.0)
+    sizes, sums = np.zeros((len(places), 2), dtype=np.int64), np.zeros((2, 3), dtype=np.int64)
+    for row, place in enumerate(places):
+        try:
+            image = split.read(place)
+        except BadImage:
+            continue
+        sizes[row] = image.size
+        view = evaluation_crop(image, preprocess).numpy().astype(np.int64)
+        sums += np.stack([view.sum(axis=(1, 2)), (view**2).sum(axis=(1, 2))])
+    return sizes, sums
 
 
 def _counts(split: Split, readable: npt.NDArray[np.bool_]) -> dict[str, int]:
@@ -232,17 +196,16 @@ def useful_train_size(short_side: float) -> int:
     return best or max(1, min(_MULTIPLE, int(short_side)))
 
 
-def _moments(
-    sums: npt.NDArray[np.int64], squares: npt.NDArray[np.int64], num_pixels: int
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation in [0, 1], from exact integers."""
-    means = [int(total) / num_pixels / 255 for total in sums]
+def _moments(sums: npt.NDArray[np.int64], num_pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel in [0, 1], from exact integers."""
+    totals, squares = sums.tolist()
+    means = (total / num_pixels / 255 for total in totals)
     # n * sum of squares - square of the sum is exact in Python's integers; in floats it would cancel.
-    stds = [
-        (num_pixels * int(square) - int(total) ** 2) ** 0.5 / num_pixels / 255
-        for total, square in zip(sums, squares, strict=True)
-    ]
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+    stds = (
+        (num_pixels * square - total**2) ** 0.5 / num_pixels / 255
+        for total, square in zip(totals, squares, strict=True)
+    )
+    return tuple(means), tuple(stds)
 
 
 def _quantiles(sizes: npt.NDArray[np.int64]) -> dict[str, tuple[float, ...]]:

@@ -1,9 +1,15 @@
-"""CIFAR, MNIST and Fashion-MNIST: arrays to PNG files, which lose nothing."""
+"""CIFAR, MNIST and Fashion-MNIST: arrays to PNG files, which lose nothing.
+
+CIFAR's batches are Python pickles, a format that can run code. Here it cannot: only plain values are made. numpy itself
+is not let in either: its arrays are rebuilt here, from bytes the file does hold.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
+import math
+import pickle
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,17 +21,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from fixres.data.prepare.parts import Job, Picture, folder_name
-from fixres.data.prepare.plainpickle import read_plain_pickle
 from fixres.errors import UserError
-from fixres.io.archives import members
+from fixres.io.archives import read_members
 
 _CIFAR_SHAPE = (3, 32, 32)
 _MNIST_SIDE = 28
 _MAX_IDX_BYTES = 2**28
-_FASHION = (
-    ("T-shirt-top", "Trouser", "Pullover", "Dress", "Coat"),
-    ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
+_FASHION = ("T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def read_cifar10(job: Job) -> Iterator[Picture]:
@@ -41,21 +43,12 @@ def read_cifar100(job: Job) -> Iterator[Picture]:
 
 def _cifar(job: Job, batches: dict[str, str], meta: str, names_key: bytes, labels_key: bytes) -> Iterator[Picture]:
     path = job.found["archive"]
-    contents = {
-        name: member.read()
-        for member in members(path)
-        if (name := member.name.rsplit("/", 1)[-1]) in batches or name == meta
-    }
-    absent = [name for name in (meta, *batches) if name not in contents]
-    if absent:
-        raise UserError(
-            f"{path} does not hold {', '.join(absent)}\n  it is not the archive of this set; fetch it again"
-        )
-    table = _dictionary(contents.pop(meta), f"{meta} of {path}")
+    contents = read_members(path, [meta, *batches], "it is not the archive of this set; fetch it again")
+    table = read_plain_pickle(contents.pop(meta), f"{meta} of {path}")
     classes = [folder_name(_text(name)) for name in _get(table, names_key, f"{meta} of {path}")]
     for name, split in batches.items():
         where = f"{name} of {path}"
-        batch = _dictionary(contents.pop(name), where)
+        batch = read_plain_pickle(contents.pop(name), where)
         pixels = np.asarray(_get(batch, b"data", where))
         labels = list(_get(batch, labels_key, where))
         if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape != (len(labels), 3 * 32 * 32):
@@ -65,13 +58,6 @@ def _cifar(job: Job, batches: dict[str, str], meta: str, names_key: bytes, label
                 raise UserError(f"{where} holds the label {str(label)[:20]}; there are {len(classes)} classes")
             picture = np.ascontiguousarray(pixels[i].reshape(_CIFAR_SHAPE).transpose(1, 2, 0))
             yield _png(split, classes[label], f"{name}_{i:05}.png", picture)
-
-
-def _dictionary(content: bytes, where: str) -> dict[Any, Any]:
-    found = read_plain_pickle(content, where)
-    if not isinstance(found, dict):
-        raise UserError(f"{where} holds no table\n  fetch the archive again")
-    return found
 
 
 def _get(table: dict[Any, Any], key: bytes, where: str) -> Any:
@@ -86,6 +72,80 @@ def _text(name: object) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
+class _Dtype:
+    """Stands in for numpy.dtype."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.code = arguments[0] if arguments else None
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and alignment, which single bytes do not have."""
+
+
+class _Array:
+    """Stands in for a numpy array until its state has been read."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.pixels: np.ndarray[Any, Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _Dtype) or dtype.code not in ("u1", b"u1") or not isinstance(content, bytes):
+            raise pickle.UnpicklingError("an array of something else than bytes")
+        shape = tuple(int(n) for n in shape)
+        if min(shape, default=0) < 0 or math.prod(shape) != len(content):
+            raise pickle.UnpicklingError(f"an array of {shape} in {len(content)} bytes")
+        self.pixels = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray[Any, Any]:
+        if self.pixels is None:
+            raise ValueError("an array without content")
+        return self.pixels
+
+
+def _encode(text: str, codec: str) -> bytes:
+    """Stand in for _codecs.encode, which is how protocol 2 writes bytes."""
+    if codec not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes in the codec {codec!r:.40}")
+    return text.encode("latin-1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands in for one of the few names such a file needs."""
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs")
+        return _ALLOWED[(module, name)]
+
+
+def read_plain_pickle(content: bytes, where: str) -> dict[Any, Any]:
+    """Return the dictionary in a pickle: of lists, numbers, bytes and arrays of bytes.
+
+    Raises:
+        UserError: damaged, no dictionary, or it asks for anything else, which is not loaded.
+    """
+    try:
+        found = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle raises whatever it leads to
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"{where} is refused: {reason[0][:160] if reason else type(error).__name__}\n"
+            "  it is damaged, or not what was published; fetch the archive again"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where} holds no table\n  fetch the archive again")
+    return found
+
+
 def read_mnist(job: Job) -> Iterator[Picture]:
     """Yield MNIST; classes are the digits."""
     yield from _idx_pictures(job, [str(digit) for digit in range(10)])
@@ -93,7 +153,7 @@ def read_mnist(job: Job) -> Iterator[Picture]:
 
 def read_fashion(job: Job) -> Iterator[Picture]:
     """Yield Fashion-MNIST; the number in front of a class's name keeps the published order."""
-    yield from _idx_pictures(job, [f"{i}.{name}" for i, name in enumerate([*_FASHION[0], *_FASHION[1]])])
+    yield from _idx_pictures(job, [f"{i}.{name}" for i, name in enumerate(_FASHION)])
 
 
 def _idx_pictures(job: Job, classes: Sequence[str]) -> Iterator[Picture]:

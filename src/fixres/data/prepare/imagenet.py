@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.data.prepare.matlab import read_mat
-from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture
+from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture, read_mat, read_pairs
 from fixres.errors import UserError, counted
-from fixres.io.archives import Member, decode_text, members, members_of, read_texts
+from fixres.io.archives import decode_text, members, members_of, read_members, read_texts
 
 _WNID = re.compile(r"n\d{8}")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -47,8 +46,7 @@ def _wnid(text: str, path: Path) -> str:
 
 
 def _imagenet_val(job: Job) -> Iterator[Picture]:
-    labels = _val_labels(job)
-    rest = dict(labels)
+    rest = _val_labels(job)
     for member in members(job.found["val"]):
         stem = member.name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         if not is_picture(member.name):
@@ -66,37 +64,22 @@ def _val_labels(job: Job) -> dict[str, str]:
         return _solution(job.found["solution"])
     if "names" in job.found:
         return _lines_of_names(job.found["names"])
-    meta_path = job.found.get("meta", job.found.get("devkit"))
-    truth_path = job.found.get("truth", job.found.get("devkit"))
-    assert meta_path is not None
-    assert truth_path is not None
-    truth = _member_text(truth_path, _TRUTH)
-    by_id = _wnids_by_id(_member_bytes(meta_path, _META), meta_path)
-    lines = truth.split()
+    meta_path = job.found["meta" if "meta" in job.found else "devkit"]
+    truth_path = job.found["truth" if "truth" in job.found else "devkit"]
+    lines = decode_text(_from_devkit(truth_path, _TRUTH), f"{_TRUTH} of {truth_path}").split()
+    # Rows are (id, WordNet id, words, gloss, number of children, ...); inner nodes of the tree are no classes.
+    rows = [tuple(row) for row in read_mat(_from_devkit(meta_path, _META), str(meta_path))["synsets"]]
+    by_id = {int(row[0]): _wnid(str(row[1]), meta_path) for row in rows if int(row[4]) == 0}
     unknown = sorted({line for line in lines if not line.isdecimal() or int(line) not in by_id})
     if unknown:
         raise UserError(f"{truth_path}: class {unknown[0][:40]!r} of the ground truth is not in {_META}")
     return {f"ILSVRC2012_val_{i:08}": by_id[int(line)] for i, line in enumerate(lines, start=1)}
 
 
-def _member_text(path: Path, name: str) -> str:
-    return decode_text(_member_bytes(path, name), f"{name} of {path}")
-
-
-def _member_bytes(path: Path, name: str) -> bytes:
+def _from_devkit(path: Path, name: str) -> bytes:
     if path.is_file() and path.name == name.rsplit("/", 1)[-1]:
         return path.read_bytes()
-    for member in members(path):
-        if f"/{member.name}".endswith(f"/{name}"):
-            return member.read()
-    raise UserError(f"{path} does not hold {name}\n  it is ILSVRC2012_devkit_t12.tar.gz that does")
-
-
-def _wnids_by_id(content: bytes, path: Path) -> dict[int, str]:
-    synsets = read_mat(content, str(path))["synsets"]
-    # Rows are (id, WordNet id, words, gloss, number of children, ...); inner nodes of the tree are no classes.
-    rows = [tuple(row) for row in synsets]
-    return {int(row[0]): _wnid(str(row[1]), path) for row in rows if int(row[4]) == 0}
+    return read_members(path, [name], "it is ILSVRC2012_devkit_t12.tar.gz that does")[name]
 
 
 def _solution(path: Path) -> dict[str, str]:
@@ -112,27 +95,17 @@ def _solution(path: Path) -> dict[str, str]:
 
 def _lines_of_names(path: Path) -> dict[str, str]:
     """Read lines of `ILSVRC2012_val_00000001.JPEG n01751747`."""
-    found = {}
-    for number, line in enumerate(decode_text(path.read_bytes(), str(path)).splitlines(), start=1):
-        words = line.replace(",", " ").split()
-        if not words:
-            continue
-        if len(words) != 2:
-            raise UserError(f"{path}, line {number}: a picture and a WordNet id are expected, found {line[:60]!r}")
-        found[words[0].rsplit("/", 1)[-1].rsplit(".", 1)[0]] = _wnid(words[1], path)
-    return found
+    text = decode_text(path.read_bytes(), str(path)).replace(",", " ")
+    pairs = read_pairs(text, path, "a picture and a WordNet id").items()
+    return {picture.rsplit("/", 1)[-1].rsplit(".", 1)[0]: _wnid(label, path) for picture, label in pairs}
 
 
 def read_tiny(job: Job) -> Iterator[Picture]:
     """Yield train and val pictures of Tiny-ImageNet-200. Its test pictures have no labels."""
     path = job.found["archive"]
     table = read_texts(path, ["val/val_annotations.txt"])["val/val_annotations.txt"]
-    rest = {}
-    for number, line in enumerate(table.splitlines(), start=1):
-        cells = line.split("\t")
-        if len(cells) < 2:
-            raise UserError(f"{path}: line {number} of val_annotations.txt has no class: {line[:60]!r}")
-        rest[cells[0]] = cells[1]
+    boxes = read_pairs(table, f"{path}: val_annotations.txt", "a picture and its class")
+    rest = {picture: box.split()[0] for picture, box in boxes.items()}
     unlabelled = 0
     for member in members(path):
         split, *parts = below(member.name, "tiny-imagenet-200").split("/")
@@ -181,8 +154,9 @@ def read_mini(job: Job) -> Iterator[Picture]:
     by_name = {file.rsplit("/", 1)[-1]: file for file in places}
     unlisted = 0
     for member in members(job.found["images"]):
-        listed = _listed(member, rest, by_name)
-        if listed is None:
+        name = below(member.name, "images")
+        listed = name if name in rest else by_name.get(name.rsplit("/", 1)[-1])
+        if listed not in rest:
             unlisted += is_picture(member.name)
             continue
         split, label = rest.pop(listed)
@@ -190,14 +164,6 @@ def read_mini(job: Job) -> Iterator[Picture]:
     job.missing(sorted(rest), str(job.found["images"]))
     if unlisted:
         job.notes.append(f"{counted(unlisted, 'picture')} that no table lists left out")
-
-
-def _listed(member: Member, rest: dict[str, tuple[str, str]], by_name: dict[str, str]) -> str | None:
-    name = below(member.name, "images")
-    for candidate in (name, by_name.get(name.rsplit("/", 1)[-1])):
-        if candidate is not None and candidate in rest:
-            return candidate
-    return None
 
 
 def _mini_table(path: Path) -> Iterator[tuple[str, str]]:

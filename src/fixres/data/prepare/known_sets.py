@@ -9,49 +9,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from fixres.data.prepare.arrays import read_cifar10, read_cifar100, read_fashion, read_mnist
-from fixres.data.prepare.caltech import read_caltech
-from fixres.data.prepare.cars import read_cars
-from fixres.data.prepare.imagenet import read_imagenet, read_mini, read_tiny
-from fixres.data.prepare.listed import read_aircraft, read_cub, read_flowers, read_food, read_pets
-from fixres.data.prepare.parts import DataSet, Reader, SourceFile
+from pydantic import ConfigDict, TypeAdapter
+
+from fixres.data.prepare import arrays, imagenet, photographs
+from fixres.data.prepare.parts import DataSet
 from fixres.errors import UserError, did_you_mean
 
-_READERS: dict[str, Reader] = {
-    "aircraft": read_aircraft,
-    "caltech": read_caltech,
-    "cars": read_cars,
-    "cifar10": read_cifar10,
-    "cifar100": read_cifar100,
-    "cub": read_cub,
-    "fashion": read_fashion,
-    "flowers": read_flowers,
-    "food": read_food,
-    "imagenet": read_imagenet,
-    "mini": read_mini,
-    "mnist": read_mnist,
-    "pets": read_pets,
-    "tiny": read_tiny,
-}
-
-
-def _data_set(row: dict[str, Any]) -> DataSet:
-    """Return what a row of known_sets.json says: the fields of `DataSet` and `SourceFile`, lists for tuples."""
-    files = {key: SourceFile(**{**file, "names": tuple(file["names"])}) for key, file in row["files"].items()}
-    made = {"read": _READERS[row["read"]], "files": files}
-    for key in ("layouts", "partial_layouts"):
-        made[key] = tuple(map(tuple, row.get(key, ())))
-    for key in ("aliases", "background"):
-        if key in row:
-            made[key] = tuple(row[key])
-    return DataSet(**{**row, **made})
-
-
-SETS: dict[str, DataSet] = {
-    row["name"]: _data_set(row) for row in json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
-}
+# A row's "read" is the NAME of the function read_NAME in one of these.
+_READERS = vars(arrays) | vars(imagenet) | vars(photographs)
+_ROWS = json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
+_ENTRIES = TypeAdapter(list[DataSet], config=ConfigDict(extra="forbid")).validate_python(
+    [{**row, "read": _READERS[f"read_{row['read']}"]} for row in _ROWS]
+)
+SETS = {entry.name: entry for entry in _ENTRIES}
 """Every data set that can be prepared, by name."""
 
 
@@ -61,10 +32,10 @@ def find_set(name: str) -> DataSet:
     Raises:
         UserError: there is none; lists those there are.
     """
-    folded = {_fold(known): entry for entry in SETS.values() for known in (entry.name, *entry.aliases)}
+    names = {known: entry for entry in SETS.values() for known in (entry.name, *entry.aliases)}
+    folded = {_fold(known): entry for known, entry in names.items()}
     if _fold(name) in folded:
         return folded[_fold(name)]
-    names = [known for entry in SETS.values() for known in (entry.name, *entry.aliases)]
     raise UserError(
         f"no data set is called '{name}'{did_you_mean(name, names)}\n"
         f"  allowed: {', '.join(SETS)}\n  your own pictures need no preparing: --data.uri folder:DIR"

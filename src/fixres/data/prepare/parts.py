@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fixres.errors import UserError
+from fixres.errors import UserError, require_extra
 from fixres.io.archives import Member, members
 
 Progress = Callable[[str, int, int | None], None]
@@ -88,16 +89,13 @@ class Job:
         self.notes.append(text)
 
 
-Reader = Callable[[Job], Iterator[Picture]]
-
-
 @dataclass(frozen=True)
 class DataSet:
     """A data set by name: where it comes from, what it holds, how it is read."""
 
     name: str
     title: str
-    read: Reader
+    read: Callable[[Job], Iterator[Picture]]
     files: Mapping[str, SourceFile]
     """By a key that the reader knows."""
     layouts: tuple[tuple[str, ...], ...]
@@ -131,9 +129,9 @@ class DataSet:
         return self.num_classes + bool(self.background[0] and options.keep_background)
 
 
-def from_member(split: str, label: str, member: Member, name: str = "") -> Picture:
+def from_member(split: str, label: str, member: Member) -> Picture:
     """Return the picture a member of an archive is, byte for byte."""
-    return Picture(split, folder_name(label), name or member.name.rsplit("/", 1)[-1], member.size, member.read)
+    return Picture(split, folder_name(label), member.name.rsplit("/", 1)[-1], member.size, member.read)
 
 
 def folder_name(label: str) -> str:
@@ -152,16 +150,15 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
 
-def pick(job: Job, key: str, wanted: dict[str, tuple[str, str]], roots: tuple[str, ...]) -> Iterator[Picture]:
-    """Yield the pictures of archive `key` that `wanted` lists: path below `roots` -> split and label.
+def pick(job: Job, key: str, wanted: dict[str, tuple[str, str]], root: str) -> Iterator[Picture]:
+    """Yield the pictures of archive `key` that `wanted` lists: path below `root` -> split and label.
 
     Raises:
         UserError: one of them is missing.
     """
     rest = dict(wanted)
     for member in members(job.found[key]):
-        name = below(member.name, *roots)
-        place = rest.pop(name, None)
+        place = rest.pop(below(member.name, root), None)
         if place is not None:
             yield from_member(*place, member)
     job.missing(sorted(rest), str(job.found[key]))
@@ -187,3 +184,49 @@ def read_ready(job: Job, example: str, pattern: str) -> Iterator[Picture]:
                     f"such as '{example}'\n  {own}"
                 )
             yield from_member(split, label, member)
+
+
+def read_pairs(text: str, name: object, expected: str = "a number and a value") -> dict[str, str]:
+    """Return the lines of a text as first word -> rest.
+
+    Raises:
+        UserError: a line has one word only.
+    """
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split(maxsplit=1)
+        if len(words) == 2:
+            found[words[0]] = words[1].strip()
+        elif words:
+            raise UserError(f"{name}, line {number}: {expected} are expected, found {line[:60]!r}")
+    return found
+
+
+def read_mat(source: Path | bytes, name: str = "") -> dict[str, Any]:
+    """Return the variables of one of MATLAB's .mat files, without dimensions of 1. Nothing in such a file can run.
+
+    Raises:
+        UserError: scipy is not installed, or it is no .mat file.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise require_extra("scipy", "sets") from None
+    name = name or ("a table" if isinstance(source, bytes) else str(source))
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
+    except Exception as error:  # scipy raises whatever a damaged file leads it to
+        raise UserError(
+            f"cannot read {name}: it is no .mat file, or damaged ({type(error).__name__})\n  fetch it again"
+        ) from error
+    return _Variables(variables, name)
+
+
+class _Variables(dict[str, Any]):
+    def __init__(self, variables: dict[str, Any], name: str) -> None:
+        super().__init__(variables)
+        self.name = name
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self.name} holds no '{key}'\n  it is not the file of this data set")

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fixres.data.prepare.known_sets import find_set
-from fixres.data.prepare.locate import fingerprint, locate, md5_of, picture_bytes, published_md5
+from fixres.data.prepare.official_archives import fingerprint, locate, md5_of, picture_bytes
 from fixres.data.prepare.parts import DataSet, Job, Options, Picture, Progress
 from fixres.errors import UserError
-from fixres.io.files import disk, files, gigabytes, read_json, reserved, write_json
+from fixres.io.files import disk, files, read_json, reserved, write_json
 
 RECORD = "fixres-data.json"
 """Beside the pictures: what they are, where they come from, how many there are."""
@@ -45,9 +45,9 @@ class Report:
     """What was found of every source file: 'as published', 'not as published', 'none published' or 'a folder'."""
     license: str
     notes: tuple[str, ...]
-    num_resumed: int = 0
+    num_resumed: int
     """Pictures that an earlier, interrupted run had written."""
-    was_there: bool = False
+    was_there: bool
     """Whether it had been made before, so that nothing was done."""
 
 
@@ -77,20 +77,16 @@ def prepare(
     found, notes = locate(info, source, options)
     _check_place(out, found)
     with reserved(out):
-        if (record := _record_of(out)) is not None:
+        if (record := read_json(out / RECORD)) is not None:
             return _already(info, options, out, record)
-        work = _Work(info, options, out, found, progress or (lambda *_: None))
-        return work.run(notes)
+        return _Work(info, found, options, notes, out=out, progress=progress or (lambda *_: None)).run()
 
 
-@dataclass
-class _Work:
+@dataclass(kw_only=True)
+class _Work(Job):
     """One preparation."""
 
-    info: DataSet
-    options: Options
     out: Path
-    found: dict[str, Path]
     progress: Progress
     num_resumed: int = 0
     folders: set[Path] = field(default_factory=set)
@@ -103,38 +99,37 @@ class _Work:
     def journal_file(self) -> Path:
         return self.out.with_name(self.out.name + ".part.json")
 
-    def run(self, notes: list[str]) -> Report:
+    def run(self) -> Report:
         journal = self._begin()
         try:
-            return self._make(journal, notes)
+            return self._make(journal)
         except UserError:
             # What was refused before its first picture leaves nothing behind.
             if not any(files(self.part)):
                 self._discard()
             raise
 
-    def _make(self, journal: dict[str, Any], notes: list[str]) -> Report:
-        checksums = self._check_files(journal, notes)
+    def _make(self, journal: dict[str, Any]) -> Report:
+        checksums = self._check_files(journal)
         self._check_room()
-        job = Job(self.info, self.found, self.options, notes)
-        labels: dict[str, set[str]] = {}
-        counts = self._write_pictures(job, labels)
+        counts, labels = self._write_pictures()
         self._check_disk(counts)
-        is_complete = self._check_counts(counts, labels, job)
-        classes = sorted(set().union(*labels.values()))
-        report = Report(
-            self.info.name,
-            self.out,
-            counts,
-            len(classes),
-            is_complete,
-            checksums,
-            self.info.license,
-            tuple(job.notes),
-            self.num_resumed,
-        )
-        self._finish(job, report)
-        return report
+        is_complete = self._check_counts(counts, labels)
+        record = {
+            "set": self.info.name,
+            "title": self.info.title,
+            "counts": counts,
+            "num_classes": len(set().union(*labels.values())),
+            "complete": is_complete,
+            "license": self.info.license,
+            "page": self.info.page,
+            "sources": checksums,
+            "options": _choices(self.options),
+            "notes": self.notes,
+            **self.record,
+        }
+        self._finish(record)
+        return _report(self.out, record, num_resumed=self.num_resumed)
 
     def _begin(self) -> dict[str, Any]:
         """Return the journal of the work so far, which must be of the same files and options."""
@@ -144,38 +139,37 @@ class _Work:
             "sources": fingerprint(self.found),
             "md5": {},
         }
-        before = read_json(self.journal_file)
+        before = read_json(self.journal_file) or {}
+        is_same = all(before.get(key) == journal[key] for key in ("set", "options", "sources"))
         with disk(self.part):
-            if before is None and self.part.exists():
+            if not before and self.part.exists():
                 raise UserError(
                     f"{self.part} is in the way, and was not left by a preparation\n  move it, or use another --out"
                 )
-            if before is not None and any(before.get(key) != journal[key] for key in ("set", "options", "sources")):
-                if self.part.is_dir() and any(self.part.iterdir()):
-                    raise UserError(
-                        f"{self.part} was begun from other files or with other options (set {before.get('set')})\n"
-                        "  ask for the same again, delete it to start over, or use another --out"
-                    )
-                before = None
-            self.part.parent.mkdir(parents=True, exist_ok=True)
-            if before is None:
+            if not is_same and self.part.is_dir() and any(self.part.iterdir()):
+                raise UserError(
+                    f"{self.part} was begun from other files or with other options (set {before.get('set')})\n"
+                    "  ask for the same again, delete it to start over, or use another --out"
+                )
+            if not is_same:
                 write_json(self.journal_file, journal)
             self.part.mkdir(exist_ok=True)
             (self.part / _INCOMING).unlink(missing_ok=True)
-        return before or journal
+        return before if is_same else journal
 
     def _discard(self) -> None:
         with disk(self.part):
             shutil.rmtree(self.part, ignore_errors=True)
             self.journal_file.unlink(missing_ok=True)
 
-    def _check_files(self, journal: dict[str, Any], notes: list[str]) -> dict[str, str]:
+    def _check_files(self, journal: dict[str, Any]) -> dict[str, str]:
         """Return what is known of every source; refuse one that is not as published."""
         known = {}
         for key, path in self.found.items():
-            expected = published_md5(self.info, key, path)
             known[path.name] = "a folder" if path.is_dir() else "none published"
-            if not expected:
+            expected = self.info.files[key].md5
+            # What is called otherwise is not the published file.
+            if not expected or path.is_dir() or path.name != self.info.files[key].names[0]:
                 continue
             digest = journal["md5"].get(key)
             if digest is None:
@@ -188,7 +182,7 @@ class _Work:
                 text = f"{path} is not the published file: MD5 {expected} expected, {digest} found"
                 if not self.options.allow_partial:
                     raise UserError(f"{text}\n  fetch it again, or take it as it is with --allow-partial")
-                notes.append(text)
+                self.notes.append(text)
         return known
 
     def _check_room(self) -> None:
@@ -201,15 +195,17 @@ class _Work:
         needed = content + min(num_pictures * _BLOCK_BYTES // 2, content) - done
         if needed > free:
             raise UserError(
-                f"about {gigabytes(needed)} are needed in {self.out.parent}, {gigabytes(free)} are free\n"
+                f"about {needed / 1e9:.1f} GB are needed in {self.out.parent}, {free / 1e9:.1f} GB are free\n"
                 "  make room, or use another --out"
             )
 
-    def _write_pictures(self, job: Job, labels: dict[str, set[str]]) -> dict[str, int]:
+    def _write_pictures(self) -> tuple[dict[str, int], dict[str, set[str]]]:
+        """Return the number of pictures and the classes of every split."""
         counts: Counter[str] = Counter()
+        labels: dict[str, set[str]] = {}
         seen: set[int] = set()
         total = sum(self.info.expected(self.options).values())
-        for i, picture in enumerate(self.info.read(job), start=1):
+        for i, picture in enumerate(self.info.read(self), start=1):
             place = hash((picture.split, picture.label, picture.name))
             if place in seen:
                 raise UserError(f"{picture.split}/{picture.label}/{picture.name} comes twice in the files of this set")
@@ -221,7 +217,7 @@ class _Work:
                 self.progress("writing pictures", i, max(total, i))
         self.progress("writing pictures", counts.total(), max(total, counts.total()))
         order = [split for split in ("", "train", "val", "test") if counts[split]]
-        return {split: counts[split] for split in order}
+        return {split: counts[split] for split in order}, labels
 
     def _put(self, picture: Picture) -> None:
         """Write one picture, unless it is there."""
@@ -259,7 +255,7 @@ class _Work:
                 "  delete it and start over, on a disk that tells upper from lower case"
             )
 
-    def _check_counts(self, counts: Mapping[str, int], labels: Mapping[str, set[str]], job: Job) -> bool:
+    def _check_counts(self, counts: Mapping[str, int], labels: Mapping[str, set[str]]) -> bool:
         expected = self.info.expected(self.options)
         num_classes = self.info.expected_classes(self.options)
         most = max(map(len, labels.values()), default=0)
@@ -281,25 +277,12 @@ class _Work:
                 f"{self.info.title} is not whole: {'; '.join(wrong)}\n"
                 f"  fetch its files again, or keep what there is with --allow-partial ({self.part} is kept)"
             )
-        job.notes.extend(f"not whole: {text}" for text in wrong)
+        self.notes.extend(f"not whole: {text}" for text in wrong)
         return not wrong
 
-    def _finish(self, job: Job, report: Report) -> None:
-        record = {
-            "set": self.info.name,
-            "title": self.info.title,
-            "counts": dict(report.counts),
-            "num_classes": report.num_classes,
-            "complete": report.is_complete,
-            "license": self.info.license,
-            "page": self.info.page,
-            "sources": dict(report.checksums),
-            "options": _choices(self.options),
-            "notes": list(report.notes),
-            **job.record,
-        }
+    def _finish(self, record: dict[str, Any]) -> None:
         with disk(self.part):
-            for name, text in job.tables.items():
+            for name, text in self.tables.items():
                 (self.part / name).write_text(text, encoding="utf-8")
             write_json(self.part / RECORD, record)
             # The pictures must be on the disk before the name that says so.
@@ -324,8 +307,19 @@ def _check_place(out: Path, found: Mapping[str, Path]) -> None:
         raise UserError(f"{out} lies in {inside}, which is read\n  give a folder outside of it with --out")
 
 
-def _record_of(out: Path) -> dict[str, Any] | None:
-    return read_json(out / RECORD)
+def _report(out: Path, record: Mapping[str, Any], num_resumed: int = 0, was_there: bool = False) -> Report:
+    return Report(
+        name=record["set"],
+        out=out,
+        counts=record["counts"],
+        num_classes=record["num_classes"],
+        is_complete=record["complete"],
+        checksums=record["sources"],
+        license=record["license"],
+        notes=tuple(record["notes"]),
+        num_resumed=num_resumed,
+        was_there=was_there,
+    )
 
 
 def _already(info: DataSet, options: Options, out: Path, record: dict[str, Any]) -> Report:
@@ -343,17 +337,7 @@ def _already(info: DataSet, options: Options, out: Path, record: dict[str, Any])
     if not record["complete"] and not options.allow_partial:
         raise UserError(f"{out} is not whole: {'; '.join(record['notes'])}\n  accept it with --allow-partial")
     out.with_name(out.name + ".part.json").unlink(missing_ok=True)
-    return Report(
-        info.name,
-        out,
-        counts,
-        record["num_classes"],
-        record["complete"],
-        record["sources"],
-        record["license"],
-        tuple(record["notes"]),
-        was_there=True,
-    )
+    return _report(out, record, was_there=True)
 
 
 def _count(root: Path, counts: Mapping[str, int]) -> dict[str, int]:

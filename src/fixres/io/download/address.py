@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
 from urllib import request as web
 from urllib.parse import SplitResult, urlsplit
 
-from fixres.errors import UserError, fixres_version
+from fixres.errors import UserError
 
-_READ_BYTES = 2**20
 _HEX = re.compile(r"[0-9a-f]{8,64}")
 # torch.hub's convention. A run of digits alone is more often a date than a checksum, so one letter is asked for.
 _HASH_IN_NAME = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.[^-]*$")
@@ -33,15 +33,13 @@ class Checksums:
 
     def mismatch(self, path: Path) -> str:
         """Return what was expected and what is there, or an empty string when the file is right."""
-        for kind, expected in (("SHA-256", self.sha256), ("MD5", self.md5)):
+        for kind, name, expected in (("SHA-256", "sha256", self.sha256), ("MD5", "md5", self.md5)):
             if not expected:
                 continue
-            digest = hashlib.sha256() if kind == "SHA-256" else hashlib.md5(usedforsecurity=False)
             with path.open("rb") as file:
-                while chunk := file.read(_READ_BYTES):
-                    digest.update(chunk)
-            if not digest.hexdigest().startswith(expected):
-                return f"{kind} {expected} expected, {digest.hexdigest()} found"
+                found = hashlib.file_digest(file, partial(hashlib.new, name, usedforsecurity=False)).hexdigest()
+            if not found.startswith(expected):
+                return f"{kind} {expected} expected, {found} found"
         return ""
 
 
@@ -134,8 +132,3 @@ def opener() -> web.OpenerDirector:
     ):
         director.add_handler(handler)
     return director
-
-
-def user_agent() -> str:
-    """Return what we call ourselves: fixres/VERSION."""
-    return f"fixres/{fixres_version()}"

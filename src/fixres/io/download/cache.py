@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from fixres.errors import UserError
 from fixres.io.download.address import require_address, require_checksums
-from fixres.io.download.transfer import MAX_BYTES, Job, Progress, on_disk, put_in_place, transfer
+from fixres.io.download.transfer import Job, Progress, on_disk, put_in_place, transfer
 
 _OFFLINE_VARIABLES = ("FIXRES_OFFLINE", "HF_HUB_OFFLINE")
 
@@ -24,7 +24,6 @@ def fetch(
     folder: Path | None = None,
     name: str = "",
     progress: Progress | None = None,
-    max_bytes: int = MAX_BYTES,
 ) -> Path:
     """Return the path of the file at `url`, which is fetched unless it is there.
 
@@ -36,7 +35,6 @@ def fetch(
         folder: where it lies; PyTorch's own folder by default.
         name: its name there; the last part of the address by default.
         progress: told the bytes there are and the bytes there will be.
-        max_bytes: nothing larger is fetched.
 
     Raises:
         UserError: it cannot be had, or is not what the checksum says. An interrupted transfer goes on the next time.
@@ -46,7 +44,7 @@ def fetch(
     if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
         raise UserError(f"{url} does not end in the name of a file\n  give the address of one file")
     checksums = require_checksums(url, sha256, md5)
-    job = Job(url, (folder or checkpoint_folder()) / name, checksums, progress, max_bytes)
+    job = Job(url, (folder or checkpoint_folder()) / name, checksums, progress)
     if job.target.is_file():
         return _require_right(job)
     for variable in _OFFLINE_VARIABLES:

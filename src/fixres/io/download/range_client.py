@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeVar
 from urllib import request as web
 from urllib.error import HTTPError, URLError
 
-from fixres.io.download.address import opener, user_agent
+from fixres.errors import fixres_version
+from fixres.io.download.address import opener
 
 RETRIES = 4
 BACK_OFF_SECONDS = 0.5
@@ -46,7 +47,7 @@ def ask(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         HTTPError: the server refuses.
         ValueError: no address.
     """
-    fixed = {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
+    fixed = {"User-Agent": f"fixres/{fixres_version()}", "Accept-Encoding": "identity"}
     try:
         return opener().open(web.Request(url, headers={**fixed, **headers}), timeout=TIMEOUT_SECONDS)  # type: ignore[no-any-return]
     except HTTPError as error:

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from urllib.error import HTTPError
 
 from fixres.errors import UserError
 from fixres.io.download import range_client
 from fixres.io.download.address import Checksums
 from fixres.io.download.range_client import InterruptionError, ask, extent, pause, range_headers
-from fixres.io.files import sync_folder
+from fixres.io.files import sync_folder, write_json, write_whole
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be; None when the server does not say."""
 
 MAX_BYTES = 20 * 2**30
+"""Nothing larger is fetched."""
 _CHUNK_BYTES = 2**20
 
 
@@ -36,7 +37,6 @@ class Job:
     target: Path
     checksums: Checksums
     progress: Progress | None
-    max_bytes: int
 
     @property
     def part(self) -> Path:
@@ -76,7 +76,7 @@ class Job:
         # In this order: a record newer than the bytes would let two versions be joined.
         self.part.write_bytes(b"")
         version = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified"), "total": total}
-        _write_small(self.record_file, json.dumps({"url": self.origin, **version}))
+        write_json(self.record_file, {"url": self.origin, **version})
 
     def drop(self) -> None:
         """Forget the bytes so far."""
@@ -134,7 +134,9 @@ def _attempt(job: Job) -> None:
     except HTTPError as error:
         with error:
             if headers and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                _require_complete(job, error)
+                # There is nothing behind the bytes so far: they are all there are, or of another file.
+                if extent(error.headers).total != job.size:
+                    _begin_again(job)
                 return
             raise _refusal(job, error) from error
     except ValueError as error:
@@ -150,11 +152,9 @@ def _range_headers(job: Job) -> dict[str, str]:
     return headers if job.size and record and ("If-Range" in headers or job.checksums.known) else {}
 
 
-def _require_complete(job: Job, error: HTTPError) -> None:
-    """Accept "there is nothing behind these bytes" when they are all there are; otherwise begin again."""
-    if extent(error.headers).total != job.size:
-        job.drop()
-        raise InterruptionError("the file has changed in between")
+def _begin_again(job: Job) -> NoReturn:
+    job.drop()
+    raise InterruptionError("the file has changed in between")
 
 
 def _refusal(job: Job, error: HTTPError) -> UserError:
@@ -177,9 +177,7 @@ def _receive(job: Job, response: HTTPResponse) -> None:
     with file:
         while chunk := range_client.read(response, _CHUNK_BYTES):
             done += len(chunk)
-            if done > job.max_bytes:
-                job.drop()
-                raise _too_large(job, done)
+            _require_small(job, done)
             with on_disk(job):
                 _write_whole(file, chunk)
             if job.progress:
@@ -219,23 +217,22 @@ def _require_rest(job: Job, response: HTTPResponse) -> int | None:
     for key, now in (("etag", headers["ETag"]), ("last_modified", headers["Last-Modified"]), ("total", total)):
         fits = fits and (now is None or record.get(key) in (None, now))
     if not fits:
-        job.drop()
-        raise InterruptionError("the file has changed in between")
+        _begin_again(job)
     return total
 
 
 def _require_room(job: Job, total: int | None, rest: int | None, kept: int) -> None:
-    if max(total or 0, kept + (rest or 0)) > job.max_bytes:
-        job.drop()
-        raise _too_large(job, max(total or 0, kept + (rest or 0)))
+    _require_small(job, max(total or 0, kept + (rest or 0)))
     free = shutil.disk_usage(job.target.parent).free
     if rest is not None and rest > free:
         reason = f"{rest} more bytes are needed in {job.target.parent}, {free} are free"
         raise job.error(reason, "make room, or set TORCH_HOME to another folder")
 
 
-def _too_large(job: Job, num_bytes: int) -> UserError:
-    return job.error(f"it has at least {num_bytes} bytes; at most {job.max_bytes} are fetched")
+def _require_small(job: Job, num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        job.drop()
+        raise job.error(f"it has at least {num_bytes} bytes; at most {MAX_BYTES} are fetched")
 
 
 def put_in_place(job: Job) -> None:
@@ -255,7 +252,7 @@ def put_in_place(job: Job) -> None:
         if job.checksums.known:
             job.origin_file.unlink(missing_ok=True)
         else:
-            _write_small(job.origin_file, job.origin + "\n")
+            write_whole(job.origin_file, lambda part: part.write_text(job.origin + "\n", encoding="utf-8"))
         job.part.replace(job.target)
         job.record_file.unlink(missing_ok=True)
         sync_folder(job.target.parent)
@@ -265,12 +262,3 @@ def _write_whole(file: IO[bytes], chunk: bytes) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _write_small(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

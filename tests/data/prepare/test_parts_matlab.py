@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.data.prepare.matlab import read_mat
+from fixres.data.prepare.parts import read_mat
 from fixres.errors import UserError
 
 scipy_io = pytest.importorskip("scipy.io")

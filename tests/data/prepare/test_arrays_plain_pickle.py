@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.data.prepare.plainpickle import read_plain_pickle
+from fixres.data.prepare.arrays import read_plain_pickle
 from fixres.errors import UserError
 
 
@@ -15,4 +15,4 @@ def test_no_pickle_does_more_than_be_refused(content: bytes) -> None:
         value = read_plain_pickle(content, "it")
     except UserError:
         return
-    assert type(value).__module__ in ("builtins", "fixres.data.prepare.plainpickle")
+    assert type(value).__module__ in ("builtins", "fixres.data.prepare.arrays")
