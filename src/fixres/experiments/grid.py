@@ -242,18 +242,6 @@ def _read(folder: Path, cell: Cell, key: str) -> dict[str, Any] | None:
     return found
 
 
-class _Notes(MuteLog):
-    """Keeps what the cached solver says of itself; a cell has no log of its own."""
-
-    solved: dict[str, Any]
-
-    def event(self, event: str, **fields: Any) -> None:
-        """Remember how a stage was solved."""
-        super().event(event, **fields)
-        if event == "solved":
-            self.solved = fields
-
-
 @dataclass
 class _Bench:
     """A trained network, and what fixing and measuring it needs."""
@@ -269,7 +257,7 @@ class _Bench:
         product = load(run)
         runtime = Runtime(recipe.runtime)
         collection = open_collection(recipe.data, split_file=run / "split.json")
-        log = _Notes(work)
+        log = MuteLog(work)
         log.listeners = tuple(listeners)
         context = RunContext(
             recipe, to_yaml(recipe), work, collection, runtime, product.preprocess, log, product.model_args, Stopwatch()
@@ -320,9 +308,8 @@ class _Bench:
         forward = sizes.gmacs(model, cell.test_size)
         try:
             if run.stage.solver == "cached":
-                seconds = solve_stage(context, run, model)
-                assert isinstance(context.log, _Notes)
-                return seconds, context.log.solved["num_passes"] * num_train * forward, "cached", model
+                solved = solve_stage(context, run, model)
+                return solved.seconds, solved.num_passes * num_train * forward, "cached", model
             start = time.perf_counter()
             state = StageTrainer(context, run, model).fit()
             model.load_state_dict(copy_state(state.shipped))
