@@ -17,7 +17,6 @@ from fixres.resolution import (
     matching_size,
     mean_crop_side,
     pareto_front,
-    resize_size,
     seen_share,
     simulated_crop_sides,
     simulated_ratio,
@@ -26,12 +25,12 @@ from fixres.resolution import (
 
 @given(st.integers(16, 1024))
 def test_resize_size_is_the_reference_rule(size: int) -> None:
-    assert resize_size(size, 0.875) == int(256 / 224 * size)
+    assert Preprocess(size, 0.875).resize_size == int(256 / 224 * size)
 
 
 @given(st.integers(16, 1024))
 def test_a_crop_ratio_of_one_throws_nothing_away(size: int) -> None:
-    assert resize_size(size, 1.0) == size
+    assert Preprocess(size, 1.0).resize_size == size
 
 
 @pytest.mark.parametrize(

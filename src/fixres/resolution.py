@@ -22,14 +22,6 @@ Exif = Literal["apply", "ignore"]
 Alpha = Literal["white", "ignore"]
 
 
-def resize_size(size: int, crop_ratio: float) -> int:
-    """Return the shorter side in pixels before the centre crop of `size`: floor(size / crop_ratio).
-
-    With crop_ratio 0.875 this equals the int(256 / 224 * size) of the FixRes code for every size.
-    """
-    return math.floor(size / crop_ratio + 1e-9)
-
-
 @dataclass(frozen=True)
 class Preprocess:
     """How a picture becomes the network's input at test time. It travels inside every checkpoint."""
@@ -46,8 +38,11 @@ class Preprocess:
 
     @property
     def resize_size(self) -> int:
-        """Shorter side in pixels before the centre crop."""
-        return resize_size(self.size, self.crop_ratio)
+        """Shorter side in pixels before the centre crop: floor(size / crop_ratio).
+
+        With crop_ratio 0.875 this equals the int(256 / 224 * size) of the FixRes code for every size.
+        """
+        return math.floor(self.size / self.crop_ratio + 1e-9)
 
     @property
     def is_cropped(self) -> bool:
