@@ -27,7 +27,7 @@ def shipped(make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch)
         Row("fixed", "lab/row", (Figure(0, 77.0, 93.4),)),
         Row("never run", "lab/other", (Figure(224, None),)),
     )
-    monkeypatch.setattr(filled_tables, "TABLES", (Table("Lab: one", "a paper", rows, "error"),))
+    monkeypatch.setattr(filled_tables, "TABLES", (Table("Lab: one", "a paper", rows, is_error=True),))
     monkeypatch.setattr(filled_tables, "shipped_settings", lambda: {"lab/row": filled_tables._settings(recipe)})
     original = filled_tables.load
     monkeypatch.setattr(filled_tables, "load", lambda name: recipe if name == "lab/row" else original(name))

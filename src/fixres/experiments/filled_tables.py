@@ -187,7 +187,7 @@ def _remarks(run: Ran) -> Iterable[str]:
 
 
 def _table(table: Table, runs: Mapping[str, Sequence[Ran]]) -> str:
-    what = "top-1 error %" if table.kind == "error" else "top-1 %"
+    what = "top-1 error %" if table.is_error else "top-1 %"
     five = what.replace("1", "5")
     header = ["row", "recipe", "px", f"{what}, published", f"{what}, ours", "95 % interval", "n"]
     header += [f"{five}, published", f"{five}, ours"]
@@ -203,9 +203,8 @@ def _markdown(title: str, published: str, header: Sequence[str], rows: Iterable[
 
 
 def _cells(table: Table, row: Row, figure: Figure, runs: Sequence[Ran]) -> list[str]:
-    is_error = table.kind == "error"
     found = [result for run in runs if (result := _result(run, row, figure)) is not None]
-    ours, interval = _summary(found, "top1", is_error)
+    ours, interval = _summary(found, "top1", table.is_error)
     fives = [result for result in found if result.get("top5") is not None]
     sizes = sorted({result["size"] for result in found})
     num = "" if not found else f"{len(found)} seed{'s' if len(found) > 1 else ''}, {runs[0].num_images:,} pictures"
@@ -213,12 +212,12 @@ def _cells(table: Table, row: Row, figure: Figure, runs: Sequence[Ran]) -> list[
         row.label,
         f"`{row.recipe}`",
         str(figure.size or "/".join(map(str, sizes)) or _NOTHING),
-        _percent(figure.top1, is_error),
+        _percent(figure.top1, table.is_error),
         ours,
         interval,
         num or _NOTHING,
-        _percent(figure.top5, is_error),
-        _summary(fives, "top5", is_error)[0],
+        _percent(figure.top5, table.is_error),
+        _summary(fives, "top5", table.is_error)[0],
     ]
 
 

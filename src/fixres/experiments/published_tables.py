@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 
 class Figure(NamedTuple):
@@ -32,12 +32,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One published table; `error`: in percent wrong, as its project writes it."""
+    """One published table."""
 
     title: str
     source: str
     rows: tuple[Row, ...]
-    kind: Literal["accuracy", "error"] = "accuracy"
+    is_error: bool = False
+    """In percent wrong, as its project writes it."""
 
 
 class AscendRow(NamedTuple):
@@ -163,9 +164,8 @@ for every size its top-1 and top-5, as far as published. Size 0 stands for that 
 def _tables(text: str) -> Iterator[Table]:
     for table in text.split("\n# ")[1:]:
         heading, *lines = table.splitlines()
-        title, source, *kind = heading.split(" | ")
-        is_error = kind == ["error"]
-        yield Table(title, source, tuple(_row(line, is_error) for line in lines), "error" if is_error else "accuracy")
+        title, source, *error = heading.split(" | ")
+        yield Table(title, source, tuple(_row(line, bool(error)) for line in lines), bool(error))
 
 
 def _row(line: str, is_error: bool) -> Row:

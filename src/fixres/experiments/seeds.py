@@ -23,6 +23,7 @@ from fixres.training.before_after import PICTURES
 
 Found = dict[str, Any]
 """A cell of the grid as `run_grid` returns it."""
+_MEANS = ("loss", "seconds", "train_seconds", "training_gmacs")
 
 
 @dataclass(frozen=True)
@@ -219,16 +220,11 @@ def summarise_grid(cells: Sequence[Found]) -> list[dict[str, Any]]:
             "train_size": train_size,
             "test_size": test_size,
             "seeds": [cell["seed"] for cell in own],
-            "num_images": own[0]["num_images"],
+            **{key: own[0][key] for key in ("num_images", "gmacs", "solver")},
             "top1": top1,
             "mean": statistics.fmean(top1),
             "std": statistics.stdev(top1) if len(top1) > 1 else 0.0,
-            "loss": statistics.fmean(cell["loss"] for cell in own),
-            "gmacs": own[0]["gmacs"],
-            "seconds": statistics.fmean(cell["seconds"] for cell in own),
-            "train_seconds": statistics.fmean(cell["train_seconds"] for cell in own),
-            "training_gmacs": statistics.fmean(cell["training_gmacs"] for cell in own),
-            "solver": own[0]["solver"],
+            **{key: statistics.fmean(cell[key] for cell in own) for key in _MEANS},
         }
         against = [train for kind, train, test in groups if kind == "none" and test == test_size]
         against = [train for train in against if train == train_size or arm == "direct"]
