@@ -173,7 +173,7 @@ def _row(line: str, is_error: bool) -> Row:
     figures = []
     for figure in text.removeprefix("before ").split(", "):
         size, *values = figure.split()
-        found = [round(100 - float(value), 2) if is_error else float(value) for value in values]
+        found: list[float | None] = [round(100 - float(value), 2) if is_error else float(value) for value in values]
         figures.append(Figure(int(size), *(found or [None])))
     return Row(label, recipe, tuple(figures), text.startswith("before "))
 

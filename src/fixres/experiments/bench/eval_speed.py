@@ -61,7 +61,7 @@ def bench_eval(bench: EvalBench, product: Product, progress: Progress = lambda *
     heats = []
     for size in bench.sizes:
         given = (bench, product.model, split, product.preprocess.at(size))
-        sides = {name: partial(_ours, name, *given) for name in bench.backends}
+        sides: dict[str, Callable[[], _Pass]] = {name: partial(_ours, name, *given) for name in bench.backends}
         sides |= {name: partial(_timm, *given) for name in bench.vs}
         heats.append({name: partial(_apart, name, bench, side) for name, side in sides.items()})
     rows = [_row(*found) for found in zip(bench.sizes, race(heats, bench.repeat, progress), strict=True)]

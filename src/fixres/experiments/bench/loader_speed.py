@@ -122,7 +122,7 @@ def _row(workers: int, times: dict[str, list[_Time]]) -> dict[str, Any]:
 def _headline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return ratio, ours and theirs of the first number of workers against the first opponent."""
     sides = rows[0]["sides"]
-    other = next((side for name, side in sides.items() if name != "ours"), {})
+    other: dict[str, Any] = next((side for name, side in sides.items() if name != "ours"), {})
     ours, theirs = sides["ours"]["images_per_second"], other.get("images_per_second")
     return {"ratio": other.get("ratio"), "ours": ours, "theirs": theirs}
 
