@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.resolve import load
+from fixres.checkpoints.resolve import load, unfixed
 from fixres.config import loading
 from fixres.config.choices import Device, OnBadImage, SplitName
 from fixres.config.recipe import Recipe
@@ -43,8 +43,8 @@ def _nothing(done: int, total: int) -> None:
     pass
 
 
-def _opened(checkpoint: Checkpoint, weights: str = "fixed") -> Product:
-    return checkpoint if isinstance(checkpoint, Product) else load(checkpoint, weights)
+def _opened(checkpoint: Checkpoint) -> Product:
+    return checkpoint if isinstance(checkpoint, Product) else load(checkpoint)
 
 
 def train(
@@ -103,9 +103,7 @@ def fix(
         UserError: no data, a size the network cannot take, settings that do not go together.
         Stopped: a signal came.
     """
-    product = _opened(checkpoint)
-    if product.details.get("before_fix") and product.weights != "before_fix":
-        product = load(product.source, "before_fix")
+    product = unfixed(_opened(checkpoint))
     recipe = fix_recipe(product, data, {"size": size, **settings}, seed)
     return run_recipe(recipe, Path(out), listeners=listeners, split_from=own_split(product, data))
 
@@ -149,11 +147,7 @@ def evaluate(
     )
     answer, found, measured, remarks = measure_product(_opened(checkpoint), request, progress)
     return Evaluated(
-        checkpoint=answer["checkpoint"],
-        data=answer["data"],
-        split=answer["split"],
-        num_images=answer["num_images"],
-        num_classes=answer["num_classes"],
+        **{key: answer[key] for key in ("checkpoint", "data", "split", "num_images", "num_classes")},
         results=tuple(answer["results"]),
         paths=tuple(measured.paths[int(index)] for index in found.indices),
         labels=found.labels,
@@ -205,14 +199,7 @@ def predict(
     predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold)
     return Predictions(
         tuple(
-            Predicted(
-                p.path,
-                tuple(name for name, _ in p.top),
-                tuple(probability for _, probability in p.top),
-                p.size,
-                p.unsure,
-                p.error,
-            )
+            Predicted(p.path, tuple(name for name, _ in p.top), tuple(q for _, q in p.top), p.size, p.unsure, p.error)
             for p in predictor(given)
         )
     )
@@ -242,10 +229,6 @@ def advise(
     Raises:
         UserError: no data, a size the network cannot take, or nothing within the budget.
     """
-    product = _opened(checkpoint)
-    if product.details.get("before_fix") and product.weights != "before_fix":
-        # A head fixed for one size says nothing about the others.
-        product = load(product.source, "before_fix")
     question = Question(
         data=data,
         sizes=tuple(sizes),
@@ -254,13 +237,10 @@ def advise(
         budget_ms=budget_ms,
         fixed=fixed,
     )
-    answer = _advise(product, question)
+    answer = _advise(unfixed(_opened(checkpoint)), question)
     chosen: Mapping[str, Any] = answer["advice"]
     return Advice(
-        size=chosen["size"],
-        crop_ratio=chosen["crop_ratio"],
-        network=chosen["network"],
-        why=chosen["why"],
+        **{key: chosen[key] for key in ("size", "crop_ratio", "network", "why")},
         split=answer["split"],
         num_images=answer["num_images"],
         rows=tuple(answer["rows"]),

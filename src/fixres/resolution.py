@@ -22,14 +22,6 @@ Exif = Literal["apply", "ignore"]
 Alpha = Literal["white", "ignore"]
 
 
-def resize_size(size: int, crop_ratio: float) -> int:
-    """Return the shorter side in pixels before the centre crop of `size`: floor(size / crop_ratio).
-
-    With crop_ratio 0.875 this equals the int(256 / 224 * size) of the FixRes code for every size.
-    """
-    return math.floor(size / crop_ratio + 1e-9)
-
-
 @dataclass(frozen=True)
 class Preprocess:
     """How a picture becomes the network's input at test time. It travels inside every checkpoint."""
@@ -46,8 +38,11 @@ class Preprocess:
 
     @property
     def resize_size(self) -> int:
-        """Shorter side in pixels before the centre crop."""
-        return resize_size(self.size, self.crop_ratio)
+        """Shorter side in pixels before the centre crop: floor(size / crop_ratio).
+
+        With crop_ratio 0.875 this equals the int(256 / 224 * size) of the FixRes code for every size.
+        """
+        return math.floor(self.size / self.crop_ratio + 1e-9)
 
     @property
     def is_cropped(self) -> bool:
@@ -94,37 +89,18 @@ def apparent_ratio(train: Preprocess, crop: str, crop_scale: tuple[float, float]
     return test.shown_side / sides.get(crop, train.shown_side)
 
 
-def simulated_crop_side(
+def simulated_crop_sides(
     aspect: float,
     crop_scale: tuple[float, float],
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
-    num: int = 100_000,
-    seed: int = 0,
-) -> float:
-    """Return the mean side of the random crop that is really drawn, the root of its share of the picture's area.
-
-    Below `mean_crop_side`: large crops of an unsuitable shape do not fit and are drawn again, ten times, before the
-    largest centre crop is taken. `aspect` is the picture's width / height.
-    """
-    return float(_drawn_sides(aspect, crop_scale, crop_aspect, num, seed).mean())
-
-
-def simulated_crop_share(
-    aspect: float,
-    crop_scale: tuple[float, float],
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
-    num: int = 100_000,
-    seed: int = 0,
-) -> float:
-    """Return the mean share of the picture's area that the random crop, as it is really drawn, shows."""
-    return float(np.square(_drawn_sides(aspect, crop_scale, crop_aspect, num, seed)).mean())
-
-
-def _drawn_sides(
-    aspect: float, crop_scale: tuple[float, float], crop_aspect: tuple[float, float], num: int, seed: int
+    num: int = 20_000,
 ) -> np.ndarray:
-    """Return the roots of the area shares of `num` random crops, float64 `[num]`."""
-    generator = np.random.default_rng(seed)
+    """Return the sides of `num` random crops as they are really drawn, the roots of their shares of the picture's area.
+
+    Their mean is below `mean_crop_side`: large crops of an unsuitable shape do not fit and are drawn again, ten times,
+    before the largest centre crop is taken. `aspect` is the picture's width / height.
+    """
+    generator = np.random.default_rng(0)
     low, high = (math.log(bound) for bound in crop_aspect)
     # A crop with area share s and shape r is sqrt(s r / aspect) wide and sqrt(s aspect / r) high, of the picture's 1.
     sides = np.full(
@@ -169,8 +145,8 @@ def simulated_ratio(
         aspect = math.exp(log)
         shorter = math.sqrt(min(aspect, 1 / aspect))
         sides = {"height": 1 / math.sqrt(aspect), "shorter": shorter, "pad": 1 / shorter, "squash": 1.0}
-        side = sides[test.resize]
-        total += count * simulated_crop_side(aspect, crop_scale, crop_aspect, num=20_000) / side
+        drawn = float(simulated_crop_sides(aspect, crop_scale, crop_aspect).mean())
+        total += count * drawn / sides[test.resize]
     return total / len(aspects) * test.shown_side / train.size
 
 

@@ -27,7 +27,7 @@ def shipped(make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch)
         Row("fixed", "lab/row", (Figure(0, 77.0, 93.4),)),
         Row("never run", "lab/other", (Figure(224, None),)),
     )
-    monkeypatch.setattr(filled_tables, "TABLES", (Table("Lab: one", "a paper", rows, "error"),))
+    monkeypatch.setattr(filled_tables, "TABLES", (Table("Lab: one", "a paper", rows, is_error=True),))
     monkeypatch.setattr(filled_tables, "shipped_settings", lambda: {"lab/row": filled_tables._settings(recipe)})
     original = filled_tables.load
     monkeypatch.setattr(filled_tables, "load", lambda name: recipe if name == "lab/row" else original(name))
@@ -83,13 +83,13 @@ def test_without_runs_the_tables_are_the_published_ones(capsys: pytest.CaptureFi
 def test_a_pair_of_runs_fills_the_ports_row() -> None:
     result: dict[str, Any] = {"top1": 72.94, "top5": 90.0, "size": 384}
 
-    def ran(kind: str, before: dict[int, Any], fps: dict[str, float]) -> filled_tables.Ran:
+    def ran(kind: str, before: dict[int, Any], fps: float) -> filled_tables.Ran:
         folder, recipe = Path(kind), f"ascend/{kind}-full-8p"
         return filled_tables.Ran(
-            folder, recipe, 0, 50_000, {384: result}, before, 384, 224, fps, {"fix": 60.0}, "fp16", "2.12.0"
+            folder, recipe, 0, 50_000, {384: result}, before, 384, 224, fps, 60.0, "fp16", "2.12.0"
         )
 
-    fix = ran("finetune", {384: {"top1": 72.1}}, {"fix": 3515.2})
+    fix = ran("finetune", {384: {"top1": 72.1}}, 3515.2)
     text = filled_tables._ascend({fix.recipe: [fix]})
     assert cells(text, "8p-NPU, ours") == [
         *("8p-NPU, ours", "72.9(72.1 before finetune)", "-/3515", "-/60", "fp16", "2.12.0")

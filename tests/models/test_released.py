@@ -13,7 +13,7 @@ from fixres.data.prepare.known_sets import SETS
 from fixres.errors import UserError
 from fixres.models.names import architecture_names
 from fixres.models.released import ADDRESSES, RELEASED, Released, find_released
-from fixres.resolution import resize_size
+from fixres.resolution import Preprocess
 
 ENTRIES = [pytest.param(entry, id=name) for name, entry in RELEASED.items()]
 
@@ -63,7 +63,7 @@ def test_torchvisions_rows_are_torchvisions(entry: Released) -> None:
     assert (entry.top1, entry.top5) == (metrics["acc@1"], metrics["acc@5"])
     transforms = weights.transforms()
     assert [entry.test_size] == transforms.crop_size
-    assert [resize_size(entry.test_size, entry.crop_ratio)] == transforms.resize_size
+    assert [Preprocess(entry.test_size, entry.crop_ratio).resize_size] == transforms.resize_size
     assert transforms.interpolation.value == entry.interpolation
     assert (list(entry.mean), list(entry.std)) == (transforms.mean, transforms.std)
 
@@ -71,7 +71,7 @@ def test_torchvisions_rows_are_torchvisions(entry: Released) -> None:
 @pytest.mark.parametrize("entry", [p for p in ENTRIES if "FixRes_data" in p.values[0].url])
 def test_what_fixres_released_is_fed_as_fixres_feeds_it(entry: Released) -> None:
     assert entry.resize == "height"
-    assert resize_size(entry.test_size, entry.crop_ratio) == math.floor(256 / 224 * entry.test_size)
+    assert Preprocess(entry.test_size, entry.crop_ratio).resize_size == math.floor(256 / 224 * entry.test_size)
     is_pnasnet = entry.architecture == "pnasnet5large_fixres"
     assert entry.mean == entry.std if is_pnasnet else entry.mean == (0.485, 0.456, 0.406)
     assert entry.train_size == (331 if is_pnasnet else 224)

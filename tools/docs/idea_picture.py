@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fixres.resolution import Preprocess, resize_size
+from fixres.resolution import Preprocess
 
 PHOTO_WIDTH, PHOTO_HEIGHT = 320, 240
 OBJECT_HEIGHT = 96
@@ -46,7 +46,7 @@ class View:
 
 def centre_view(size: int) -> View:
     """Return the test-time view: the shorter side to resize_size, then the centre crop."""
-    side = size * PHOTO_HEIGHT / resize_size(size, CROP_RATIO)
+    side = size * PHOTO_HEIGHT / Preprocess(size, CROP_RATIO).resize_size
     return View(size, (PHOTO_WIDTH - side) / 2, (PHOTO_HEIGHT - side) / 2, side)
 
 

@@ -59,6 +59,12 @@ def load(source: str | Path, weights: str = "fixed", model_name: str | None = No
     return product
 
 
+def unfixed(product: Product) -> Product:
+    """Return the product as it was trained, where it was fixed: a head fixed for one size says nothing about others."""
+    is_fixed = product.details.get("before_fix") and product.weights != "before_fix"
+    return load(product.source, "before_fix") if is_fixed else product
+
+
 def _load(text: str, scheme: str, rest: str, weights: str, model_name: str | None) -> Product:
     if scheme == "timm":
         return _from_timm(rest, weights)

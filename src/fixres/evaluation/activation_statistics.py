@@ -25,7 +25,7 @@ from fixres.evaluation.evaluate import Reading, predict_logits
 from fixres.io.files import write_text
 from fixres.models.anatomy import head_names
 from fixres.models.sizes import at_size, evaluation_mode
-from fixres.resolution import Preprocess, seen_share, simulated_crop_share
+from fixres.resolution import Preprocess, seen_share, simulated_crop_sides
 from fixres.runtime.device import Runtime
 
 FILE = "activations.json"
@@ -128,7 +128,8 @@ def _seen(split: Split, preprocess: Preprocess, stage: Stage) -> dict[str, float
     train = test
     if stage.crop == "random":
         rounded = np.unique(np.round(aspects, 2))
-        shares = {a: simulated_crop_share(float(a), stage.crop_scale, stage.crop_aspect, num=20_000) for a in rounded}
+        drawn = {a: simulated_crop_sides(float(a), stage.crop_scale, stage.crop_aspect) for a in rounded}
+        shares = {a: float(np.square(sides).mean()) for a, sides in drawn.items()}
         train = float(np.mean([shares[np.round(a, 2)] for a in aspects]))
     elif stage.crop == "pad":
         train = float(np.mean([min(a, 1 / a) for a in aspects]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
     sizes = question.sizes or offer.sizes
     ratios = _ratios(product.preprocess, question.crop_ratios)
     _require_affordable(model, sizes, question.budget_gmacs)
-    views = [_at(product.preprocess, size, ratio) for size in sizes for ratio in ratios]
+    views = [replace(product.preprocess, size=size, crop_ratio=ratio) for size in sizes for ratio in ratios]
     choose, confirm, how = _roles(collection)
     rows = _rows(evaluate_all(model, choose, views, runtime, reading, progress), "as it is", views)
     not_fixed = _why_not_fixed(model, collection, sizes) if question.fixed else None
@@ -77,7 +78,7 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
     }
     if confirm is not None:
         if "confirmed" not in chosen:
-            p = _at(product.preprocess, chosen["size"], chosen["crop_ratio"])
+            p = replace(product.preprocess, size=chosen["size"], crop_ratio=chosen["crop_ratio"])
             chosen["confirmed"] = evaluate_all(model, confirm, [p], runtime, reading, progress).results[0]["top1"]
         answer["confirmed"] = {"num_images": len(confirm), "top1": chosen["confirmed"]}
     return answer | {"rows": [_brief(row) for row in rows]}
@@ -130,10 +131,6 @@ def _theory(train: Preprocess, stage: Stage, aspects: Sequence[float], offer: Of
         "exact_matching_size": offer.exact,
         "matching_size": offer.matching,
     }
-
-
-def _at(preprocess: Preprocess, size: int, crop_ratio: float) -> Preprocess:
-    return Preprocess(**{**vars(preprocess), "size": size, "crop_ratio": crop_ratio})
 
 
 def _ratios(preprocess: Preprocess, asked: tuple[float, ...]) -> tuple[float, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +17,6 @@ from fixres.data.progressive_sizes import Timeline, make_timeline
 from fixres.data.sampling import num_epoch_samples
 from fixres.data.splits import THIRDS
 from fixres.errors import UserError
-from fixres.models import sizes
 from fixres.models.build import build_model, in_channels
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
@@ -59,7 +56,7 @@ class Memory:
     @property
     def total(self) -> int:
         """Sum of all."""
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+        return sum(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,13 @@ def plan_recipe(name: str, recipe: Recipe, pictures: Pictures, devices: int, spe
         cost = _stage_cost(recipe, index, stage, model, pictures, devices)
         work = cost.teramacs / max(1, cost.num_samples)
         first_work = first_work or work
-        stages.append(_with_hours(cost, recipe, stage, pictures, devices, speed, work / first_work))
+        if speed is not None:
+            # The stated speed goes down as a picture's multiply-adds go up.
+            rate = speed.images_per_second / (work / first_work)
+            if speed.is_measured:
+                rate = _measured_rate(cost, recipe, stage, pictures, devices)
+            cost = replace(cost, hours=cost.num_samples / rate / 3600)
+        stages.append(cost)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return RecipeCost(name, pictures, num_parameters, devices, tuple(stages))
 
@@ -172,32 +175,26 @@ def _stage_cost(
     network = at_size(model, size)
     plan = make_plan(network, stage.moves, size, stage.freeze)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
-    forward = sizes.gmacs(network, size)
+    forward = gmacs(network, size)
     if stage.batch_size % devices:
         raise UserError(f"{name}: a batch of {stage.batch_size} cannot be shared by {devices} devices\n  --devices N")
-    if stage.solver in ("cached", "auto"):
-        num_samples = pictures.num_train * stage.views
-        memory = _memory(recipe, stage, network, plan, size, recipe.evaluation.batch_size, is_solved=True)
+    is_solved = stage.solver in ("cached", "auto")
+    if is_solved:
+        batch_size = share = recipe.evaluation.batch_size
         note = "; ".join(filter(None, [note, f"solved on features of {stage.views} views"]))
-        return StageCost(
-            name, size, note, 1, 0, num_samples, pictures.num_train, recipe.evaluation.batch_size, forward,
-            forward * num_samples / 1000, memory,
-        )  # fmt: skip
-    num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
-    timeline = make_timeline(stage, size, num_samples, seed=recipe.seed, stage_index=index)
-    shown, gigamacs = training_work(timeline, model, plan)
+        num_epochs, num_steps, distinct = 1, 0, pictures.num_train
+        shown = pictures.num_train * stage.views
+        gigamacs = forward * shown
+    else:
+        batch_size, share = stage.batch_size, stage.batch_size // devices
+        num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
+        timeline = make_timeline(stage, size, num_samples, seed=recipe.seed, stage_index=index)
+        num_epochs, num_steps = timeline.num_epochs, timeline.total_steps
+        distinct = min(pictures.num_train, -(-num_samples // stage.repeats))
+        shown, gigamacs = training_work(timeline, model, plan)
+    memory = _memory(recipe, stage, network, plan, size, share, is_solved=is_solved)
     return StageCost(
-        name=name,
-        size=size,
-        note=note,
-        num_epochs=timeline.num_epochs,
-        num_steps=timeline.total_steps,
-        num_samples=shown,
-        num_distinct=min(pictures.num_train, -(-num_samples // stage.repeats)),
-        batch_size=stage.batch_size,
-        gmacs=forward,
-        teramacs=gigamacs / 1000,
-        memory=_memory(recipe, stage, network, plan, size, stage.batch_size // devices),
+        name, size, note, num_epochs, num_steps, shown, distinct, batch_size, forward, gigamacs / 1000, memory
     )
 
 
@@ -207,7 +204,7 @@ def training_work(timeline: Timeline, model: nn.Module, plan: Plan) -> tuple[int
     A backward pass costs about two forward ones: a gradient for the inputs and one for the weights. It is hardly any
     work where the trunk is frozen.
     """
-    work = {size: sizes.gmacs(at_size(model, size), size) for size in timeline.sizes}
+    work = {size: gmacs(at_size(model, size), size) for size in timeline.sizes}
     shown, gigamacs = 0, 0.0
     for epoch, choices in enumerate(timeline.choices):
         if len(choices) == 1:
@@ -256,60 +253,33 @@ def _activations(model: nn.Module, plan: Plan, size: int, is_solved: bool) -> tu
     """Return the bytes autograd keeps for two pictures in fp32, and those of the largest layer's input and output."""
     network = without_values(model)
     apply_plan(network, plan)
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
     largest = 0
+    kept: dict[int, int] = {}
+    # Held so that no storage is freed and its address used again.
+    alive: list[Tensor] = []
 
     def watch(_module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal largest
         tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
         largest = max(largest, sum(4 * t.numel() for t in tensors))
 
-    hooks = [m.register_forward_hook(watch) for m in network.modules() if not list(m.children())]
-    images = torch.zeros(_PROBE_BATCH, in_channels(network), size, size, device="meta")
-    own = {p.untyped_storage()._cdata for p in network.parameters()}
-    try:
-        set_train_mode(network, plan)
-        with _kept_tensors(own) as kept, torch.set_grad_enabled(not is_solved):
-            output = network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    del output
-    return sum(kept.values()), largest
-
-
-@contextmanager
-def _kept_tensors(own: set[int]) -> Iterator[dict[int, int]]:
-    """Collect {storage: bytes} of everything autograd keeps but the storages in `own`."""
-    kept: dict[int, int] = {}
-    # Held so that no storage is freed and its address used again.
-    alive: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             kept[storage._cdata] = storage.nbytes()
             alive.append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
-
-
-def _with_hours(
-    cost: StageCost,
-    recipe: Recipe,
-    stage: Stage,
-    pictures: Pictures,
-    devices: int,
-    speed: Speed | None,
-    work: float,
-) -> StageCost:
-    """Return the cost with its hours: the stated speed goes down as a picture's multiply-adds go up."""
-    if speed is None:
-        return cost
-    rate = _measured_rate(cost, recipe, stage, pictures, devices) if speed.is_measured else 0.0
-    rate = rate or speed.images_per_second / work
-    return StageCost(**{**vars(cost), "hours": cost.num_samples / rate / 3600})
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(watch)
+    images = torch.zeros(_PROBE_BATCH, in_channels(network), size, size, device="meta")
+    set_train_mode(network, plan)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.set_grad_enabled(not is_solved):
+        network(images)
+    return sum(kept.values()), largest
 
 
 def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pictures, devices: int) -> float:
@@ -365,16 +335,13 @@ def dry_run(recipe: Recipe) -> list[str]:
             lines.append(f"note: {run.note}")
         if run.stage.solver == "cached":
             num = len(collection.split("train")) * stage.views
-            lines += [
-                f"stage {run.name}: {run.move_plan.describe()}",
-                f"  cached: {num:,} pictures of [3, {size}, {size}] through the trunk once{when}, "
-                f"about {forward * num / 1000:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
-            ]
-            continue
-        total = training_work(run.timeline, model, run.move_plan)[1] / 1000
+            what = f"cached: {num:,} pictures of [3, {size}, {size}] through the trunk once"
+            teramacs = forward * num / 1000
+        else:
+            what = f"{run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
+            teramacs = training_work(run.timeline, model, run.move_plan)[1] / 1000
         lines += [
             f"stage {run.name}: {run.move_plan.describe()}",
-            f"  {run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]{when}, "
-            f"about {total:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
+            f"  {what}{when}, about {teramacs:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
         ]
     return lines

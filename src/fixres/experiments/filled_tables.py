@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fixres.config.recipe import Recipe
 from fixres.data.prepare.known_sets import SETS
 from fixres.errors import UserError
 from fixres.experiments.published_tables import ASCEND, TABLES, AscendRow, Figure, Row, Table
+from fixres.experiments.seeds import different_keys, last_comparison
 from fixres.runtime.run_folder import read_events
 
 IGNORED = ("seed", "output.", "runtime.", "data.uri", "data.workers", "data.hold_gib", "data.license", "model.weights")
@@ -39,9 +40,10 @@ class Ran:
     """Before the fix."""
     size: int
     train_size: int
-    fps: Mapping[str, float] = field(default_factory=dict)
-    """Pictures per second of the last epoch, by stage."""
-    epochs: Mapping[str, float] = field(default_factory=dict)
+    fps: float = 0.0
+    """Pictures per second of the last epoch of the first stage that had any."""
+    epochs: float = 0.0
+    """Of that stage."""
     precision: str = ""
     torch: str = ""
     weights: str = ""
@@ -68,13 +70,10 @@ def read_run(folder: Path, shipped: Mapping[str, Mapping[str, Any]]) -> Ran | st
     Raises:
         UserError: no run, or one that has not finished.
     """
-    events = read_events(folder)
-    comparison = next((e for e in reversed(events) if e["event"] == "comparison"), None)
-    if comparison is None:
-        raise UserError(f"{folder} has no result yet\n  fixres train {folder / 'recipe.yaml'} --out {folder} --resume")
+    events, comparison = read_events(folder), last_comparison(folder)
     recipe = load(folder / "recipe.yaml")
     own = _settings(recipe)
-    differing = {name: _different(own, settings) for name, settings in shipped.items()}
+    differing = {name: different_keys(own, settings) for name, settings in shipped.items()}
     fewest = min(map(len, differing.values()))
     nearest = [name for name, keys in differing.items() if len(keys) == fewest]
     name = _by_pictures(nearest, recipe.data.uri, events)
@@ -86,10 +85,9 @@ def read_run(folder: Path, shipped: Mapping[str, Mapping[str, Any]]) -> Ran | st
         return f"no shipped recipe has these settings; nearest is {name}, different in {', '.join(keys[:4])}{more}"
     after, before = _results(events, comparison)
     environment = _environment(folder)
-    train_size = next(
-        (row["size"] for row in comparison["rows"] if row["label"] == "train size"), comparison["rows"][-1]["size"]
-    )
+    size = comparison["rows"][-1]["size"]
     epochs = {e["stage"]: e for e in events if e["event"] == "epoch"}
+    first = next(iter(epochs.values()), {})
     return Ran(
         folder=folder,
         recipe=name,
@@ -97,10 +95,10 @@ def read_run(folder: Path, shipped: Mapping[str, Mapping[str, Any]]) -> Ran | st
         num_images=comparison["num_images"],
         after=after,
         before=before,
-        size=comparison["rows"][-1]["size"],
-        train_size=train_size,
-        fps={stage: event["fps"] for stage, event in epochs.items()},
-        epochs={stage: event["epoch"] for stage, event in epochs.items()},
+        size=size,
+        train_size=next((row["size"] for row in comparison["rows"] if row["label"] == "train size"), size),
+        fps=first.get("fps", 0.0),
+        epochs=first.get("epoch", 0.0),
         precision=str(environment.get("device", "")).partition(", ")[2].partition(",")[0],
         torch=str(environment.get("versions", {}).get("torch", environment.get("torch", ""))),
         weights=recipe.model.weights,
@@ -121,10 +119,6 @@ def _by_pictures(names: Sequence[str], uri: str, events: Sequence[Mapping[str, A
     num_classes = len(next((e["classes"] for e in events if e["event"] == "start"), ()))
     by_classes = [n for n, folder in folders.items() if folder in SETS and SETS[folder].num_classes == num_classes]
     return by_classes[0] if len(by_classes) == 1 else ""
-
-
-def _different(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key in {*own, *other} if own.get(key) != other.get(key))
 
 
 def _results(
@@ -193,34 +187,37 @@ def _remarks(run: Ran) -> Iterable[str]:
 
 
 def _table(table: Table, runs: Mapping[str, Sequence[Ran]]) -> str:
-    what = "top-1 error %" if table.kind == "error" else "top-1 %"
+    what = "top-1 error %" if table.is_error else "top-1 %"
     five = what.replace("1", "5")
     header = ["row", "recipe", "px", f"{what}, published", f"{what}, ours", "95 % interval", "n"]
     header += [f"{five}, published", f"{five}, ours"]
-    lines = [f"## {table.title}", "", f"Published: {table.source}.", "", _line(header), _line(["---"] * len(header))]
-    for row in table.rows:
-        for figure in row.figures:
-            lines.append(_line(_cells(table, row, figure, runs.get(row.recipe, ()))))
+    rows = [_cells(table, row, figure, runs.get(row.recipe, ())) for row in table.rows for figure in row.figures]
+    return _markdown(table.title, table.source, header, rows)
+
+
+def _markdown(title: str, published: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"## {title}", "", f"Published: {published}.", ""]
+    for cells in (header, ["---"] * len(header), *rows):
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _cells(table: Table, row: Row, figure: Figure, runs: Sequence[Ran]) -> list[str]:
-    is_error = table.kind == "error"
     found = [result for run in runs if (result := _result(run, row, figure)) is not None]
-    ours, interval = _summary([result["top1"] for result in found], found, is_error)
-    fives = [result["top5"] for result in found if result.get("top5") is not None]
+    ours, interval = _summary(found, "top1", table.is_error)
+    fives = [result for result in found if result.get("top5") is not None]
     sizes = sorted({result["size"] for result in found})
     num = "" if not found else f"{len(found)} seed{'s' if len(found) > 1 else ''}, {runs[0].num_images:,} pictures"
     return [
         row.label,
         f"`{row.recipe}`",
         str(figure.size or "/".join(map(str, sizes)) or _NOTHING),
-        _percent(figure.top1, is_error),
+        _percent(figure.top1, table.is_error),
         ours,
         interval,
         num or _NOTHING,
-        _percent(figure.top5, is_error),
-        _summary(fives, (), is_error)[0] if fives else _NOTHING,
+        _percent(figure.top5, table.is_error),
+        _summary(fives, "top5", table.is_error)[0],
     ]
 
 
@@ -236,18 +233,14 @@ def _percent(value: float | None, is_error: bool) -> str:
     return f"{shown:.2f}" if is_error else f"{shown:g}" if round(shown, 1) != shown else f"{shown:.1f}"
 
 
-def _summary(values: Sequence[float], results: Sequence[Result], is_error: bool) -> tuple[str, str]:
-    """Return the mean with its spread over seeds, and a 95 % interval: of the one run's pictures, or over seeds."""
-    if not values:
+def _summary(results: Sequence[Result], key: str, is_error: bool) -> tuple[str, str]:
+    """Return the mean with its spread over seeds, and a 95 % interval: of the one run's top-1, or over seeds."""
+    if not results:
         return _NOTHING, _NOTHING
-    if is_error:
-        values = [100 - value for value in values]
+    values = [100 - result[key] if is_error else result[key] for result in results]
     mean = statistics.fmean(values)
     if len(values) == 1:
-        if not results:
-            return f"{mean:.2f}", _NOTHING
-        low, high = results[0]["top1_ci95"]
-        low, high = (100 - high, 100 - low) if is_error else (low, high)
+        low, high = sorted(100 - bound if is_error else bound for bound in results[0]["top1_ci95"])
         return f"{mean:.2f}", f"{low:.2f} to {high:.2f}"
     std = statistics.stdev(values)
     quantile = _T975[min(len(values) - 2, len(_T975) - 1)]
@@ -257,30 +250,26 @@ def _summary(values: Sequence[float], results: Sequence[Result], is_error: bool)
 
 def _ascend(runs: Mapping[str, Sequence[Ran]]) -> str:
     header = ["Name", "Acc@1", "FPS", "Epochs", "AMP_Type", "Torch_Version"]
-    lines = ["## Ascend: ResNet-50", "", "Published: README of the port; FPS of training/fine-tuning.", ""]
-    lines += [_line(header), _line(["---"] * len(header))]
+    rows = []
     for row in ASCEND:
-        lines.append(_line([f"{row.name}, published", row.accuracy, row.speed, row.epochs, row.precision, row.torch]))
-        lines.append(_line([f"{row.name}, ours", *_ascend_cells(row, runs)]))
-    return "\n".join(lines) + "\n"
+        rows.append([f"{row.name}, published", row.accuracy, row.speed, row.epochs, row.precision, row.torch])
+        rows.append([f"{row.name}, ours", *_ascend_cells(row, runs)])
+    return _markdown("Ascend: ResNet-50", "README of the port; FPS of training/fine-tuning", header, rows)
 
 
 def _ascend_cells(row: AscendRow, runs: Mapping[str, Sequence[Ran]]) -> list[str]:
     """Return a row of ours: accuracy after the fix and before it, speeds, epochs, precision and version."""
-    train = _first_of(runs, "train", row)
-    fix = _first_of(runs, "finetune", row)
+    train, fix = (_first_of(runs, kind, row) for kind in ("train", "finetune"))
     ran = [run for run in (train, fix) if run is not None]
-    accuracy = _NOTHING
+    if not ran:
+        return [_NOTHING] * 5
+    accuracy = "" if train is None else f"{train.after[train.size]['top1']:.1f} at {train.size} px"
     if fix is not None:
         before = fix.before.get(fix.size)
         at_size = f"({before['top1']:.1f} before finetune)" if before else ""
         accuracy = f"{fix.after[fix.size]['top1']:.1f}{at_size}"
-    elif train is not None:
-        accuracy = f"{train.after[train.size]['top1']:.1f} at {train.size} px"
-    speeds = [_NOTHING if run is None else f"{next(iter(run.fps.values()), 0.0):.0f}" for run in (train, fix)]
-    epochs = [_NOTHING if run is None else f"{next(iter(run.epochs.values()), 0.0):g}" for run in (train, fix)]
-    if not ran:
-        return [_NOTHING] * 5
+    speeds = [_NOTHING if run is None else f"{run.fps:.0f}" for run in (train, fix)]
+    epochs = [_NOTHING if run is None else f"{run.epochs:g}" for run in (train, fix)]
     precisions = sorted({run.precision for run in ran if run.precision})
     versions = sorted({run.torch for run in ran if run.torch})
     return [accuracy, "/".join(speeds), "/".join(epochs), ", ".join(precisions) or _NOTHING, ", ".join(versions)]
@@ -293,7 +282,3 @@ def _first_of(runs: Mapping[str, Sequence[Ran]], kind: str, row: AscendRow) -> R
         if found:
             return found[0]
     return None
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,14 @@ def run_grid(
         for listener in listeners:
             listener({"event": "cell", "done": len(done), "total": len(wanted), **brief(found)})
 
-    for train_size, seed, arms in _trainings(grid):
-        own = [c for c in wanted if (c.train_size, c.seed) == (train_size, seed) and c.arm in arms and c not in done]
+    trainings = dict.fromkeys((cell.seed, cell.arm == "direct", cell.train_size) for cell in wanted)
+    for seed, is_direct, train_size in trainings:
+        same = (c for c in wanted if (c.seed, c.arm == "direct", c.train_size) == (seed, is_direct, train_size))
+        own = [cell for cell in same if cell not in done]
         if not own:
             continue
-        is_shorter = arms == ("direct",) and "direct" in grid.epochs
+        # With as many epochs as the others, a direct training is one of them.
+        is_shorter = is_direct and "direct" in grid.epochs
         run = folder / f"{'direct' if is_shorter else 'train'}-{train_size}" / f"seed-{seed}"
         recipe = _train_recipe(grid, train_size, seed, grid.epochs.get("direct") if is_shorter else None)
         run_recipe(recipe, run, resume=True, listeners=listeners)
@@ -191,16 +194,6 @@ def cells_of(grid: Grid) -> list[Cell]:
 def brief(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a cell without its account of every picture."""
     return {name: value for name, value in found.items() if name not in ("correct", "losses", "key")}
-
-
-def _trainings(grid: Grid) -> Iterator[tuple[int, int, tuple[str, ...]]]:
-    """Yield (train size, seed, arms that need it); a direct one with as many epochs as the others is one of them."""
-    others = tuple(arm for arm in grid.arms if arm != "direct")
-    for seed in grid.seeds:
-        if others:
-            yield from ((size, seed, others) for size in grid.train_sizes)
-        if "direct" in grid.arms:
-            yield from ((size, seed, ("direct",)) for size in grid.test_sizes)
 
 
 def _train_recipe(grid: Grid, size: int, seed: int, epochs: int | None) -> Recipe:
@@ -249,25 +242,12 @@ def _read(folder: Path, cell: Cell, key: str) -> dict[str, Any] | None:
     return found
 
 
-class _Notes(MuteLog):
-    """Keeps what the cached solver says of itself; a cell has no log of its own."""
-
-    solved: dict[str, Any]
-
-    def event(self, event: str, **fields: Any) -> None:
-        """Remember how a stage was solved."""
-        super().event(event, **fields)
-        if event == "solved":
-            self.solved = fields
-
-
 @dataclass
 class _Bench:
     """A trained network, and what fixing and measuring it needs."""
 
     context: RunContext
     model: nn.Module
-    train_size: int
     train_seconds: float
     train_gmacs: float
     """Of the whole training."""
@@ -277,16 +257,16 @@ class _Bench:
         product = load(run)
         runtime = Runtime(recipe.runtime)
         collection = open_collection(recipe.data, split_file=run / "split.json")
-        log = _Notes(work)
+        log = MuteLog(work)
         log.listeners = tuple(listeners)
         context = RunContext(
             recipe, to_yaml(recipe), work, collection, runtime, product.preprocess, log, product.model_args, Stopwatch()
         )
-        size = product.train_size
-        stage = describe_stage(recipe, collection, product.model, 0, size, runtime.processes.shard.world)
+        world = runtime.processes.shard.world
+        stage = describe_stage(recipe, collection, product.model, 0, product.train_size, world)
         seconds = math.fsum(e["seconds"] for e in read_events(run) if e["event"] == "stage_done")
         _, gmacs = training_work(stage.timeline, product.model, stage.move_plan)
-        return cls(context, product.model, size, seconds, gmacs)
+        return cls(context, product.model, seconds, gmacs)
 
     def measure(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
         """Fix a copy of the network as the cell says, measure it on the report split, and return the cell."""
@@ -299,10 +279,7 @@ class _Bench:
         found = context.measure(model, context.collection.report, [size])
         result = found.results[0]
         return {
-            "arm": cell.arm,
-            "train_size": cell.train_size,
-            "test_size": size,
-            "seed": cell.seed,
+            **vars(cell),
             "split": context.collection.report,
             "num_images": found.num_images,
             "top1": result["top1"],
@@ -331,9 +308,8 @@ class _Bench:
         forward = sizes.gmacs(model, cell.test_size)
         try:
             if run.stage.solver == "cached":
-                seconds = solve_stage(context, run, model)
-                assert isinstance(context.log, _Notes)
-                return seconds, context.log.solved["num_passes"] * num_train * forward, "cached", model
+                solved = solve_stage(context, run, model)
+                return solved.seconds, solved.num_passes * num_train * forward, "cached", model
             start = time.perf_counter()
             state = StageTrainer(context, run, model).fit()
             model.load_state_dict(copy_state(state.shipped))

@@ -6,8 +6,9 @@ READMEs. A figure nobody published is None.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 
 class Figure(NamedTuple):
@@ -31,12 +32,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One published table; `error`: in percent wrong, as its project writes it."""
+    """One published table."""
 
     title: str
     source: str
     rows: tuple[Row, ...]
-    kind: Literal["accuracy", "error"] = "accuracy"
+    is_error: bool = False
+    """In percent wrong, as its project writes it."""
 
 
 class AscendRow(NamedTuple):
@@ -51,152 +53,136 @@ class AscendRow(NamedTuple):
     torch: str
 
 
-_PAPER = "Touvron et al. 2019"
-_GRID = (64, 128, 224, 288, 384, 448, 480)
+_PUBLISHED = """
+# FixRes: ResNet-50 without a fix | Touvron et al. 2019, accuracy against test size
+trained at 64 px | fixres/resnet50-64 | 64 63.2, 128 68.2, 224 55.3, 288 42.4, 384 23.8, 448 13.0, 480 9.7
+trained at 128 px | fixres/resnet50-128 | 64 48.3, 128 73.3, 224 75.7, 288 73.8, 384 69.6, 448 65.8, 480 63.9
+trained at 160 px | fixres/resnet50-160 | 64 40.1, 128 71.2, 224 77.3, 288 76.6, 384 73.8, 448 71.5, 480 70.2
+trained at 224 px | fixres/resnet50-224 | 64 29.4, 128 65.4, 224 77.0, 288 78.4, 384 77.7, 448 76.6, 480 75.9
+trained at 384 px | fixres/resnet50-384 | 64 12.6, 128 48.0, 224 70.5, 288 75.2, 384 78.2, 448 78.8, 480 78.7
+trained at 224 px with CutMix | fixres/resnet50-cutmix-224 | 224 78.4 94.1
+# FixRes: fixed networks | Touvron et al. 2019; README
+ResNet-50, 128 to 224, v1 | fixres/resnet50-128-fix224-v1 | 224 77.1
+ResNet-50, 160 to 224, v1 | fixres/resnet50-160-fix224-v1 | 224 77.6
+ResNet-50, 224 to 384, v1 | fixres/resnet50-224-fix384-v1 | 384 79.0 94.6
+ResNet-50, 224 to 384, v2 | fixres/resnet50-224-fix384-v2 | 384 79.1 94.6
+ResNet-50 CutMix, 224 to 320, v1 | fixres/resnet50-cutmix-224-fix320-v1 | 320 79.7 94.9
+ResNet-50 CutMix, 224 to 320, v2 | fixres/resnet50-cutmix-224-fix320-v2 | 320 79.8 94.9
+ResNet-50 billion-scale, 160 to 224 | fixres/resnet50-billion-160-fix224 | 224 81.9 96.1
+ResNet-50 billion-scale, 224 to 320 | fixres/resnet50-billion-224-fix320 | 320 82.5 96.6
+PNASNet-5, 331 to 480 | fixres/pnasnet5-fix480 | 480 83.7 96.8
+ResNeXt-101 32x48d, 224 to 320, v1 | fixres/resnext101-32x48d-fix320-v1 | 320 86.3 97.9
+ResNeXt-101 32x48d, 224 to 320, v2 | fixres/resnext101-32x48d-fix320-v2 | 320 86.4 98.0
+# FixRes: FixEfficientNet | README_FixEfficientNet
+B0 advprop | fixres/efficientnet-b0-advprop-fix320 | 320 79.3 94.6
+B0 noisystudent | fixres/efficientnet-b0-noisystudent-fix320 | 320 80.2 95.4
+B1 advprop | fixres/efficientnet-b1-advprop-fix384 | 384 81.3 95.7
+B1 noisystudent | fixres/efficientnet-b1-noisystudent-fix384 | 384 82.6 96.4
+B2 advprop | fixres/efficientnet-b2-advprop-fix420 | 420 82.0 96.0
+B2 noisystudent | fixres/efficientnet-b2-noisystudent-fix420 | 420 83.6 96.9
+B3 advprop | fixres/efficientnet-b3-advprop-fix472 | 472 83.0 96.4
+B3 noisystudent | fixres/efficientnet-b3-noisystudent-fix472 | 472 85.0 97.4
+B4 advprop | fixres/efficientnet-b4-advprop-fix512 | 512 84.0 97.0
+B4 noisystudent | fixres/efficientnet-b4-noisystudent-fix472 | 472 85.9 97.7
+B5 advprop | fixres/efficientnet-b5-advprop-fix576 | 576 84.7 97.2
+B5 noisystudent | fixres/efficientnet-b5-noisystudent-fix576 | 576 86.4 97.9
+B6 advprop | fixres/efficientnet-b6-advprop-fix576 | 576 84.9 97.3
+B6 noisystudent | fixres/efficientnet-b6-noisystudent-fix680 | 680 86.7 98.0
+B7 advprop | fixres/efficientnet-b7-advprop-fix632 | 632 85.3 97.4
+B7 noisystudent | fixres/efficientnet-b7-noisystudent-fix632 | 632 87.1 98.2
+B8 advprop | fixres/efficientnet-b8-advprop-fix800 | 800 85.7 97.6
+L2 noisystudent | fixres/efficientnet-l2-noisystudent-fix600 | 600 88.5 98.7
+# FixRes: transfer | Touvron et al. 2019, transfer
+iNaturalist 2017, before | fixres/inat2017-senet154 | before 0 74.1
+iNaturalist 2017, fixed | fixres/inat2017-senet154 | 0 75.4
+Stanford Cars, before | fixres/cars-senet154 | before 0 94.0
+Stanford Cars, fixed | fixres/cars-senet154 | 0 94.4
+CUB-200-2011, before | fixres/cub-senet154 | before 0 88.4
+CUB-200-2011, fixed | fixres/cub-senet154 | 0 88.7
+Flowers-102, before | fixres/flowers-inception-resnet-v2 | before 0 95.0
+Flowers-102, fixed | fixres/flowers-inception-resnet-v2 | 0 95.7
+Oxford Pets, before | fixres/pets-senet154 | before 0 94.6
+Oxford Pets, fixed | fixres/pets-senet154 | 0 94.8
+NABirds, before | fixres/nabirds-senet154 | before 0 88.3
+NABirds, fixed | fixres/nabirds-senet154 | 0 89.2
+Birdsnap, before | fixres/birdsnap-senet154 | before 0 83.4
+Birdsnap, fixed | fixres/birdsnap-senet154 | 0 84.3
+# ResNeXt-PyTorch: ImageNet | its README | error
+resnext50_32x4d | resnext/resnext50-32x4d | 224 19.13 4.69
+resnext101_32x8d | resnext/resnext101-32x8d | 224 17.57 3.87
+resnext101_64x4d | resnext/resnext101-64x4d | 224 17.03 3.74
+# SimpleClassification: from scratch | its README, best epoch on test
+CIFAR-10, R18, raw | simple/cifar10-resnet18-raw | 32 95.31
+CIFAR-10, R18, EMA | simple/cifar10-resnet18 | 32 95.62
+CIFAR-100, R18, raw | simple/cifar100-resnet18-raw | 32 79.13
+CIFAR-100, R18, EMA | simple/cifar100-resnet18 | 32 79.11
+CUB, R18, raw | simple/cub-resnet18-raw | 224 60.74
+CUB, R18, EMA | simple/cub-resnet18 | 224 64.64
+CUB, R50, raw | simple/cub-resnet50-raw | 224 57.16
+CUB, R50, EMA | simple/cub-resnet50 | 224 63.43
+Cars, R18, raw | simple/cars-resnet18-raw | 224 87.33
+Cars, R18, EMA | simple/cars-resnet18 | 224 87.54
+Cars, R50, raw | simple/cars-resnet50-raw | 224 88.87
+Cars, R50, EMA | simple/cars-resnet50 | 224 89.27
+# SimpleClassification: pretraining | its README, best epoch on test
+CUB, R18 from imagenet | simple/cub-resnet18-imagenet | 224 77.11
+CUB, R50 from imagenet | simple/cub-resnet50-imagenet | 224 84.47
+CUB, R50 from moco | simple/cub-resnet50-moco | 224 79.01
+Cars, R18 from imagenet | simple/cars-resnet18-imagenet | 224 88.42
+Cars, R50 from imagenet | simple/cars-resnet50-imagenet | 224 91.38
+Cars, R50 from moco | simple/cars-resnet50-moco | 224 92.33
+# SimpleClassification: resolution | its README, best epoch on test
+CUB, trained at 224 | simple/cub-resnet50-imagenet-224 | 224 84.47, 448 73.86
+CUB, trained at 448 | simple/cub-resnet50-imagenet-448 | 224 78.56, 448 85.71
+CUB, trained at 224, then 448 | simple/cub-resnet50-imagenet-224-448 | 224 82.59, 448 86.07
+Cars, trained at 224 | simple/cars-resnet50-imagenet-224 | 224 91.38, 448 91.58
+Cars, trained at 448 | simple/cars-resnet50-imagenet-448 | 224 79.23, 448 91.88
+Cars, trained at 224, then 448 | simple/cars-resnet50-imagenet-224-448 | 224 87.46, 448 92.18
+# Modern: trained small, tested larger | torchvision; arXiv 2110.00476
+torchvision, 176 px, larger test only | modern/resnet50-torchvision-176-fix224 | before 224 80.858 95.434
+torchvision, 176 px, fixed | modern/resnet50-torchvision-176-fix224 | 224
+timm A3, 160 px, larger test only | modern/resnet50-timm-a3-160-fix224 | before 224 78.1
+timm A3, 160 px, fixed | modern/resnet50-timm-a3-160-fix224 | 224
+# Modern: FFCV's progressive sizes | README of ffcv-imagenet, mean of a picture and its mirror image
+ResNet-18, 16 epochs | modern/resnet18-ffcv-16 | 256 66.9 86.8
+ResNet-18, 24 epochs | modern/resnet18-ffcv-24 | 256 68.8 88.1
+ResNet-18, 32 epochs | modern/resnet18-ffcv-32 | 256 70.0 88.9
+ResNet-18, 40 epochs | modern/resnet18-ffcv-40 | 256 70.6 89.4
+ResNet-18, 56 epochs | modern/resnet18-ffcv-56 | 256 71.3 89.9
+ResNet-18, 88 epochs | modern/resnet18-ffcv-88 | 256 72.4 90.3
+ResNet-50, 16 epochs | modern/resnet50-ffcv-16 | 256 73.8 90.8
+ResNet-50, 24 epochs | modern/resnet50-ffcv-24 | 256 75.6 92.1
+ResNet-50, 32 epochs | modern/resnet50-ffcv-32 | 256 76.6 92.7
+ResNet-50, 40 epochs | modern/resnet50-ffcv-40 | 256 77.2 93.2
+ResNet-50, 56 epochs | modern/resnet50-ffcv-56 | 256 78.0 93.7
+ResNet-50, 88 epochs | modern/resnet50-ffcv-88 | 256 78.4 94.1
+"""
+"""A table has a line with its title, its source and whether its figures are errors; a row has its label, its recipe and
+for every size its top-1 and top-5, as far as published. Size 0 stands for that of the recipe's stage."""
 
 
-def _grid(train: int, values: str) -> Row:
-    pairs = zip(_GRID, values.split(), strict=True)
-    return Row(f"trained at {train} px", f"fixres/resnet50-{train}", tuple(Figure(s, float(v)) for s, v in pairs))
+def _tables(text: str) -> Iterator[Table]:
+    for table in text.split("\n# ")[1:]:
+        heading, *lines = table.splitlines()
+        title, source, *error = heading.split(" | ")
+        yield Table(title, source, tuple(_row(line, bool(error)) for line in lines), bool(error))
 
 
-def _fixres() -> tuple[Table, ...]:
-    grid = (
-        _grid(64, "63.2 68.2 55.3 42.4 23.8 13.0 9.7"),
-        _grid(128, "48.3 73.3 75.7 73.8 69.6 65.8 63.9"),
-        _grid(160, "40.1 71.2 77.3 76.6 73.8 71.5 70.2"),
-        _grid(224, "29.4 65.4 77.0 78.4 77.7 76.6 75.9"),
-        _grid(384, "12.6 48.0 70.5 75.2 78.2 78.8 78.7"),
-        Row("trained at 224 px with CutMix", "fixres/resnet50-cutmix-224", (Figure(224, 78.4, 94.1),)),
-    )
-    fixed = (
-        ("ResNet-50, 128 to 224, v1", "resnet50-128-fix224-v1", Figure(224, 77.1)),
-        ("ResNet-50, 160 to 224, v1", "resnet50-160-fix224-v1", Figure(224, 77.6)),
-        ("ResNet-50, 224 to 384, v1", "resnet50-224-fix384-v1", Figure(384, 79.0, 94.6)),
-        ("ResNet-50, 224 to 384, v2", "resnet50-224-fix384-v2", Figure(384, 79.1, 94.6)),
-        ("ResNet-50 CutMix, 224 to 320, v1", "resnet50-cutmix-224-fix320-v1", Figure(320, 79.7, 94.9)),
-        ("ResNet-50 CutMix, 224 to 320, v2", "resnet50-cutmix-224-fix320-v2", Figure(320, 79.8, 94.9)),
-        ("ResNet-50 billion-scale, 160 to 224", "resnet50-billion-160-fix224", Figure(224, 81.9, 96.1)),
-        ("ResNet-50 billion-scale, 224 to 320", "resnet50-billion-224-fix320", Figure(320, 82.5, 96.6)),
-        ("PNASNet-5, 331 to 480", "pnasnet5-fix480", Figure(480, 83.7, 96.8)),
-        ("ResNeXt-101 32x48d, 224 to 320, v1", "resnext101-32x48d-fix320-v1", Figure(320, 86.3, 97.9)),
-        ("ResNeXt-101 32x48d, 224 to 320, v2", "resnext101-32x48d-fix320-v2", Figure(320, 86.4, 98.0)),
-    )
-    return (
-        Table("FixRes: ResNet-50 without a fix", f"{_PAPER}, accuracy against test size", grid),
-        Table("FixRes: fixed networks", f"{_PAPER}; README", tuple(Row(n, f"fixres/{r}", (f,)) for n, r, f in fixed)),
-        Table("FixRes: FixEfficientNet", "README_FixEfficientNet", _efficientnets()),
-        Table("FixRes: transfer", f"{_PAPER}, transfer", _transfer()),
-    )
+def _row(line: str, is_error: bool) -> Row:
+    label, recipe, text = line.split(" | ")
+    figures = []
+    for figure in text.removeprefix("before ").split(", "):
+        size, *values = figure.split()
+        found: list[float | None] = [round(100 - float(value), 2) if is_error else float(value) for value in values]
+        figures.append(Figure(int(size), *(found or [None])))
+    return Row(label, recipe, tuple(figures), text.startswith("before "))
 
 
-def _efficientnets() -> tuple[Row, ...]:
-    rows = """b0 320 79.3 94.6 320 80.2 95.4/b1 384 81.3 95.7 384 82.6 96.4/b2 420 82.0 96.0 420 83.6 96.9
-    /b3 472 83.0 96.4 472 85.0 97.4/b4 512 84.0 97.0 472 85.9 97.7/b5 576 84.7 97.2 576 86.4 97.9
-    /b6 576 84.9 97.3 680 86.7 98.0/b7 632 85.3 97.4 632 87.1 98.2/b8 800 85.7 97.6/l2 - - - 600 88.5 98.7"""
-    found = []
-    for row in rows.split("/"):
-        width, *values = row.split()
-        for kind, (size, top1, top5) in zip(
-            ("advprop", "noisystudent"), zip(*[iter(values)] * 3, strict=True), strict=False
-        ):
-            if size != "-":
-                recipe = f"fixres/efficientnet-{width}-{kind}-fix{size}"
-                found.append(Row(f"{width.upper()} {kind}", recipe, (Figure(int(size), float(top1), float(top5)),)))
-    return tuple(found)
-
-
-def _transfer() -> tuple[Row, ...]:
-    """Rows whose sizes nobody published: those of the recipe, 0 standing for the size of the stage."""
-    rows = (
-        ("iNaturalist 2017", "inat2017-senet154", 74.1, 75.4),
-        ("Stanford Cars", "cars-senet154", 94.0, 94.4),
-        ("CUB-200-2011", "cub-senet154", 88.4, 88.7),
-        ("Flowers-102", "flowers-inception-resnet-v2", 95.0, 95.7),
-        ("Oxford Pets", "pets-senet154", 94.6, 94.8),
-        ("NABirds", "nabirds-senet154", 88.3, 89.2),
-        ("Birdsnap", "birdsnap-senet154", 83.4, 84.3),
-    )
-    found = []
-    for label, recipe, before, after in rows:
-        found.append(Row(f"{label}, before", f"fixres/{recipe}", (Figure(0, before),), is_before=True))
-        found.append(Row(f"{label}, fixed", f"fixres/{recipe}", (Figure(0, after),)))
-    return tuple(found)
-
-
-def _resnext() -> Table:
-    errors = (("resnext50-32x4d", 19.13, 4.69), ("resnext101-32x8d", 17.57, 3.87), ("resnext101-64x4d", 17.03, 3.74))
-    rows = tuple(
-        Row(name.replace("-", "_"), f"resnext/{name}", (Figure(224, round(100 - one, 2), round(100 - five, 2)),))
-        for name, one, five in errors
-    )
-    return Table("ResNeXt-PyTorch: ImageNet", "its README", rows, "error")
-
-
-def _simple() -> tuple[Table, ...]:
-    scratch = [
-        Row(f"{name}, R18, {how}", f"simple/{key}-resnet18{end}", (Figure(32, top1),))
-        for name, key, tops in (("CIFAR-10", "cifar10", (95.31, 95.62)), ("CIFAR-100", "cifar100", (79.13, 79.11)))
-        for how, end, top1 in (("raw", "-raw", tops[0]), ("EMA", "", tops[1]))
-    ]
-    pretraining, resolution = [], []
-    for name, key, place in (("CUB", "cub", 0), ("Cars", "cars", 1)):
-        for net, raw, average in (("18", (60.74, 87.33), (64.64, 87.54)), ("50", (57.16, 88.87), (63.43, 89.27))):
-            recipe = f"simple/{key}-resnet{net}"
-            scratch.append(Row(f"{name}, R{net}, raw", f"{recipe}-raw", (Figure(224, raw[place]),)))
-            scratch.append(Row(f"{name}, R{net}, EMA", recipe, (Figure(224, average[place]),)))
-        for how, top1 in (
-            ("resnet18-imagenet", (77.11, 88.42)),
-            ("resnet50-imagenet", (84.47, 91.38)),
-            ("resnet50-moco", (79.01, 92.33)),
-        ):
-            label = f"{name}, {how.replace('resnet', 'R').replace('-', ' from ')}"
-            pretraining.append(Row(label, f"simple/{key}-{how}", (Figure(224, top1[place]),)))
-        for how, small, large in (
-            ("224", (84.47, 91.38), (73.86, 91.58)),
-            ("448", (78.56, 79.23), (85.71, 91.88)),
-            ("224-448", (82.59, 87.46), (86.07, 92.18)),
-        ):
-            figures = (Figure(224, small[place]), Figure(448, large[place]))
-            recipe = f"simple/{key}-resnet50-imagenet-{how}"
-            resolution.append(Row(f"{name}, trained at {how.replace('-', ', then ')}", recipe, figures))
-    return (
-        Table("SimpleClassification: from scratch", "its README, best epoch on test", tuple(scratch)),
-        Table("SimpleClassification: pretraining", "its README, best epoch on test", tuple(pretraining)),
-        Table("SimpleClassification: resolution", "its README, best epoch on test", tuple(resolution)),
-    )
-
-
-def _modern() -> tuple[Table, ...]:
-    names = (("torchvision, 176 px", "torchvision-176", 80.858, 95.434), ("timm A3, 160 px", "timm-a3-160", 78.1, None))
-    rows: list[Row] = []
-    for label, key, top1, top5 in names:
-        recipe = f"modern/resnet50-{key}-fix224"
-        rows.append(Row(f"{label}, larger test only", recipe, (Figure(224, top1, top5),), is_before=True))
-        rows.append(Row(f"{label}, fixed", recipe, (Figure(224, None),)))
-    ffcv = """18: 16 66.9 86.8 24 68.8 88.1 32 70.0 88.9 40 70.6 89.4 56 71.3 89.9 88 72.4 90.3
-    50: 16 73.8 90.8 24 75.6 92.1 32 76.6 92.7 40 77.2 93.2 56 78.0 93.7 88 78.4 94.1"""
-    progressive = []
-    for line in ffcv.splitlines():
-        depth, _, values = line.strip().partition(": ")
-        for epochs, top1, top5 in zip(*[iter(values.split())] * 3, strict=True):
-            figure = Figure(256, float(top1), float(top5))
-            recipe = f"modern/resnet{depth}-ffcv-{epochs}"
-            progressive.append(Row(f"ResNet-{depth}, {epochs} epochs", recipe, (figure,)))
-    source = "README of ffcv-imagenet, mean of a picture and its mirror image"
-    return (
-        Table("Modern: trained small, tested larger", "torchvision; arXiv 2110.00476", tuple(rows)),
-        Table("Modern: FFCV's progressive sizes", source, tuple(progressive)),
-    )
-
-
-TABLES: tuple[Table, ...] = (*_fixres(), _resnext(), *_simple(), *_modern())
+TABLES: tuple[Table, ...] = tuple(_tables(_PUBLISHED))
 """Every published table but the port's."""
 
-_TORCH = "1.5 or 1.8"
-_BOTH = "72.9(72.1 before finetune)"
 ASCEND: tuple[AscendRow, ...] = (
-    AscendRow("1p-NPU", 1, "-", "590/711", "1/1", "O1", _TORCH),
-    AscendRow("8p-NPU", 8, _BOTH, "3318/3515", "120/60", "O1", _TORCH),
+    AscendRow("1p-NPU", 1, "-", "590/711", "1/1", "O1", "1.5 or 1.8"),
+    AscendRow("8p-NPU", 8, "72.9(72.1 before finetune)", "3318/3515", "120/60", "O1", "1.5 or 1.8"),
 )
 """The port's table: its columns, and which runs fill a row."""

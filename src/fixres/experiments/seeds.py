@@ -1,11 +1,14 @@
-"""One recipe over several seeds: mean and spread, and the paired difference over pictures and seeds."""
+"""Runs over several seeds: mean and spread, and the paired difference over pictures and seeds.
+
+`summarise` puts the runs of one recipe side by side, `summarise_grid` the cells of the paper's grid.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from fixres.errors import UserError
 from fixres.evaluation.metrics import METRICS
 from fixres.runtime.run_folder import read_events
 from fixres.training.before_after import PICTURES
+
+Found = dict[str, Any]
+"""A cell of the grid as `run_grid` returns it."""
+_MEANS = ("loss", "seconds", "train_seconds", "training_gmacs")
 
 
 @dataclass(frozen=True)
@@ -73,20 +80,8 @@ class Study:
         return {
             "split": self.split,
             "num_images": self.num_images,
-            "seeds": list(self.seeds),
-            "rows": [
-                {
-                    "label": row.label,
-                    "sizes": list(row.sizes),
-                    "top1": list(row.top1),
-                    "mean": row.mean,
-                    "std": row.std,
-                    "metrics": {key: list(values) for key, values in row.metrics.items()},
-                    "gmacs": row.gmacs,
-                    "train_seconds": row.train_seconds,
-                }
-                for row in self.rows
-            ],
+            "seeds": self.seeds,
+            "rows": [{**vars(row), "mean": row.mean, "std": row.std} for row in self.rows],
             "top1_difference": vars(self.top1) if self.top1 else None,
             "loss_difference": vars(self.loss) if self.loss else None,
         }
@@ -98,7 +93,7 @@ def summarise(runs: Sequence[Path]) -> Study:
     Raises:
         UserError: a run has no result, or the runs do not report on the same pictures.
     """
-    comparisons = [_last(run, "comparison") for run in runs]
+    comparisons = [last_comparison(run) for run in runs]
     seeds = _check_recipes(runs)
     first = comparisons[0]
     if any(c["num_images"] != first["num_images"] or c["split"] != first["split"] for c in comparisons):
@@ -115,7 +110,7 @@ def summarise(runs: Sequence[Path]) -> Study:
                 tuple(sorted({r["size"] for r in same})),
                 tuple(r["top1"] for r in same),
                 statistics.fmean(r["gmacs"] for r in same),
-                statistics.fmean(_seconds(run, label) for run in runs),
+                statistics.fmean(_train_seconds(run, label) for run in runs),
                 {key: tuple(r[key] for r in same) for key in METRICS if all(r.get(key) is not None for r in same)},
             )
         )
@@ -135,8 +130,7 @@ def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:
     seeds = tuple(recipe.get("seed", 0) for recipe in recipes)
     ignored = ("seed", "output.", "runtime.", "data.workers")
     for run, recipe in zip(runs, recipes, strict=True):
-        keys = sorted(k for k in {*recipe, *recipes[0]} if recipe.get(k) != recipes[0].get(k))
-        different = [key for key in keys if not key.startswith(ignored)]
+        different = [key for key in different_keys(recipe, recipes[0]) if not key.startswith(ignored)]
         if different:
             raise UserError(
                 f"{run} and {runs[0]} were made by different recipes and cannot be averaged: {', '.join(different[:6])}"
@@ -144,6 +138,11 @@ def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
         raise UserError(f"a seed comes twice: {', '.join(map(str, seeds))}\n  name every run once")
     return seeds
+
+
+def different_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the keys that two mappings do not agree on, in order."""
+    return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
 
 
 def _settings(run: Path) -> dict[str, Any]:
@@ -186,14 +185,117 @@ def _gains(path: Path) -> dict[str, tuple[float, float]]:
     return gains
 
 
-def _last(run: Path, event: str) -> dict[str, Any]:
-    found = [e for e in read_events(run) if e["event"] == event]
+def last_comparison(run: Path) -> dict[str, Any]:
+    """Return what a run found in the end.
+
+    Raises:
+        UserError: no run, or one that has not finished.
+    """
+    found = [e for e in read_events(run) if e["event"] == "comparison"]
     if not found:
         raise UserError(f"{run} has no result yet\n  fixres train {run / 'recipe.yaml'} --out {run} --resume")
     return found[-1]
 
 
-def _seconds(run: Path, label: str) -> float:
+def _train_seconds(run: Path, label: str) -> float:
     """Return the wall time of the stages behind a row: the fix counts for the fixed row only."""
     stages = [e for e in read_events(run) if e["event"] == "stage_done"]
     return math.fsum(e["seconds"] for e in stages if label == "fixed" or e["stage"] != "fix")
+
+
+def summarise_grid(cells: Sequence[Found]) -> list[dict[str, Any]]:
+    """Return one entry for every arm, train size and test size, over the seeds that have it.
+
+    `difference` is the arm minus `none` on the same pictures, the same seeds and the same training. Training directly
+    at the test size is compared with every train size, in `differences`.
+    """
+    groups: dict[tuple[str, int, int], list[Found]] = {}
+    for cell in cells:
+        groups.setdefault((cell["arm"], cell["train_size"], cell["test_size"]), []).append(cell)
+    entries = []
+    for (arm, train_size, test_size), own in groups.items():
+        top1 = [cell["top1"] for cell in own]
+        entry: dict[str, Any] = {
+            "arm": arm,
+            "train_size": train_size,
+            "test_size": test_size,
+            "seeds": [cell["seed"] for cell in own],
+            **{key: own[0][key] for key in ("num_images", "gmacs", "solver")},
+            "top1": top1,
+            "mean": statistics.fmean(top1),
+            "std": statistics.stdev(top1) if len(top1) > 1 else 0.0,
+            **{key: statistics.fmean(cell[key] for cell in own) for key in _MEANS},
+        }
+        against = [train for kind, train, test in groups if kind == "none" and test == test_size]
+        against = [train for train in against if train == train_size or arm == "direct"]
+        if arm != "none":
+            pairs = {train: _paired(own, groups["none", train, test_size]) for train in against}
+            entry["differences"] = {str(train): found for train, found in pairs.items() if found}
+        entries.append(entry)
+    return entries
+
+
+def _paired(own: Sequence[Found], none: Sequence[Found]) -> dict[str, Any] | None:
+    """Return the difference in points of top-1 over the seeds that both have."""
+    before = {cell["seed"]: np.array(cell["correct"]) for cell in none}
+    gains = [100.0 * (np.array(cell["correct"]) - before[cell["seed"]]) for cell in own if cell["seed"] in before]
+    if not gains:
+        return None
+    found = difference(np.stack(gains))
+    return {"mean": found.mean, "std": found.std, "ci95": list(found.ci95), "num_seeds": len(gains)}
+
+
+def as_markdown(entries: Sequence[dict[str, Any]], title: str) -> str:
+    """Return the tables of a grid: accuracy, difference to `none`, and cost, with test sizes across."""
+    parts = [f"# {title}\n"]
+    first = entries[0]
+    num = f"n = {first['num_images']:,} pictures, {len(first['seeds'])} seeds"
+    parts.append(_table(entries, f"Top-1 in percent, mean ± standard deviation over seeds ({num})", _accuracy))
+    if any(entry.get("differences") for entry in entries):
+        # `direct` is a training of its own, so its rows name the one they are compared with.
+        what = "Minus `none`, in points, with the 95 % interval over pictures; of the same training but for `direct`"
+        parts.append(_table(_with_difference(entries), what, _difference))
+    what = "Wall time of the fix in seconds (of the training for `none` and `direct`)"
+    parts.append(_table(entries, what, _wall_time))
+    what = "Work of training and fix together, in GMACs"
+    parts.append(_table(entries, what, lambda entry: f"{entry['training_gmacs']:,.0f}"))
+    return "\n".join(parts)
+
+
+def _with_difference(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return an entry for every difference; `direct` has one for each train size."""
+    found = []
+    for entry in entries:
+        for train, paired in (entry.get("differences") or {}).items():
+            label = f"direct, minus {train} px" if entry["arm"] == "direct" else entry["arm"]
+            found.append({**entry, "arm": label, "paired": paired})
+    return found
+
+
+def _table(entries: Sequence[dict[str, Any]], what: str, write: Callable[[dict[str, Any]], str]) -> str:
+    sizes = sorted({entry["test_size"] for entry in entries})
+    lines = [f"## {what}\n", f"| trained at | moves | {' | '.join(f'{size} px' for size in sizes)} |"]
+    lines.append("| --- | --- |" + " --- |" * len(sizes))
+    rows: dict[tuple[bool, int, str], dict[int, str]] = {}
+    for entry in entries:
+        is_direct = entry["arm"].startswith("direct")
+        row = (is_direct, 0 if is_direct else entry["train_size"], entry["arm"])
+        rows.setdefault(row, {})[entry["test_size"]] = write(entry)
+    for is_direct, train_size, arm in sorted(rows, key=lambda row: row[:2]):
+        values = rows[is_direct, train_size, arm]
+        trained = "the test size" if is_direct else f"{train_size} px"
+        lines.append(f"| {trained} | {arm} | {' | '.join(values.get(size, '–') for size in sizes)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(entry: dict[str, Any]) -> str:
+    return f"{entry['mean']:.1f} ± {entry['std']:.1f}"
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    low, high = entry["paired"]["ci95"]
+    return f"{entry['paired']['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _wall_time(entry: dict[str, Any]) -> str:
+    return f"{entry['train_seconds'] if entry['arm'] in ('none', 'direct') else entry['seconds']:.0f}"

@@ -173,9 +173,7 @@ def _training_views(
     alone = stage.model_copy(update={"batch_size": 1})
     num_samples = num_epoch_samples(len(split), stage.epoch_samples)
     for epoch in epochs:
-        order = epoch_indices(
-            split.labels, num_samples, stage.sampler, stage.repeats, recipe.seed, index, epoch
-        )
+        order = epoch_indices(split.labels, num_samples, stage.sampler, stage.repeats, recipe.seed, index, epoch)
         for picture in chosen:
             places = np.flatnonzero(order == picture)
             if len(places):

@@ -267,7 +267,7 @@ def _solve(
     """
     if plan.stage.solver == "cached":
         handover.label = "raw"
-        return solve_stage(context, plan, handover.model)
+        return solve_stage(context, plan, handover.model).seconds
     start = time.perf_counter()
     state = StageTrainer(context, plan, handover.model).fit(resumed)
     handover.label = "raw" if from_raw else state.shipped_label

@@ -47,7 +47,7 @@ def test_every_side_reads_every_picture(photos: Path, evaluation: bool, workers:
     settings = LoaderBench(data=str(photos), size=32, batch_size=6, eval=evaluation, vs=("torchvision", "timm"))
     split = loader_speed._split(settings)
     for name, run in loader_speed._sides(settings, split, workers).items():
-        assert sum(run(workers)) == len(split) * (loader_speed._PASSES_OF_WORKERS if workers else 1), name
+        assert sum(run()) == len(split) * (loader_speed._PASSES_OF_WORKERS if workers else 1), name
 
 
 def test_memory_of_the_workers_is_measured(photos: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fixres.cli.main import main
-from fixres.experiments.bench.train_speed import Parts, _answer, _Time
+from fixres.experiments.bench.harness import Turn
+from fixres.experiments.bench.train_speed import Parts, _answer
 from fixres.experiments.questions import TrainBench
 
 
@@ -35,7 +36,7 @@ def test_ratios_are_taken_within_a_repeat_and_host_is_what_the_model_leaves() ->
     for model in (0.9, 0.8, 0.95):
         parts.running = model
         parts.end_step(data=0.5, update=1.0)
-    ours, timm = ([_Time(rate, 2 * rate) for rate in rates] for rates in ((100, 10, 60), (50, 5, 20)))
+    ours, timm = ([Turn(rate, 2 * rate) for rate in rates] for rates in ((100, 10, 60), (50, 5, 20)))
     found = _answer(TrainBench(), {"ours": ours, "timm": timm}, parts)
     side = found["sides"]["timm"]
     assert found["ratio"] == {"timm": 2.0}

@@ -32,7 +32,7 @@ class AdviseFlags(Question):
 def advise(words: Sequence[str]) -> int:
     """`fixres advise CKPT [--data URI] [--budget-gmacs G | --budget-ms MS]`."""
     flags = parse_flags(words, AdviseFlags, "fixres advise", "Which size to test and to fix at, and why.")
-    from fixres.checkpoints.resolve import load
+    from fixres.checkpoints.resolve import unfixed
     from fixres.cli.console import Console
     from fixres.experiments.advise import advise
     from fixres.reporting.figures import check_plot, draw_advice
@@ -40,10 +40,7 @@ def advise(words: Sequence[str]) -> int:
     if flags.plot is not None:
         check_plot(flags.plot)
     console = Console(flags.quiet)
-    product = open_product(console, flags.checkpoint, "fixed", flags.model)
-    if product.details.get("before_fix"):
-        # A head fixed for one size says nothing about the others.
-        product = load(flags.checkpoint, "before_fix")
+    product = unfixed(open_product(console, flags.checkpoint, "fixed", flags.model))
     with closing(console):
         answer = advise(product, flags, console.progress)
     theory = answer["theory"]

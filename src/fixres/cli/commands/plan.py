@@ -55,22 +55,16 @@ def plan(words: Sequence[str]) -> int:
     from fixres.experiments.cost import Speed, count_pictures, plan_recipe
 
     speed = Speed(flags.images_per_second or 0.0, flags.measure) if flags.measure or flags.images_per_second else None
-    costs, records = [], []
-    for name, recipe in recipes.items():
-        record = _record(name)
+    records = [read_record(list_recipes().get(name, Path(name))) for name in recipes]
+    costs = []
+    for (name, recipe), record in zip(recipes.items(), records, strict=True):
         pictures = count_pictures(recipe, flags.train_images or 0, flags.classes or 0)
         costs.append(plan_recipe(name, recipe, pictures, flags.devices or record.devices, speed))
-        records.append(record)
     answer = [_as_dict(cost, record) for cost, record in zip(costs, records, strict=True)]
     if str(flags.json) != "-":
         sys.stdout.write(_side_by_side(costs, records))
     write_answer(flags.json, answer)
     return 0
-
-
-def _record(name: str) -> LabRecord:
-    path = list_recipes().get(name, Path(name))
-    return read_record(path)
 
 
 def _as_dict(cost: RecipeCost, record: LabRecord) -> dict[str, Any]:
@@ -99,14 +93,10 @@ def _side_by_side(costs: Sequence[RecipeCost], records: Sequence[LabRecord]) -> 
     rows.append(("hours in all", ["-" if cost.hours is None else _number(cost.hours) for cost in costs]))
     rows.append(("published for it", [record.expect or "-" for record in records]))
     rows.append(("published cost", [record.cost or "-" for record in records]))
-    if len(costs) == 1:
-        return "".join(f"{key:<19}{values[0]}".rstrip() + "\n" for key, values in rows)
-    widths = [max(len(_cut(values[i])) for _, values in rows) for i in range(len(costs))]
-    lines = []
-    for key, values in rows:
-        cells = [f"{_cut(value):<{width}}" for value, width in zip(values, widths, strict=True)]
-        lines.append(f"{key:<19}{'   '.join(cells)}".rstrip() + "\n")
-    return "".join(lines)
+    if len(costs) > 1:
+        rows = [(key, [_cut(value) for value in values]) for key, values in rows]
+    widths = [max(map(len, column)) for column in zip(*(values for _, values in rows), strict=True)]
+    return "".join(f"{key:<19}{'   '.join(map(str.ljust, values, widths))}".rstrip() + "\n" for key, values in rows)
 
 
 def _cut(text: str, limit: int = 44) -> str:
@@ -115,9 +105,7 @@ def _cut(text: str, limit: int = 44) -> str:
 
 def _stage_lines(stage: StageCost) -> list[tuple[str, str]]:
     memory = stage.memory
-    parts = {"weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer}
-    parts |= {"average": memory.average, "activations": memory.activations}
-    shares = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items() if size)
+    shares = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in vars(memory).items() if size)
     return [
         ("stage", f"{stage.name} at {stage.size} px"),
         *([("note", stage.note)] if stage.note else []),

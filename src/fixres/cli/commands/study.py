@@ -81,7 +81,7 @@ def _grid(asked: Asked[GridOptions]) -> int:
     grid, note = _what(asked)
     from fixres.cli.console import Console
     from fixres.experiments.grid import brief, cells_of, run_grid
-    from fixres.experiments.grid_table import as_markdown, summarise_grid
+    from fixres.experiments.seeds import as_markdown, summarise_grid
     from fixres.io.files import write_text
     from fixres.reporting.figures import draw_grid
 
@@ -147,13 +147,6 @@ def _what(asked: Asked[GridOptions]) -> tuple[Grid, str]:
         reasons = unsuited_arms(asked.recipe, all_arms(), (*train_sizes, *test_sizes))
         arms = tuple(arm for arm in all_arms() if arm not in reasons)
         note = "\n".join(f"left out: {reason}" for reason in dict.fromkeys(reasons.values()))
-    grid = Grid(
-        recipe=asked.recipe,
-        train_sizes=train_sizes,
-        test_sizes=test_sizes,
-        arms=arms,
-        seeds=seeds,
-        epochs=epochs,
-    )
+    grid = Grid(asked.recipe, train_sizes, test_sizes, arms, seeds, epochs)
     check_grid(grid)
     return grid, note

@@ -14,26 +14,23 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from timm.data import create_loader
 from torch import nn
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
-from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.collections import open_collection
 from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
-from fixres.experiments.bench.loader_speed import Pictures
+from fixres.experiments.bench.harness import Pictures, Turn, compare, race, timm_loader, training_split
 from fixres.experiments.questions import EvalBench
 from fixres.io.progress import Progress
 from fixres.models.build import architecture, build_model
@@ -46,53 +43,42 @@ _THEIR_BATCH, _THEIR_WORKERS = 256, 4
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """One evaluation: times in seconds, `cpu` of this process and its workers from start to end."""
+class _Pass(Turn):
+    """One evaluation. `cpu_rate` counts this process and its workers from start to end."""
 
     startup: float
-    rate: float
-    cpu: float
+    """Seconds."""
     predictions: np.ndarray
 
 
-def bench_eval(bench: EvalBench, product: Product, progress: Progress | None = None) -> dict[str, Any]:
+def bench_eval(bench: EvalBench, product: Product, progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Return a row per size with every side's rates and their ratios, as `fixres bench eval --json` writes them.
 
     Raises:
         UserError: no such data, too few pictures, or a backend that cannot take the network.
     """
     split = _split(bench, product)
-    rows = []
-    names = [*bench.backends, *bench.vs]
-    done, total = 0, len(bench.sizes) * bench.repeat * len(names)
+    heats = []
     for size in bench.sizes:
-        preprocess = product.preprocess.at(size)
-        passes: dict[str, list[_Pass]] = {name: [] for name in names}
-        for repeat in range(bench.repeat):
-            for name in names[:: 1 if repeat % 2 == 0 else -1]:
-                passes[name].append(_apart(name, bench, product.model, split, preprocess))
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        rows.append(_row(size, passes, bench, len(split)))
-    first = rows[0]["sides"][bench.backends[0]]
+        given = (bench, product.model, split, product.preprocess.at(size))
+        sides: dict[str, Callable[[], _Pass]] = {name: partial(_ours, name, *given) for name in bench.backends}
+        sides |= {name: partial(_timm, *given) for name in bench.vs}
+        heats.append({name: partial(_apart, name, bench, side) for name, side in sides.items()})
+    rows = [_row(*found) for found in zip(bench.sizes, race(heats, bench.repeat, progress), strict=True)]
     return {
-        "ratio": first.get("ratio"),
+        "ratio": rows[0]["sides"][bench.backends[0]].get("ratio"),
         "model": product.architecture,
         "n": len(split),
         "repeats": bench.repeat,
         "threads": _threads(bench),
         "batch_size": bench.batch_size,
-        "workers": resolve_workers("auto" if bench.workers is None else bench.workers),
+        "workers": _workers(bench),
         "results": rows,
     }
 
 
 def _split(bench: EvalBench, product: Product) -> Split:
-    collection = open_collection(Data(uri=bench.data, holdout=0))
-    split = collection.splits["train"]
-    if bench.images and bench.images < len(split):
-        split = split.take(split.name, np.linspace(0, len(split) - 1, bench.images).astype(np.int64))
+    split = training_split(bench.data, bench.images)
     least = max(bench.batch_size, _THEIR_BATCH if bench.vs else 0)
     if len(split) <= least:
         raise UserError(
@@ -108,7 +94,11 @@ def _threads(bench: EvalBench) -> int:
     return bench.threads or resolve_workers("auto")
 
 
-def _apart(name: str, bench: EvalBench, model: nn.Module, split: Split, preprocess: Preprocess) -> _Pass:
+def _workers(bench: EvalBench) -> int:
+    return resolve_workers("auto" if bench.workers is None else bench.workers)
+
+
+def _apart(name: str, bench: EvalBench, side: Callable[[], _Pass]) -> _Pass:
     """Run one pass in a process of its own: what one side does to the allocator or the threads is not the other's.
 
     Raises:
@@ -116,38 +106,33 @@ def _apart(name: str, bench: EvalBench, model: nn.Module, split: Split, preproce
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sender, name, bench, model, split, preprocess))
+
+    def run() -> None:
+        torch.set_num_threads(_threads(bench))
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        try:
+            sender.send(side())
+        except UserError as error:
+            sender.send(error)
+
+    child = context.Process(target=run)
     child.start()
     sender.close()
     try:
-        answer = receiver.recv()
+        answer: _Pass | UserError = receiver.recv()
     except EOFError:
         raise RuntimeError(f"the process that measured {name} has ended") from None
     finally:
         child.join()
-    if isinstance(answer, Exception):
+    if isinstance(answer, UserError):
         raise answer
-    found: _Pass = answer
-    return found
-
-
-def _child(
-    sender: Connection, name: str, bench: EvalBench, model: nn.Module, split: Split, preprocess: Preprocess
-) -> None:
-    torch.set_num_threads(_threads(bench))
-    warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-    side = _timm if name == "timm" else _ours
-    try:
-        answer: _Pass | Exception = side(name, bench, model, split, preprocess)
-    except UserError as error:
-        answer = error
-    sender.send(answer)
+    return answer
 
 
 def _ours(name: str, bench: EvalBench, model: nn.Module, split: Split, preprocess: Preprocess) -> _Pass:
     runtime = Runtime(RuntimeSettings(device="cpu", threads=_threads(bench)))
     ends: list[tuple[int, float]] = []
-    reading = Reading(bench.batch_size, resolve_workers("auto" if bench.workers is None else bench.workers))
+    reading = Reading(bench.batch_size, _workers(bench))
     start, before = time.perf_counter(), os.times()
     view = NetworkView(runtime.place(model), preprocess, backend=name)  # type: ignore[arg-type]
     found = evaluate([view], split, runtime, reading, lambda done, _: ends.append((done, time.perf_counter())))
@@ -155,27 +140,14 @@ def _ours(name: str, bench: EvalBench, model: nn.Module, split: Split, preproces
 
 
 @torch.inference_mode()
-def _timm(name: str, bench: EvalBench, model: nn.Module, split: Split, preprocess: Preprocess) -> _Pass:
+def _timm(bench: EvalBench, model: nn.Module, split: Split, preprocess: Preprocess) -> _Pass:
     ends: list[tuple[int, float]] = []
     model = model.eval()
     criterion = nn.CrossEntropyLoss()
     found = []
     start, before = time.perf_counter(), os.times()
-    loader = create_loader(
-        Pictures(split),
-        input_size=(3, preprocess.size, preprocess.size),
-        batch_size=_THEIR_BATCH,
-        use_prefetcher=True,
-        interpolation=preprocess.interpolation,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        num_workers=_THEIR_WORKERS,
-        crop_pct=preprocess.crop_ratio,
-        pin_memory=False,
-        device=torch.device("cpu"),
-    )
     num = 0
-    for images, labels in loader:
+    for images, labels in timm_loader(Pictures(split), preprocess, _THEIR_BATCH, _THEIR_WORKERS):
         logits = model(images)
         criterion(logits, labels).item()
         logits.topk(min(5, logits.shape[1]), dim=1)
@@ -191,32 +163,16 @@ def _pass(ends: Sequence[tuple[int, float]], start: float, before: os.times_resu
     after = os.times()
     # The first four: user and system time of this process and of the workers that have ended.
     cpu = sum(after[:4]) - sum(before[:4])
-    return _Pass(opened - start, (last - first) / (closed - opened), last / cpu, predictions)
+    return _Pass((last - first) / (closed - opened), last / cpu, opened - start, predictions)
 
 
-def _row(size: int, passes: dict[str, list[_Pass]], bench: EvalBench, num: int) -> dict[str, Any]:
-    sides: dict[str, dict[str, Any]] = {}
+def _row(size: int, passes: dict[str, list[_Pass]]) -> dict[str, Any]:
+    pairs = {name: (name, "timm") for name in passes if "timm" in passes and name != "timm"}
+    sides = compare(passes, pairs, has_cpu=True)
     for name, found in passes.items():
-        rates = [p.rate for p in found]
-        sides[name] = {
-            "images_per_second": round(statistics.median(rates), 1),
-            "lowest": round(min(rates), 1),
-            "highest": round(max(rates), 1),
-            "images_per_cpu_second": round(statistics.median(p.cpu for p in found), 1),
-            "startup_seconds": round(statistics.median(p.startup for p in found), 1),
-        }
-        theirs = passes.get("timm")
-        if theirs is None or name == "timm":
-            continue
-        ratios = [own.rate / other.rate for own, other in zip(found, theirs, strict=True)]
-        cpu = [own.cpu / other.cpu for own, other in zip(found, theirs, strict=True)]
-        sides[name] |= {
-            "ratio": round(statistics.median(ratios), 3),
-            "ratio_lowest": round(min(ratios), 3),
-            "ratio_highest": round(max(ratios), 3),
-            "cpu_ratio": round(statistics.median(cpu), 3),
-            "same_top1": float((found[0].predictions == theirs[0].predictions).mean()),
-        }
+        sides[name]["startup_seconds"] = round(statistics.median(p.startup for p in found), 1)
+        if name in pairs:
+            sides[name]["same_top1"] = float((found[0].predictions == passes["timm"][0].predictions).mean())
     return {"size": size, "sides": sides}
 
 

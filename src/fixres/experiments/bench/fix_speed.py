@@ -8,7 +8,6 @@ clock holds one evaluation of the selecting split, after that epoch.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.resolve import load
+from fixres.checkpoints.resolve import load, unfixed
 from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import EvalRequest, SplitRequest
 from fixres.evaluation.measure import measure_product, open_for, own_split
+from fixres.experiments.bench.harness import spread
 from fixres.experiments.questions import FixBench, Published
 from fixres.experiments.seeds import difference
 from fixres.models.sizes import at_size
@@ -74,17 +74,9 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
                 )
                 correct.setdefault((name, split), []).append(measured.found.correct()[0])
             done = sum(map(len, seconds.values()))
+            found = {"checkpoint": checkpoint, "side": name, "seconds": seconds[name][-1]}
             for listener in listeners:
-                listener(
-                    {
-                        "event": "fix_measured",
-                        "done": done,
-                        "total": total,
-                        "checkpoint": checkpoint,
-                        "side": name,
-                        "seconds": seconds[name][-1],
-                    }
-                )
+                listener({"event": "fix_measured", "done": done, "total": total, **found})
     sides = {name: _side(name, seconds, correct) for name in names}
     return {
         "checkpoints": list(bench.checkpoints),
@@ -107,10 +99,7 @@ def _opened(bench: FixBench) -> list[tuple[str, Product]]:
     """
     found, lists = [], []
     for checkpoint in bench.checkpoints:
-        product = load(checkpoint)
-        if product.details.get("before_fix"):
-            # A fix starts from the network as it was trained, not from a head fixed for another size.
-            product = load(checkpoint, "before_fix")
+        product = unfixed(load(checkpoint))
         network = at_size(product.model, bench.size)
         try:
             require_linear_head(network, bench.size)
@@ -164,7 +153,7 @@ def _side(
     if name == CACHED:
         return answer
     ratios = [theirs / ours for ours, theirs in zip(seconds[CACHED], seconds[name], strict=True)]
-    answer |= {"ratio": statistics.median(ratios), "ratio_lowest": min(ratios), "ratio_highest": max(ratios)}
+    answer |= spread("ratio", ratios)
     answer["cached_minus_this"] = {
         split: vars(difference(100.0 * (np.array(correct[CACHED, split]).astype(float) - found)))
         for split, found in own.items()

@@ -1,13 +1,10 @@
 """How fast pictures are read, against the loaders of torchvision and timm, run side by side.
 
-Every side reads the same files, crops, flips and ends with normalised float batches in the main process. The sides
-take turns within every repeat, so that whatever else the machine does hits all of them; ratios are taken within a
-repeat.
+Every side reads the same files, crops, flips and ends with normalised float batches in the main process.
 """
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import statistics
@@ -15,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +20,55 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from timm.data import create_loader
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import transforms as v1
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from fixres.config.loading import validate
-from fixres.config.recipe import Data, Stage
-from fixres.data.collections import open_collection
+from fixres.config.recipe import Stage
 from fixres.data.decode import jpeg_size
 from fixres.data.loader import Draw, ReadPolicy, evaluation_batches, train_batches
 from fixres.data.scaled_decode import decode_at
 from fixres.data.splits import Encoded, Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
+from fixres.experiments.bench.harness import (
+    Pictures,
+    Turn,
+    compare,
+    race,
+    timm_loader,
+    torchvision_chain,
+    training_split,
+)
 from fixres.experiments.questions import LoaderBench
 from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
 
-Run = Callable[[int], Iterator[int]]
-"""Reads everything once with so many workers and yields the number of pictures of every batch."""
+Run = Callable[[], Iterator[int]]
+"""Reads everything once and yields the number of pictures of every batch."""
 
 _SHAPES = ((500, 375), (375, 500), (500, 333), (500, 400))
 _COMPARED = 100
 _PASSES_OF_WORKERS = 5
 
 
-def bench_loader(bench: LoaderBench, progress: Progress | None = None) -> dict[str, Any]:
+def bench_loader(bench: LoaderBench, progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Return images per second of every side and the ratios, as `fixres bench loader --json` writes them.
 
     Raises:
         UserError: no such data, or fewer pictures than one batch.
     """
     split = _split(bench)
-    rows: list[dict[str, Any]] = []
-    done, total = 0, len(bench.workers) * bench.repeat
+    heats = [
+        {name: partial(_measure, run, workers) for name, run in _sides(bench, split, workers).items()}
+        for workers in bench.workers
+    ]
     with _one_thread():
-        for workers in bench.workers:
-            sides = _sides(bench, split, workers)
-            times: dict[str, list[_Time]] = {name: [] for name in sides}
-            # Once unmeasured: files come into the page cache, modules are imported.
-            for run in sides.values():
-                _measure(run, workers)
-            for repeat in range(bench.repeat):
-                for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
-                    times[name].append(_measure(sides[name], workers))
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-            rows.append(_row(workers, times))
+        # Once unmeasured: files come into the page cache, modules are imported.
+        for measure in (side for sides in heats for side in sides.values()):
+            measure()
+        rows = [_row(*found) for found in zip(bench.workers, race(heats, bench.repeat, progress), strict=True)]
         answer = _headline(rows) | {"n": len(split), "size": bench.size, "repeats": bench.repeat}
         answer |= {"path": "eval" if bench.eval else f"train, decode {bench.decode}", "data": bench.data}
         answer |= _raw_rates(split)
@@ -81,17 +78,15 @@ def bench_loader(bench: LoaderBench, progress: Progress | None = None) -> dict[s
 
 
 @dataclass(frozen=True)
-class _Time:
+class _Time(Turn):
     """One pass of one side. `cpu_rate` is pictures per second of the main process' processor time."""
 
-    rate: float
-    cpu_rate: float
     worker_mb: float
 
 
 def _measure(run: Run, workers: int) -> _Time:
     before = os.times()
-    batches = run(workers)
+    batches = run()
     if workers:
         # Starting the workers is the same for all sides and no part of the rate.
         next(batches)
@@ -117,48 +112,23 @@ def _worker_memory() -> float:
 
 
 def _row(workers: int, times: dict[str, list[_Time]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"workers": workers, "sides": {}}
+    pairs = {name: ("ours", name) for name in times if name != "ours"}
+    sides = compare(times, pairs, has_cpu=not workers)
     for name, found in times.items():
-        rates = [t.rate for t in found]
-        side = {
-            "images_per_second": round(statistics.median(rates), 1),
-            "lowest": round(min(rates), 1),
-            "highest": round(max(rates), 1),
-            "worker_mb": round(max(t.worker_mb for t in found), 1),
-        }
-        if not workers:
-            side["images_per_cpu_second"] = round(statistics.median(t.cpu_rate for t in found), 1)
-        if name != "ours":
-            ratios = [own.rate / other.rate for own, other in zip(times["ours"], found, strict=True)]
-            side |= {
-                "ratio": round(statistics.median(ratios), 3),
-                "ratio_lowest": round(min(ratios), 3),
-                "ratio_highest": round(max(ratios), 3),
-            }
-            if not workers:
-                cpu = [own.cpu_rate / other.cpu_rate for own, other in zip(times["ours"], found, strict=True)]
-                side["cpu_ratio"] = round(statistics.median(cpu), 3)
-        row["sides"][name] = side
-    return row
+        sides[name]["worker_mb"] = round(max(t.worker_mb for t in found), 1)
+    return {"workers": workers, "sides": sides}
 
 
 def _headline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return ratio, ours and theirs of the first number of workers against the first opponent."""
-    sides = dict(rows[0]["sides"])
-    ours = sides.pop("ours")
-    other = next(iter(sides.values()), None)
-    return {
-        "ratio": other["ratio"] if other else None,
-        "ours": ours["images_per_second"],
-        "theirs": other["images_per_second"] if other else None,
-    }
+    sides = rows[0]["sides"]
+    other: dict[str, Any] = next((side for name, side in sides.items() if name != "ours"), {})
+    ours, theirs = sides["ours"]["images_per_second"], other.get("images_per_second")
+    return {"ratio": other.get("ratio"), "ours": ours, "theirs": theirs}
 
 
 def _split(bench: LoaderBench) -> Split:
-    splits = open_collection(Data(uri=bench.data, holdout=0)).splits
-    split = splits["train"]
-    if bench.images and bench.images < len(split):
-        split = split.take(split.name, np.linspace(0, len(split) - 1, bench.images).astype(np.int64))
+    split = training_split(bench.data, bench.images)
     if len(split) <= bench.batch_size:
         raise UserError(
             f"{len(split)} training pictures in {bench.data} are no more than one batch of {bench.batch_size}\n"
@@ -178,82 +148,31 @@ def _sides(bench: LoaderBench, split: Split, workers: int) -> dict[str, Run]:
         # Long enough that the batches made before the first one is asked for do not matter.
         split = split.take(split.name, np.tile(np.arange(len(split)), _PASSES_OF_WORKERS))
     stage, preprocess = _settings(bench)
-    sides = {"ours": _ours(bench, split, stage, preprocess)}
-    for name in bench.vs:
-        if name != "none":
-            sides[name] = (_torchvision if name == "torchvision" else _timm)(bench, split, stage, preprocess)
-    return sides
+    makers = {"ours": _ours, "torchvision": _torchvision, "timm": _timm}
+    names = ("ours", *(name for name in bench.vs if name != "none"))
+    return {name: partial(makers[name], bench, split, stage, preprocess, workers) for name in names}
 
 
-def _ours(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
-    def run(workers: int) -> Iterator[int]:
-        if bench.eval:
-            made = evaluation_batches(split, [preprocess], bench.batch_size, ReadPolicy(workers))
-            pictures: Iterator[Tensor] = (views[0] for views, _, _ in made)
-        else:
-            batches = train_batches(split, stage, preprocess, Draw(0, 0), ReadPolicy(workers, decode=bench.decode))
-            pictures = (batch.images for batch in batches)
-        for images in pictures:
-            yield len(normalise(images, preprocess.mean, preprocess.std))
-
-    return run
-
-
-class Pictures(Dataset[tuple[Any, int]]):
-    """What `torchvision.datasets.ImageFolder` does, for any split."""
-
-    def __init__(self, split: Split, transform: Callable[[Image.Image], Any] | None = None) -> None:
-        self.split, self.transform = split, transform
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        source = self.split.source
-        if isinstance(source, Encoded):
-            picture = Image.open(io.BytesIO(source.read_bytes(self.split.paths[index]))).convert("RGB")
-        else:
-            picture = self.split.read(index)
-        return (self.transform(picture) if self.transform else picture), int(self.split.labels[index])
-
-
-def _torchvision(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
+def _ours(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess, workers: int) -> Iterator[int]:
     if bench.eval:
-        crop = [v1.Resize(preprocess.resize_size), v1.CenterCrop(bench.size)]
+        made = evaluation_batches(split, [preprocess], bench.batch_size, ReadPolicy(workers))
+        pictures: Iterator[Tensor] = (views[0] for views, _, _ in made)
     else:
-        crop = [v1.RandomResizedCrop(bench.size, stage.crop_scale), v1.RandomHorizontalFlip()]
-    chain = v1.Compose([*crop, v1.ToTensor(), v1.Normalize(preprocess.mean, preprocess.std)])
-    dataset = Pictures(split, chain)
-
-    def run(workers: int) -> Iterator[int]:
-        loader = DataLoader(dataset, bench.batch_size, shuffle=not bench.eval, num_workers=workers)
-        return (len(images) for images, _ in loader)
-
-    return run
+        batches = train_batches(split, stage, preprocess, Draw(0, 0), ReadPolicy(workers, decode=bench.decode))
+        pictures = (batch.images for batch in batches)
+    for images in pictures:
+        yield len(normalise(images, preprocess.mean, preprocess.std))
 
 
-def _timm(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess) -> Run:
-    def run(workers: int) -> Iterator[int]:
-        loader = create_loader(
-            Pictures(split),
-            input_size=(3, bench.size, bench.size),
-            batch_size=bench.batch_size,
-            is_training=not bench.eval,
-            scale=stage.crop_scale,
-            hflip=0.5,
-            color_jitter=None,
-            interpolation=preprocess.interpolation,
-            crop_pct=preprocess.crop_ratio,
-            mean=preprocess.mean,
-            std=preprocess.std,
-            num_workers=workers,
-            persistent_workers=False,
-            pin_memory=False,
-            device=torch.device("cpu"),
-        )
-        return (len(images) for images, _ in loader)
+def _torchvision(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess, workers: int) -> Iterator[int]:
+    dataset = Pictures(split, torchvision_chain(preprocess, None if bench.eval else stage))
+    loader = DataLoader(dataset, bench.batch_size, shuffle=not bench.eval, num_workers=workers)
+    return (len(images) for images, _ in loader)
 
-    return run
+
+def _timm(bench: LoaderBench, split: Split, stage: Stage, preprocess: Preprocess, workers: int) -> Iterator[int]:
+    loader = timm_loader(Pictures(split), preprocess, bench.batch_size, workers, None if bench.eval else stage)
+    return (len(images) for images, _ in loader)
 
 
 def _raw_rates(split: Split) -> dict[str, float]:
@@ -262,16 +181,17 @@ def _raw_rates(split: Split) -> dict[str, float]:
         return {}
     files = [split.source.read_bytes(path) for path in split.paths[:_COMPARED]]
     jpegs = [(data, size) for data in files if (size := jpeg_size(data, "")) is not None]
+    if not jpegs:
+        return {}
     rates = {}
     for name, shrink in (("raw_decode_full", 1), ("raw_decode_half", 2)):
         passes = []
-        for _ in range(5 if jpegs else 0):
+        for _ in range(5):
             start = time.process_time()
             for data, size in jpegs:
                 decode_at(data, size, shrink)
             passes.append(len(jpegs) / max(1e-9, time.process_time() - start))
-        if passes:
-            rates[name] = round(statistics.median(passes), 1)
+        rates[name] = round(statistics.median(passes), 1)
     return rates
 
 

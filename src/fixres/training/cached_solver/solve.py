@@ -250,8 +250,8 @@ def _set_head(model: nn.Module, name: str, head: Head) -> None:
             layer.bias.copy_(head.bias)
 
 
-def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> float:
-    """Solve a stage in place, leave a record in the log, and return the seconds, interrupted ones included.
+def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solution:
+    """Solve a stage in place, leave a record in the log, and return it, its seconds with the interrupted ones.
 
     Raises:
         UserError: the network does not suit the solver, or pictures cannot be read.
@@ -295,7 +295,7 @@ def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> float
         context.log.event("note", text=text)
     seconds = round(found.seconds, 3)
     context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
-    return found.seconds
+    return found
 
 
 def describe(found: Solution, select: str) -> str:

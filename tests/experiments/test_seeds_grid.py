@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fixres.experiments.grid_table import as_markdown, summarise_grid
+from fixres.experiments.seeds import as_markdown, summarise_grid
 
 
 def found(arm: str, train: int, test: int, seed: int, correct: list[int]) -> dict[str, Any]:
