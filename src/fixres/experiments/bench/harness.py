@@ -21,8 +21,7 @@ from torchvision.transforms import transforms as v1
 
 from fixres.config.recipe import Data, Stage
 from fixres.data.collections import open_collection
-from fixres.data.scaled_decode import Encoded
-from fixres.data.splits import Split
+from fixres.data.splits import Encoded, Split
 from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
 
