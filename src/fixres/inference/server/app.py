@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,18 +59,11 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
     """
     meters = Meters(settings.meters)
     service = Service(network, settings, meters)
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        service.start()
-        yield
-        await service.stop()
-
     app = FastAPI(
         title="fixres",
         version=fixres_version(),
         description=f"{network.architecture}, {len(network.classes)} classes.",
-        lifespan=lifespan,
+        lifespan=lambda _app: service.running(),
         # Their pages load scripts from other hosts.
         docs_url=None,
         redoc_url=None,

@@ -7,8 +7,9 @@ import base64
 import io
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,11 @@ class Service:
         self.meters.batches.inc()
         self.meters.batch_seconds.inc(seconds)
 
-    def start(self) -> None:
-        """Begin to answer."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Answer meanwhile; to be left when no request is left, or none may wait any longer."""
         self.batcher.start()
-
-    async def stop(self) -> None:
-        """End; call it when no request is left, or none may wait any longer."""
+        yield
         await self.batcher.stop()
         self._decoders.shutdown(wait=True)
 
