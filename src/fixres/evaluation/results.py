@@ -154,18 +154,14 @@ class Advice:
     """Why no head was fixed though it was asked for, so that the rows say nothing about a fix."""
 
     def _repr_html_(self) -> str:
-        rows = [
-            [
-                "*" if r["on_front"] else "",
-                r["network"],
-                str(r["size"]),
-                r["view"].removeprefix("crop "),
-                f"{r['top1']:.2f}",
-                f"{r['gmacs']:.3f}",
-                f"{r['ms']:.2f}",
-            ]
-            for r in self.rows
-        ]
+        rows = [advice_cells(row) for row in self.rows]
         caption = f"{self.network} at {self.size} px: {self.why} ({self.split}, n = {self.num_images:,})"
         caption += f"; nothing was fixed: {self.not_fixed}" if self.not_fixed else ""
         return html_table(caption, ["", "network", "size", "crop", "top-1 %", "GMACs", "ms"], rows)
+
+
+def advice_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a measured row of an advice for people: on the front, network, size, crop, top-1, GMACs and ms."""
+    mark, view = "*" if row["on_front"] else "", row["view"].removeprefix("crop ")
+    figures = [f"{row['top1']:.2f}", f"{row['gmacs']:.3f}", f"{row['ms']:.2f}"]
+    return [mark, row["network"], str(row["size"]), view, *figures]

@@ -199,16 +199,10 @@ def brief(found: Mapping[str, Any]) -> dict[str, Any]:
 def _train_recipe(grid: Grid, size: int, seed: int, epochs: int | None) -> Recipe:
     recipe = grid.recipe
     train = recipe.train.model_copy(update={"enabled": True, "size": size, **({"epochs": epochs} if epochs else {})})
-    return with_absolute_paths(
-        recipe.model_copy(
-            update={
-                "seed": seed,
-                "train": train,
-                "fix": recipe.fix.model_copy(update={"enabled": False}),
-                "evaluation": recipe.evaluation.model_copy(update={"sizes": ()}),
-            }
-        )
-    )
+    fix = recipe.fix.model_copy(update={"enabled": False})
+    evaluation = recipe.evaluation.model_copy(update={"sizes": ()})
+    changed = {"seed": seed, "train": train, "fix": fix, "evaluation": evaluation}
+    return with_absolute_paths(recipe.model_copy(update=changed))
 
 
 def _key(recipe: Recipe) -> str:

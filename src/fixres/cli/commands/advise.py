@@ -34,6 +34,7 @@ def advise(words: Sequence[str]) -> int:
     flags = parse_flags(words, AdviseFlags, "fixres advise", "Which size to test and to fix at, and why.")
     from fixres.checkpoints.resolve import unfixed
     from fixres.cli.console import Console
+    from fixres.evaluation.results import advice_cells
     from fixres.experiments.advise import advise
     from fixres.reporting.figures import check_plot, draw_advice
 
@@ -51,19 +52,10 @@ def advise(words: Sequence[str]) -> int:
         f"these pictures); {_same(theory)}"
     )
     columns = ["", "network", "size", "crop", "top-1 %", "loss", "GMACs", "ms"]
-    rows = [
-        [
-            "*" if row["on_front"] else "",
-            row["network"],
-            str(row["size"]),
-            row["view"].removeprefix("crop "),
-            f"{row['top1']:.2f}",
-            f"{row['loss']:.4f}",
-            f"{row['gmacs']:.3f}",
-            f"{row['ms']:.2f}",
-        ]
-        for row in answer["rows"]
-    ]
+    rows = []
+    for row in answer["rows"]:
+        *cells, work, time = advice_cells(row)
+        rows.append([*cells, f"{row['loss']:.4f}", work, time])
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}: {answer['halves']}"
     console.table(f"{title}; *: nothing is cheaper and as good", columns, rows)
     if answer["not_fixed"]:
