@@ -123,14 +123,8 @@ def test_what_training_programs_write_loads_without_trust(program: str, legacy: 
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in weights.items())
     assert len(weights) == len(model.state_dict())
     if program == "timm":
-        assert (found.num_classes, found.architecture, found.epoch, found.best) == (
-            3,
-            "test_resnet",
-            3,
-            {"metric": 71.25},
-        )
-    if program == "state_dict":
-        assert found.best == {"best_acc1": 71.25}
+        assert (found.num_classes, found.architecture) == (3, "test_resnet")
+        assert "(epoch 3)" in found.description
     if program == "lightning":
         assert list(found.dropped) == ["criterion.* (1 tensor)", "val_loss_fn.* (1 tensor)"]
 

@@ -20,16 +20,16 @@ def test_the_hardest_pictures_are_those_of_the_largest_loss_as_they_are_tested(
     rows = sorted(answer(answered_run), key=lambda row: -row["fixed loss"])[:12]
     (found,) = read_report([answered_run]).findings
     assert found.mistakes is not None
-    assert [case.path for case in found.mistakes.hardest] == [row["path"] for row in rows]
+    assert [case["path"] for case in found.mistakes["hardest"]] == [row["path"] for row in rows]
     split = open_collection(read_data(answered_run)).split("test")
     places = {path: index for index, path in enumerate(split.paths)}
     preprocess = preprocess_of(found.record, 48)
-    for case, row in zip(found.mistakes.hardest, rows, strict=True):
-        assert case.picture is not None
-        expected = transforms.evaluation_crop(split.read(places[case.path]), preprocess)
-        assert torch.equal(decode(case.picture.uri), expected)
-        assert case.picture.is_right == (row["label"] == row["fixed"])
-        assert case.probability == pytest.approx(100 * row["fixed probability"])
+    for case, row in zip(found.mistakes["hardest"], rows, strict=True):
+        picture = found.pictures[case["path"]]
+        expected = transforms.evaluation_crop(split.read(places[case["path"]]), preprocess)
+        assert torch.equal(decode(picture.uri), expected)
+        assert picture.is_right == (row["label"] == row["fixed"])
+        assert case["probability"] == pytest.approx(100 * row["fixed probability"])
     page = Page(write_report([answered_run], tmp_path / "report.html"))
     assert rows[0]["path"] in page.text
 
@@ -43,12 +43,13 @@ def test_the_most_confused_pairs_are_counted_and_shown(answered_run: Path) -> No
             wrong[pair] = wrong.get(pair, 0) + 1
     (found,) = read_report([answered_run]).findings
     assert found.mistakes is not None
-    assert {(p.label, p.prediction): p.num_images for p in found.mistakes.pairs} == wrong
-    counts = [pair.num_images for pair in found.mistakes.pairs]
+    pairs = found.mistakes["confused"]
+    assert {(p["label"], p["prediction"]): p["num_images"] for p in pairs} == wrong
+    counts = [pair["num_images"] for pair in pairs]
     assert counts == sorted(counts, reverse=True)
-    for pair in found.mistakes.pairs:
-        assert {(case.label, case.prediction) for case in pair.cases} == {(pair.label, pair.prediction)}
-        assert all(case.picture is not None for case in pair.cases)
+    for pair in pairs:
+        assert {(case["label"], case["prediction"]) for case in pair["images"]} == {(pair["label"], pair["prediction"])}
+        assert {case["path"] for case in pair["images"]} <= set(found.pictures)
 
 
 def test_a_flawless_run_has_no_confusions(answered_run: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from fixres.config.recipe import Recipe
 from fixres.reporting.page import read_report, write_report
-from fixres.reporting.per_image import Answers, Column, bins, expected_calibration_error, read_answers
+from fixres.reporting.per_image import Answers, bins, expected_calibration_error, read_answers
 from fixres.reporting.run_record import read_run
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
@@ -31,10 +32,10 @@ def test_what_is_recounted_is_what_the_run_measured(tmp_path: Path, make_recipe:
     answers = read_answers(read_run(tmp_path / "r"))
     assert answers is not None
     assert answers.final == "trained"
-    assert 100 * answers.correct("trained").mean() == pytest.approx(row["top1"])
+    assert 100 * answers.columns["trained"].hits.mean() == pytest.approx(row["top1"])
     assert answers.columns["trained"].losses.mean() == pytest.approx(row["loss"], abs=1e-6)
     found = bins(answers, "trained")
-    assert sum(one.num_images for one in found) == len(answers.paths)
+    assert sum(one["num_images"] for one in found) == len(answers.paths)
     assert expected_calibration_error(found) == pytest.approx(row["ece"], abs=1e-5)
 
     (scores,) = read_report([tmp_path / "r"]).content()["runs"][0]["scores"]
@@ -51,14 +52,13 @@ def test_the_bins_of_any_answers_give_the_error_of_the_evaluation(seed: int, num
     logits = 4 * torch.randn(num, num_classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, num_classes, (num,), generator=generator)
     said = outcomes_of(logits, labels)
-    column = Column(said.predictions, said.losses, said.confidences)
     names = tuple(str(k) for k in range(num_classes))
-    answers = Answers(tuple(map(str, range(num))), labels.numpy(), names, {"trained": column})
+    answers = Answers(tuple(map(str, range(num))), labels.numpy(), names, {"trained": said})
     found = bins(answers, "trained")
     assert expected_calibration_error(found) == pytest.approx(result_of(logits, labels)["ece"], abs=1e-9)
     for one in found:
-        assert one.low <= one.confidence <= one.high + 1e-9
-        assert one.ci95[0] <= one.right <= one.ci95[1]
+        assert one["low"] <= one["confidence"] <= one["high"] + 1e-9
+        assert one["ci95"][0] <= one["right"] <= one["ci95"][1]
 
 
 def test_two_classes_need_no_column_of_probabilities(tmp_path: Path) -> None:
@@ -69,11 +69,10 @@ def test_two_classes_need_no_column_of_probabilities(tmp_path: Path) -> None:
     (folder / "comparison.csv").write_text(text)
     answers = read_answers(read_run(folder))
     assert answers is not None
-    sure = answers.columns["fixed"].probabilities
-    assert sure is not None
-    assert sure.tolist() == pytest.approx([0.9, 0.7], abs=1e-5)
+    assert answers.columns["fixed"].confidences.tolist() == pytest.approx([0.9, 0.7], abs=1e-5)
     (folder / "comparison.csv").write_text(text.replace("b,no", "b,perhaps"))
     answers = read_answers(read_run(folder))
     assert answers is not None
-    assert answers.columns["fixed"].probabilities is None
+    assert np.isnan(answers.columns["fixed"].confidences).all()
+    assert bins(answers, "fixed") == []
     assert "with the probability of every prediction" in Page(write_report([folder], tmp_path / "r.html")).text

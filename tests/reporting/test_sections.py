@@ -19,11 +19,11 @@ from tests.support.report_pages import Page, fixed_events, write_run
 def test_classes_and_confusions_are_counted_from_the_matrix() -> None:
     confusion = [[8, 2, 0], [1, 9, 0], [0, 0, 0]]
     rows = class_rows(confusion, [[5, 5, 0], [0, 10, 0], [0, 0, 0]], ["cat", "dog"])
-    assert [row.name for row in rows] == ["cat", "dog", "2"]
-    assert [(row.num_right, row.num_images) for row in rows] == [(8, 10), (9, 10), (0, 0)]
-    assert [row.recall for row in rows] == [80.0, 90.0, 0.0]
-    assert [row.recall_before for row in rows] == [50.0, 100.0, None]
-    assert [row.precision for row in rows] == [pytest.approx(800 / 9), pytest.approx(900 / 11), None]
+    assert [row["name"] for row in rows] == ["cat", "dog", "2"]
+    assert [(row["num_correct"], row["num_images"]) for row in rows] == [(8, 10), (9, 10), (0, 0)]
+    assert [row["recall"] for row in rows] == [80.0, 90.0, 0.0]
+    assert [row["recall_before"] for row in rows] == [50.0, 100.0, None]
+    assert [row["precision"] for row in rows] == [pytest.approx(800 / 9), pytest.approx(900 / 11), None]
     assert most_confused(confusion, ["cat", "dog"]) == [("cat", "dog", 2), ("dog", "cat", 1)]
 
 

@@ -16,18 +16,18 @@ from fixres.checkpoints.foreign.layouts import Found
 from fixres.checkpoints.import_request import ImportRequest
 from fixres.checkpoints.product import Product, Sheet
 from fixres.checkpoints.resolve import (
+    fetch,
     is_elsewhere,
     load,
     load_published,
     load_released,
+    model_for,
     require_classifier,
     require_weights,
     which,
 )
 from fixres.checkpoints.weights_file import Wanted, load_file, with_feeding
 from fixres.errors import UserError
-from fixres.io.download.address import parse_url
-from fixres.io.download.cache import fetch
 from fixres.io.tensors import read_weights, write_weights
 from fixres.models.build import reset_head
 from fixres.models.names import canonical
@@ -123,14 +123,13 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
     path = Path(request.source)
     if released is not None:
         require_weights(released)
-        if not released.num_classes and request.new_head is None:
+        if request.new_head is None:
             require_classifier(released)
         path, _ = fetch_released(released.name)
         if not (request.new_head or request.model or request.trust):
             return load_released(path, released, which(request.weights)), None
     elif request.source.startswith("url:"):
-        url, sha256 = parse_url(request.source.removeprefix("url:"))
-        path = fetch(url, sha256=sha256)
+        path = fetch(request.source, request.model)
     elif request.source.startswith(("https:", "http:")):
         raise UserError(f"{request.source} is an address; to fetch weights from it\n  url:{request.source}")
     elif request.source.startswith("timm:") and request.new_head and request.weights == "fixed":
@@ -140,19 +139,15 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         return _with_new_head(load(request.source, request.weights, request.model), request), None
     elif not path.exists():
         raise UserError(f"no such file: {path}")
-    model = request.model or (released.architecture if released is not None else None)
-    if model is None:
-        raise UserError(f"{request.source} is a bare weights file: say which network it is for\n  --model NAME")
     wanted = Wanted(
-        model,
+        model_for(request.source, request.model or (released.architecture if released is not None else None)),
         which(request.weights),
         new_head=request.new_head,
         trust=request.trust,
         model_args={"img_size": request.grid_size} if request.grid_size else {},
         train_size=released.train_size if released is not None else None,
     )
-    product, found = load_file(path, wanted, request.source)
-    return product, found
+    return load_file(path, wanted, request.source)
 
 
 def _with_new_head(product: Product, request: ImportRequest) -> Product:
@@ -230,4 +225,4 @@ def _optimizer_state(request: ImportRequest, product: Product, found: Found | No
     if product.weights == "ema":
         raise UserError("the optimizer's state belongs to the raw weights\n  --weights raw")
     shapes = {name: tuple(p.shape) for name, p in product.model.named_parameters()}
-    return named_optimizer_state(found, list(shapes), shapes)
+    return named_optimizer_state(found, shapes)

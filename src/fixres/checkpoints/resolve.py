@@ -76,10 +76,10 @@ def _load(text: str, scheme: str, rest: str, weights: str, model_name: str | Non
         return _from_package(text, weights)
     if scheme == "url":
         path = fetch(text, model_name)
-        return load_file(path, Wanted(_model_for(text, model_name), which(weights)), text)[0]
+        return load_file(path, Wanted(model_for(text, model_name), which(weights)), text)[0]
     path = Path(text)
     if path.is_file() and path.name != "config.json":
-        return load_file(path, Wanted(_model_for(text, model_name), which(weights)), str(path.absolute()))[0]
+        return load_file(path, Wanted(model_for(text, model_name), which(weights)), str(path.absolute()))[0]
     return _from_folder(path.parent if path.is_file() else path, weights)
 
 
@@ -98,7 +98,8 @@ def which(weights: str) -> str | None:
     raise UserError(f"weights '{weights}'\n  allowed: {', '.join(WEIGHTS)}")
 
 
-def _model_for(source: str, model_name: str | None) -> str:
+def model_for(source: str, model_name: str | None) -> str:
+    """Return the architecture of bare weights. Raises UserError when none was given."""
     if model_name is None:
         raise UserError(f"{source} is a bare weights file: say which network it is for\n  --model NAME")
     return model_name
@@ -183,7 +184,7 @@ def fetch(source: str, model_name: str | None = None, progress: Progress | None 
         released = find_released(rest)
         _require_network(released)
         return fetch_released(released.name, progress)[0]
-    _model_for(source, model_name)
+    model_for(source, model_name)
     url, sha256 = parse_url(rest)
     return cache.fetch(url, sha256=sha256, progress=progress)
 

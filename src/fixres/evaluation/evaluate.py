@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,6 @@ from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import View, num_crops
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
-from fixres.evaluation.clock import Clock
 from fixres.evaluation.logit_outcomes import ImageOutcomes, image_outcomes
 from fixres.evaluation.metrics import Outcomes, figures, result_fields
 from fixres.io.progress import Progress
@@ -138,11 +138,11 @@ def evaluate(
     """
     runtime.keep_memory()
     training = {module: module.training for view in views for module in view.network.modules()}
-    part = _Part([Clock() for _ in views])
+    part = _Part([[] for _ in views])
     try:
         shape = min(reading.batch_size, len(split))
         forwards = [Forward(v.network.eval(), v.preprocess, runtime, shape, v.backend) for v in views]
-        _measure_part(part, views, forwards, split, reading, _Settings(keep_logits, progress))
+        _measure_part(part, views, forwards, split, reading, progress, keep_logits=keep_logits)
     except UserError as error:
         part.error = error
     finally:
@@ -157,21 +157,14 @@ def evaluate(
     return _together(parts, views, len(split.classes))
 
 
-@dataclass(frozen=True)
-class _Settings:
-    keep_logits: bool
-    progress: Progress | None
-
-
 @dataclass
 class _Part:
     """What one process found: of its own batches, in the order of the split."""
 
-    clocks: list[Clock]
-    indices: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-    outputs: list[list[_Output]] = field(default_factory=list)
-    """Per batch and view."""
+    laps: list[list[tuple[int, float]]]
+    """Per view and batch: images, and the seconds the network took."""
+    batches: list[tuple[Tensor, Tensor, list[_Output]]] = field(default_factory=list)
+    """Indices, labels, and an output per view."""
     bad: list[str] = field(default_factory=list)
     error: UserError | None = None
     is_stopped: bool = False
@@ -193,7 +186,9 @@ def _measure_part(
     forwards: Sequence[Forward],
     split: Split,
     reading: Reading,
-    settings: _Settings,
+    progress: Progress | None,
+    *,
+    keep_logits: bool,
 ) -> None:
     """Evaluate this process's batches and put what comes out into `part`."""
     runtime = forwards[0].runtime
@@ -204,22 +199,21 @@ def _measure_part(
     for crops, labels, indices in batches:
         row: list[_Output] = []
         first = 0
-        for view, forward, clock in zip(views, forwards, part.clocks, strict=True):
+        for view, forward, laps in zip(views, forwards, part.laps, strict=True):
             own = crops[first : first + num_crops(view.preprocess)]
             first += len(own)
-            with clock.batch(len(labels)):
-                logits = forward(own)
+            start = time.perf_counter()
+            logits = forward(own)
+            laps.append((len(labels), time.perf_counter() - start))
             if not torch.isfinite(logits).all():
                 size = view.preprocess.size
                 raise UserError(f"the network's outputs are not finite at {size} px; its weights are broken")
             cooled = None if view.temperature is None else image_outcomes(logits.double() / view.temperature, labels)
-            row.append(_Output(image_outcomes(logits, labels), cooled, logits if settings.keep_logits else None))
-        part.indices.append(indices)
-        part.labels.append(labels)
-        part.outputs.append(row)
+            row.append(_Output(image_outcomes(logits, labels), cooled, logits if keep_logits else None))
+        part.batches.append((indices, labels, row))
         done += len(labels)
-        if settings.progress:
-            settings.progress(min(len(split), done * shard.world), len(split))
+        if progress:
+            progress(min(len(split), done * shard.world), len(split))
         if runtime.stop.received:
             break
     # Here, not in the loop: a small split has no batch for some processes.
@@ -265,20 +259,13 @@ class Forward:
 
 def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes: int) -> Evaluation:
     """Put the processes' parts together, in the order of the split."""
-    batches = sorted(
-        (
-            (int(indices[0]), indices, labels, outputs)
-            for part in parts
-            for indices, labels, outputs in zip(part.indices, part.labels, part.outputs, strict=True)
-        ),
-        key=lambda batch: batch[0],
-    )
+    batches = sorted((batch for part in parts for batch in part.batches), key=lambda batch: int(batch[0][0]))
     if not batches:
         raise UserError("not one picture of the split could be read")
-    labels = torch.cat([batch[2] for batch in batches]).numpy()
-    outcomes, results = [], []
+    labels = torch.cat([batch[1] for batch in batches]).numpy()
+    outcomes, results, logits = [], [], []
     for place, view in enumerate(views):
-        outputs = [batch[3][place] for batch in batches]
+        outputs = [batch[2][place] for batch in batches]
         own = _joined([output.outcomes for output in outputs], labels, num_classes)
         near_ties = sum(int(output.outcomes.near_ties.sum()) for output in outputs)
         fields = {**_fields(view.preprocess), **result_fields(own, near_ties)}
@@ -286,22 +273,27 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
             cooled = figures(_joined([o.calibrated for o in outputs if o.calibrated is not None], labels, num_classes))
             fields |= {"temperature": view.temperature}
             fields |= {"loss_calibrated": cooled["loss"], "ece_calibrated": cooled["ece"]}
-        rate = sum(part.clocks[place].rate() for part in parts)
+        rate = sum(_rate(part.laps[place]) for part in parts)
         work = gmacs(view.network, view.preprocess.size) * num_passes(view.preprocess)
         outcomes.append(own)
         results.append({**fields, "gmacs": work, "images_per_second": round(rate, 2)})
-    kept = [
-        [output.logits for *_, outputs in batches if (output := outputs[place]).logits is not None]
-        for place in range(len(views))
-    ]
-    logits = [torch.cat(parts).numpy() for parts in kept if parts]
+        kept = [output.logits for output in outputs if output.logits is not None]
+        if kept:
+            logits.append(torch.cat(kept).numpy())
     return Evaluation(
         results=results,
         outcomes=tuple(outcomes),
-        indices=torch.cat([batch[1] for batch in batches]).numpy(),
+        indices=torch.cat([batch[0] for batch in batches]).numpy(),
         bad_images=sorted({name for part in parts for name in part.bad}) if len(parts) > 1 else parts[0].bad,
         logits=np.stack(logits) if logits else None,
     )
+
+
+def _rate(laps: Sequence[tuple[int, float]]) -> float:
+    """Return images per second of the network alone. The first batch, which warms up, counts only where it is all."""
+    kept = laps[1:] or laps
+    seconds = sum(lap[1] for lap in kept)
+    return round(sum(lap[0] for lap in kept) / seconds, 2) if seconds > 0 else 0.0
 
 
 def _joined(batches: Sequence[ImageOutcomes], labels: np.ndarray, num_classes: int) -> Outcomes:

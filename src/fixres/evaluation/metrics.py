@@ -213,9 +213,15 @@ def class_table(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str
         predictions: int64 `[N]`.
         names: of the classes, in the order of their labels.
     """
-    actual, predicted, true = (
-        np.bincount(chosen, minlength=len(names)) for chosen in (labels, predictions, labels[labels == predictions])
-    )
+    chosen = (labels, predictions, labels[labels == predictions])
+    actual, predicted, true = (np.bincount(places, minlength=len(names)) for places in chosen)
+    return class_counts(actual, predicted, true, names)
+
+
+def class_counts(
+    actual: np.ndarray, predicted: np.ndarray, true: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the rows of `class_table` from how many pictures `[C]` are, are called, and rightly are each class."""
 
     def percent(part: int, whole: int) -> float | None:
         return 100 * part / whole if whole else None

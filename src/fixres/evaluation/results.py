@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -119,10 +119,6 @@ class Predictions(Sequence[Predicted]):
     def __len__(self) -> int:
         """Return how many pictures there are."""
         return len(self.items)
-
-    def __iter__(self) -> Iterator[Predicted]:
-        """Yield them in order."""
-        return iter(self.items)
 
     def _repr_html_(self) -> str:
         rows = []

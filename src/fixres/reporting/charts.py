@@ -22,8 +22,11 @@ RUN_ROLES = tuple(role for role in ROLES if role.startswith("run"))
 NARROW = (400, 330)
 WIDE = (920, 400)
 SMALL = (300, 230)
+SQUARE = (430, 420)
 MAX_CURVES_WITH_BANDS = 2
 MAX_NAMED_CLASSES = 12
+_ABOVE = ("data", "axes fraction")
+"""Coordinates of a note at the upper edge."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,6 @@ class Series:
     has_markers: bool = False
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Pictures of which the network is about equally sure; everything but their number in percent."""
-
-    low: float
-    high: float
-    num_images: int
-    confidence: float
-    right: float
-    ci95: tuple[float, float]
-
-
 def accuracy_against_size(
     curves: Sequence[Curve], marks: Mapping[str, int], title: str, shape: tuple[int, int] = WIDE
 ) -> Chart:
@@ -74,10 +65,7 @@ def accuracy_against_size(
             if len(curves) <= MAX_CURVES_WITH_BANDS:
                 _intervals(axes, curve)
             lines.append(_line(axes, curve, [result["size"] for result in curve.results]))
-        sizes = sorted({result["size"] for curve in curves for result in curve.results} | set(marks.values()))
-        _size_axis(axes, sizes, shape[0])
-        _marks(axes, marks)
-        axes.set_xlabel("size in pixels")
+        _size_axis(axes, curves, marks, shape[0])
         _percent_axis(axes)
         _name_curves(axes, curves, lines)
 
@@ -109,14 +97,8 @@ def accuracy_against_cost(
             elif size == max(highest):
                 # Above the last point stands the name of its curve.
                 offset, anchor = (9, -4), "left"
-            axes.annotate(
-                f"{size} px",
-                (highest[size]["gmacs"], highest[size]["top1"]),
-                xytext=offset,
-                textcoords="offset points",
-                ha=anchor,
-                color=ink("muted"),
-            )
+            place = (highest[size]["gmacs"], highest[size]["top1"])
+            _note(axes, f"{size} px", place, offset, "muted", ha=anchor)
         front = best_for_their_cost([result for curve in curves for result in curve.results if result.get("gmacs")])
         if len(front) > 1:
             x, y = [point["gmacs"] for point in front], [point["top1"] for point in front]
@@ -136,33 +118,31 @@ def best_for_their_cost(results: Sequence[Result]) -> list[Result]:
     return [results[place] for place in places]
 
 
-def reliability(sets: Sequence[tuple[str, str, Sequence[Bin]]], title: str, shape: tuple[int, int] = NARROW) -> Chart:
+def reliability(sets: Sequence[tuple[str, str, Sequence[Result]]], title: str) -> Chart:
     """Return an SVG of how often a network is right [percent] against how sure it is [percent].
 
-    `sets` are (label, role, bins). Bars are 95 % intervals; the grey columns are the share of pictures in each bin of
-    the last set.
+    `sets` are (label, role, bins as `per_image.bins` gives them). Bars are 95 % intervals; the grey columns are the
+    share of pictures in each bin of the last set.
     """
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=ink("muted"), linewidth=0.9, dashes=(2, 3), zorder=0)
-        num = sum(one.num_images for one in sets[-1][2])
+        num = sum(one["num_images"] for one in sets[-1][2])
         for one in sets[-1][2]:
-            share = 100 * one.num_images / num
-            axes.add_patch(Rectangle((one.low, 0), one.high - one.low, share, color=ink("rule"), alpha=0.7, zorder=0))
+            corner, width, share = (one["low"], 0), one["high"] - one["low"], 100 * one["num_images"] / num
+            axes.add_patch(Rectangle(corner, width, share, color=ink("rule"), alpha=0.7, zorder=0))
         for label, role, bins in sets:
-            x, y = [one.confidence for one in bins], [one.right for one in bins]
-            axes.vlines(x, *zip(*(one.ci95 for one in bins), strict=True), color=ink(role), linewidth=1, alpha=0.5)
+            x, y = [one["confidence"] for one in bins], [one["right"] for one in bins]
+            axes.vlines(x, *zip(*(one["ci95"] for one in bins), strict=True), color=ink(role), linewidth=1, alpha=0.5)
             axes.plot(x, y, color=ink(role), linewidth=1.8, marker="o", markersize=4.5, label=label)
-        axes.set(xlim=(min(one.low for _, _, bins in sets for one in bins), 100.5), ylim=(0, 101))
+        axes.set(xlim=(min(one["low"] for _, _, bins in sets for one in bins), 100.5), ylim=(0, 101))
         axes.set(xlabel="how sure the network is, %", ylabel="how often it is right, %")
         _legend(axes, {str(line.get_label()): line for line in axes.get_lines()[1:]}, "best")
 
-    return Chart(draw, shape, title)
+    return Chart(draw, NARROW, title)
 
 
-def quantity_against_size(
-    curves: Sequence[Curve], key: str, marks: Mapping[str, int], title: str, shape: tuple[int, int] = NARROW
-) -> Chart:
+def quantity_against_size(curves: Sequence[Curve], key: str, marks: Mapping[str, int], title: str) -> Chart:
     """Return an SVG of any measured quantity, `key` of the curves' results, against size [pixels]."""
 
     def draw(axes: Axes) -> None:
@@ -170,19 +150,15 @@ def quantity_against_size(
             x, y = zip(*((result["size"], result[key]) for result in curve.results), strict=True)
             dashes = (0, (4, 2)) if curve.is_dashed else "solid"
             axes.plot(x, y, color=ink(curve.role), linewidth=2.0, linestyle=dashes, marker="o", label=curve.label)
-        _size_axis(axes, sorted({r["size"] for c in curves for r in c.results} | set(marks.values())), shape[0])
-        _marks(axes, marks)
-        axes.set_xlabel("size in pixels")
+        _size_axis(axes, curves, marks, NARROW[0])
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         _legend(axes, {str(line.get_label()): line for line in axes.get_lines()[: len(curves)]}, "best")
 
-    return Chart(draw, shape, title)
+    return Chart(draw, NARROW, title)
 
 
-def history(
-    series: Sequence[Series], title: str, boundaries: Mapping[str, float], shape: tuple[int, int] = SMALL
-) -> Chart:
+def history(series: Sequence[Series], title: str, boundaries: Mapping[str, float]) -> Chart:
     """Return an SVG of training quantities against epochs; `boundaries` names the epoch at which each stage starts."""
 
     def draw(axes: Axes) -> None:
@@ -203,15 +179,7 @@ def history(
         for name, start in boundaries.items():
             if start > 0:
                 axes.axvline(start, color=ink("muted"), linewidth=0.8, dashes=(3, 3))
-            axes.annotate(
-                name,
-                (start, 1.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize=10,
-                color=ink("muted"),
-            )
+            _note(axes, name, (start, 1.0), (3, 3), "muted", xycoords=_ABOVE, fontsize=10)
         axes.set_xlim(left=-0.02 * max(line.x[-1] for line in series))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -222,12 +190,10 @@ def history(
             earliest = min(series, key=lambda one: one.x[0]).y[0]
             _legend(axes, named, "upper right" if earliest > sum(values) / len(values) else "lower right")
 
-    return Chart(draw, shape, title)
+    return Chart(draw, SMALL, title)
 
 
-def confusion_heatmap(
-    confusion: Sequence[Sequence[int]], title: str, names: Sequence[str] = (), shape: tuple[int, int] = (430, 420)
-) -> Chart:
+def confusion_heatmap(confusion: Sequence[Sequence[int]], title: str, names: Sequence[str] = ()) -> Chart:
     """Return an SVG of a confusion matrix [C, C], each row divided by its sum; row: true class, column: predicted.
 
     Few classes are named, and their pictures counted in the cells.
@@ -260,7 +226,7 @@ def confusion_heatmap(
         if is_named and num_classes > 3:
             axes.tick_params(axis="x", rotation=45)
 
-    return Chart(draw, shape, title)
+    return Chart(draw, SQUARE, title)
 
 
 def _square(left: float, top: float) -> Outline:
@@ -295,7 +261,9 @@ def _line(axes: Axes, curve: Curve, x: Sequence[float]) -> Line2D:
     return line
 
 
-def _size_axis(axes: Axes, sizes: Sequence[int], width: int) -> None:
+def _size_axis(axes: Axes, curves: Sequence[Curve], marks: Mapping[str, int], width: int) -> None:
+    """Number the sizes there is room for, and point out those of `marks`."""
+    sizes = sorted({result["size"] for curve in curves for result in curve.results} | set(marks.values()))
     span = max(1, sizes[-1] - sizes[0])
     room = 40.0 * span / max(1, width - 80)
     shown: list[int] = []
@@ -305,6 +273,8 @@ def _size_axis(axes: Axes, sizes: Sequence[int], width: int) -> None:
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(sizes[0] - 0.06 * span - 1, sizes[-1] + 0.06 * span + 1)
+    axes.set_xlabel("size in pixels")
+    _marks(axes, marks)
 
 
 def _marks(axes: Axes, marks: Mapping[str, int]) -> None:
@@ -314,17 +284,9 @@ def _marks(axes: Axes, marks: Mapping[str, int]) -> None:
     sizes = sorted(by_size)
     for position, size in enumerate(sizes):
         axes.axvline(size, color=ink("muted"), linewidth=0.9, dashes=(2, 3), zorder=0)
-        is_first_of_two = len(sizes) > 1 and position == 0
-        axes.annotate(
-            f"{' and '.join(by_size[size])} {size}",
-            (size, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3 if is_first_of_two else 0, 4),
-            textcoords="offset points",
-            ha="right" if is_first_of_two else "left",
-            fontsize=11,
-            color=ink("muted"),
-        )
+        offset, anchor = ((3, 4), "right") if len(sizes) > 1 and position == 0 else ((0, 4), "left")
+        names = " and ".join(by_size[size])
+        _note(axes, f"{names} {size}", (size, 1.0), offset, "muted", xycoords=_ABOVE, ha=anchor, fontsize=11)
 
 
 def _percent_axis(axes: Axes) -> None:
@@ -350,16 +312,13 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], lines: Sequence[Line2D]) -
         is_upper = is_first_upper if position == 0 else not is_first_upper
         reach = 7.5 * len(curve.label) / width * (right - left)
         passed = np.interp(np.linspace(place[-1, 0] - reach, place[-1, 0], 16), place[:, 0], place[:, 1])
-        axes.annotate(
-            curve.label,
-            (place[-1, 0], passed.max() if is_upper else passed.min()),
-            xytext=(4, 7 if is_upper else -7),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if is_upper else "top",
-            fontsize=12,
-            color=ink(curve.role),
-        )
+        height, rise, anchor = (passed.max(), 7, "bottom") if is_upper else (passed.min(), -7, "top")
+        _note(axes, curve.label, (place[-1, 0], height), (4, rise), curve.role, ha="right", va=anchor, fontsize=12)
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float], offset: tuple[int, int], role: str, **look: Any) -> None:
+    """Write beside a place in the chart, `offset` in points from it."""
+    axes.annotate(text, place, xytext=offset, textcoords="offset points", color=ink(role), **look)
 
 
 def _legend(axes: Axes, lines: Mapping[str, Line2D], place: Any) -> None:

@@ -1,23 +1,59 @@
-"""The content of the page as plain values: `report --json`."""
+"""What is worked out about one run, once, for the page, the JSON and the pictures; and `report --json`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fixres.errors import fixres_version
 from fixres.evaluation.metrics import without_confusion
 from fixres.reporting import sections
-from fixres.reporting.analysis import Findings
 from fixres.reporting.charts import best_for_their_cost
 from fixres.reporting.explanation import measured
-from fixres.reporting.gallery import apparent_size
+from fixres.reporting.gallery import MAX_BYTES, Gallery, Picture, apparent_size, gallery, open_pictures
 from fixres.reporting.headline import headline, repeats_headline
-from fixres.reporting.misclassified import Case, Mistakes
+from fixres.reporting.misclassified import mistakes
 from fixres.reporting.overview import against
+from fixres.reporting.per_image import Answers, read_answers
+from fixres.reporting.quality import calibration, scores
 from fixres.reporting.reproduce import commands
-from fixres.reporting.run_record import Json, number, same_but_for_seed
+from fixres.reporting.run_record import Json, Record, number, same_but_for_seed
+
+MAX_RUNS_WITH_PICTURES = 8
+_FEWEST_BYTES = 3_000
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`answers`, `mistakes` and `calibration` are None where the run has no comparison.csv."""
+
+    record: Record
+    answers: Answers | None
+    scores: list[Json]
+    calibration: Json | None
+    gallery: Gallery
+    mistakes: Json | None
+    pictures: Mapping[str, Picture]
+    """Of the mistakes, by path."""
+
+
+def find(record: Record, num_runs: int) -> Findings:
+    """Work out one run of a page about `num_runs`: the more runs, the smaller their pictures."""
+    answers = read_answers(record)
+    many = f"a page about more than {MAX_RUNS_WITH_PICTURES} runs has none; see that of {record.name} alone"
+    opened = open_pictures(record) if num_runs <= MAX_RUNS_WITH_PICTURES else many
+    max_bytes = max(_FEWEST_BYTES, MAX_BYTES // num_runs)
+    wrong, pictures = mistakes(record, answers, opened, max_bytes) if answers is not None else (None, {})
+    return Findings(
+        record,
+        answers,
+        scores(record, answers),
+        calibration(answers),
+        gallery(record, opened, max_bytes),
+        wrong,
+        pictures,
+    )
 
 
 def content(all_findings: Sequence[Findings]) -> Json:
@@ -38,12 +74,11 @@ def _run(found: Findings) -> Json:
     record = found.record
     comparison = record.comparison
     confusion, before, split, size = sections.confusions(record)
-    curves = {curve.label: list(curve.results) for curve in sections.size_curves(record)}
+    curves = {
+        curve.label: [without_confusion(result) for result in curve.results] for curve in sections.size_curves(record)
+    }
     costed = [
-        {"weights": label, **without_confusion(result)}
-        for label, results in curves.items()
-        for result in results
-        if result.get("gmacs")
+        {"weights": label, **result} for label, results in curves.items() for result in results if result.get("gmacs")
     ]
     return {
         "name": record.name,
@@ -64,15 +99,13 @@ def _run(found: Findings) -> Json:
             "paired": comparison.paired or None,
         },
         "scores": found.scores,
-        "accuracy_against_size": {
-            label: [without_confusion(result) for result in results] for label, results in curves.items()
-        },
+        "accuracy_against_size": curves,
         "pareto_front": best_for_their_cost(costed),
         "training": sections.training_values(record),
         "confusion": {"split": split, "size": size, "classes": record.classes, "matrix": confusion, "before": before}
         if confusion
         else None,
-        "mistakes": None if found.mistakes is None else _mistakes(found.mistakes),
+        "mistakes": found.mistakes,
         "calibration": found.calibration,
         "activations": measured(record),
         "seen": {
@@ -84,28 +117,8 @@ def _run(found: Findings) -> Json:
         "fix": record.last("fix"),
         "recipe": record.recipe,
         "environment": record.environment,
-        "commands": [asdict(command) for command in commands(record)],
+        "commands": commands(record),
     }
-
-
-def _mistakes(found: Mistakes) -> Json:
-    return {
-        "hardest": _cases(found.hardest),
-        "confused": [
-            {
-                "label": p.label,
-                "prediction": p.prediction,
-                "num_images": p.num_images,
-                "images": _cases(p.cases),
-            }
-            for p in found.pairs
-        ],
-        "problem": found.problem or None,
-    }
-
-
-def _cases(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in vars(case).items() if name != "picture"} for case in cases]
 
 
 def finite(value: Any) -> Any:

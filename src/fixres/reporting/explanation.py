@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from fixres.evaluation.activation_statistics import FILE
 from fixres.reporting import charts as plots
 from fixres.reporting.charts import Curve
-from fixres.reporting.run_record import Record, number
+from fixres.reporting.run_record import Json, Record, number, read_json
 from fixres.reporting.sections import size_marks
 
-View = dict[str, Any]
 
-
-def measured(record: Record) -> View | None:
+def measured(record: Record) -> Json | None:
     """Return the run's activations.json; None where there is none that can be read."""
-    try:
-        found = json.loads((record.folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    found = read_json(record.folder / FILE)
     return found if isinstance(found, dict) else None
 
 
-def why(record: Record) -> View | None:
+def why(record: Record) -> Json | None:
     """Return what the section shows; None for a run that was not fixed, or is older than the measurement."""
     found = measured(record)
     if found is None:
@@ -62,7 +54,7 @@ def _seen(train: float | None, test: float | None) -> str:
     )
 
 
-def _told(record: Record, at_train: View, at_test: View, after: View, has_zeros: bool) -> str:
+def _told(record: Record, at_train: Json, at_test: Json, after: Json, has_zeros: bool) -> str:
     if record.test_size == record.train_size:
         return f"The fix kept the train size: spread {at_train['spread']:.3g} before, {after['spread']:.3g} after."
     zeros = f", share of zeros {at_train['zeros']:.1f} and {at_test['zeros']:.1f} %" if has_zeros else ""

@@ -5,22 +5,25 @@ Those of the report's page are in charts.py.
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from fixres.errors import UserError
 from fixres.io.files import write_with
-from fixres.reporting.svg import POINT, ROLES
+from fixres.reporting.svg import POINT, ROLES, clear, settings
+
+if TYPE_CHECKING:
+    from fixres.reporting.gallery import Picture
 
 ENDINGS = (".svg", ".png")
 _ARMS = {
@@ -83,17 +86,7 @@ def draw_grid(entries: Sequence[dict[str, Any]], path: Path) -> None:
     _save([draw], path, (920, 460))
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture of a sheet: pixels uint8 `[H, W, 3]`, its share of the column's width, and what stands below it."""
-
-    pixels: npt.NDArray[np.uint8]
-    share: float
-    caption: str
-    is_right: bool | None = None
-
-
-def draw_pictures(title: str, rows: Sequence[tuple[str, Sequence[Shown]]], path: Path) -> None:
+def draw_pictures(title: str, rows: Sequence[tuple[str, Sequence[Picture]]], path: Path) -> None:
     """Draw rows of pictures with captions, each row under its own heading, six to a line."""
     lines = [
         (heading if first == 0 else "", shown[first : first + _COLUMNS])
@@ -111,15 +104,26 @@ def draw_pictures(title: str, rows: Sequence[tuple[str, Sequence[Shown]]], path:
             top = 40 + line * (cell + text + heading_room)
             figure.text(6 / wide, 1 - top / tall, heading, va="top", color=_ink("muted"))
             for column, one in enumerate(shown):
-                side = cell * one.share
+                side = cell * one.width_percent / 100
                 left, bottom = 6 + column * (cell + 12), tall - top - heading_room - side
                 axes = figure.add_axes((left / wide, bottom / tall, side / wide, side / tall))
-                axes.imshow(one.pixels, interpolation="lanczos")
+                axes.imshow(_pixels(one), interpolation="lanczos")
                 axes.set_axis_off()
                 role = "muted" if one.is_right is None else "after" if one.is_right else "before"
                 place = (left / wide, (bottom - 4) / tall)
-                figure.text(*place, one.caption, va="top", fontsize=8, color=_ink(role))
+                figure.text(*place, _caption(one), va="top", fontsize=8, color=_ink(role))
         _write(figure, path)
+
+
+def _pixels(picture: Picture) -> np.ndarray:
+    content = base64.b64decode(picture.uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def _caption(picture: Picture) -> str:
+    if not picture.prediction:
+        return picture.truth
+    return f"{picture.prediction} {picture.probability}" + ("" if picture.is_right else f"\nis {picture.truth}")
 
 
 def draw_intervals(rows: Sequence[tuple[str, float, tuple[float, float]]], path: Path) -> None:
@@ -198,16 +202,11 @@ def _ink(role: str) -> str:
 
 def _save(draws: Sequence[Callable[[Axes], None]], path: Path, shape: tuple[int, int]) -> None:
     check_plot(path)
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 11, "text.parse_math": False}):
+    with settings(path.name):
         figure = Figure(figsize=(shape[0] / POINT, shape[1] / POINT), layout="constrained")
         figure.patch.set_facecolor(_ink("paper"))
         for axes, draw in zip(figure.subplots(1, len(draws), squeeze=False)[0], draws, strict=True):
-            axes.patch.set_visible(False)
-            for side in ("top", "right", "left"):
-                axes.spines[side].set_visible(False)
-            axes.spines["bottom"].set_color(_ink("rule"))
-            axes.grid(axis="y", color=_ink("rule"), linewidth=0.8)
-            axes.set_axisbelow(True)
+            clear(axes, _ink("rule"))
             draw(axes)
         _write(figure, path)
 

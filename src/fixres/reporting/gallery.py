@@ -80,7 +80,7 @@ def open_pictures(record: Record) -> Split | str:
         )
         return collection.split(record.comparison.split if record.comparison else collection.report)
     except (UserError, OSError, ValueError) as problem:
-        return _unreadable(problem)
+        return unreadable(problem)
 
 
 def gallery(record: Record, opened: Split | str | None = None, max_bytes: int = MAX_BYTES) -> Gallery:
@@ -92,24 +92,23 @@ def gallery(record: Record, opened: Split | str | None = None, max_bytes: int = 
     try:
         rows = _rows(record, split, _choose(record, split), max_bytes)
     except (UserError, OSError, ValueError) as problem:
-        return Gallery(license=licence, problem=_unreadable(problem))
+        return Gallery(license=licence, problem=unreadable(problem))
     return Gallery(rows=rows, split=split.name, license=licence)
 
 
 def as_tested(record: Record, split: Split, indices: Sequence[int], max_bytes: int = MAX_BYTES) -> list[Picture]:
-    """Return pictures as the shipped network sees them, with what they are.
+    """Return pictures as the shipped network sees them.
 
     Raises:
         UserError: a picture cannot be read any more.
     """
     preprocess = preprocess_of(record, int(record.test_size or 0))
     crops = [evaluation_crop(split.read(index), preprocess) for index in indices]
-    row = _row("As tested", "", crops, preprocess.size, split, list(indices), max_bytes)
-    truths = (str(split.classes[int(split.labels[index])]) for index in indices)
-    return [replace(picture, truth=truth) for picture, truth in zip(row.pictures, truths, strict=True)]
+    return list(_row("As tested", "", crops, preprocess.size, split, list(indices), max_bytes).pictures)
 
 
-def _unreadable(problem: Exception) -> str:
+def unreadable(problem: Exception) -> str:
+    """Return the reason why there are no pictures."""
     return f"they cannot be read any more: {str(problem).rstrip('.')}"
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fixres.reporting.number_format import count, duration, figures, interval, p_value, percent, points
+from fixres.errors import counted
+from fixres.reporting.number_format import duration, figures, interval, p_value, percent, points
 from fixres.reporting.run_record import Comparison, Json, Record, number
 
 Verdict = Literal["better", "worse", "open", "none"]
@@ -71,7 +72,7 @@ def repeats_headline(records: Sequence[Record]) -> Headline | None:
 def _fixed(comparison: Comparison, fixed: Json) -> Headline:
     before = comparison.row("train size") or comparison.rows[0]
     difference = number(comparison.paired.get("difference"))
-    where = count(comparison.num_images, f"{comparison.split} picture")
+    where = counted(comparison.num_images, f"{comparison.split} picture")
     opening = f"Fixed at {fixed.get('size')} pixels, the network is right on {percent(fixed.get('top1'))} % of {where}"
     verdict = verdict_of(comparison.paired)
     if verdict == "none" or difference is None:
@@ -114,7 +115,7 @@ def _without_fix(record: Record, comparison: Comparison) -> Headline:
         "none",
         "",
         f"At {row.get('size')} pixels, the network is right on {percent(row.get('top1'))} % of "
-        f"{count(comparison.num_images, f'{comparison.split} picture')}.",
+        f"{counted(comparison.num_images, f'{comparison.split} picture')}.",
         f"95 % interval: {interval(row.get('top1_ci95'))}. "
         "This run has no fix stage: `fixres fix RUN --size auto` adds one.",
     )

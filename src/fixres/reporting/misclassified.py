@@ -2,99 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fixres.data.splits import Split
 from fixres.errors import UserError
-from fixres.reporting.gallery import MAX_BYTES, Picture, as_tested
+from fixres.reporting.gallery import MAX_BYTES, Picture, as_tested, unreadable
 from fixres.reporting.number_format import percent
 from fixres.reporting.per_image import Answers, confused, hardest
-from fixres.reporting.run_record import Record
+from fixres.reporting.run_record import Json, Record, number
 
 NUM_HARDEST = 12
 NUM_PAIRS = 4
 NUM_OF_PAIR = 6
 
 
-@dataclass(frozen=True)
-class Case:
-    """One picture and what the shipped network says of it; `picture` is None where it cannot be read any more."""
+def mistakes(
+    record: Record, answers: Answers, opened: Split | str, max_bytes: int = MAX_BYTES
+) -> tuple[Json, dict[str, Picture]]:
+    """Return the hardest pictures and the commonest confusions of the shipped network, and how they look, by path.
 
-    path: str
-    label: str
-    prediction: str
-    probability: float | None
-    """In percent, of the prediction."""
-    loss: float
-    picture: Picture | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One class taken for another: how often, and the pictures on which that costs most."""
-
-    label: str
-    prediction: str
-    num_images: int
-    cases: tuple[Case, ...]
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """`problem` says why there are no pictures."""
-
-    hardest: tuple[Case, ...]
-    pairs: tuple[Pair, ...]
-    problem: str
-
-
-def mistakes(record: Record, answers: Answers, opened: Split | str, max_bytes: int = MAX_BYTES) -> Mistakes:
-    """Return the hardest pictures and the commonest confusions of the shipped network."""
+    Each confusion is one class taken for another: how often, and the pictures on which that costs most. `problem` says
+    why there are no pictures; one that the collection no longer has is left out.
+    """
     worst = [_case(answers, place) for place in hardest(answers, NUM_HARDEST)]
-    pairs = [
-        Pair(answers.classes[label], answers.classes[prediction], num, tuple(_case(answers, p) for p in places))
+    pairs: list[Json] = [
+        {
+            "label": answers.classes[label],
+            "prediction": answers.classes[prediction],
+            "num_images": num,
+            "images": [_case(answers, place) for place in places],
+        }
         for label, prediction, num, places in confused(answers, NUM_PAIRS, NUM_OF_PAIR)
     ]
-    if isinstance(opened, str):
-        return Mistakes(tuple(worst), tuple(pairs), opened)
-    index_of = {str(path): index for index, path in enumerate(opened.paths)}
-    try:
-        shown = [
-            _with_pictures(record, opened, index_of, cases, max_bytes) for cases in (worst, *(p.cases for p in pairs))
-        ]
-    except (UserError, OSError, ValueError) as problem:
-        return Mistakes(tuple(worst), tuple(pairs), f"they cannot be read any more: {str(problem).rstrip('.')}")
-    return Mistakes(shown[0], tuple(replace(p, cases=cases) for p, cases in zip(pairs, shown[1:], strict=True)), "")
+    cases = [*worst, *(case for pair in pairs for case in pair["images"])]
+    pictures: dict[str, Picture] = {}
+    problem = opened if isinstance(opened, str) else None
+    if not isinstance(opened, str):
+        try:
+            pictures = _pictures(record, opened, cases, max_bytes)
+        except (UserError, OSError, ValueError) as error:
+            problem = unreadable(error)
+    return {"hardest": worst, "confused": pairs, "problem": problem}, pictures
 
 
-def _case(answers: Answers, place: int) -> Case:
+def _case(answers: Answers, place: int) -> Json:
+    """Return one picture and what the shipped network says of it: the probability, in percent, of its prediction."""
     column = answers.columns[answers.final]
-    sure = column.probabilities
-    return Case(
-        answers.paths[place],
-        answers.classes[answers.labels[place]],
-        answers.classes[column.predictions[place]],
-        None if sure is None else 100 * float(sure[place]),
-        float(column.losses[place]),
-    )
+    return {
+        "path": answers.paths[place],
+        "label": answers.classes[answers.labels[place]],
+        "prediction": answers.classes[column.predictions[place]],
+        "probability": number(100 * float(column.confidences[place])),
+        "loss": float(column.losses[place]),
+    }
 
 
-def _with_pictures(
-    record: Record, split: Split, index_of: dict[str, int], cases: Sequence[Case], max_bytes: int
-) -> tuple[Case, ...]:
-    known = [case for case in cases if case.path in index_of]
-    drawn = iter(as_tested(record, split, [index_of[case.path] for case in known], max_bytes))
-    return tuple(replace(case, picture=_answered(next(drawn), case)) if case in known else case for case in cases)
+def _pictures(record: Record, split: Split, cases: list[Json], max_bytes: int) -> dict[str, Picture]:
+    index_of = {str(path): index for index, path in enumerate(split.paths)}
+    known = {case["path"]: case for case in cases if case["path"] in index_of}
+    drawn = as_tested(record, split, [index_of[path] for path in known], max_bytes)
+    return {path: _answered(picture, known[path]) for path, picture in zip(known, drawn, strict=True)}
 
 
-def _answered(picture: Picture, case: Case) -> Picture:
-    sure = "" if case.probability is None else f"{percent(case.probability)} %"
+def _answered(picture: Picture, case: Json) -> Picture:
     return replace(
         picture,
-        alt=f"{case.path}: is {case.label}, called {case.prediction}",
-        truth=case.label,
-        prediction=case.prediction,
-        probability=sure,
-        is_right=case.prediction == case.label,
+        alt=f"{case['path']}: is {case['label']}, called {case['prediction']}",
+        truth=case["label"],
+        prediction=case["prediction"],
+        probability="" if case["probability"] is None else f"{percent(case['probability'])} %",
+        is_right=case["prediction"] == case["label"],
     )

@@ -44,11 +44,6 @@ def p_value(value: object) -> str:
     return "p < 0.001" if known < 0.001 else f"p = {known:.2g}"
 
 
-def count(value: int, noun: str) -> str:
-    """Return `1 picture`, `1,234 pictures`."""
-    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
-
-
 def duration(value: object) -> str:
     """Return seconds as `48 s`, `3 min 5 s` or `2 h 10 min`."""
     known = number(value)

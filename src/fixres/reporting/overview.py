@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from fixres.evaluation.metrics import paired_difference
 from fixres.reporting import charts, sections
-from fixres.reporting.headline import repeats_headline, verdict_of
-from fixres.reporting.number_format import MISSING, duration, interval, percent, points
+from fixres.reporting.headline import repeats_headline
+from fixres.reporting.number_format import MISSING, percent, points
 from fixres.reporting.per_image import Answers
 from fixres.reporting.run_record import Json, Record, number, same_but_for_seed
 
-View = dict[str, Any]
 
-
-def overview(records: Sequence[Record], answers: Sequence[Answers | None], ids: Sequence[str]) -> View:
+def overview(records: Sequence[Record], answers: Sequence[Answers | None], ids: Sequence[str]) -> Json:
     """Return what stands above the single runs."""
     is_repeat = same_but_for_seed(records)
     curves = sections.run_curves(records, is_repeat)
@@ -50,7 +47,7 @@ def against(answers: Answers | None, first: Answers | None) -> Json | None:
         return None
     if _names(answers) != _names(first):
         return None
-    return asdict(paired_difference(first.correct(first.final), answers.correct(answers.final)))
+    return asdict(paired_difference(first.columns[first.final].hits, answers.columns[answers.final].hits))
 
 
 def _pictures(record: Record) -> tuple[str, str, str, int]:
@@ -64,33 +61,17 @@ def _names(answers: Answers) -> list[str]:
     return [answers.classes[label] for label in answers.labels]
 
 
-def _row(record: Record, name: str, first: Json | None) -> View:
+def _row(record: Record, name: str, first: Json | None) -> Json:
     comparison = record.comparison
-    by_label: Mapping[str, Json] = {str(row.get("label")): row for row in comparison.rows} if comparison else {}
+    by_label = {str(row.get("label")): row for row in comparison.rows} if comparison else {}
     if "fixed" not in by_label and "trained" in by_label:
-        by_label = {**by_label, "train size": by_label["trained"]}
-    paired = comparison.paired if comparison else {}
-    difference = number(paired.get("difference"))
-    done = record.last("done") or {}
+        by_label["train size"] = by_label["trained"]
     return {
         "id": name,
-        "name": record.name,
-        "state": record.state,
-        "model": record.model,
-        "seed": record.recipe.get("seed"),
-        "sizes": " → ".join(str(size) for size in dict.fromkeys((record.train_size, record.test_size)) if size),
-        "where": f"{comparison.split}, {comparison.num_images:,}" if comparison else MISSING,
-        "top1": [
-            (percent(by_label.get(label, {}).get("top1")), interval(by_label.get(label, {}).get("top1_ci95")))
-            for label in sections.LABELS
-        ],
-        "difference": points(difference) if difference is not None else MISSING,
-        "interval": interval(paired.get("ci95"), is_signed=True),
-        "verdict": verdict_of(paired),
-        "against": "" if first is None else points(first["difference"]),
-        "against_interval": "" if first is None else interval(first["ci95"], is_signed=True),
-        "against_verdict": "none" if first is None else verdict_of(first),
-        "time": duration(done.get("seconds")),
+        "record": record,
+        "results": [by_label.get(label, {}) for label in sections.LABELS],
+        "paired": comparison.paired if comparison else {},
+        "against": first,
     }
 
 

@@ -19,8 +19,7 @@ from fixres.evaluation.metrics import (
     confusion_matrix,
     wilson_interval,
 )
-from fixres.reporting.charts import Bin
-from fixres.reporting.run_record import Record
+from fixres.reporting.run_record import Json, Record
 from fixres.training.before_after import PICTURES
 
 NUM_RESAMPLES = 1000
@@ -29,26 +28,17 @@ MAX_DRAWN = 20_000_000
 
 
 @dataclass(frozen=True)
-class Column:
-    """One row of the comparison over all pictures: classes int64 `[N]`, losses in nats `[N]`.
-
-    `probabilities` are those of the predicted class, None where the run is older than their column and has more than
-    two classes.
-    """
-
-    predictions: npt.NDArray[np.int64]
-    losses: npt.NDArray[np.float64]
-    probabilities: npt.NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
 class Answers:
-    """`labels` int64 `[N]` are places in `classes`; the columns go by the labels of the comparison's rows."""
+    """`labels` int64 `[N]` are places in `classes`; the columns go by the labels of the comparison's rows.
+
+    Confidences are NaN where the run is older than their column and has more than two classes. The table does not say
+    at which place a label came: ranks only tell right from wrong.
+    """
 
     paths: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
-    columns: Mapping[str, Column]
+    columns: Mapping[str, Outcomes]
 
     @cached_property
     def final(self) -> str:
@@ -59,11 +49,6 @@ class Answers:
     def before(self) -> str | None:
         """Label of the row from before a fix."""
         return "train size" if "train size" in self.columns and self.final != "train size" else None
-
-    def correct(self, name: str) -> npt.NDArray[np.bool_]:
-        """Return bool `[N]`."""
-        found: npt.NDArray[np.bool_] = self.columns[name].predictions == self.labels
-        return found
 
     def confusion(self, name: str) -> list[list[int]]:
         """Return the counts `[C, C]`, a row for each label; empty above 1,000 classes."""
@@ -95,70 +80,59 @@ def _answers(rows: list[dict[str, str]], known: list[str]) -> Answers | None:
     for name in names:
         predictions = np.array([place[row[name]] for row in rows], dtype=np.int64)
         losses = np.array([float(row[f"{name} loss"]) for row in rows])
-        columns[name] = Column(predictions, losses, _probabilities(rows, name, labels == predictions, len(classes)))
+        is_right = labels == predictions
+        if f"{name} probability" in rows[0]:
+            confidences = np.array([float(row[f"{name} probability"]) for row in rows])
+        elif len(classes) > 2:
+            confidences = np.full(len(rows), np.nan)
+        else:
+            confidences = np.where(is_right, np.exp(-losses), 1 - np.exp(-losses))
+        columns[name] = Outcomes(labels, predictions, np.where(is_right, 0, 1), confidences, losses, len(classes))
     return Answers(tuple(row["path"] for row in rows), labels, tuple(classes), columns)
-
-
-def _probabilities(
-    rows: list[dict[str, str]], name: str, is_right: npt.NDArray[np.bool_], num_classes: int
-) -> npt.NDArray[np.float64] | None:
-    if f"{name} probability" in rows[0]:
-        return np.array([float(row[f"{name} probability"]) for row in rows])
-    if num_classes > 2:
-        return None
-    of_label = np.exp(-np.array([float(row[f"{name} loss"]) for row in rows]))
-    found: npt.NDArray[np.float64] = np.where(is_right, of_label, 1 - of_label)
-    return found
 
 
 def intervals(answers: Answers, name: str) -> dict[str, tuple[float, float]]:
     """Return 95 % bootstrap intervals over pictures of every metric but top-1 and top-5."""
-    column = answers.columns[name]
-    if column.probabilities is None:
+    outcomes = answers.columns[name]
+    if np.isnan(outcomes.confidences).any():
         return {}
-    correct = answers.correct(name)
-    outcomes = Outcomes(
-        answers.labels,
-        column.predictions,
-        np.where(correct, 0, 1),
-        column.probabilities,
-        column.losses,
-        len(answers.classes),
-    )
-    num = max(100, min(NUM_RESAMPLES, MAX_DRAWN // (len(correct) + len(answers.classes))))
+    num = max(100, min(NUM_RESAMPLES, MAX_DRAWN // (outcomes.num_images + outcomes.num_classes)))
     found = bootstrap_intervals(outcomes, num)
-    # The table does not say at which place the label came, and the interval of top-1 is logged.
+    # The interval of top-1 is logged.
     return {key: bounds for key, bounds in found.items() if key not in ("top1", "top5")}
 
 
-def bins(answers: Answers, name: str) -> list[Bin]:
-    """Return the bins of the expected calibration error that hold pictures, the least sure first."""
-    probabilities = answers.columns[name].probabilities
-    if probabilities is None:
+def bins(answers: Answers, name: str) -> list[Json]:
+    """Return the bins of the expected calibration error that hold pictures, the least sure first.
+
+    Everything about a bin but its number of pictures is in percent.
+    """
+    outcomes = answers.columns[name]
+    if np.isnan(outcomes.confidences).any():
         return []
-    places = bin_places(probabilities)
-    correct = answers.correct(name)
+    places = bin_places(outcomes.confidences)
     found = []
     for place in np.unique(places).tolist():
         chosen = places == place
-        num, right = int(chosen.sum()), int(correct[chosen].sum())
+        num, right = int(chosen.sum()), int(outcomes.hits[chosen].sum())
         found.append(
-            Bin(
-                100 * place / NUM_BINS,
-                100 * (place + 1) / NUM_BINS,
-                num,
-                100 * float(probabilities[chosen].mean()),
-                100 * right / num,
-                wilson_interval(right, num),
-            )
+            {
+                "low": 100 * place / NUM_BINS,
+                "high": 100 * (place + 1) / NUM_BINS,
+                "num_images": num,
+                "confidence": 100 * float(outcomes.confidences[chosen].mean()),
+                "right": 100 * right / num,
+                "ci95": wilson_interval(right, num),
+            }
         )
     return found
 
 
-def expected_calibration_error(found: list[Bin]) -> float:
+def expected_calibration_error(found: list[Json]) -> float:
     """Return the mean distance of confidence and accuracy over pictures, in [0, 1] (Guo et al. 2017, equation 3)."""
-    num = sum(one.num_images for one in found)
-    return sum(one.num_images * abs(one.confidence - one.right) for one in found) / (100 * num)
+    num = sum(one["num_images"] for one in found)
+    distance: float = sum(one["num_images"] * abs(one["confidence"] - one["right"]) for one in found)
+    return distance / (100 * num)
 
 
 def hardest(answers: Answers, num: int) -> list[int]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fixres.evaluation.metrics import METRICS, Metric
 from fixres.reporting import charts
-from fixres.reporting.number_format import MISSING, figures, interval, percent
+from fixres.reporting.number_format import MISSING, figures, percent
 from fixres.reporting.per_image import Answers, bins, expected_calibration_error, intervals
 from fixres.reporting.run_record import Json, Record, number
-from fixres.reporting.sections import LABELS
+from fixres.reporting.sections import row_title
 
-View = dict[str, Any]
 _ACCURACIES = ("top1", "top5", "balanced_accuracy", "macro_f1")
 
 
@@ -38,16 +35,15 @@ def scores(record: Record, answers: Answers | None) -> list[Json]:
     return rows
 
 
-def scores_view(rows: list[Json]) -> View | None:
+def scores_view(rows: list[Json]) -> Json | None:
     """Return the table: a line per metric, a column per row of the comparison."""
     lines = [
-        {"name": title(METRICS[key]), "cells": [_cell(key, row["metrics"].get(key)) for row in rows]}
+        (METRICS[key], [row["metrics"].get(key) for row in rows])
         for key in _in_order()
         if any(key in row["metrics"] for row in rows)
     ]
-    columns = [{"label": LABELS.get(row["label"], row["label"].capitalize()), "size": row["size"]} for row in rows]
     has_intervals = any(found["ci95"] for row in rows for key, found in row["metrics"].items() if key != "top1")
-    return {"columns": columns, "lines": lines, "has_intervals": has_intervals} if lines else None
+    return {"columns": rows, "lines": lines, "has_intervals": has_intervals} if lines else None
 
 
 def calibration(answers: Answers | None) -> Json | None:
@@ -58,21 +54,17 @@ def calibration(answers: Answers | None) -> Json | None:
     for name in (answers.before, answers.final):
         found = bins(answers, name) if name is not None else []
         if found:
-            sets.append({"label": name, "ece": expected_calibration_error(found), "bins": [vars(one) for one in found]})
+            sets.append({"label": name, "ece": expected_calibration_error(found), "bins": found})
     return {"sets": sets} if sets else None
 
 
-def calibration_view(found: Json | None) -> View | None:
+def calibration_view(found: Json | None) -> Json | None:
     """Return the diagram and the sentence below it."""
     if found is None:
         return None
     drawn = [
-        (
-            LABELS.get(one["label"], one["label"].capitalize()),
-            "after" if position == len(found["sets"]) - 1 else "before",
-            [charts.Bin(**values) for values in one["bins"]],
-        )
-        for position, one in enumerate(found["sets"])
+        (row_title(one["label"]), "after" if one is found["sets"][-1] else "before", one["bins"])
+        for one in found["sets"]
     ]
     final = found["sets"][-1]
     num = sum(one["num_images"] for one in final["bins"])
@@ -81,31 +73,11 @@ def calibration_view(found: Json | None) -> View | None:
         "chart": charts.reliability(drawn, "How often the network is right against how sure it is"),
         "told": f"On average the network that ships is {abs(gap):.1f} points {'more' if gap >= 0 else 'less'} sure "
         f"than it is right; the mean distance over the bins (ECE) is {figures(final['ece'], 2)}.",
-        "bins": [
-            {
-                "confidence": percent(one["confidence"]),
-                "right": percent(one["right"]),
-                "interval": interval(one["ci95"]),
-                "num_images": one["num_images"],
-            }
-            for one in final["bins"]
-        ],
+        "bins": final["bins"],
     }
 
 
-def title(metric: Metric) -> str:
-    """Return a metric's name with its unit."""
-    return f"{metric.title}, {metric.unit}" if metric.unit else metric.title
-
-
-def _cell(key: str, found: Json | None) -> tuple[str, str]:
-    if found is None:
-        return MISSING, ""
-    metric = METRICS[key]
-
-    def write(value: object) -> str:
-        known = number(value)
-        return MISSING if known is None else percent(known) if metric.unit == "%" else f"{known:.{metric.digits}f}"
-
-    bounds = found["ci95"]
-    return write(found["value"]), " to ".join(write(bound) for bound in bounds) if bounds else ""
+def written(metric: Metric, value: object) -> str:
+    """Return a figure of a metric with the digits it is shown with, or a dash."""
+    known = number(value)
+    return MISSING if known is None else percent(known) if metric.unit == "%" else f"{known:.{metric.digits}f}"

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fixres.config.yaml_text import dump
-from fixres.reporting.run_record import Record
+from fixres.reporting.run_record import Json, Record
 
 
-@dataclass(frozen=True)
-class Command:
-    """One line to type, and what it does."""
-
-    line: str
-    does: str
-
-
-def commands(record: Record) -> list[Command]:
-    """Return what to type to get this run, its numbers and its page again."""
+def commands(record: Record) -> list[Json]:
+    """Return what to type to get this run, its numbers and its page again: each `line`, and what it `does`."""
     run = str(record.folder)
     recipe = str(record.folder / "recipe.yaml")
     found = [_command(["train", recipe, "--out", "NEW"], "the whole run again, into another folder")]
@@ -40,7 +31,7 @@ def commands(record: Record) -> list[Command]:
     return found
 
 
-def reproduce(record: Record) -> dict[str, Any]:
+def reproduce(record: Record) -> Json:
     """Return what the section shows."""
     environment = dict(record.environment)
     typed = environment.pop("command", None)
@@ -54,8 +45,8 @@ def reproduce(record: Record) -> dict[str, Any]:
     }
 
 
-def _command(words: list[str], does: str) -> Command:
-    return Command(shlex.join(["fixres", *words]), does)
+def _command(words: list[str], does: str) -> Json:
+    return {"line": shlex.join(["fixres", *words]), "does": does}
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

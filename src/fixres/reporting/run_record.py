@@ -54,8 +54,7 @@ class Record:
 
     def section(self, name: str) -> Json:
         """Return one section of the recipe, empty when it is not there."""
-        found = self.recipe.get(name)
-        return found if isinstance(found, dict) else {}
+        return _as_dict(self.recipe.get(name))
 
     @property
     def model(self) -> str:
@@ -76,8 +75,7 @@ class Record:
     @property
     def fixres(self) -> Json:
         """The product's own account of its sizes."""
-        found = self.product.get("fixres")
-        return found if isinstance(found, dict) else {}
+        return _as_dict(self.product.get("fixres"))
 
     @property
     def train_size(self) -> int | None:
@@ -148,18 +146,18 @@ def read_run(folder: Path) -> Record:
         raise UserError(f"'{folder}' is not a run folder: it has no metrics.jsonl{_hint(folder)}")
     events = _events(folder)
     start: Json = next((event for event in reversed(events) if event["event"] == "start"), {})
-    predictions = _read_json(folder / "predictions.json")
+    predictions = read_json(folder / "predictions.json")
     return Record(
         folder=folder,
         name=folder.resolve().name,
         events=tuple(events),
         recipe=_read_recipe(folder / "recipe.yaml") or start.get("recipe") or {},
-        environment=_as_dict(_read_json(folder / "environment.json")),
-        product=_as_dict(_read_json(folder / "model" / "config.json")),
+        environment=_as_dict(read_json(folder / "environment.json")),
+        product=_as_dict(read_json(folder / "model" / "config.json")),
         predictions=tuple(item for item in predictions if isinstance(item, dict))
         if isinstance(predictions, list)
         else (),
-        status=_as_dict(_read_json(folder / "status.json")),
+        status=_as_dict(read_json(folder / "status.json")),
     )
 
 
@@ -207,7 +205,8 @@ def _without_seed(recipe: Mapping[str, Any]) -> Json:
     return {key: value for key, value in recipe.items() if key not in ("seed", "output", "runtime")}
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return the content of a file; None where there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from fixres.evaluation.metrics import class_counts
 from fixres.reporting import charts
 from fixres.reporting.charts import Curve, Series
-from fixres.reporting.number_format import figures, interval, percent
+from fixres.reporting.number_format import figures
 from fixres.reporting.run_record import Comparison, Json, Record, number
 
 MAX_CLASSES_BESIDE = 4
@@ -25,29 +28,16 @@ NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Where an accuracy and its interval lie on a shared scale, in percent of the scale's width."""
-
-    low: float
-    high: float
-    value: float
+def row_title(label: str) -> str:
+    """Return what a row of the comparison is called."""
+    return LABELS.get(label, label.capitalize())
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """One class of the report split; recall before the fix is None when it was not logged."""
+def comparison_rows(comparison: Comparison) -> list[tuple[Json, Json | None]]:
+    """Return the rows of the comparison, each with its bar on a scale that all share, in percent of its width.
 
-    name: str
-    num_images: int
-    num_right: int
-    recall: float
-    recall_before: float | None
-    precision: float | None
-
-
-def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the rows of the comparison table with the place of each interval on a common scale."""
+    A row without an interval has None for a bar.
+    """
     bounds = [bound for row in comparison.rows for bound in (row.get("top1_ci95") or ())]
     values = [value for row in comparison.rows if (value := number(row.get("top1"))) is not None]
     low, high = min(bounds + values, default=0.0), max(bounds + values, default=100.0)
@@ -59,24 +49,10 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
     rows = []
     for row in comparison.rows:
-        label, ci95, top1 = str(row.get("label", "")), row.get("top1_ci95"), number(row.get("top1"))
-        rows.append(
-            {
-                "label": LABELS.get(label, label.capitalize()),
-                "note": NOTES.get(label, ""),
-                "is_fixed": label == "fixed",
-                "size": row.get("size"),
-                "top1": percent(top1),
-                "value": top1,
-                "ci95": ci95,
-                "interval": interval(ci95),
-                "bar": Interval(place(ci95[0]), place(ci95[1]), place(top1)) if ci95 and top1 is not None else None,
-                "gmacs": figures(row.get("gmacs")),
-                "ms": milliseconds(row),
-                "ece": figures(row.get("ece"), 2),
-                "balanced_accuracy": percent(row.get("balanced_accuracy")),
-            }
-        )
+        bar, ci95, top1 = None, row.get("top1_ci95"), number(row.get("top1"))
+        if ci95 and top1 is not None:
+            bar = {"low": place(ci95[0]), "high": place(ci95[1]), "value": place(top1)}
+        rows.append((row, bar))
     return rows
 
 
@@ -123,31 +99,13 @@ def size_marks(record: Record) -> dict[str, int]:
     return {name: size for name, size in marks.items() if size}
 
 
-def size_rows(record: Record) -> list[dict[str, Any]]:
-    """Return one row for each swept size: cost beside accuracy before and after."""
-    by_label = {
-        label: {result["size"]: result for result in (record.sweep(label) or {}).get("results", ())}
+def size_rows(record: Record) -> list[tuple[int, Json, Json]]:
+    """Return (size, result before, result after) of each swept size; a result that was not logged is empty."""
+    before, fixed = (
+        {result["size"]: result for result in (record.sweep(label) or {}).get("results", ())}
         for label in ("before", "fixed")
-    }
-    rows = []
-    for size in sorted(set(by_label["before"]) | set(by_label["fixed"])):
-        before, fixed = by_label["before"].get(size, {}), by_label["fixed"].get(size, {})
-        any_of = fixed or before
-        rows.append(
-            {
-                "size": size,
-                "resize_size": any_of.get("resize_size"),
-                "gmacs": figures(any_of.get("gmacs")),
-                "ms": milliseconds(any_of),
-                "before": percent(before.get("top1")),
-                "before_interval": interval(before.get("top1_ci95")),
-                "fixed": percent(fixed.get("top1")),
-                "fixed_interval": interval(fixed.get("top1_ci95")),
-                "is_train_size": size == record.train_size,
-                "is_test_size": record.has_fix and size == record.test_size,
-            }
-        )
-    return rows
+    )
+    return [(size, before.get(size, {}), fixed.get(size, {})) for size in sorted(before | fixed)]
 
 
 def cost_note(record: Record) -> str:
@@ -209,24 +167,20 @@ def _boundaries(record: Record) -> dict[str, float]:
 
 def class_rows(
     confusion: Sequence[Sequence[int]], before: Sequence[Sequence[int]] | None, names: list[str]
-) -> list[ClassRow]:
-    """Return per-class counts, recall and precision [percent] of a confusion matrix, a row for each true class."""
-    rows = []
-    for index, counts in enumerate(confusion):
-        total, right = sum(counts), counts[index]
-        predicted = sum(other[index] for other in confusion)
-        total_before = sum(before[index]) if before else 0
-        rows.append(
-            ClassRow(
-                names[index] if index < len(names) else str(index),
-                total,
-                right,
-                100 * right / total if total else 0.0,
-                100 * before[index][index] / total_before if before and total_before else None,
-                100 * right / predicted if predicted else None,
-            )
-        )
-    return rows
+) -> list[Json]:
+    """Return counts, recall and precision [percent] of each true class of a confusion matrix.
+
+    A class without a picture has a recall of 0; `recall_before` is that before the fix, None when it was not logged.
+    """
+    named = [_name(names, index) for index in range(len(confusion))]
+    rows, rows_before = (
+        class_counts(counts.sum(1), counts.sum(0), counts.diagonal(), named)
+        for counts in (np.asarray(confusion), np.asarray(before or confusion))
+    )
+    return [
+        {**row, "recall": row["recall"] or 0.0, "recall_before": old["recall"] if before else None}
+        for row, old in zip(rows, rows_before, strict=True)
+    ]
 
 
 def most_confused(

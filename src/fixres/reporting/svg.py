@@ -58,7 +58,7 @@ class Chart(str):
         token = _is_picture.set(True)
         try:
             buffer = io.BytesIO()
-            with _settings(self.label, self.shape):
+            with settings(f"{self.label} {self.shape}"):
                 figure = _figure(self._draw, self.shape)
                 figure.patch.set(visible=True, facecolor=ink("paper"))
                 figure.savefig(buffer, format="png", dpi=_DOTS_PER_POINT * POINT, metadata={"Software": None})
@@ -72,23 +72,27 @@ def ink(role: str) -> str:
     return ROLES[role][_is_picture.get()]
 
 
-def _settings(title: str, shape: tuple[int, int]) -> AbstractContextManager[None]:
+def settings(salt: str) -> AbstractContextManager[None]:
+    """Return matplotlib's settings for a chart; equal salts give equal names inside an SVG."""
     # Run and class names may hold a dollar sign: they are text, never mathematics.
-    return mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": f"{title} {shape}", "font.size": 11, "text.parse_math": False}
-    )
+    return mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 11, "text.parse_math": False})
+
+
+def clear(axes: Axes, rule: str) -> None:
+    """Leave of the frame only the lower line, and horizontal lines behind the curves, in the colour `rule`."""
+    axes.patch.set_visible(False)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(rule)
+    axes.grid(axis="y", color=rule, linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _figure(draw: Callable[[Axes], None], shape: tuple[int, int]) -> Figure:
     figure = Figure(figsize=(shape[0] / POINT, shape[1] / POINT), layout="constrained")
     axes = figure.subplots()
     figure.patch.set_visible(False)
-    axes.patch.set_visible(False)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(ink("rule"))
-    axes.grid(axis="y", color=ink("rule"), linewidth=0.8)
-    axes.set_axisbelow(True)
+    clear(axes, ink("rule"))
     axes.tick_params(colors=ink("muted"), labelsize=11, length=0, pad=6)
     draw(axes)
     for label in (axes.xaxis.label, axes.yaxis.label):
@@ -98,7 +102,7 @@ def _figure(draw: Callable[[Axes], None], shape: tuple[int, int]) -> Figure:
 
 def _svg(draw: Callable[[Axes], None], shape: tuple[int, int], title: str) -> str:
     buffer = io.StringIO()
-    with _settings(title, shape):
+    with settings(f"{title} {shape}"):
         figure = _figure(draw, shape)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()

@@ -166,20 +166,19 @@ def test_every_tensor_of_every_layout_is_found(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "epoch", "best", "architecture"),
+    ("name", "epoch", "architecture"),
     [
-        ("FixRes", 119, {"accuracy": 0.77}, ""),
-        ("pytorch examples", 3, {"best_acc1": 71.5}, "resnet18"),
-        ("ResNeXt-PyTorch", 3, {"best_acc1": 61.25}, ""),
-        ("timm", 8, {"metric": 80.5}, "test_resnet"),
-        ("flat", None, {}, ""),
+        ("FixRes", "(epoch 119)", ""),
+        ("pytorch examples", "(epoch 3)", "resnet18"),
+        ("ResNeXt-PyTorch", "(epoch 3)", ""),
+        ("timm", "(epoch 8)", "test_resnet"),
+        ("flat", "", ""),
     ],
 )
-def test_what_the_file_says_of_itself_is_kept(
-    name: str, epoch: int | None, best: dict[str, float], architecture: str, tmp_path: Path
-) -> None:
+def test_what_the_file_says_of_itself_is_kept(name: str, epoch: str, architecture: str, tmp_path: Path) -> None:
     found = opened(CASES[name][0], tmp_path)
-    assert (found.epoch, found.best, found.architecture) == (epoch, best, architecture)
+    assert epoch in found.description
+    assert found.architecture == architecture
 
 
 def test_safetensors_says_that_it_keeps_no_order(tmp_path: Path) -> None:
@@ -239,7 +238,7 @@ def test_moco_gives_the_query_encoder_without_its_projection(prefix: str, head: 
     state |= {"queue": torch.zeros(128, 16), "queue_ptr": torch.zeros(1)}
     content = {"epoch": 800, "arch": "resnet50", "state_dict": prefixed(state, prefix), "optimizer": OPTIMIZER}
     found = opened(content, tmp_path)
-    assert (found.layout, found.epoch) == ("moco", 800)
+    assert found.layout == "moco"
     assert "a MoCo checkpoint (epoch 800)" in found.description
     assert same(found.weights["raw"], {n: t for n, t in query.items() if n not in head})
     assert found.dropped == {

@@ -58,9 +58,7 @@ def _with_own_head_name(state: Mapping[str, Tensor], model: nn.Module) -> tuple[
     )
 
 
-def named_optimizer_state(
-    found: Found, parameter_names: Sequence[str], parameter_shapes: Mapping[str, Sequence[int]]
-) -> dict[str, Tensor]:
+def named_optimizer_state(found: Found, parameter_shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Return {"PARAMETER.momentum_buffer": tensor} (or exp_avg, exp_avg_sq, step) of the file's optimizer.
 
     The file numbers its parameters in the order in which its network registered them, which is the order of its own
@@ -70,8 +68,7 @@ def named_optimizer_state(
 
     Args:
         found: an opened checkpoint with raw weights.
-        parameter_names: the network's parameters, in any order.
-        parameter_shapes: their shapes by name.
+        parameter_shapes: shapes of the network's parameters by name, in any order.
 
     Raises:
         UserError: the order is unknown, or the state does not belong to these parameters.
@@ -80,7 +77,7 @@ def named_optimizer_state(
         raise UserError(f"{found.path} holds no optimizer state")
     if not found.ordered:
         raise _refused(found, "a safetensors file keeps no order of its tensors")
-    order = _order(found, set(parameter_names))
+    order = _order(found, set(parameter_shapes))
     groups, states = _parts(found)
     numbers = [number for group in groups for number in group["params"]]
     if numbers != list(range(len(numbers))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.io import safe_load
 
 RAW_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -44,10 +43,6 @@ class Found:
     """{what was left out: why}."""
     optimizer: dict[str, Any] | None = None
     """The optimizer's state dict, as the file has it."""
-    epoch: int | None = None
-    """As the file says; whether it counts from 0 or 1 is its program's habit."""
-    best: dict[str, float] = field(default_factory=dict)
-    """Plain numbers that the file calls accuracy or best."""
     class_names: tuple[str, ...] = ()
     num_classes: int | None = None
     """As the file says in words; never counted from a classifier."""
@@ -197,7 +192,7 @@ def _without_losses(state: dict[str, Tensor], reading: _Reading) -> dict[str, Te
         return state
     for part in dict.fromkeys(name.partition(".")[0] for name in names):
         count = sum(name.startswith(f"{part}.") for name in names)
-        reading.dropped[f"{part}.* ({_tensors(count)})"] = "the loss's own, no part of the network"
+        reading.dropped[f"{part}.* ({counted(count, 'tensor')})"] = "the loss's own, no part of the network"
     return {name: tensor for name, tensor in state.items() if name not in names}
 
 
@@ -212,14 +207,14 @@ def _without_moco(state: dict[str, Tensor], reading: _Reading) -> dict[str, Tens
         ):
             count = sum(re.match(pattern, name) is not None for name in state)
             if count:
-                reading.dropped[f"{what} ({_tensors(count)})"] = why
+                reading.dropped[f"{what} ({counted(count, 'tensor')})"] = why
         state = {name.removeprefix(query): t for name, t in state.items() if name.startswith(query)}
         reading.removed.append(query)
         head = [name for name in state if name.startswith("fc.")]
     else:
         head = _stripped_moco_head(state)
     if head:
-        reading.dropped[f"fc.* ({_tensors(len(head))})"] = "MoCo's projection head, no classifier"
+        reading.dropped[f"fc.* ({counted(len(head), 'tensor')})"] = "MoCo's projection head, no classifier"
     return {name: tensor for name, tensor in state.items() if name not in head}
 
 
@@ -237,8 +232,8 @@ def _stripped_moco_head(state: dict[str, Tensor]) -> list[str]:
 def _title(content: dict[Any, Any], raw: list[str], ema: list[str], reading: _Reading) -> tuple[str, str]:
     """Return the short name and the words for a dictionary that has weights under a known key."""
     keys = {key for key in content if isinstance(key, str)}
-    epoch = _epoch(content)
-    at = f" (epoch {epoch})" if epoch is not None else ""
+    epoch = content.get("epoch")
+    at = f" (epoch {epoch})" if type(epoch) is int else ""
     if _is_own(content):
         return "fixres", f"a fixres training state (stage {content['stage_index']}, step {content['step']})"
     if any("MoCo" in why for why in reading.dropped.values()):
@@ -272,8 +267,6 @@ def _found(
         weights=weights,
         dropped=dict(reading.dropped),
         optimizer=_optimizer(content),
-        epoch=_epoch(content),
-        best=_best(content),
         class_names=names,
         num_classes=len(names) or (declared if type(declared) is int else None),
         architecture=architecture if isinstance(architecture, str) else "",
@@ -301,24 +294,6 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _epoch(content: dict[Any, Any]) -> int | None:
-    epoch = content.get("epoch")
-    return epoch if type(epoch) is int else None
-
-
-def _best(content: dict[Any, Any]) -> dict[str, float]:
-    """Return the finite numbers the file calls best, accuracy or metric, single-element tensors included."""
-    best = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not re.match(r"best|acc|top1|metric", key):
-            continue
-        if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-            value = value.item()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            best[key] = float(value)
-    return best
-
-
 def _class_names(content: dict[Any, Any]) -> tuple[str, ...]:
     for key in ("classes", "class_names"):
         names = content.get(key)
@@ -336,10 +311,6 @@ def _optimizer(content: dict[Any, Any]) -> dict[str, Any] | None:
     ):
         optimizer = content["optimizer_states"][0]
     return optimizer if isinstance(optimizer, dict) and optimizer else None
-
-
-def _tensors(count: int) -> str:
-    return f"{count} tensor{'s' if count != 1 else ''}"
 
 
 def _kind(value: Any) -> str:

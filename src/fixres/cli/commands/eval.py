@@ -100,7 +100,8 @@ def _check_save(flags: EvalFlags) -> None:
 
 def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
     from fixres.evaluation.measure import asked_for
-    from fixres.inference.cascade import require_keeping
+    from fixres.inference.cascade import measure_cascade, require_keeping, save_cascade
+    from fixres.inference.ensemble import measure_ensemble
 
     alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
     defaults = EvalFlags(checkpoint="")
@@ -112,9 +113,16 @@ def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
         require_keeping(product, flags.cascade, flags.model)
     product = replace(product, preprocess=asked_for(product, flags))
     console.preprocessing(product.preprocess, product.source)
-    answer = eval_together(console, product, flags)
-    if flags.save and flags.cascade:
-        save(console, product, answer)
+    if flags.ensemble_sizes and flags.cascade:
+        raise UserError("--ensemble-sizes and --cascade are two different things; give one of them")
+    with closing(console):
+        if flags.cascade:
+            answer = measure_cascade(product, flags.cascade, flags, console.bar("measuring"))
+        else:
+            answer = measure_ensemble(product, flags.ensemble_sizes, flags, console.bar("measuring"))
+    (_tell_cascade if flags.cascade else _tell_ensemble)(console, answer)
+    if flags.save:
+        console.say(f"kept in {save_cascade(product, answer)}: fixres predict --cascade uses it")
     write_answer(flags.json, answer)
     return 0
 
@@ -166,35 +174,6 @@ def _show_comparison(console: Console, answer: Mapping[str, Any]) -> None:
             f"(better on {pair['num_better']} pictures, worse on {pair['num_worse']}, McNemar's exact "
             f"p = {pair['p_value']:.3g})" + (": not distinguishable" if close else "")
         )
-
-
-def eval_together(console: Console, product: Product, flags: EvalFlags) -> dict[str, Any]:
-    """Measure, print tables and a sentence, and return the object for `--json`.
-
-    Raises:
-        UserError: both at once, or what the measurement refuses.
-    """
-    from fixres.inference.cascade import measure_cascade
-    from fixres.inference.ensemble import measure_ensemble
-
-    ensemble, cascade = flags.ensemble_sizes, flags.cascade
-    if ensemble and cascade:
-        raise UserError("--ensemble-sizes and --cascade are two different things; give one of them")
-
-    with closing(console):
-        if ensemble:
-            answer = measure_ensemble(product, ensemble, flags, console.bar("measuring"))
-        else:
-            answer = measure_cascade(product, cascade, flags, console.bar("measuring"))
-    (_tell_ensemble if ensemble else _tell_cascade)(console, answer)
-    return answer
-
-
-def save(console: Console, product: Product, answer: Mapping[str, Any]) -> None:
-    """Keep the cascade in the product, for `predict --cascade`."""
-    from fixres.inference.cascade import save_cascade
-
-    console.say(f"kept in {save_cascade(product, dict(answer))}: fixres predict --cascade uses it")
 
 
 def _tell_ensemble(console: Console, answer: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 from fixres.cli.parse import Positional, parse_flags
-from fixres.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ def report(words: Sequence[str]) -> int:
     from fixres.cli.console import Console
     from fixres.evaluation.per_image_table import require_writable
     from fixres.reporting.page import read_report
+    from fixres.reporting.png import require_folder
 
     found = read_report(flags.runs)
     out = flags.out or flags.runs[0] / "report.html"
@@ -40,13 +39,12 @@ def report(words: Sequence[str]) -> int:
     for path in (out, None if to_stdout else flags.json):
         if path is not None:
             require_writable(path)
-    if flags.png is not None and flags.png.exists() and not flags.png.is_dir():
-        raise UserError(f"--png {flags.png}: there is a file of this name; give the name of a folder")
+    if flags.png is not None:
+        require_folder(flags.png)
     console = Console()
     console.say(str(found.write_html(out)))
     if to_stdout:
-        json_format.dump(found.content(), sys.stdout, indent=1, ensure_ascii=False)
-        sys.stdout.write("\n")
+        sys.stdout.write(found.to_json())
     elif flags.json is not None:
         console.say(str(found.write_json(flags.json)))
     if flags.png is not None:
