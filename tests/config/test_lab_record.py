@@ -38,7 +38,7 @@ def test_what_a_recipe_expects_is_what_the_table_says(table: Any) -> None:
     for row in table.rows:
         expect = read_record(PUBLISHED_RECIPES[row.recipe]).expect
         values = [figure.top1 for figure in row.figures if figure.top1 is not None]
-        values = [round(100 - v, 2) for v in values] if table.kind == "error" else values
+        values = [round(100 - v, 2) for v in values] if table.is_error else values
         shown = {f(value) for value in values for f in ("{:g}".format, "{:.1f}".format, "{:.2f}".format)}
         assert not values or any(text in expect for text in shown), row.label
         recipe = recipe_of(row.recipe)

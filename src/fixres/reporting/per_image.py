@@ -130,7 +130,7 @@ def bins(answers: Answers, name: str) -> list[Json]:
 
 def expected_calibration_error(found: list[Json]) -> float:
     """Return the mean distance of confidence and accuracy over pictures, in [0, 1] (Guo et al. 2017, equation 3)."""
-    num = sum(one["num_images"] for one in found)
+    num: int = sum(one["num_images"] for one in found)
     distance: float = sum(one["num_images"] * abs(one["confidence"] - one["right"]) for one in found)
     return distance / (100 * num)
 
