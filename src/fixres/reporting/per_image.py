@@ -94,7 +94,7 @@ def _answers(rows: list[dict[str, str]], known: list[str]) -> Answers | None:
 def intervals(answers: Answers, name: str) -> dict[str, tuple[float, float]]:
     """Return 95 % bootstrap intervals over pictures of every metric but top-1 and top-5."""
     outcomes = answers.columns[name]
-    if np.isnan(outcomes.confidences).any():
+    if np.isnan(outcomes.confidences).all():
         return {}
     num = max(100, min(NUM_RESAMPLES, MAX_DRAWN // (outcomes.num_images + outcomes.num_classes)))
     found = bootstrap_intervals(outcomes, num)
@@ -108,7 +108,7 @@ def bins(answers: Answers, name: str) -> list[Json]:
     Everything about a bin but its number of pictures is in percent.
     """
     outcomes = answers.columns[name]
-    if np.isnan(outcomes.confidences).any():
+    if np.isnan(outcomes.confidences).all():
         return []
     places = bin_places(outcomes.confidences)
     found = []

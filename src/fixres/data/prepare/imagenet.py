@@ -104,8 +104,8 @@ def read_tiny(job: Job) -> Iterator[Picture]:
     """Yield train and val pictures of Tiny-ImageNet-200. Its test pictures have no labels."""
     path = job.found["archive"]
     table = read_texts(path, ["val/val_annotations.txt"])["val/val_annotations.txt"]
-    boxes = read_pairs(table, f"{path}: val_annotations.txt", "a picture and its class")
-    rest = {picture: box.split()[0] for picture, box in boxes.items()}
+    boxes = read_pairs(table, f"{path}: val_annotations.txt", "a picture and its class", "\t")
+    rest = {picture: box.split("\t")[0] for picture, box in boxes.items()}
     unlabelled = 0
     for member in members(path):
         split, *parts = below(member.name, "tiny-imagenet-200").split("/")

@@ -186,17 +186,19 @@ def read_ready(job: Job, example: str, pattern: str) -> Iterator[Picture]:
             yield from_member(split, label, member)
 
 
-def read_pairs(text: str, name: object, expected: str = "a number and a value") -> dict[str, str]:
-    """Return the lines of a text as first word -> rest.
+def read_pairs(
+    text: str, name: object, expected: str = "a number and a value", separator: str | None = None
+) -> dict[str, str]:
+    """Return the lines of a text as first word -> rest; words end at blanks, or at `separator`.
 
     Raises:
         UserError: a line has one word only.
     """
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split(maxsplit=1)
-        if len(words) == 2:
-            found[words[0]] = words[1].strip()
+        words = line.split(separator, maxsplit=1)
+        if len(words) == 2 and words[1].split(separator)[0]:
+            found[words[0]] = words[1].rstrip() if separator else words[1].strip()
         elif words:
             raise UserError(f"{name}, line {number}: {expected} are expected, found {line[:60]!r}")
     return found

@@ -27,7 +27,8 @@ def moments_of(values: Tensor) -> Moments:
     """Return the moments of the channels of `[B, C, ...]`."""
     rows = values.detach().double().transpose(0, 1).flatten(1)
     mean = rows.mean(1)
-    return Moments(rows.shape[1], mean, (rows - mean[:, None]).square().sum(1))
+    # In place: the largest activations are what limits the memory of recalibration.
+    return Moments(rows.shape[1], mean, (rows - mean[:, None]).square_().sum(1))
 
 
 def merge(parts: Iterable[Moments]) -> Moments:
