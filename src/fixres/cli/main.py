@@ -10,15 +10,20 @@ import keyword
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from fixres.config.plugins import load_plugins
 from fixres.errors import (
     EXIT_STOPPED,
     EXIT_USER_ERROR,
+    Notice,
     Stopped,
     UserError,
     did_you_mean,
+    explain_os_error,
     fixres_version,
     printable,
     started_rank,
@@ -64,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 the user's mistake, 75 stopped and saved, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()
+        with _plain_notices():
+            code = _dispatch(words)
+            sys.stdout.flush()
     except UserError as error:
         _complain(error)
         return EXIT_USER_ERROR
@@ -78,10 +84,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_BROKEN_PIPE
+    except OSError as error:
+        explained = explain_os_error(error)
+        if explained is None:
+            raise
+        _complain(explained)
+        return EXIT_USER_ERROR
+    except MemoryError:
+        _complain(UserError("there is not enough memory for this\n  try a smaller batch or size, or fewer workers"))
+        return EXIT_USER_ERROR
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     else:
         return code
+
+
+@contextmanager
+def _plain_notices() -> Iterator[None]:
+    """Print our own warnings as one line each, without the place in the code that Python adds."""
+    show = warnings.showwarning
+
+    def say(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            print(f"fixres: {printable(str(message))}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = say
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _complain(error: UserError) -> None:

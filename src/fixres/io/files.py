@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +20,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fixres.errors import UserError
+from fixres.errors import Notice, UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: a reader sees the old content or the new, never a part."""
-    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a file atomically: a reader sees the old content or the new, never a part.
+
+    Names of files are bytes, which Python gives as text with surrogates: they are written as the bytes they are. Other
+    text that has no UTF-8 is spelt out.
+    """
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "backslashreplace")
+    write_with(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_with(path: Path, writer: Callable[[Path], Any]) -> None:
@@ -46,17 +59,54 @@ def write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Made here first: its mode is what the umask and the folder's default rules give, and some libraries' is not.
+        with temporary.open("xb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         writer(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         temporary.replace(path)
         sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+_LONGEST_NAME = 255
+"""Bytes of a file name on the file systems of Linux."""
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return an unused name beside `path`, no longer than names may be, that `remove_leftovers` recognises.
+
+    It ends in random letters and not in the process's number: two containers that write into one folder both have
+    number 1.
+    """
+    ending = f".{secrets.token_hex(4)}.part"
+    start = os.fsencode(path.name)[: _LONGEST_NAME - 1 - len(ending)].decode("utf-8", "ignore")
+    return path.with_name(f".{start}{ending}")
+
+
+_LEFTOVER = re.compile(r"\..+\.(\d+|[0-9a-f]{8})\.part")
+"""Names of `temporary_beside`, and of version 0.1.0, which ended in the number of the process."""
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what writers that were killed left in a folder, and return how many files that were.
+
+    Only for a folder that no other process writes to.
+    """
+    with contextlib.suppress(OSError):
+        found = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name) and path.is_file()]
+        for path in found:
+            path.unlink(missing_ok=True)
+        return len(found)
+    return 0
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -65,13 +115,30 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder reach the disk; Windows has no such call."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make renames in a folder reach the disk; Windows has no such call.
+
+    Some network file systems refuse it for folders: the files are in place, so that costs a warning, once for a folder.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _say_unsynced(folder, error.strerror or str(error))
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def _say_unsynced(folder: Path, reason: str) -> None:
+    warnings.warn(
+        f"{folder}: this file system cannot flush folders ({reason}); a file just written may be lost with its power",
+        Notice,
+        stacklevel=4,
+    )
 
 
 def require_writable_file(path: Path) -> None:

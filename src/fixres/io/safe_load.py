@@ -6,6 +6,7 @@ archives that unpack to more than they are away from it, and checks afterwards t
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
@@ -117,6 +118,11 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
         found = _scan_zip(path) if kind == "zip" else _scan_legacy(path)
     except RefusedError as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        # Some come of what the file claims; the others are the machine's word on it, such as permission denied.
+        is_damage = error.errno in (None, errno.EINVAL)
+        why = f"{DAMAGED} ({_first_line(error)})" if is_damage else (error.strerror or str(error)).lower()
+        raise UserError(f"cannot read {path}: {why}") from None
     except (zipfile.BadZipFile, SafetensorError, *_FAILURES) as error:
         raise UserError(f"cannot read {path}: {DAMAGED} ({_first_line(error)})") from None
     with _READING, safe_globals([pair for pair in _beside_weights() if pair not in get_safe_globals()]):
