@@ -53,6 +53,7 @@ def train(
     *,
     resume: bool = False,
     extend: bool = False,
+    take_over: bool = False,
     listeners: Sequence[Listener] = (),
     **settings: Any,
 ) -> Run:
@@ -63,6 +64,7 @@ def train(
         out: run folder; must not hold a run unless `resume`.
         resume: go on from the last checkpoint in `out`.
         extend: with `resume`, more epochs than before are allowed.
+        take_over: count a run on another machine that still holds the folder as dead.
         listeners: are told every event.
         **settings: laid over the recipe: `data={"uri": "folder:photos"}, train={"size": 128, "epochs": 20}`.
 
@@ -75,7 +77,7 @@ def train(
             raise UserError("a finished Recipe takes no further settings\n  recipe.model_copy, or give a file's name")
     else:
         recipe = loading.load(recipe, settings, require_data=True)
-    return run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners)
+    return run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners, take_over=take_over)
 
 
 def fix(

@@ -55,6 +55,8 @@ class TrainOptions:
     """Go on from the last checkpoint in the run folder."""
     extend: bool = False
     """With --resume: allow more epochs than the run was started with."""
+    take_over: bool = False
+    """Count a run on another machine that holds the run folder as dead, before 5 minutes without a sign of life."""
     dry_run: bool = False
     """Print the plan, the cost and the first batch, then stop."""
     seeds: str = ""

@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
+from fixres.runtime.run_lock import RunLock
 from fixres.training.cached_solver.solve import solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
@@ -130,7 +132,7 @@ def unsuited_arms(recipe: Recipe, arms: Sequence[str], sizes: Sequence[int]) -> 
 
 
 def run_grid(
-    grid: Grid, folder: Path, *, resume: bool = False, listeners: Sequence[Listener] = ()
+    grid: Grid, folder: Path, *, resume: bool = False, listeners: Sequence[Listener] = (), take_over: bool = False
 ) -> list[dict[str, Any]]:
     """Train, fix and measure every cell that is not there yet; return all of them.
 
@@ -139,15 +141,21 @@ def run_grid(
         folder: holds one file per cell under cells/ and the trainings under train-SIZE/ and direct-SIZE/.
         resume: go on with the cells that are missing.
         listeners: told about the trainings, and an event `cell` for every cell.
+        take_over: count a study on another machine that still holds the folder as dead.
 
     Raises:
         UserError: the folder holds cells already and `resume` is not set, or those of another recipe; or a setting
-            that does not suit the network.
+            that does not suit the network; or another study writes to the folder.
         Stopped: a signal came. Cells that are done are kept, and so is the training under way.
     """
     check_grid(grid)
     if not resume and (folder / "cells").exists():
         raise UserError(f"{folder} already holds a study\n  go on with --resume, or give another folder with --out")
+    with RunLock(folder, take_over=take_over) if started_rank() == 0 else nullcontext():
+        return _run_cells(grid, folder, listeners, take_over)
+
+
+def _run_cells(grid: Grid, folder: Path, listeners: Sequence[Listener], take_over: bool) -> list[dict[str, Any]]:
     wanted = cells_of(grid)
     key = _key(grid.recipe)
     done = {cell: found for cell in wanted if (found := _read(folder, cell, _keyed(key, grid, cell))) is not None}
@@ -169,7 +177,7 @@ def run_grid(
         is_shorter = is_direct and "direct" in grid.epochs
         run = folder / f"{'direct' if is_shorter else 'train'}-{train_size}" / f"seed-{seed}"
         recipe = _train_recipe(grid, train_size, seed, grid.epochs.get("direct") if is_shorter else None)
-        run_recipe(recipe, run, resume=True, listeners=listeners)
+        run_recipe(recipe, run, resume=True, listeners=listeners, take_over=take_over)
         bench = _Bench.open(recipe, run, folder / WORK, listeners)
         with bench.context.runtime.stop:
             for cell in own:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fixres.errors import UserError
+from fixres.errors import Notice, UserError
 from fixres.io.files import cannot_write, write_text
 from fixres.runtime.trackers import Pixels, Trackers, required_trackers, scalars_of
 
@@ -91,6 +91,8 @@ class RunLog:
         self._names = required_trackers(tracker)
         self.folder = folder
         self.listeners = listeners
+        self.require_writer: Callable[[], None] = lambda: None
+        """Called before anything is written; raises UserError once another run has taken the folder over."""
         self._purge_step: int | None = None
         self._metrics = tuple(metrics)
         self._trackers: Trackers | None = None
@@ -138,6 +140,7 @@ class RunLog:
         self._count(record)
         if "step" in fields and "stage_index" in fields:
             record.setdefault("total_step", self.total_step(fields["stage_index"], fields["step"]))
+        self.require_writer()
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -167,6 +170,7 @@ class RunLog:
 
     def status(self, state: str, exit_code: int | None = None) -> None:
         """Write RUN/status.json with the last step of the whole run that was logged."""
+        self.require_writer()
         content = {"state": state, "exit_code": exit_code, "step": self._last}
         write_text(self.folder / "status.json", json.dumps(content) + "\n")
 
@@ -204,14 +208,27 @@ class MuteLog(RunLog):
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, ignoring a last line that was cut short."""
+    """Return the events of a run. A damaged line is left out, with a notice; a last one that was cut short without.
+
+    Raises:
+        UserError: the folder is no run folder, or the file cannot be read.
+    """
     path = folder / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{folder} is not a run folder: it has no metrics.jsonl")
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    events: list[dict[str, Any]] = []
+    damaged = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except json.JSONDecodeError:
-            break
+            event = None
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+        elif number < len(lines):
+            damaged.append(str(number))
+    if damaged:
+        which = f"line {damaged[0]}" if len(damaged) == 1 else f"lines {', '.join(damaged[:6])}"
+        warnings.warn(f"{path}: {which} cannot be read and is left out; all others count", Notice, stacklevel=2)
     return events

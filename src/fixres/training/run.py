@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from fixres.data.collections import Collection, absolute_uri, open_collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.evaluation.results import Run
-from fixres.io.files import write_text, write_with
+from fixres.io.files import remove_leftovers, write_text, write_with
 from fixres.io.safe_load import read_checkpoint
 from fixres.models.build import default_size, load_strict
 from fixres.models.moves import Plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
+from fixres.runtime.run_lock import RunLock
 from fixres.runtime.trackers import required_trackers
 from fixres.training.before_after import Handover, finish
 from fixres.training.cached_solver.solve import CACHE, solve_stage
@@ -52,6 +53,7 @@ def run_recipe(
     extend: bool = False,
     listeners: Sequence[Listener] = (),
     split_from: Path | None = None,
+    take_over: bool = False,
 ) -> Run:
     """Run every stage of a recipe and write the run folder.
 
@@ -62,59 +64,95 @@ def run_recipe(
         extend: with `resume`, the recipe may ask for more epochs than before.
         listeners: told about every event and about progress.
         split_from: a split.json to keep to, so that a fix never trains on pictures it will report on.
+        take_over: count a run on another machine that still holds the folder as dead.
 
     Raises:
-        UserError: anything wrong with the recipe, the pictures, the weights or the folder.
+        UserError: anything wrong with the recipe, the pictures, the weights or the folder, or another run writes to it.
         Stopped: SIGTERM, SIGINT or SIGUSR1 came; `resume` goes on from the checkpoint written last.
     """
     recipe = with_absolute_paths(recipe)
     if extend and (folder / "recipe.yaml").exists():
-        recipe = with_warmups_of(recipe, (folder / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = with_warmups_of(recipe, (folder / "recipe.yaml").read_text(encoding="utf-8", errors="surrogateescape"))
     text = to_yaml(recipe)
-    was_there, had_split = folder.exists(), (folder / "split.json").exists()
-    # Every process looks at the folder before any of them writes to it.
-    saved, how = find_start(folder, text, resume, extend)
-    if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
-        return finished
+    if not resume:
+        find_start(folder, text, resume)
     required_trackers(recipe.output.tracker)
     runtime = Runtime(recipe.runtime)
     processes = runtime.processes
+    before = _names(folder)
     processes.gather(None)
-    try:
+    lock = RunLock(folder, take_over=take_over)
+    with contextlib.ExitStack() as at_end:
         with processes.main_first():
-            if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
-                write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
-            collection, start = _open(recipe, folder, runtime)
-        if saved is not None:
-            require_same_pictures(collection, saved["splits"])
-    except UserError:
-        # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
-        if processes.is_main and not was_there:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif processes.is_main and not had_split:
-            (folder / "split.json").unlink(missing_ok=True)
-        raise
-    log: RunLog = MuteLog(folder)
-    if processes.is_main:
-        log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
-    watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
-    context = RunContext(recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch)
-    try:
-        with runtime.stop:
+            if processes.is_main:
+                at_end.enter_context(lock)
+                for part in (folder, folder / "checkpoints", folder / "model"):
+                    remove_leftovers(part)
+        try:
+            # Every process looks at the folder before any of them writes to it.
+            saved, how = find_start(folder, text, resume, extend)
+            processes.gather(None)
+            if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
+                return finished
+            with processes.main_first():
+                if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
+                    write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
+                collection, start = _open(recipe, folder, runtime)
+            if saved is not None:
+                require_same_pictures(collection, saved["splits"])
+            log: RunLog = MuteLog(folder)
+            if processes.is_main:
+                log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
+                log.require_writer = lock.require_held
+            at_end.callback(log.close)
+            watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
+            context = RunContext(
+                recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch
+            )
+            at_end.enter_context(runtime.stop)
             log.truncate(saved["metrics_bytes"] if saved else 0)
             _announce(context, how, start.note)
+        except UserError:
+            # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
+            if processes.is_main:
+                _remove_new(folder, before)
+            raise
+        with _telling_the_end(context):
             return _run_stages(context, start.model, saved)
+
+
+def _names(folder: Path) -> set[str] | None:
+    """Return the names in a folder, None where there is none."""
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else None
+
+
+def _remove_new(folder: Path, before: set[str] | None) -> None:
+    """Remove what a start that failed has put into a folder, and the folder if it made that too."""
+    if before is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in (_names(folder) or set()) - before:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _telling_the_end(context: RunContext) -> Iterator[None]:
+    """Write to status.json how a run ends that does not end well."""
+    try:
+        yield
     except RuntimeError as error:
-        explained = processes.explain(error)
-        _write_end(log, explained)
+        explained = context.runtime.processes.explain(error)
+        _write_end(context.log, explained)
         if explained is error:
             raise
         raise explained from error
     except BaseException as error:
-        _write_end(log, error)
+        _write_end(context.log, error)
         raise
-    finally:
-        log.close()
 
 
 def _write_end(log: RunLog, error: BaseException) -> None:
@@ -133,8 +171,11 @@ def _exit_code(error: BaseException) -> int:
 
 def finished_outcome(folder: Path) -> Run | None:
     """Return what a run found if it is done, so that resuming it changes nothing."""
-    status = folder / "status.json"
-    if not status.exists() or json.loads(status.read_text(encoding="utf-8")).get("state") != "done":
+    try:
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None  # without it, or with half of it after a power cut, the checkpoint says how far the run came
+    if not isinstance(status, dict) or status.get("state") != "done":
         return None
     found = [event for event in read_events(folder) if event["event"] == "comparison"]
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,7 @@ def save_stage(trainer: StageTrainer) -> None:
     )
     with runtime.averaged(*networks):
         if runtime.processes.is_main:
+            context.log.require_writer()
             save_state(
                 state,
                 context.folder,
@@ -115,9 +117,18 @@ def save_state(state: TrainState, folder: Path, *, extra: dict[str, Any], keep_n
     write_with(last, lambda path: torch.save(content, path))
     if keep_newest:
         write_with(last.with_name(f"step-{state.stage_index + 1}-{state.step}.pt"), lambda path: _same_file(last, path))
-        kept = sorted(last.parent.glob("step-*-*.pt"), key=lambda path: [int(n) for n in path.stem.split("-")[1:]])
-        for path in kept[:-keep_newest]:
+        for path in _kept(last.parent)[:-keep_newest]:
             path.unlink(missing_ok=True)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Return the checkpoints kept under their step, the oldest first; other files that users put there are not ours."""
+    found = {path: re.fullmatch(r"step-(\d+)-(\d+)\.pt", path.name) for path in folder.glob("step-*-*.pt")}
+    return sorted((path for path, ours in found.items() if ours), key=lambda path: _places(path.stem))
+
+
+def _places(stem: str) -> list[int]:
+    return [int(number) for number in stem.split("-")[1:]]
 
 
 def _same_file(source: Path, target: Path) -> None:
@@ -141,7 +152,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = read_checkpoint(path)
     except UserError as error:
-        older = sorted(path.parent.glob("step-*.pt"))
+        older = _kept(path.parent)
         use = f"copy {older[-1]} over it, or " if older else ""
         raise UserError(f"{error}\n  {use}start again in another folder with --out") from error
     if content.get("format") != FORMAT:

@@ -51,6 +51,8 @@ class FixFlags(CheckpointFlags):
     """Run folder to write."""
     resume: bool = False
     """Go on with a fix that was interrupted, in the folder it was writing."""
+    take_over: bool = False
+    """Count a run on another machine that holds the run folder as dead, before 5 minutes without a sign of life."""
     quiet: bool = False
     """Print results only."""
 
@@ -78,7 +80,9 @@ def fix(words: Sequence[str]) -> int:
             recipe = fix_recipe(product, flags.data, settings, flags.seed)
             _require_used(flags, recipe.fix.solver)
             own = own_split(product, flags.data)
-            run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own)
+            run_recipe(
+                recipe, folder, resume=flags.resume, listeners=[console], split_from=own, take_over=flags.take_over
+            )
         except UserError as error:
             raise UserError(_as_flags(str(error))) from error
     return 0
