@@ -8,6 +8,7 @@ import pickle
 import signal
 import warnings
 from collections import Counter
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -309,7 +310,12 @@ def test_auto_is_one_worker_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_sent_to_a_worker_makes_the_same_batches_after_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where processes are not forked (macOS, new Python versions) the work travels as a pickle."""
     sent: list[Any] = []
-    monkeypatch.setattr(loader, "DataLoader", lambda dataset, **_: sent.append(dataset) or [])
+
+    def remember(items: Any, *_: Any) -> Generator[Any]:
+        sent.append(items)
+        yield from ()
+
+    monkeypatch.setattr(loader, "read_items", remember)
     trained()
     list(evaluation_batches(SPLIT, [Preprocess(16)], 6))
     assert len(sent) == 2

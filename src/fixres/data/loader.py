@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from fixres.config.choices import Decode, OnBadImage
 from fixres.config.recipe import Stage
 from fixres.data.decode import BadImage
 from fixres.data.in_memory import Held, can_hold, held_view
 from fixres.data.progressive_sizes import Timeline, stage_timeline
+from fixres.data.read_in_processes import begin_picture, read_items
 from fixres.data.sampling import Indices, copy_numbers, epoch_indices, rank_shard, sample_seed
 from fixres.data.scaled_decode import ScaledJpeg, open_for_crop
 from fixres.data.splits import Encoded, Split
@@ -36,7 +33,6 @@ from fixres.errors import UserError
 from fixres.resolution import Preprocess
 from fixres.runtime.distributed import Shard
 
-T = TypeVar("T")
 E = TypeVar("E", bound=UserError)
 _ALL = Shard()
 _HOLD_AT_ONCE = 256
@@ -164,7 +160,7 @@ def evaluation_batches(
 
 
 @dataclass(eq=False)
-class _TrainingSteps(Dataset[Batch]):
+class _TrainingSteps:
     """Item `step` is the batch of that step of the stage."""
 
     split: Split
@@ -181,6 +177,7 @@ class _TrainingSteps(Dataset[Batch]):
 
         def views(place: int) -> tuple[Tensor]:
             index = int(indices[place])
+            begin_picture(index, self.split.paths[index])
             picture = self._open(index)
             torch.default_generator.manual_seed(
                 sample_seed(*self.timeline.coordinates, epoch, index, int(copies[place]))
@@ -215,7 +212,7 @@ class _TrainingSteps(Dataset[Batch]):
 
 
 @dataclass(frozen=True, eq=False)
-class _EvaluationSteps(Dataset[Batch]):
+class _EvaluationSteps:
     """Item `step` is that batch of the split, seen through every preprocessing."""
 
     split: Split
@@ -228,8 +225,9 @@ class _EvaluationSteps(Dataset[Batch]):
         indices = np.arange(start, min(start + self.batch_size, len(self.split)), dtype=np.int64)
 
         def views(place: int) -> tuple[Tensor, ...]:
-            first = self.preprocesses[0]
-            picture, path = self.split.read(start + place, first.exif, first.alpha), self.split.paths[start + place]
+            first, path = self.preprocesses[0], self.split.paths[start + place]
+            begin_picture(start + place, path)
+            picture = self.split.read(start + place, first.exif, first.alpha)
             if self.squares_only and picture.width != picture.height:
                 raise BadImage(path, "not square")
             return tuple(crop for p in self.preprocesses for crop in crops_of(picture, p, path))
@@ -311,29 +309,10 @@ def _report_bad(item: Batch, policy: ReadPolicy, bad: list[str]) -> None:
             bad.append(error.name)
 
 
-def _run(dataset: Dataset[Batch], steps: range, policy: ReadPolicy) -> Generator[Batch]:
-    return read_items(dataset, steps, min(policy.workers, len(steps)), policy.pin_memory)
-
-
-def read_items(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Generator[T]:
-    """Yield `dataset[item]` of every item in order, made by that many processes, or by this one where there are none.
-
-    With workers, items are taken a few ahead.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-        loader = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=items,
-            num_workers=workers,
-            worker_init_fn=_start_worker,
-            pin_memory=pin_memory,
-            # Otherwise the loader draws its base seed from the generator that training shares.
-            generator=torch.Generator(),
-        )
-        made = iter(loader)
-    yield from made
+def _run(dataset: _TrainingSteps | _EvaluationSteps, steps: range, policy: ReadPolicy) -> Generator[Batch]:
+    with closing(read_items(dataset, steps, min(policy.workers, len(steps)))) as made:
+        for item in made:
+            yield item._replace(views=tuple(v.pin_memory() for v in item.views)) if policy.pin_memory else item
 
 
 def _run_held(dataset: _TrainingSteps, steps: range, policy: ReadPolicy) -> Generator[Batch]:
@@ -363,24 +342,3 @@ def _hold(dataset: _TrainingSteps, workers: int) -> Held | None:
                 return None
             pixels[item.indices.numpy()] = item.views[0].permute(0, 2, 3, 1).numpy()
     return Held(pixels)
-
-
-def _start_worker(_: int) -> None:
-    """Prepare a loader process: one thread, and deaf to the signals that are meant for the main process."""
-    torch.set_num_threads(1)
-    # Signals reach a whole process group; the main process needs its workers to stop safely.
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-    else:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _end_with_parent() -> None:
-    """End the worker at the main process's SIGTERM, with which it ends workers that it abandons, and at no other."""
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
-    os._exit(0)

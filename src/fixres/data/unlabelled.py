@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fixres.data.decode import BadImage, decode
-from fixres.data.loader import read_items, stack_views
+from fixres.data.loader import stack_views
+from fixres.data.read_in_processes import begin_picture, read_items
 from fixres.data.sources.folder import EXTENSIONS
 from fixres.data.sources.tables import TABLES, listed_paths
 from fixres.data.transforms import evaluation_crop
@@ -155,25 +155,27 @@ def picture_batches(
 
     With workers, pictures are taken from the iterable a few batches ahead.
     """
-    reader, chunks = _Reader(preprocess), _chunks(pictures, batch_size)
-    # The loader's own way without workers costs more than a small picture.
-    return read_items(reader, chunks, workers) if workers else map(reader.__getitem__, chunks)
+    return read_items(_Reader(preprocess), _chunks(pictures, batch_size), workers)
 
 
-def _chunks(pictures: Iterable[Picture], batch_size: int) -> Iterator[tuple[Picture, ...]]:
-    iterator = iter(pictures)
+def _chunks(pictures: Iterable[Picture], batch_size: int) -> Iterator[tuple[int, tuple[Picture, ...]]]:
+    iterator, first = iter(pictures), 0
     while chunk := tuple(islice(iterator, batch_size)):
-        yield chunk
+        yield first, chunk
+        first += len(chunk)
 
 
-class _Reader(Dataset[Batch]):
-    """Item `chunk` is the batch of these pictures."""
+class _Reader:
+    """Item `(number of the first, pictures)` is the batch of these pictures."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess
 
-    def __getitem__(self, chunk: Sequence[Picture]) -> Batch:
+    def __getitem__(self, key: tuple[int, Sequence[Picture]]) -> Batch:
+        first, chunk = key
+
         def views(place: int) -> tuple[Tensor]:
+            begin_picture(first + place, name_of(chunk[place]))
             return (evaluation_crop(open_picture(chunk[place], self.preprocess), self.preprocess),)
 
         (images,), places, refused = stack_views(len(chunk), (self.preprocess.size,), views, UserError)

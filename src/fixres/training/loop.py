@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fixres.checkpoints.convert import OPTIMIZER_FILE
 from fixres.data.loader import Draw, ReadPolicy, resolve_workers, train_batches
+from fixres.data.read_in_processes import ReadingStuckError
 from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
@@ -97,7 +98,8 @@ class StageTrainer:
             if not self.is_measured:
                 self.evaluate()
             self._run_steps()
-        except Stopped:
+        except (Stopped, ReadingStuckError):
+            # The state is that of the step before: nothing is lost by pictures that do not come.
             self.save()
             raise
         self._take_best()
@@ -146,6 +148,9 @@ class StageTrainer:
         batch, failure = None, None
         try:
             batch = self.meter.fetch(batches)
+        except Stopped:
+            # It came while waiting for a batch; all processes hear of it below.
+            pass
         except UserError as error:
             failure = error
         is_short = batch is not None and len(batch[0]) < self.plan.fewest_images
