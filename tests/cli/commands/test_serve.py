@@ -35,3 +35,13 @@ def test_a_taken_port_is_said(fixed_run: Path, capsys: pytest.CaptureFixture[str
         taken.listen()
         assert main(["serve", str(fixed_run), "--port", str(taken.getsockname()[1])]) == 2
     assert "--port 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["", "  ", "schlüssel", "two\nlines"])
+def test_a_variable_that_holds_no_token_is_refused(
+    fixed_run: Path, token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was set by somebody who wants to be asked for one; an open server is not what they mean."""
+    monkeypatch.setenv("FIXRES_TOKEN", token)
+    assert main(["serve", str(fixed_run)]) == 2
+    assert "FIXRES_TOKEN holds no token" in capsys.readouterr().err

@@ -51,14 +51,14 @@ def _token(path: Path | None) -> str:
     """Return the token of the file, or of the environment.
 
     Raises:
-        UserError: the file cannot be read, or holds none.
+        UserError: the file cannot be read, or it, or the variable that is set, holds none.
     """
-    if path is None:
-        return os.environ.get("FIXRES_TOKEN", "").strip()
+    if path is None and "FIXRES_TOKEN" not in os.environ:
+        return ""
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = (os.environ["FIXRES_TOKEN"] if path is None else path.read_text(encoding="utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the token in {path}: {error}") from None
     if not token or not token.isascii() or not token.isprintable():
-        raise UserError(f"{path} holds no token: one line of ASCII is wanted")
+        raise UserError(f"{path or 'FIXRES_TOKEN'} holds no token: one line of ASCII is wanted")
     return token

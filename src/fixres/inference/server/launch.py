@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,13 +19,14 @@ from fixres.inference.server.settings import ServeRequest, Settings
 
 _SETTINGS = "FIXRES_SERVE_SETTINGS"
 TOKEN = "FIXRES_TOKEN"
-_DRAIN_SECONDS = 30
-_START_SECONDS = 300
+_DRAIN_SECONDS = 25
+"""How long requests in flight may take at the end; with the next, less than the 30 seconds that are promised."""
+_STOP_SECONDS = 3
 _BACKLOG = 1024
 
 
 def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any], None]) -> int:
-    """Serve until SIGTERM or SIGINT, then answer what is in flight and return 0.
+    """Serve until SIGTERM or SIGINT, then answer what is in flight and return 0; 1 where workers can start no more.
 
     Args:
         request: what to serve, where, and the limits.
@@ -80,13 +83,13 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
             "fixres.inference.server.launch:worker_app",
             factory=True,
             workers=settings.workers,
-            timeout_worker_healthcheck=_START_SECONDS,
             **options,
         )
-        from uvicorn.supervisors import Multiprocess
+        from fixres.inference.server.supervisor import Supervisor
 
-        Multiprocess(config, sockets=[listening]).run()
-    return 0
+        supervisor = Supervisor(config, [listening], _DRAIN_SECONDS + _STOP_SECONDS)
+        supervisor.run()
+    return supervisor.exit_code
 
 
 def worker_app() -> Any:
@@ -94,6 +97,7 @@ def worker_app() -> Any:
     from fixres.inference.server.app import make_app
     from fixres.inference.server.network import open_network
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = Settings.from_json(os.environ[_SETTINGS])
     try:
         network = open_network(settings)
@@ -101,6 +105,13 @@ def worker_app() -> Any:
         sys.stderr.write(f"fixres: {error}\n")
         raise SystemExit(2) from None
     return make_app(network, settings, os.environ.get(TOKEN, ""))
+
+
+def _end_with(parent: int) -> None:
+    """End this worker, as at SIGTERM, once the process that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_on_signals(is_started: Callable[[], bool]) -> None:
