@@ -16,7 +16,7 @@ from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.models import build
 from fixres.models.anatomy import class_tensors, head_names
-from fixres.models.build import build_model, default_size, load_strict, require_fit
+from fixres.models.build import build_model, default_size, load_strict, require_finite, require_fit
 from fixres.models.names import canonical, means
 from fixres.models.pretrained import imagenet_classes, published_preprocess
 from fixres.resolution import Preprocess
@@ -65,7 +65,7 @@ def load_file(path: Path, wanted: Wanted, source: str) -> tuple[Product, Found]:
     found = open_checkpoint(path, trust=wanted.trust)
     label, state = choose(found, wanted.weights)
     _refuse_untrained_average(found, label, path)
-    _refuse_infinite(state, path)
+    require_finite(state, str(path))
     name = canonical(wanted.model)
     with torch.device("meta"):
         skeleton = build_model(name, 1000, wanted.model_args)
@@ -157,13 +157,6 @@ def _with_new_head(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
     prefixes = tuple(f"{head}." for head in head_names(model))
     body = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
     return body | {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
-
-
-def _refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        more = f" and {len(bad) - 6} more" if len(bad) > 6 else ""
-        raise UserError(f"{path}: weights that are no numbers (inf or nan) in {', '.join(bad[:6])}{more}")
 
 
 def _refuse_untrained_average(found: Found, label: str, path: Path) -> None:

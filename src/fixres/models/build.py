@@ -134,10 +134,23 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     """Copy `state` into the network: every tensor, the same names, the same shapes.
 
     Raises:
-        UserError: lists what is missing, unexpected or of another shape; nothing has been loaded then.
+        UserError: lists what is missing, unexpected, of another shape, or no number; nothing has been loaded then.
     """
     require_fit(model, state, source)
+    require_finite(state, source)
     model.load_state_dict(state, strict=not any(k not in state for k in model.state_dict()))
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are no numbers: what is computed with them is none either.
+
+    Raises:
+        UserError: names the tensors that hold inf or nan.
+    """
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 6} more" if len(bad) > 6 else ""
+        raise UserError(f"{source}: weights that are no numbers (inf or nan) in {', '.join(bad[:6])}{more}")
 
 
 def require_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -60,6 +60,13 @@ def test_a_picture_that_is_also_something_else_is_the_picture(client: TestClient
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_what_curl_sends_is_taken_by_its_content(client: TestClient) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = client.post("/v1/predict", content=encoded(picture()), headers=headers)
+    assert answer.json() == client.post("/v1/predict", content=encoded(picture())).json()
+    assert answer.status_code == 200
+
+
 def test_wrong_content_types_and_forms_are_refused(client: TestClient) -> None:
     data = encoded(picture())
     for kind in ("application/json", "text/html", "image"):
@@ -72,7 +79,7 @@ def test_wrong_content_types_and_forms_are_refused(client: TestClient) -> None:
     headers = {"content-type": "multipart/form-data; boundary=x"}
     for body in (b"", b"--x\r\n", b"--x--", b"--x\r\nContent-Disposition: form-data\r\n\r\n--x--", data):
         assert message(client.post("/v1/predict", content=body, headers=headers))[0] == 400
-    assert message(client.post("/v1/predict", data={"size": "48"}, files={})) == (415, "bad_content_type")
+    assert message(client.post("/v1/predict", data={"size": "48"}, files={})) == (415, "not_a_picture")
 
 
 def test_too_much_is_refused(client: TestClient) -> None:

@@ -120,11 +120,17 @@ def open_network(settings: Settings) -> Network:
 
 
 def _warm_up(network: Network) -> None:
-    """Compute once at the sizes of the page: the first time of anything takes longer."""
+    """Compute once at the sizes of the page: the first time of anything takes longer.
+
+    Raises:
+        UserError: what comes out are no numbers.
+    """
     for compute in network.compute.values():
         for size in {network.train_size, network.preprocess.size}:
             if network.refuse_size(size) is None:
-                compute(torch.zeros(1, 3, size, size, dtype=torch.uint8), size)
+                found = compute(torch.zeros(1, 3, size, size, dtype=torch.uint8), size)
+                if not np.isfinite(found).all():
+                    raise UserError(f"{network.name}: its outputs are no numbers at {size} px; its weights are broken")
 
 
 def _from_product(settings: Settings) -> Network:

@@ -17,6 +17,8 @@ from fixres.inference.server.settings import Limits
 _DRAIN_SECONDS = 5.0
 _DRAIN_BYTES = 1 << 30
 _FIELDS = 16
+_BARE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+"""Content types under which programs send a file as it is; the last is what `curl --data-binary @FILE` says."""
 _FIELD_BYTES = 1000
 
 
@@ -106,7 +108,7 @@ async def read_upload(request: Request, ticket: Ticket, limits: Limits, max_file
         Problem: too large, too slow, or of a content type that holds no pictures.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data" and not kind.startswith("image/") and kind not in ("", "application/octet-stream"):
+    if kind != "multipart/form-data" and not kind.startswith("image/") and kind not in _BARE:
         raise Problem(
             415, "bad_content_type", f"'{kind}' holds no pictures; send image/*, application/octet-stream or a form"
         )
