@@ -15,7 +15,7 @@ from fixres.config.recipe import Data
 from fixres.data.sources.tables import TABLES, sorted_names
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import THIRDS, Split, carve
-from fixres.errors import UserError, did_you_mean
+from fixres.errors import UserError, as_text, did_you_mean
 
 _SOURCES = ("folder", "tables", "torchvision", "hub", "shards", "elpv", "synthetic")
 """Modules of `data.sources`, imported when their turn comes: a folder needs none of the others."""
@@ -95,6 +95,12 @@ def open_collection(
             "is a folder train with one sub-folder per class"
         )
     names = tuple(classes) if classes is not None else _own_classes(splits)
+    unreadable = [name for name in names if as_text(name) != name]
+    if unreadable:
+        raise UserError(
+            f"{as_text(uri)}: the class '{as_text(unreadable[0])}' has a name that is no UTF-8, which a model cannot "
+            "keep\n  rename its folder"
+        )
     if len(names) < 2:
         raise UserError(f"{uri} holds only one class ({', '.join(names)})\n  a classifier needs at least two")
     _check_classes(uri, splits, names, from_checkpoint=classes is not None)

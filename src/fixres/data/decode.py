@@ -27,7 +27,7 @@ import PIL
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from fixres.errors import UserError
+from fixres.errors import UserError, as_text
 from fixres.resolution import Alpha, Exif
 
 MAX_PIXELS = 178_956_970
@@ -57,7 +57,7 @@ class BadImage(UserError):  # noqa: N818 - named for what it says
 
     def __init__(self, name: str, reason: str) -> None:
         # A file name may hold bytes that no terminal or log can encode.
-        self.name = name.encode("utf-8", "backslashreplace").decode()
+        self.name = as_text(name)
         self.reason = reason
         super().__init__(f"{self.name}: {reason}")
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.config.recipe import Stage
+from fixres.data.decode import BadImage
 from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.splits import Split
 from fixres.errors import UserError
@@ -70,7 +71,7 @@ def write_activations(
         "num_images": len(few),
         "head": heads[0],
         "large": large,
-        "seen": _seen(few, preprocesses[0], stage),
+        "seen": _seen(few, preprocesses[0], stage, means[1]),
         "before": _rows(pooled, preprocesses, large),
         "fixed": _rows(after, preprocesses, large),
     }
@@ -120,10 +121,17 @@ def _before_head(network: nn.Module, head: str, images: Tensor, p: Preprocess, r
     return seen[0][: len(images)]
 
 
-def _seen(split: Split, preprocess: Preprocess, stage: Stage) -> dict[str, float]:
+def _seen(split: Split, preprocess: Preprocess, stage: Stage, reading: Reading) -> dict[str, float]:
     """Return the mean share in percent of a picture's area that the network sees, in training and in testing."""
-    pictures = (split.read(place) for place in range(len(split)))
-    aspects = [picture.width / picture.height for picture in pictures]
+    aspects = []
+    for place in range(len(split)):
+        try:
+            picture = split.read(place)
+        except BadImage:
+            if reading.on_bad_image == "error":
+                raise
+            continue
+        aspects.append(picture.width / picture.height)
     test = float(np.mean([seen_share(preprocess, aspect) for aspect in aspects]))
     train = test
     if stage.crop == "random":

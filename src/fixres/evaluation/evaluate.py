@@ -143,6 +143,8 @@ def evaluate(
         shape = min(reading.batch_size, len(split))
         forwards = [Forward(v.network.eval(), v.preprocess, runtime, shape, v.backend) for v in views]
         _measure_part(part, views, forwards, split, reading, progress, keep_logits=keep_logits)
+    except Stopped:
+        part.is_stopped = True
     except UserError as error:
         part.error = error
     finally:
@@ -205,9 +207,6 @@ def _measure_part(
             start = time.perf_counter()
             logits = forward(own)
             laps.append((len(labels), time.perf_counter() - start))
-            if not torch.isfinite(logits).all():
-                size = view.preprocess.size
-                raise UserError(f"the network's outputs are not finite at {size} px; its weights are broken")
             cooled = None if view.temperature is None else image_outcomes(logits.double() / view.temperature, labels)
             row.append(_Output(image_outcomes(logits, labels), cooled, logits if keep_logits else None))
         part.batches.append((indices, labels, row))
@@ -235,10 +234,17 @@ class Forward:
 
         Of several crops, and of their mirror images where the preprocessing asks for them, it is the logarithm of the
         mean probability.
+
+        Raises:
+            UserError: they are not finite.
         """
         if isinstance(self.preprocess, View) and self.preprocess.is_mirrored():
             views = [seen for view in views for seen in (view, view.flip(3))]
         found = [self._logits(view) for view in views]
+        if not all(torch.isfinite(logits).all() for logits in found):
+            raise UserError(
+                f"the network's outputs are not finite at {self.preprocess.size} px; its weights are broken"
+            )
         if len(found) == 1:
             return found[0]
         together = torch.stack([logits.double().log_softmax(1) for logits in found])

@@ -178,7 +178,7 @@ def _gains(path: Path) -> dict[str, tuple[float, float]]:
     if not path.exists():
         raise UserError(f"{path} is missing: the run has no comparison")
     gains = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.DictReader(file):
             right = (row["fixed"] == row["label"]) - (row["train size"] == row["label"])
             gains[row["path"]] = 100.0 * right, float(row["fixed loss"]) - float(row["train size loss"])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fixres.errors import UserError, counted
-from fixres.io.files import write_text, write_with
+from fixres.errors import UserError, as_text, counted
+from fixres.io.files import write_text
 from fixres.reporting import charts, sections
 from fixres.reporting.content import Findings, content, find, finite
 from fixres.reporting.explanation import why
@@ -75,7 +75,7 @@ class Report:
     def write_html(self, out: Path) -> Path:
         """Write the page. Raises UserError when `out` cannot be written."""
         page = _environment().get_template("report.html.j2").render(self.views)
-        write_with(out, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+        write_text(out, as_text(page))
         return out
 
     def write_json(self, out: Path) -> Path:

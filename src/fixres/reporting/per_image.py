@@ -62,7 +62,7 @@ class Answers:
 def read_answers(record: Record) -> Answers | None:
     """Return the answers, None where the run has no such table, or one that is not of this kind."""
     try:
-        with (record.folder / PICTURES).open(newline="", encoding="utf-8") as file:
+        with (record.folder / PICTURES).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return _answers(list(csv.DictReader(file)), record.classes)
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.checkpoints.resolve import license_of
+from fixres.errors import UserError
+from fixres.evaluation.activation_statistics import FILE as ACTIVATIONS
 from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
 from fixres.evaluation.metrics import PairedDifference, paired_difference, without_confusion
@@ -43,27 +45,21 @@ class Handover:
 
 
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
-    """Measure what ships on the report split, compare it with what was before a fix, and write the product."""
+    """Measure what ships on the report split, compare it with what was before a fix, and write the product.
+
+    What only the report shows comes after the product: where that cannot be written, the run has a note in its place.
+    """
     model = handover.model
     moved: dict[str, Tensor] = {}
+    sizes: list[int] = []
     if handover.before is not None:
         moved = tensors_before(handover.before, model)
         sizes = sizes_to_measure(context, model, handover.train_size, plan.size)
         sweep(context, model, sizes, "fixed")
-        if context.runtime.processes.is_main:
-            views = [context.preprocess.at(size) for size in sizes if size != handover.train_size]
-            write_activations(
-                context.folder,
-                handover.before,
-                model,
-                context.collection.split(context.collection.select),
-                [context.preprocess.at(handover.train_size), *views],
-                context.recipe.run_stages[0] if context.recipe.stages else context.recipe.train,
-                (context.runtime, context.reading),
-            )
-        outcome, final = _compare(context, plan, handover)
+        outcome, evaluations = _compare(context, plan, handover)
     else:
-        outcome, final = _report(context, plan, model)
+        outcome, evaluations = _report(context, plan, model)
+    final = evaluations[-1]
     sheet = Sheet(
         classes=context.collection.classes,
         preprocess=context.preprocess.at(plan.size),
@@ -88,9 +84,36 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     )
     if context.runtime.processes.is_main:
         save_product(context.folder / "model", model, sheet, moved)
+        _or_note(
+            context, PICTURES, lambda: _write_pictures(context, [row["label"] for row in outcome.rows], evaluations)
+        )
+        _or_note(context, ACTIVATIONS, lambda: _write_activations(context, handover, sizes))
     context.log.event("done", seconds=round(context.watch.seconds, 3))
     context.log.status("done", 0)
     return outcome
+
+
+def _or_note(context: RunContext, name: str, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except (UserError, OSError, UnicodeError) as error:
+        context.log.event("note", text=f"{name} was not written: {error}")
+
+
+def _write_activations(context: RunContext, handover: Handover, sizes: Sequence[int]) -> None:
+    """Write what the head is given at every size, before a fix and after it; nothing where there was no fix."""
+    if handover.before is None:
+        return
+    views = [context.preprocess.at(size) for size in sizes if size != handover.train_size]
+    write_activations(
+        context.folder,
+        handover.before,
+        handover.model,
+        context.collection.split(context.collection.select),
+        [context.preprocess.at(handover.train_size), *views],
+        context.recipe.run_stages[0] if context.recipe.stages else context.recipe.train,
+        (context.runtime, context.reading),
+    )
 
 
 def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
@@ -99,18 +122,17 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
 
 
-def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run, Evaluation]:
+def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run, list[Evaluation]]:
     """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
     if context.recipe.evaluation.sizes:
         sizes = sorted({plan.size, *context.recipe.evaluation.sizes})
         sweep(context, model, sizes, "before")
     found = context.measure(model, context.collection.report, [plan.size])
     rows = [{"label": "trained", **result} for result in found.results]
-    _write_pictures(context, ["trained"], [found])
-    return _record(context, plan.size, rows, None, found.num_images), found
+    return _record(context, plan.size, rows, None, found.num_images), [found]
 
 
-def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Run, Evaluation]:
+def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Run, list[Evaluation]]:
     """Measure before and after a fix on the same pictures."""
     assert handover.before is not None
     sizes = sorted({handover.train_size, plan.size})
@@ -120,9 +142,7 @@ def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[
     rows.append({"label": "fixed", **fixed.results[0]})
     at_train = sizes.index(handover.train_size)
     paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
-    labels = [row["label"] for row in rows]
-    _write_pictures(context, labels, [earlier, fixed])
-    return _record(context, plan.size, rows, paired, fixed.num_images), fixed
+    return _record(context, plan.size, rows, paired, fixed.num_images), [earlier, fixed]
 
 
 def _label(size: int, train_size: int) -> str:
@@ -133,8 +153,6 @@ def _label(size: int, train_size: int) -> str:
 
 def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
     """Write for every picture what each row of the comparison predicts, how surely, and the loss it pays."""
-    if not context.runtime.processes.is_main:
-        return
     split = context.collection.split(context.collection.report)
     classes = context.collection.classes
     buffer = io.StringIO()
