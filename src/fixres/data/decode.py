@@ -12,14 +12,24 @@ JPEG goes through simplejpeg, which is faster and pixel-identical to Pillow at f
 | animation                    | its first frame                                    |
 | CMYK, palette, grey          | RGB                                                |
 | more than 178,956,970 pixels | BadImage, decided from the header                  |
+| JPEG of too many scans       | BadImage, decided by counting them (`MAX_WORK`)    |
+| no ordinary file, over 1 GiB | BadImage, before it is read (`read_file`)          |
+| EPS and others that start    | BadImage: `FORMATS` are all that is read           |
+| other programs               |                                                    |
 | truncated, not a picture     | BadImage                                           |
 | JPEG with wrong bytes inside | what Pillow makes of it; `decode_with_flaw` tells  |
 """
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import re
+import stat
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +43,25 @@ from fixres.resolution import Alpha, Exif
 MAX_PIXELS = 178_956_970
 """Twice Pillow's warning level, where Pillow itself refuses; simplejpeg has no limit of its own."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""What is read, from any door. Pillow knows more, some of which start other programs (EPS: Ghostscript)."""
+
+MAX_FILE_BYTES = 1 << 30
+"""Bytes of the largest file that is read as a picture."""
+FEW_SCANS = 100
+"""Scans of a progressive JPEG that are never too many; encoders write about ten."""
+MAX_WORK = 5_000_000_000
+"""Pixels times scans beyond which a JPEG of more than `FEW_SCANS` is refused: about half a second of decoding."""
+
 DECODER = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 
 _JPEG_START = b"\xff\xd8\xff"
 _START_OF_SCAN = 0xDA
+_END_OF_IMAGE = 0xD9
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+"""In the data of a scan, what is neither a stuffed byte nor a restart."""
+_STRIP_PIXELS = 1 << 20
+"""Pixels converted at a time where an intermediate is larger than the picture."""
 _PIXEL_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
 """How libjpeg's warnings begin that speak of the pixels; simplejpeg refuses for other reasons too."""
 _PHONE_PICTURES = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
@@ -105,7 +130,8 @@ def jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
     """Return width and height of a JPEG as stored, or None where simplejpeg cannot decode it, which asks Pillow.
 
     Raises:
-        BadImage: more pixels than allowed. Every decode with simplejpeg comes after this check: it has no limit.
+        BadImage: more pixels, or more scans of so many, than allowed. Every decode with simplejpeg comes after this
+            check: it has no limit.
     """
     if not data.startswith(_JPEG_START):
         return None
@@ -114,7 +140,64 @@ def jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
     except ValueError:
         return None
     _check_pixels(name, width, height)
+    check_scans(data, name, width * height)
     return (width, height) if colourspace in ("YCbCr", "Gray") else None
+
+
+def check_scans(data: bytes, name: str, pixels: int) -> None:
+    """Refuse a JPEG that takes long to decode for its size: every scan of a progressive one goes over all its pixels.
+
+    Raises:
+        BadImage: more than `FEW_SCANS`, and more than `MAX_WORK` of scans times pixels.
+    """
+    # Counting the bytes of the marker is quick and never too low; thumbnails and what lies behind the picture count
+    # too, so only a large count is looked into.
+    if data.count(b"\xff\xda") <= FEW_SCANS:
+        return
+    scans = _num_scans(data)
+    if scans > FEW_SCANS and scans * pixels > MAX_WORK:
+        raise BadImage(name, f"{scans:,} scans of {pixels:,} pixels would take too long to decode")
+
+
+def _num_scans(data: bytes) -> int:
+    """Return how many scans there are up to the end of the picture."""
+    place, scans = 2, 0
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != _END_OF_IMAGE:
+        if data[place + 1] == 0xFF:
+            place += 1
+            continue
+        marker = data[place + 1]
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == _START_OF_SCAN:
+            scans += 1
+            found = _MARKER.search(data, place)
+            place = len(data) if found is None else found.end() - 2
+    return scans
+
+
+def read_file(path: str | Path, name: str) -> bytes:
+    """Return the bytes of a picture's file.
+
+    Raises:
+        BadImage: it is no ordinary file (a pipe would be waited for, a device has no end), is larger than any picture,
+            or has a name that no file can have.
+        OSError: it cannot be read.
+    """
+    try:
+        # Without waiting: opening a pipe that nobody writes to would never return.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:
+        # A NUL byte in a name.
+        raise BadImage(name, str(error)) from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage(name, "is no ordinary file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadImage(name, f"{status.st_size:,} bytes are more than the {MAX_FILE_BYTES:,} of any picture here")
+        return file.read(MAX_FILE_BYTES)
 
 
 def orientation_of(data: bytes) -> int:
@@ -126,7 +209,7 @@ def orientation_of(data: bytes) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as tagged:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as tagged:
                 return _orientation(tagged)
     except Exception:  # noqa: BLE001 - the pixels can be decoded; tags that cannot be read turn nothing
         return 1
@@ -184,8 +267,10 @@ def _head_length(data: bytes) -> int:
 
 
 def _decode_pillow(data: bytes, name: str, exif: Exif, alpha: Alpha) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         _check_pixels(name, *opened.size)
+        if opened.format in ("JPEG", "MPO"):
+            check_scans(data, name, opened.width * opened.height)
         opened.load()
         orientation = _orientation(opened) if exif == "apply" else 1
         return turn(_to_rgb(opened, name, alpha), orientation)
@@ -215,15 +300,32 @@ def _to_rgb(image: Image.Image, name: str, alpha: Alpha) -> Image.Image:
         image.info.pop("transparency", None)
         return image.convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return _in_strips(image, _over_white)
     return image.convert("RGB")
 
 
+def _in_strips(image: Image.Image, to_rgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return the RGB picture that `to_rgb` makes, a strip at a time: intermediates stay small beside the picture."""
+    whole = Image.new("RGB", image.size)
+    height = max(1, _STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, height):
+        whole.paste(to_rgb(image.crop((0, top, image.width, min(top + height, image.height)))), (0, top))
+    return whole
+
+
+def _over_white(strip: Image.Image) -> Image.Image:
+    layer = strip.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
 def _sixteen_bit(image: Image.Image, alpha: Alpha) -> Image.Image:
-    grey = np.asarray(image).astype(np.int64)
-    scaled = (np.clip(grey, 0, 65535) + 128) // 257
     transparent = image.info.get("transparency")
-    if alpha == "white" and isinstance(transparent, int):
-        scaled[grey == transparent] = 255
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+    def to_rgb(strip: Image.Image) -> Image.Image:
+        grey = np.asarray(strip).astype(np.int64)
+        scaled = (np.clip(grey, 0, 65535) + 128) // 257
+        if alpha == "white" and isinstance(transparent, int):
+            scaled[grey == transparent] = 255
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+    return _in_strips(image, to_rgb)

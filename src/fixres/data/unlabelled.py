@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fixres.data.decode import BadImage, decode
+from fixres.data.decode import BadImage, decode, read_file
 from fixres.data.loader import stack_views
 from fixres.data.read_in_processes import begin_picture, read_items
 from fixres.data.sources.folder import EXTENSIONS
@@ -118,15 +118,11 @@ def open_picture(picture: Picture, p: Preprocess) -> Image.Image:
                 f"an array {picture.dtype} {list(picture.shape)} is no picture; give uint8 [H, W] or [H, W, 3]"
             )
         return Image.fromarray(picture).convert("RGB")
-    path = Path(picture)
     try:
-        data = path.read_bytes()
+        data = read_file(picture, str(picture))
     except OSError as error:
-        raise BadImage(str(path), (error.strerror or str(error)).lower()) from error
-    except ValueError as error:
-        # A NUL byte in a name.
-        raise BadImage(str(path), str(error)) from error
-    return decode(data, str(path), p.exif, p.alpha)
+        raise BadImage(str(picture), (error.strerror or str(error)).lower()) from error
+    return decode(data, str(picture), p.exif, p.alpha)
 
 
 def name_of(picture: Picture) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage
+from fixres.data.decode import BadImage, read_file
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Encoded, Names, Split
 from fixres.errors import UserError, counted, did_you_mean
@@ -42,7 +42,7 @@ class Files(Encoded):
     def read_bytes(self, path: str) -> bytes:
         """Return the file at `path` as it is; raises BadImage."""
         try:
-            return (self.root / path).read_bytes()
+            return read_file(self.root / path, path)
         except OSError as error:
             raise BadImage(path, f"cannot be read ({error.strerror})") from None
 
@@ -184,7 +184,7 @@ def _check_folder(root: Path, given: str) -> None:
 
 
 def _folders_in(folder: Path) -> set[str]:
-    return {entry.name for entry in _entries(folder) if entry.is_dir()}
+    return {entry.name for entry in _entries(folder) if _is_folder(entry)}
 
 
 def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
@@ -195,6 +195,14 @@ def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from None
     with entries as found:
         yield from (entry for entry in found if not entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one that can be followed."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself, or into a folder that may not be entered
 
 
 def _split_folders(root: Path) -> dict[str, str]:
@@ -217,27 +225,29 @@ def _scan(root: Path, folder: str) -> _Scan:
     prefix = "" if folder == "." else f"{folder}/"
     classes: list[str] = []
     for entry in _entries(top):
-        if entry.is_dir():
+        if _is_folder(entry):
             classes.append(entry.name)
         elif _ending(entry.name) in EXTENSIONS:
             scan.loose.append(prefix + entry.name)
     for name in sorted(classes):
         found: list[str] = []
-        _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, ())
+        _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, set())
         scan.classes[name] = sorted(found)
     return scan
 
 
-def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], above: tuple[str, ...]) -> None:
-    # Links are followed; a link to a folder above would never end.
+def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], seen: set[str]) -> None:
+    # Links are followed, to each folder once: a link to a folder above would never end, a dozen folders that link to
+    # each other have more ways through them than can be walked.
     real = os.path.realpath(folder)
-    if real in above:
+    if real in seen:
         return
-    for entry in _entries(folder):
+    seen.add(real)
+    for entry in sorted(_entries(folder), key=lambda one: (one.is_symlink(), one.name)):
         name = entry.name
-        if entry.is_dir():
-            _walk(entry.path, f"{prefix}{name}/", found, ignored, (*above, real))
-        elif _ending(name) in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
+        if _is_folder(entry):
+            _walk(entry.path, f"{prefix}{name}/", found, ignored, seen)
+        elif _ending(name) in EXTENSIONS and (entry.is_symlink() or entry.is_file()):
             # A link to nothing counts: its picture is missing, which reading it will say.
             found.append(prefix + name)
         else:

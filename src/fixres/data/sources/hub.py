@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
-from fixres.data.decode import BadImage
+from fixres.data.decode import BadImage, read_file
 from fixres.data.sources.tables import named_labels
 from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Encoded, Names, Split
@@ -33,7 +33,7 @@ class Rows(Encoded):
             cell = self.rows[int(path.rsplit("/", 1)[-1])][self.column]
             if cell is None:
                 raise BadImage(path, "the row holds no picture")
-            content: bytes = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+            content: bytes = cell["bytes"] if cell["bytes"] is not None else read_file(cell["path"], path)
         except OSError as error:
             raise BadImage(path, f"cannot be read ({error.strerror or error})") from None
         return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import sys
@@ -60,6 +61,11 @@ class Gate:
                 await self.app(scope, receive, send_counted)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            # The server ends and this request had its time.
+            if not status:
+                problem = Problem(503, "stopping", "the server is stopping", 1)
+                await problem.response()(scope, receive, send_counted)
         except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
             traceback.print_exc(file=sys.stderr)
             if not status:

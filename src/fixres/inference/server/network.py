@@ -19,7 +19,7 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.config.choices import BackendName
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.decode import BadImage, decode, jpeg_size
+from fixres.data.decode import FORMATS, BadImage, decode, jpeg_size
 from fixres.data.sources.synthetic import Synthetic
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
@@ -37,8 +37,6 @@ from fixres.runtime.device import Runtime
 Compute = Callable[[Tensor, int], npt.NDArray[np.float64]]
 """uint8 `[B, 3, S, S]` and S to probabilities float64 `[B, C]`."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What a client may send. Pillow knows more, some of which start other programs."""
 _SMALLEST_SIZE = 32
 _LARGEST_SIZE = 448
 _KEPT_SIZES = 4
@@ -257,11 +255,11 @@ def _exported(opened: ExportedModel) -> Compute:
     return compute
 
 
-def read_picture(data: bytes, name: str, preprocess: Preprocess, max_pixels: int) -> Image.Image:
-    """Return the RGB picture a client sent.
+def require_size_and_kind(data: bytes, name: str, max_pixels: int) -> int:
+    """Return the number of pixels that the header of a picture states.
 
     Raises:
-        Problem: empty, too large, of a kind that is not taken, or damaged.
+        Problem: empty, too large, or of a kind that is not taken.
     """
     if not data:
         raise Problem(400, "empty_file", f"{name} is empty")
@@ -270,6 +268,15 @@ def read_picture(data: bytes, name: str, preprocess: Preprocess, max_pixels: int
         raise Problem(
             413, "too_many_pixels", f"{name}: {width} x {height} is more than this server's {max_pixels:,} pixels"
         )
+    return width * height
+
+
+def read_picture(data: bytes, name: str, preprocess: Preprocess) -> Image.Image:
+    """Return the RGB picture a client sent, whose size and kind are known to be taken.
+
+    Raises:
+        Problem: it is damaged, or would take too much work or memory.
+    """
     try:
         return decode(data, name, preprocess.exif, preprocess.alpha)
     except BadImage as error:
@@ -286,7 +293,9 @@ def _stated_size(data: bytes, name: str) -> tuple[int, int]:
             return found
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             return opened.size
-    except (BadImage, Image.DecompressionBombError):
+    except BadImage as error:
+        raise Problem(413, "too_many_pixels", f"{name}: {error.reason}") from None
+    except Image.DecompressionBombError:
         # Beyond what anything here decodes.
         raise Problem(413, "too_many_pixels", f"{name} has more pixels than are decoded here") from None
     except Exception:  # noqa: BLE001 - Pillow's parsers raise whatever a damaged header makes them trip over

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,16 @@ from torch import Tensor
 
 from fixres.data.transforms import evaluation_crop
 from fixres.inference.server.batcher import Batcher, Row
-from fixres.inference.server.network import Network, read_picture
+from fixres.inference.server.network import Network, read_picture, require_size_and_kind
 from fixres.inference.server.prometheus import Meters
-from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights
+from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights, busy
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Admission, Ticket
 
 Key = tuple[int, Weights]
 _DECODERS = 4
+_LARGE = 12_000_000
+"""Pixels of a picture that may not hold the last decoder: those of cameras have fewer or little more."""
 
 
 class Service:
@@ -37,7 +39,10 @@ class Service:
         self.limits = settings.limits
         self.admission = Admission(settings.limits)
         self.meters = meters
-        self._decoders = ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode")
+        num = max(2, min(_DECODERS, os.cpu_count() or 1))
+        self._decoders = ThreadPoolExecutor(num, thread_name_prefix="decode")
+        self._large = asyncio.Semaphore(num - 1)
+        """Free for pictures of more than `_LARGE` pixels: one decoder is always left to the others."""
         self.batcher: Batcher[Key] = Batcher(
             self._compute,
             settings.max_batch,
@@ -61,7 +66,8 @@ class Service:
         self.batcher.start()
         yield
         await self.batcher.stop()
-        self._decoders.shutdown(wait=True)
+        # Nobody waits for what is still being decoded, and it ends by itself: its work was counted before it began.
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def size_of(self, options: PredictOptions) -> int:
         """Return the size asked for, once it is known to be answered.
@@ -78,6 +84,21 @@ class Service:
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
+    async def _decoded(self, function: Callable[..., Any], file: tuple[str, bytes], *arguments: Any) -> Any:
+        """Return what `function` makes of a file, in one of the decoders' threads.
+
+        Raises:
+            Problem: the picture cannot be used; 503, it was not its turn in time.
+        """
+        name, data = file
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                pixels = await self._in_thread(require_size_and_kind, data, name, self.limits.pixels)
+                async with self._large if pixels > _LARGE else nullcontext():
+                    return await self._in_thread(function, file, *arguments)
+        except TimeoutError:
+            raise busy("reading the picture took too long") from None
+
     async def predict(
         self, file: tuple[str, bytes], size: int, options: PredictOptions, ticket: Ticket
     ) -> tuple[list[Named], str | None]:
@@ -86,7 +107,7 @@ class Service:
         Raises:
             Problem: the picture cannot be used, or the answer takes too long.
         """
-        image = await self._in_thread(self._view, file, size)
+        image = await self._decoded(self._view, file, size)
         ticket.mark_read()
         row = await self.row((size, options.weights), image)
         explanation = await self._explain(image, row, options.weights) if options.explain else None
@@ -102,7 +123,7 @@ class Service:
     ) -> list[FileAnswer]:
         """Return an answer for every file; one that cannot be used does not stop the others."""
         images = await asyncio.gather(
-            *(self._in_thread(self._view, file, size) for file in files), return_exceptions=True
+            *(self._decoded(self._view, file, size) for file in files), return_exceptions=True
         )
         ticket.mark_read()
         rows = await asyncio.gather(
@@ -121,7 +142,7 @@ class Service:
 
     async def compare(self, file: tuple[str, bytes], options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
         """Return the picture at every size worth comparing, one after the other so that times mean something."""
-        image: Image.Image = await self._in_thread(self._read, file)
+        image: Image.Image = await self._decoded(self._read, file)
         ticket.mark_read()
         rows = []
         for label, size, weights in self.comparison():
@@ -181,7 +202,7 @@ class Service:
 
     def _read(self, file: tuple[str, bytes]) -> Image.Image:
         name, data = file
-        return read_picture(data, name, self.network.preprocess, self.limits.pixels)
+        return read_picture(data, name, self.network.preprocess)
 
     def _view(self, file: tuple[str, bytes], size: int) -> Tensor:
         return evaluation_crop(self._read(file), self.network.preprocess.at(size))
