@@ -291,7 +291,7 @@ def test_the_limit_does_not_depend_on_pillows(monkeypatch: pytest.MonkeyPatch) -
 def test_names_that_no_terminal_can_print_are_escaped() -> None:
     with pytest.raises(BadImage) as caught:
         decode(b"x", "caf\udce9.jpg")
-    assert str(caught.value).encode("utf-8").startswith(b"caf\\udce9.jpg: ")
+    assert str(caught.value).encode("utf-8").startswith(b"caf\\xe9.jpg: ")
 
 
 def test_the_error_survives_the_way_from_a_worker() -> None:

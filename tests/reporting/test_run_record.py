@@ -24,7 +24,7 @@ def test_foreign_folders_are_refused_with_one_message(run: Path, tmp_path: Path)
     with pytest.raises(UserError, match="no event of fixres"):
         read_report([foreign])
     (foreign / "metrics.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="no event of fixres"):
         read_report([foreign])
     with pytest.raises(UserError, match=rf"there are runs in it: fixres report {run}"):
         read_report([run.parent])

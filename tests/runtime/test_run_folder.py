@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.errors import UserError
+from fixres.errors import Notice, UserError
 from fixres.runtime.run_folder import MuteLog, RunLog, environment, read_events
 
 
@@ -145,3 +145,10 @@ def test_the_environment_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch
     assert found["versions"]["torch"] == metadata.version("torch")
     assert (found["num_cores"], found["threads"]) == (os.cpu_count(), torch.get_num_threads())
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_damaged_line_costs_that_line_and_is_said(tmp_path: Path) -> None:
+    lines = ['{"event": "begin"}', '{"event": "tr', "\udcff\udcfe", "[1]", '{"event": "done"}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+    with pytest.warns(Notice, match=r"metrics\.jsonl: lines 2, 3, 4 cannot be read"):
+        assert [event["event"] for event in read_events(tmp_path)] == ["begin", "done"]

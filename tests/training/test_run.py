@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fixres.errors import UserError
 from fixres.io.safe_load import read_checkpoint
 from fixres.io.tensors import changed_tensors
 from fixres.runtime.run_folder import read_events
+from fixres.training import before_after
 from fixres.training.run import finished_outcome, run_recipe, with_absolute_paths
 from tests.support.same_run import weights
 
@@ -118,3 +120,30 @@ def test_a_refused_recipe_leaves_nothing_behind_and_removes_nothing(
     with pytest.raises(UserError, match="the largest that works"):
         run_recipe(refused, tmp_path / "mine")
     assert split.read_bytes() == before
+
+
+def test_half_a_status_after_a_power_cut_is_no_reason_to_fail(fixed_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(fixed_run, tmp_path / "run")
+    (tmp_path / "run" / "status.json").write_text("")
+    assert finished_outcome(tmp_path / "run") is None
+
+
+def test_what_only_the_report_shows_costs_a_note(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("cannot write comparison.csv: No space left on device")
+
+    monkeypatch.setattr(before_after, "_write_pictures", refuse)
+    run_recipe(make_recipe(), tmp_path / "run")
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+    notes = [event["text"] for event in read_events(tmp_path / "run") if event["event"] == "note"]
+    assert any("comparison.csv was not written: cannot write" in note for note in notes)
+
+
+def test_leftovers_of_a_writer_that_was_killed_go_when_the_run_goes_on(make_recipe: Make, tmp_path: Path) -> None:
+    left = tmp_path / "run" / "checkpoints" / ".last.pt.4711.part"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    run_recipe(make_recipe(), tmp_path / "run", resume=True)
+    assert not left.exists()

@@ -20,6 +20,7 @@ from fixres.training import loop, state
 from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
 from fixres.training.stage_plan import describe_stage
+from fixres.training.state import read_state
 from tests.support.run_contexts import make_context
 from tests.support.several import run_processes
 
@@ -136,3 +137,23 @@ def test_another_number_of_processes_or_another_micro_batch_is_decided_anew(
     assert (trainer.state.step, trainer.state.micro_batch) == (6, 0)
     text = "2 processes before, 1 now: the order of the pictures is kept, not every bit"
     assert told == ([{"event": "note", "text": text}] if change == "processes" else [])
+
+
+def test_files_that_users_put_beside_checkpoints_do_no_harm(make_recipe: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    strays = ["step-1-good-copy.pt", "step-1-5 (copy).pt", "step-x-y.pt", "notes.txt"]
+    for name in strays:
+        (folder / "checkpoints" / name).write_text("mine")
+    run_recipe(make_recipe(output={"keep_newest": 2, "save_every_epochs": 1, "tracker": "none"}), folder, resume=True)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} >= {*strays, "last.pt"}
+
+
+def test_the_newest_copy_is_advised_by_number_not_by_spelling(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step in (5, 10, 12, 1000):
+        (folder / f"step-1-{step}.pt").write_text("")
+    (folder / "last.pt").write_text("broken")
+    with pytest.raises(UserError, match=r"copy .*step-1-1000\.pt over it"):
+        read_state(tmp_path)

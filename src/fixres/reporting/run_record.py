@@ -163,8 +163,8 @@ def read_run(folder: Path) -> Record:
 
 def _events(folder: Path) -> list[Json]:
     try:
-        events = [event for event in read_events(folder) if isinstance(event, dict) and "event" in event]
-    except (OSError, UnicodeDecodeError) as error:
+        events = read_events(folder)
+    except OSError as error:
         raise UserError(f"'{folder / 'metrics.jsonl'}' cannot be read: {error}") from error
     if not events and not (folder / "recipe.yaml").is_file():
         # A run writes its recipe first; with neither, another program wrote this file.

@@ -79,7 +79,7 @@ def run_recipe(
     required_trackers(recipe.output.tracker)
     runtime = Runtime(recipe.runtime)
     processes = runtime.processes
-    before = _names(folder)
+    before, missing = _names(folder), [path for path in (folder, *folder.parents) if not path.exists()]
     processes.gather(None)
     lock = RunLock(folder, take_over=take_over)
     with contextlib.ExitStack() as at_end:
@@ -116,6 +116,9 @@ def run_recipe(
             # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
             if processes.is_main:
                 _remove_new(folder, before)
+                for path in missing:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
             raise
         with _telling_the_end(context):
             return _run_stages(context, start.model, saved)
