@@ -185,3 +185,40 @@ def test_the_module_runs_as_the_command() -> None:
     done = run("trian")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("fixres: unknown command 'trian'")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"), [("utf-8", b"\xe7\x8c\xab/caf\xe9.jpg"), ("ascii", rb"\u732b/caf" + b"\xe9.jpg")]
+)
+def test_any_name_can_be_printed(encoding: str, expected: bytes, tmp_path: Path) -> None:
+    """Where a terminal or pipe has no letter for it, it is spelt out; bytes that are no text stay what they are."""
+    script = (
+        "import sys, fixres.cli.main as main\n"
+        "main._dispatch = lambda words: print('\\u732b/caf\\udce9.jpg') or 0\n"
+        "sys.exit(main.main(['x']))\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip() == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "a.pt"), "a.pt: permission denied"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (OSError(40, "Too many levels of symbolic links", "self"), "self: too many levels of symbolic links"),
+        (MemoryError(), "not enough memory"),
+    ],
+    ids=str,
+)
+def test_what_the_machine_refuses_is_a_message(
+    command: types.SimpleNamespace, error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: list[str]) -> None:
+        raise error
+
+    command.run = fail
+    assert main.main(["stub"]) == 2
+    assert said in capsys.readouterr().err

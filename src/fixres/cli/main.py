@@ -5,6 +5,7 @@ Nothing heavy is imported here: a command's module is imported when the command 
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import keyword
 import os
@@ -12,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fixres.config.plugins import load_plugins
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 the user's mistake, 75 stopped and saved, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _plain_notices():
+        with _plain_notices(), _any_name_on(sys.stdout):
             code = _dispatch(words)
             sys.stdout.flush()
     except UserError as error:
@@ -115,6 +116,31 @@ def _plain_notices() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = show
+
+
+@contextmanager
+def _any_name_on(stream: Any) -> Iterator[None]:
+    """Let a stream take every name: bytes that are no text as they are, what its encoding lacks spelt out."""
+    errors = getattr(stream, "errors", None)
+    if errors != "strict" or not hasattr(stream, "reconfigure"):
+        yield
+        return
+    codecs.register_error("fixres", _spelt_out)
+    stream.reconfigure(errors="fixres")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # closed meanwhile
+            stream.reconfigure(errors=errors)
+
+
+def _spelt_out(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError), "it is given to streams that are written to"
+    part = error.object[error.start : error.end]
+    try:
+        return part.encode(error.encoding, "surrogateescape"), error.end
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def _complain(error: UserError) -> None:

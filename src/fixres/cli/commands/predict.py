@@ -141,9 +141,6 @@ class _Job:
         """Predict everything and return how many pictures could not be read."""
         flags, out = self.flags, self.flags.out
         if out is None:
-            with contextlib.suppress(AttributeError):
-                # A file name may hold bytes that are no text.
-                sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
             self._write(self.as_text(sys.stdout))
             return self.num_failed
         try:
