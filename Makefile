@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 demo: $(STAMP)  ## The main job on real photographs: trains, measures, fixes, reports.
 	$(BIN)/fixres demo
 
-test: $(STAMP)  ## Everything that needs no browser and no long training: about 12 minutes on two cores.
+test: $(STAMP)  ## Everything that needs no browser and no long training: about 9 minutes on two cores.
 	$(BIN)/python -m pytest -m "not system" -n auto --maxprocesses 4 --dist worksteal
 
 test-system: $(STAMP)  ## The demo itself and a browser: under 60 minutes.

@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def run_recipe(
     required_trackers(recipe.output.tracker)
     runtime = Runtime(recipe.runtime)
     processes = runtime.processes
-    before, missing = _names(folder), [path for path in (folder, *folder.parents) if not path.exists()]
+    remove_new = _remover_of_new(folder)
     processes.gather(None)
     lock = RunLock(folder, take_over=take_over)
     with contextlib.ExitStack() as at_end:
@@ -115,31 +115,28 @@ def run_recipe(
         except UserError:
             # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
             if processes.is_main:
-                _remove_new(folder, before)
-                for path in missing:
-                    with contextlib.suppress(OSError):
-                        path.rmdir()
+                remove_new()
             raise
         with _telling_the_end(context):
             return _run_stages(context, start.model, saved)
 
 
-def _names(folder: Path) -> set[str] | None:
-    """Return the names in a folder, None where there is none."""
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else None
+def _remover_of_new(folder: Path) -> Callable[[], None]:
+    """Return what removes everything that comes into a folder from now on, and the folders made for it."""
+    before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
 
+    def remove() -> None:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in before and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in before:
+                path.unlink(missing_ok=True)
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
-def _remove_new(folder: Path, before: set[str] | None) -> None:
-    """Remove what a start that failed has put into a folder, and the folder if it made that too."""
-    if before is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for name in (_names(folder) or set()) - before:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    return remove
 
 
 @contextlib.contextmanager

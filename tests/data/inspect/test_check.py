@@ -14,6 +14,7 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.inspect.check import check
 from fixres.data.inspect.statistics import statistics
+from fixres.data.sources import folder
 from fixres.errors import UserError
 from tests.support.scenes import jpeg, look, paths, put, scene
 
@@ -118,14 +119,14 @@ def test_more_pixels_than_will_be_decoded_are_named(sound: Path, monkeypatch: py
 
 
 def test_a_file_that_may_not_be_read_is_named(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
+    read = folder.read_file
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, name: str) -> bytes:
         if path.name == "03.jpg":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return read(path, name)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(folder, "read_file", refuse)
     report = look(sound)
     assert paths(report, "unreadable") == [
         (f"{part}/03.jpg",) for part in ("train/cat", "train/dog", "test/cat", "test/dog")
