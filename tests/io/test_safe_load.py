@@ -6,7 +6,6 @@ import argparse
 import collections
 import copy
 import json
-import os
 import pickle
 import resource
 import struct
@@ -28,32 +27,7 @@ from fixres.errors import UserError
 from fixres.io import pickle_scan, safe_load
 from fixres.io.safe_load import read_checkpoint
 from fixres.io.tensors import read_weights
-
-MARKER = "ran"
-
-
-class Evil:
-    """A pickle that leaves a file behind when it is loaded."""
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (f"touch {MARKER}",)
-
-
-class Hidden(Evil):
-    """The same through a function that torch itself may call: its first argument is the one to be called."""
-
-    def __reduce__(self) -> Any:
-        return torch._tensor._rebuild_from_type_v2, (os.system, torch.Tensor, (f"touch {MARKER}",), {})
-
-
-class Claim:
-    """A pickle that calls `function` with arguments of the author's choice."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> Any:
-        return self.call
+from tests.support.hostile_files import HUGE, MARKER, PLACES, Claim, Evil, Hidden, save
 
 
 @pytest.fixture(autouse=True)
@@ -64,18 +38,6 @@ def _within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 400 * (1 if sys.platform != "darwin" else 1024) * 1024, f"allocated {grown} kB"
-
-
-def save(content: Any, name: str = "w.pt", *, legacy: bool = False) -> Path:
-    torch.save(content, name, _use_new_zipfile_serialization=not legacy)
-    return Path(name).absolute()
-
-
-PLACES: dict[str, Callable[[Any], Any]] = {
-    "alone": lambda bad: bad,
-    "beside tensors": lambda bad: {"conv.weight": torch.zeros(3), "conv.bias": bad},
-    "in the optimizer": lambda bad: {"model": {"w": torch.zeros(3)}, "optimizer": {"state": {0: [bad]}}},
-}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -138,7 +100,6 @@ def test_plain_data_passes_whole_and_trust_changes_nothing(legacy: bool) -> None
             assert (read["dtype"], read["array"]) == (torch.float16, bytearray(b"ab"))
 
 
-HUGE = 10**10
 ALLOCATORS: dict[str, Any] = {
     "bytearray": Claim(bytearray, HUGE),
     "tensor type": Claim(torch.Tensor, HUGE),
