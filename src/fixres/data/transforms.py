@@ -1,8 +1,4 @@
-"""From a picture to the square the network sees, at test time and in training.
-
-The test-time crop is one Pillow call that crops and resizes together, within one grey level of torchvision's
-`Resize` followed by `CenterCrop` (99.9 % of the values); `exact` does the two steps and is equal bit for bit.
-"""
+"""From a picture to the square the network sees, at test time (`evaluation_view`, as a tensor) and in training."""
 
 from __future__ import annotations
 
@@ -17,12 +13,18 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from fixres.config.recipe import Stage
+from fixres.data.evaluation_view import (
+    RESAMPLE,
+    center_crop,
+    center_offset,
+    evaluation_view,
+    resize,
+    without_far_ends,
+)
 from fixres.data.scaled_decode import Box, ScaledJpeg
 from fixres.resolution import Preprocess, Triple
 
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _QUARTER_TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
-_LONGEST_STRIP = 100
 
 _JITTER = {"jitter": (0.3, 0.3, 0.3), "v2": (0.05, 0.05, 0.05)}
 """Brightness, contrast and saturation."""
@@ -33,7 +35,7 @@ _rotation, _jitter = cache(v2.RandomRotation), cache(v2.ColorJitter)
 
 def evaluation_crop(image: Image.Image, preprocess: Preprocess) -> Tensor:
     """Return the test-time view of an RGB picture, uint8 `[3, S, S]` (channels last in memory)."""
-    return _tensor(_test_view(image, preprocess))
+    return _tensor(evaluation_view(image, preprocess))
 
 
 def five_crops(image: Image.Image, preprocess: Preprocess) -> tuple[Tensor, ...]:
@@ -42,11 +44,11 @@ def five_crops(image: Image.Image, preprocess: Preprocess) -> tuple[Tensor, ...]
     They are those of torchvision's `FiveCrop`, the centre first and as `evaluation_crop` makes it; a side shorter than
     the crop is padded with black. uint8 `[3, S, S]` each.
     """
-    size, resized = preprocess.size, _resize(image, preprocess)
+    size, resized = preprocess.size, resize(image, preprocess)
     right, bottom = resized.width - size, resized.height - size
     # A short side has one place only: where the centre crop has it.
-    xs = (0, right) if right >= 0 else (_center_offset(resized.width, size),) * 2
-    ys = (0, bottom) if bottom >= 0 else (_center_offset(resized.height, size),) * 2
+    xs = (0, right) if right >= 0 else (center_offset(resized.width, size),) * 2
+    ys = (0, bottom) if bottom >= 0 else (center_offset(resized.height, size),) * 2
     corners = [_tensor(resized.crop((x, y, x + size, y + size))) for y in ys for x in xs]
     return (evaluation_crop(image, preprocess), *corners)
 
@@ -64,18 +66,18 @@ def train_crop(image: Image.Image | ScaledJpeg, stage: Stage, preprocess: Prepro
     if not isinstance(image, Image.Image):
         raise TypeError(f"crop {stage.crop} needs a decoded picture")
     if stage.crop == "center" and stage.augment == "v2" and preprocess.resize in ("shorter", "height"):
-        view = _shifted_crop(_augment(_resize(image, preprocess), stage), preprocess.size)
+        view = _shifted_crop(_augment(resize(image, preprocess), stage), preprocess.size)
     elif stage.crop == "center":
-        view = _augment(_test_view(image, preprocess), stage)
+        view = _augment(evaluation_view(image, preprocess), stage)
     elif stage.crop == "resize":
-        view = _augment(_random_place(_resize(image, preprocess), preprocess.size), stage)
+        view = _augment(_random_place(resize(image, preprocess), preprocess.size), stage)
     else:
-        view = _augment(_padded_crop(image, preprocess.size, _RESAMPLE[preprocess.interpolation]), stage)
+        view = _augment(_padded_crop(image, preprocess.size, RESAMPLE[preprocess.interpolation]), stage)
     return _erased(_tensor(view), stage, preprocess)
 
 
 def _random_resized_crop(image: Image.Image | ScaledJpeg, stage: Stage, preprocess: Preprocess) -> Tensor:
-    size, resample = (preprocess.size, preprocess.size), _RESAMPLE[preprocess.interpolation]
+    size, resample = (preprocess.size, preprocess.size), RESAMPLE[preprocess.interpolation]
     box = random_box(image.width, image.height, stage.crop_scale, stage.crop_aspect)
     if isinstance(image, Image.Image):
         view = image.resize(size, resample, box=box)
@@ -117,69 +119,6 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _test_view(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    size = preprocess.size
-    resample = _RESAMPLE[preprocess.interpolation]
-    if preprocess.resize == "squash":
-        return image if image.size == (size, size) else image.resize((size, size), resample)
-    if preprocess.resize == "pad":
-        return _letterbox(image, preprocess)
-    width, height = _resized(image, preprocess)
-    # Enlarging saves nothing in one call, and its rounding would differ by 2 levels here and there.
-    if preprocess.resize == "height" or preprocess.exact or width >= image.width:
-        return _center_crop(_resize(image, preprocess), size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    scale_x, scale_y = image.width / width, image.height / height
-    # Rounding may put the far edge a hair outside the picture, which Pillow refuses.
-    right, bottom = min((left + size) * scale_x, image.width), min((top + size) * scale_y, image.height)
-    return image.resize((size, size), resample, box=(left * scale_x, top * scale_y, right, bottom))
-
-
-def _resized(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
-    """Return width and height in pixels before the crop, truncated like torchvision's `Resize`."""
-    width, height, side = image.width, image.height, preprocess.resize_size
-    if preprocess.resize == "height" or width > height:
-        return max(1, int(side * width / height)), side
-    return side, int(side * height / width)
-
-
-def _resize(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    image = _without_far_ends(image)
-    size = _resized(image, preprocess)
-    return image if size == image.size else image.resize(size, _RESAMPLE[preprocess.interpolation])
-
-
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cut a strip to its middle: resizing all of a 30,000 x 1 picture by its short side would take gigabytes."""
-    limit = _LONGEST_STRIP * min(image.size)
-    if max(image.size) <= limit:
-        return image
-    width, height = min(image.width, limit), min(image.height, limit)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Crop the centre like torchvision's `CenterCrop`: a side that is too short is padded with black first."""
-    left, top = _center_offset(image.width, size), _center_offset(image.height, size)
-    return image.crop((left, top, left + size, top + size))
-
-
-def _center_offset(length: int, size: int) -> int:
-    return round((length - size) / 2) if length >= size else -((size - length) // 2)
-
-
-def _letterbox(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    size = preprocess.size
-    longest = max(image.size)
-    width, height = (max(1, round(side * size / longest)) for side in image.size)
-    resized = image.resize((width, height), _RESAMPLE[preprocess.interpolation])
-    red, green, blue = (round(255 * value) for value in preprocess.mean)
-    square = Image.new("RGB", (size, size), (red, green, blue))
-    square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return square
-
-
 def random_box(width: int, height: int, scale: tuple[float, float], aspect: tuple[float, float]) -> Box:
     """Return left, top, right, bottom of a random crop in pixels.
 
@@ -213,7 +152,7 @@ def _log_aspects(aspect: tuple[float, float]) -> tuple[float, float]:
 def _random_place(image: Image.Image, size: int) -> Image.Image:
     """Cut out a square anywhere; a side that is too short is centred on black, as in the centre crop."""
     left, top = (
-        _draw(length - size + 1) if length >= size else _center_offset(length, size)
+        _draw(length - size + 1) if length >= size else center_offset(length, size)
         for length in (image.width, image.height)
     )
     return image.crop((left, top, left + size, top + size))
@@ -221,7 +160,7 @@ def _random_place(image: Image.Image, size: int) -> Image.Image:
 
 def _padded_crop(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     """Resize the shorter side to `size`, pad by an eighth with black, cut out a random square."""
-    image = _without_far_ends(image)
+    image = without_far_ends(image)
     shortest = min(image.size)
     width, height = (int(size * side / shortest) for side in image.size)
     resized = image if image.size == (width, height) else image.resize((width, height), resample)
@@ -264,7 +203,7 @@ def _shifted_crop(image: Image.Image, size: int) -> Image.Image:
     """
     centre = round((image.width - size) / 2)
     if centre <= 0:
-        return _center_crop(image, size)
+        return center_crop(image, size)
     shift = _draw(centre + 1)
     left = centre + shift if _draw(2) else centre - shift
     top = round((image.height - size) / 2)
