@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import itertools
 import mmap
 import multiprocessing
@@ -19,6 +20,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import time
 import traceback
 import weakref
@@ -63,27 +66,34 @@ class WorkerProcess:
         function: Callable[[Any], Any],
         *,
         prepare: Callable[[], None] = lambda: None,
-        context: Any = None,
+        is_fresh: bool = False,
     ) -> None:
         """Start it.
 
         Args:
             function: makes the answer to a piece of work; Exceptions it raises are raised by `receive`.
             prepare: called first in the process.
-            context: of `multiprocessing`; the platform's own where left out.
+            is_fresh: start a Python that imports nothing but the modules of `function` and `prepare`, which are
+                functions of a module, in place of a process as `multiprocessing` starts it, which has what this has.
         """
-        context = context or multiprocessing.get_context()
-        self.connection: Connection
-        self.connection, theirs = context.Pipe()
-        self._place = context.RawArray("d", 2)
         self.tasks: deque[Any] = deque()
         """What it was sent and has not answered, the oldest first."""
-        self._process = context.Process(
-            target=_work,
-            args=(theirs, self.connection, function, prepare, self._place),
-            daemon=True,
-        )
-        self._process.start()
+        self.connection: Connection
+        self._place: Any = (0, 0.0)
+        self._process: Any
+        if is_fresh and sys.platform != "win32":
+            self.connection, theirs = multiprocessing.Pipe()
+            self._process = _Fresh(theirs, function, prepare)
+        else:
+            context = multiprocessing.get_context()
+            self.connection, theirs = context.Pipe()
+            self._place = context.RawArray("d", 2)
+            self._process = context.Process(
+                target=_work,
+                args=(theirs, self.connection, function, prepare, self._place),
+                daemon=True,
+            )
+            self._process.start()
         theirs.close()
         _living.add(self)
 
@@ -141,16 +151,72 @@ class WorkerProcess:
             return "does not answer"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
+    def end(self) -> None:
+        """End it, whatever it does; whoever waits for its answer is told that it died, and then to call `kill`."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+
     def kill(self) -> None:
         """End it, whatever it does, without waiting for one that hangs in the kernel on a dead disk."""
         _living.discard(self)
-        with contextlib.suppress(OSError):
-            self._process.kill()
+        self.end()
         self._process.join(_LOOK_SECONDS)
         self.connection.close()
         if self._process.is_alive():
             # Python would wait for it at its own end.
             multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+
+
+class _Fresh:
+    """A new Python at work, with the methods of a process of `multiprocessing`."""
+
+    def __init__(self, theirs: Connection, function: Callable[[Any], Any], prepare: Callable[[], None]) -> None:
+        names = [f"{one.__module__}:{one.__qualname__}" for one in (function, prepare)]
+        self._popen = subprocess.Popen(
+            [sys.executable, "-c", _START_FRESH, str(theirs.fileno()), *names, *sys.path],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            # Threads for linear algebra would cost memory and are never used.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        self.pid = self._popen.pid
+        self.kill = self._popen.kill
+
+    def is_alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def join(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(seconds)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._popen.poll()
+
+
+_START_FRESH = """
+import sys
+descriptor, function, prepare, *sys.path = sys.argv[1:]
+from fixres.runtime.worker_process import work_fresh
+work_fresh(int(descriptor), function, prepare)
+"""
+
+
+def work_fresh(descriptor: int, function: str, prepare: str) -> None:
+    """Do, in a new Python, what `WorkerProcess` asks for.
+
+    Args:
+        descriptor: this end of the pipe.
+        function: `MODULE:NAME` of what makes the answers.
+        prepare: the same of what is called first.
+    """
+    _work(Connection(descriptor), None, _named(function), _named(prepare), None)
+
+
+def _named(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 _place: Any = None
@@ -170,13 +236,14 @@ def rest() -> None:
 
 def _work(
     connection: Connection,
-    parents: Connection,
+    parents: Connection | None,
     function: Callable[[Any], Any],
     prepare: Callable[[], None],
     place: Any,
 ) -> None:
     global _place
-    parents.close()
+    if parents is not None:
+        parents.close()
     parent, _place = os.getppid(), place
     prepare()
     with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError, KeyboardInterrupt):

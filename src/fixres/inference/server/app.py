@@ -77,8 +77,6 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
-    limits = service.limits
-
     @app.post("/v1/predict", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
     async def predict(
         request: Request,
@@ -89,7 +87,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     ) -> PredictAnswer:
         """Classify one picture: the body itself, or the `file` of a form, whose fields stand in for the parameters."""
         with service.admission.ticket() as ticket:
-            upload = await read_upload(request, ticket, limits, 1)
+            upload = await read_upload(request, ticket, service.admission, 1)
             asked = PredictOptions(size=size, top_k=top_k, explain=explain, weights=weights)
             options = _with_fields(asked, upload)
             if options.explain:
@@ -105,7 +103,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     ) -> BatchAnswer:
         """Classify the pictures of a form; one that cannot be used has its error in its place."""
         with service.admission.ticket() as ticket:
-            upload = await read_upload(request, ticket, limits, limits.files)
+            upload = await read_upload(request, ticket, service.admission, service.limits.files)
             if not upload.files:
                 raise Problem(400, "no_file", "the request holds no file")
             options = _with_fields(PredictOptions(size=size, top_k=top_k, weights=weights), upload)
@@ -118,7 +116,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def compare(request: Request, top_k: TopQuery = TOP_K, explain: ExplainQuery = False) -> CompareAnswer:
         """Classify one picture at the train size, the un-fixed test size and the fixed size."""
         with service.admission.ticket() as ticket:
-            upload = await read_upload(request, ticket, limits, 1)
+            upload = await read_upload(request, ticket, service.admission, 1)
             options = _with_fields(PredictOptions(top_k=top_k, explain=explain), upload)
             if options.explain:
                 service.network.require_explainable()
@@ -178,9 +176,9 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", responses=errors(421, 503))
     async def readyz() -> dict[str, str]:
-        """Say that pictures are being computed."""
-        if not service.batcher.is_alive:
-            raise Problem(503, "not_ready", "no pictures are being computed", 1)
+        """Say that a picture sent now is answered: there is room, a decoder is free and batches are computed."""
+        if not service.is_ready:
+            raise Problem(503, "not_ready", "a picture sent now would not be answered", 1)
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=errors(401, 421))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.config.choices import BackendName
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.decode import FORMATS, BadImage, decode, jpeg_size
 from fixres.data.sources.synthetic import Synthetic
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
@@ -253,52 +250,3 @@ def _exported(opened: ExportedModel) -> Compute:
         return (outputs.softmax(1) if sheet.output == "logits" else outputs).numpy()
 
     return compute
-
-
-def require_size_and_kind(data: bytes, name: str, max_pixels: int) -> int:
-    """Return the number of pixels that the header of a picture states.
-
-    Raises:
-        Problem: empty, too large, or of a kind that is not taken.
-    """
-    if not data:
-        raise Problem(400, "empty_file", f"{name} is empty")
-    width, height = _stated_size(data, name)
-    if width * height > max_pixels:
-        raise Problem(
-            413, "too_many_pixels", f"{name}: {width} x {height} is more than this server's {max_pixels:,} pixels"
-        )
-    return width * height
-
-
-def read_picture(data: bytes, name: str, preprocess: Preprocess) -> Image.Image:
-    """Return the RGB picture a client sent, whose size and kind are known to be taken.
-
-    Raises:
-        Problem: it is damaged, or would take too much work or memory.
-    """
-    try:
-        return decode(data, name, preprocess.exif, preprocess.alpha)
-    except BadImage as error:
-        raise Problem(422, "bad_picture", f"{name}: {error.reason}") from None
-    except MemoryError:
-        raise Problem(413, "too_many_pixels", f"{name} needs more memory than there is") from None
-
-
-def _stated_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return width and height from the header."""
-    try:
-        found = jpeg_size(data, name)
-        if found is not None:
-            return found
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            return opened.size
-    except BadImage as error:
-        raise Problem(413, "too_many_pixels", f"{name}: {error.reason}") from None
-    except Image.DecompressionBombError:
-        # Beyond what anything here decodes.
-        raise Problem(413, "too_many_pixels", f"{name} has more pixels than are decoded here") from None
-    except Exception:  # noqa: BLE001 - Pillow's parsers raise whatever a damaged header makes them trip over
-        raise Problem(
-            415, "not_a_picture", f"{name} is not a picture this server takes ({', '.join(FORMATS)})"
-        ) from None

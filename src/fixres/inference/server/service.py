@@ -1,4 +1,4 @@
-"""From bytes to an answer: decode in threads, compute in batches, name the classes."""
+"""From bytes to an answer: decode in processes, compute in batches, name the classes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import base64
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 
-from fixres.data.transforms import evaluation_crop
+from fixres.errors import seconds_from
 from fixres.inference.server.batcher import Batcher, Row
-from fixres.inference.server.network import Network, read_picture, require_size_and_kind
+from fixres.inference.server.decoders import Decoders
+from fixres.inference.server.network import Network
 from fixres.inference.server.prometheus import Meters
+from fixres.inference.server.read_picture import Task
 from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights, busy
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Admission, Ticket
 
 Key = tuple[int, Weights]
 _DECODERS = 4
+_DECODE_SECONDS = 10.0
 _LARGE = 12_000_000
 """Pixels of a picture that may not hold the last decoder: those of cameras have fewer or little more."""
 
@@ -39,10 +41,6 @@ class Service:
         self.limits = settings.limits
         self.admission = Admission(settings.limits)
         self.meters = meters
-        num = max(2, min(_DECODERS, os.cpu_count() or 1))
-        self._decoders = ThreadPoolExecutor(num, thread_name_prefix="decode")
-        self._large = asyncio.Semaphore(num - 1)
-        """Free for pictures of more than `_LARGE` pixels: one decoder is always left to the others."""
         self.batcher: Batcher[Key] = Batcher(
             self._compute,
             settings.max_batch,
@@ -63,11 +61,20 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer meanwhile; to be left when no request is left, or none may wait any longer."""
+        num = max(2, min(_DECODERS, os.cpu_count() or 1))
+        seconds = seconds_from("FIXRES_DECODE_SECONDS", _DECODE_SECONDS)
+        self.decoders = Decoders(num, seconds, self.limits.pixels)
         self.batcher.start()
-        yield
-        await self.batcher.stop()
-        # Nobody waits for what is still being decoded, and it ends by itself: its work was counted before it began.
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        try:
+            yield
+            await self.batcher.stop()
+        finally:
+            self.decoders.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a picture that comes now is answered: decoders and batches go on, and there is room."""
+        return self.batcher.is_alive and self.decoders.is_ready and self.admission.has_room
 
     async def size_of(self, options: PredictOptions) -> int:
         """Return the size asked for, once it is known to be answered.
@@ -78,26 +85,23 @@ class Service:
         self.network.require_weights(options.weights)
         size = options.size or self.network.preprocess.size
         # Trying a size for the first time takes a moment.
-        await self._in_thread(self.network.require_size, size)
+        await asyncio.to_thread(self.network.require_size, size)
         return size
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
-
-    async def _decoded(self, function: Callable[..., Any], file: tuple[str, bytes], *arguments: Any) -> Any:
-        """Return what `function` makes of a file, in one of the decoders' threads.
+    async def _views(self, file: tuple[str, bytes], *sizes: int) -> list[Tensor]:
+        """Return what the network sees of a file at some sizes, uint8 `[3, S, S]` (channels last in memory) each.
 
         Raises:
             Problem: the picture cannot be used; 503, it was not its turn in time.
         """
         name, data = file
+        views = tuple(self.network.preprocess.at(size) for size in sizes)
         try:
             async with asyncio.timeout(self.limits.seconds):
-                pixels = await self._in_thread(require_size_and_kind, data, name, self.limits.pixels)
-                async with self._large if pixels > _LARGE else nullcontext():
-                    return await self._in_thread(function, file, *arguments)
+                found = await self.decoders(Task(name, data, views, self.limits.pixels, _LARGE))
         except TimeoutError:
             raise busy("reading the picture took too long") from None
+        return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in found]
 
     async def predict(
         self, file: tuple[str, bytes], size: int, options: PredictOptions, ticket: Ticket
@@ -107,7 +111,7 @@ class Service:
         Raises:
             Problem: the picture cannot be used, or the answer takes too long.
         """
-        image = await self._decoded(self._view, file, size)
+        (image,) = await self._views(file, size)
         ticket.mark_read()
         row = await self.row((size, options.weights), image)
         explanation = await self._explain(image, row, options.weights) if options.explain else None
@@ -115,43 +119,40 @@ class Service:
 
     async def _explain(self, pixels: Tensor, row: Row, weights: Weights) -> str:
         drawn = await self.batcher.alone(self.network.explain, pixels, int(row.argmax()), weights)
-        shown: str = await self._in_thread(data_uri, drawn)
-        return shown
+        return await asyncio.to_thread(data_uri, drawn)
 
     async def predict_all(
         self, files: Sequence[tuple[str, bytes]], size: int, options: PredictOptions, ticket: Ticket
     ) -> list[FileAnswer]:
         """Return an answer for every file; one that cannot be used does not stop the others."""
-        images = await asyncio.gather(
-            *(self._decoded(self._view, file, size) for file in files), return_exceptions=True
-        )
+        read = await asyncio.gather(*(self._views(file, size) for file in files), return_exceptions=True)
         ticket.mark_read()
         rows = await asyncio.gather(
-            *(self.row((size, options.weights), image) for image in images if not isinstance(image, BaseException))
+            *(self.row((size, options.weights), views[0]) for views in read if not isinstance(views, BaseException))
         )
         found = iter(rows)
         answers = []
-        for (name, _), image in zip(files, images, strict=True):
-            if isinstance(image, Problem):
-                answers.append(FileAnswer(file=name, error={"code": image.code, "message": image.message}))
-            elif isinstance(image, BaseException):
-                raise image
+        for (name, _), views in zip(files, read, strict=True):
+            if isinstance(views, Problem):
+                answers.append(FileAnswer(file=name, error={"code": views.code, "message": views.message}))
+            elif isinstance(views, BaseException):
+                raise views
             else:
                 answers.append(FileAnswer(file=name, top=self.named(next(found), options.top_k)))
         return answers
 
     async def compare(self, file: tuple[str, bytes], options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
         """Return the picture at every size worth comparing, one after the other so that times mean something."""
-        image: Image.Image = await self._decoded(self._read, file)
+        compared = self.comparison()
+        views = await self._views(file, *(size for _, size, _ in compared))
         ticket.mark_read()
         rows = []
-        for label, size, weights in self.comparison():
-            pixels: Tensor = await self._in_thread(evaluation_crop, image, self.network.preprocess.at(size))
-            shown: str = await self._in_thread(data_uri, pixels.permute(1, 2, 0).numpy())
+        for (label, size, weights), pixels in zip(compared, views, strict=True):
+            shown = await asyncio.to_thread(data_uri, pixels.permute(1, 2, 0).numpy())
             row = ComparedRow(label=label, size=size, weights=weights, top=[], milliseconds=0, view=shown)
             rows.append(row)
             try:
-                await self._in_thread(self.network.require_size, size)
+                await asyncio.to_thread(self.network.require_size, size)
                 start = time.perf_counter()
                 found = await self.row((size, weights), pixels)
             except Problem as problem:
@@ -199,13 +200,6 @@ class Service:
             )
             for k in best.tolist()
         ]
-
-    def _read(self, file: tuple[str, bytes]) -> Image.Image:
-        name, data = file
-        return read_picture(data, name, self.network.preprocess)
-
-    def _view(self, file: tuple[str, bytes], size: int) -> Tensor:
-        return evaluation_crop(self._read(file), self.network.preprocess.at(size))
 
 
 def data_uri(pixels: npt.NDArray[np.uint8]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from starlette.datastructures import UploadFile
@@ -20,6 +21,10 @@ _FIELDS = 16
 _BARE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types under which programs send a file as it is; the last is what `curl --data-binary @FILE` says."""
 _FIELD_BYTES = 1000
+_SOON_SECONDS = 1.0
+"""Within which ordinary requests arrive; once the server is full, those that took longer make room for others."""
+_RESERVE = 64
+"""Requests that may arrive beyond the limit, as long as each of them does so soon."""
 
 
 class Ticket:
@@ -45,14 +50,17 @@ class Ticket:
         if not self.is_read:
             self._admission.coming += more
 
-    def take_bytes(self, num: int) -> None:
-        """Hold `num` bytes more.
+    async def take_bytes(self, num: int) -> None:
+        """Hold `num` bytes more, those of requests that take long to arrive if need be.
 
         Raises:
             Problem: 503, all requests together hold too many.
         """
-        if self._admission.held_bytes + num > self._admission.limits.held_bytes:
-            raise busy("too many bytes are waiting")
+        while self._admission.held_bytes + num > self._admission.limits.held_bytes:
+            if not self._admission.expire(lambda arriving: arriving.ticket.num_bytes):
+                raise busy("too many bytes are waiting")
+            # It gives back what it holds when it runs next.
+            await asyncio.sleep(0.001)
         self._admission.held_bytes += num
         self.num_bytes += num
 
@@ -65,8 +73,18 @@ class Ticket:
             self.num_bytes = 0
 
 
+@dataclass(frozen=True, eq=False)
+class _Arriving:
+    ticket: Ticket
+    since: float
+    timeout: asyncio.Timeout
+
+
 class Admission:
-    """Counts what all requests hold, in one event loop."""
+    """Counts what all requests hold, in one event loop.
+
+    A request holds nothing but its bytes until it is whole: what is sent slowly keeps nobody out.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -74,21 +92,63 @@ class Admission:
         self.coming = 0
         """Pictures that are being received or decoded."""
         self.held_bytes = 0
+        self._arriving: list[_Arriving] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one picture more is taken."""
+        return self.pictures < self.limits.waiting
 
     @contextlib.contextmanager
     def ticket(self) -> Iterator[Ticket]:
-        """Hold one picture, or more, until the request is answered.
-
-        Raises:
-            Problem: 503, the server is full.
-        """
+        """Hold bytes and pictures until the request is answered."""
         ticket = Ticket(self)
-        ticket.take_pictures(1)
         try:
             yield ticket
         finally:
             ticket.mark_read()
             self.pictures -= ticket.num_pictures
+
+    @contextlib.asynccontextmanager
+    async def arriving(self, ticket: Ticket) -> AsyncIterator[None]:
+        """Give a request its time to arrive, which is short where too many are on their way.
+
+        Raises:
+            Problem: 503, too many are on their way; 408, this one took too long.
+        """
+        seconds = self.limits.seconds
+        if len(self._arriving) >= self.limits.waiting and not self.expire(lambda arriving: -arriving.since):
+            seconds = min(seconds, _SOON_SECONDS)
+            if len(self._arriving) >= self.limits.waiting + _RESERVE:
+                raise busy()
+        self.coming += 1
+        try:
+            async with asyncio.timeout(seconds) as timeout:
+                mine = _Arriving(ticket, time.monotonic(), timeout)
+                self._arriving.append(mine)
+                try:
+                    yield
+                finally:
+                    if mine in self._arriving:
+                        self._arriving.remove(mine)
+        except TimeoutError:
+            raise Problem(
+                408, "too_slow", f"the request did not arrive within {self.limits.seconds:g} s, less in a full server"
+            ) from None
+        finally:
+            self.coming -= 1
+
+    def expire(self, cost: Callable[[_Arriving], float]) -> bool:
+        """End the time of the costliest request that takes long to arrive; return whether there is one."""
+        now = time.monotonic()
+        slow = [one for one in self._arriving if now - one.since > _SOON_SECONDS]
+        if not slow:
+            return False
+        found = max(slow, key=cost)
+        self._arriving.remove(found)
+        if not found.timeout.expired():
+            found.timeout.reschedule(asyncio.get_running_loop().time())
+        return True
 
 
 @dataclass
@@ -101,18 +161,20 @@ class Upload:
     """Form fields beside the files."""
 
 
-async def read_upload(request: Request, ticket: Ticket, limits: Limits, max_files: int) -> Upload:
-    """Return the files of a request: the parts of a form, or its body as it is.
+async def read_upload(request: Request, ticket: Ticket, admission: Admission, max_files: int) -> Upload:
+    """Return the files of a request: the parts of a form, or its body as it is. The ticket then holds one picture.
 
     Raises:
-        Problem: too large, too slow, or of a content type that holds no pictures.
+        Problem: too large, too slow, or of a content type that holds no pictures; or the server is full.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data" and not kind.startswith("image/") and kind not in _BARE:
         raise Problem(
             415, "bad_content_type", f"'{kind}' holds no pictures; send image/*, application/octet-stream or a form"
         )
-    body = await _read_body(request, ticket, limits)
+    async with admission.arriving(ticket):
+        body = await _read_body(request, ticket, admission.limits)
+    ticket.take_pictures(1)
     if kind != "multipart/form-data":
         return Upload([("the picture", body)])
     return await _read_form(request, body, max_files)
@@ -124,16 +186,12 @@ async def _read_body(request: Request, ticket: Ticket, limits: Limits) -> bytes:
         raise _too_large(limits)
     chunks: list[bytes] = []
     num = 0
-    try:
-        async with asyncio.timeout(limits.seconds):
-            async for chunk in request.stream():
-                num += len(chunk)
-                if num > limits.body_bytes:
-                    raise _too_large(limits)
-                ticket.take_bytes(len(chunk))
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem(408, "too_slow", f"the request did not arrive within {limits.seconds:g} s") from None
+    async for chunk in request.stream():
+        num += len(chunk)
+        if num > limits.body_bytes:
+            raise _too_large(limits)
+        await ticket.take_bytes(len(chunk))
+        chunks.append(chunk)
     return b"".join(chunks)
 
 

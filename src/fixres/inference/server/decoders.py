@@ -1,0 +1,125 @@
+"""Processes that decode pictures, one at a time each, and how much may be decoded at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from fixres.inference.server.read_picture import Large, Refusal, Task, Views, prepare, read_picture
+from fixres.inference.server.schemas import Problem
+from fixres.runtime.worker_process import WorkerDiedError, WorkerProcess
+
+_STUCK_SECONDS = 3.0
+"""How long all decoders may be at their pictures before the server is not ready; ordinary ones take a tenth of it."""
+
+
+class Decoders:
+    """Some processes, each ended and replaced when a picture keeps it for too long."""
+
+    def __init__(self, num: int, seconds: float, max_pixels: int) -> None:
+        """Start them.
+
+        Args:
+            num: how many; at least 2, so that large pictures leave one to the others.
+            seconds: how long decoding one picture may take.
+            max_pixels: of one picture, and of all large ones that are decoded at once.
+        """
+        self.seconds = seconds
+        self._idle = [_start() for _ in range(num)]
+        self._turn = asyncio.Semaphore(num)
+        self._since: dict[WorkerProcess, float] = {}
+        """When those at work began."""
+        self._threads = ThreadPoolExecutor(num, thread_name_prefix="decode")
+        self._is_closed = False
+        self._room = _Room(max_pixels, num - 1)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a picture that comes now is soon decoded."""
+        now = time.monotonic()
+        return bool(self._idle) or any(now - since < _STUCK_SECONDS for since in self._since.values())
+
+    async def __call__(self, task: Task) -> Views:
+        """Return what the network sees of a picture.
+
+        Raises:
+            Problem: it cannot be used, or takes too much time or memory.
+        """
+        found = await self._ask(task)
+        if isinstance(found, Large):
+            async with self._room.hold(found.pixels):
+                found = await self._ask(task._replace(free_pixels=found.pixels))
+        if isinstance(found, Refusal):
+            raise Problem(found.status, found.code, found.message)
+        assert not isinstance(found, Large)
+        return found
+
+    async def _ask(self, task: Task) -> Views | Large | Refusal:
+        async with self._turn:
+            worker = self._idle.pop()
+            self._since[worker] = time.monotonic()
+            answer = asyncio.get_running_loop().run_in_executor(self._threads, _answer, worker, task)
+            try:
+                done, _ = await asyncio.wait({answer}, timeout=self.seconds)
+                if not done:
+                    return Refusal(413, "too_much_work", f"{task.name} takes more than {self.seconds:g} s to decode")
+                return answer.result()
+            except WorkerDiedError:
+                return Refusal(413, "too_many_pixels", f"{task.name} needs more memory than there is")
+            finally:
+                del self._since[worker]
+                is_whole = answer.done() and not answer.cancelled() and answer.exception() is None
+                if not is_whole:
+                    # Its thread then finds the end of the pipe, and only after that is the pipe closed.
+                    worker.end()
+                    answer.add_done_callback(lambda _: worker.kill())
+                if not self._is_closed:
+                    self._idle.append(worker if is_whole else _start())
+
+    def close(self) -> None:
+        """End all of them, whatever they do."""
+        self._is_closed = True
+        for worker in self._since:
+            worker.end()
+        for worker in self._idle:
+            worker.kill()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _start() -> WorkerProcess:
+    return WorkerProcess(read_picture, prepare=prepare, is_fresh=True)
+
+
+def _answer(worker: WorkerProcess, task: Task) -> Views | Large | Refusal:
+    worker.send(task)
+    found: Views | Large | Refusal = worker.receive()
+    return found
+
+
+class _Room:
+    """How many pixels of large pictures are decoded at once, given out in the order they were asked for."""
+
+    def __init__(self, pixels: int, pictures: int) -> None:
+        self._left = pixels
+        self._pixels = pixels
+        self._share = pixels // pictures
+        """What a picture holds at least, so that there are never more than so many."""
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, pixels: int) -> AsyncIterator[None]:
+        pixels = min(max(pixels, self._share), self._pixels)
+        async with self._turn:
+            while self._left < pixels:
+                self._freed.clear()
+                await self._freed.wait()
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            self._left += pixels
+            self._freed.set()
