@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 
+from fixres.inference.server import uploads
+from fixres.inference.server.schemas import Problem
 from fixres.inference.server.settings import Limits
+from fixres.inference.server.uploads import Admission, Upload, read_upload
 from tests.support.serving import LIMITS, client_of, encoded, expected, message, named, picture
 
 
@@ -105,3 +111,95 @@ def test_a_full_server_says_when_to_come_back(run: Path) -> None:
     with client_of(run, limits=Limits(held_bytes=1000)) as tight:
         assert message(tight.post("/v1/predict", content=encoded(picture(2, (300, 300))))) == (503, "busy")
         assert tight.post("/v1/predict", content=encoded(picture(2, (8, 8)))).status_code == 200
+
+
+class _Slow:
+    """A request whose body comes when it is told to."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self.headers = Headers({"content-type": "image/png"})
+        self._chunks = chunks
+        self.rest = asyncio.Event()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        await self.rest.wait()
+
+
+def _arrive(admission: Admission, request: _Slow) -> asyncio.Task[Upload]:
+    async def read() -> Upload:
+        with admission.ticket() as ticket:
+            return await read_upload(request, ticket, admission, 1)  # type: ignore[arg-type]
+
+    return asyncio.ensure_future(read())
+
+
+def _outcome(task: asyncio.Task[Upload]) -> str:
+    if not task.done():
+        return "waits"
+    error = task.exception()
+    return error.code if isinstance(error, Problem) else "read"
+
+
+def test_requests_that_never_become_whole_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_SOON_SECONDS", 0.3)
+    monkeypatch.setattr(uploads, "_RESERVE", 2)
+
+    async def run() -> None:
+        admission = Admission(Limits(waiting=3, seconds=20))
+        slow = [_arrive(admission, _Slow(b"x")) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        # All places are taken by requests that may still be ordinary ones: the reserve is for those that are.
+        for _ in range(4):
+            whole = _Slow(b"picture")
+            whole.rest.set()
+            assert (await _arrive(admission, whole)).files == [("the picture", b"picture")]
+        more = [_arrive(admission, _Slow(b"x")) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert [_outcome(task) for task in more] == ["waits", "waits", "busy"]
+        await asyncio.sleep(0.6)
+        assert [_outcome(task) for task in more] == ["too_slow", "too_slow", "busy"]
+        assert [_outcome(task) for task in slow] == ["waits"] * 3
+        late = _arrive(admission, _Slow(b"x"))
+        await asyncio.sleep(0.05)
+        # The one that has taken longest makes room.
+        assert [_outcome(task) for task in slow] == ["too_slow", "waits", "waits"]
+        assert _outcome(late) == "waits"
+        for task in (*slow[1:], late):
+            task.cancel()
+        await asyncio.gather(*slow, *more, late, return_exceptions=True)
+        assert (admission.pictures, admission.coming, admission.held_bytes, admission._arriving) == (0, 0, 0, [])
+
+    asyncio.run(run())
+
+
+def test_bytes_that_wait_for_their_rest_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_SOON_SECONDS", 0.2)
+
+    async def run() -> None:
+        admission = Admission(Limits(held_bytes=1000, seconds=20))
+        large, small = _arrive(admission, _Slow(b"x" * 900)), _arrive(admission, _Slow(b"x" * 50))
+        await asyncio.sleep(0.05)
+        whole = _Slow(b"x" * 200)
+        whole.rest.set()
+        with pytest.raises(Problem, match="too many bytes"):
+            await _arrive(admission, whole)
+        await asyncio.sleep(0.3)
+        assert len((await _arrive(admission, whole)).files) == 1
+        assert [_outcome(task) for task in (large, small)] == ["too_slow", "waits"]
+        small.cancel()
+        await asyncio.gather(large, small, return_exceptions=True)
+        assert admission.held_bytes == 0
+
+    asyncio.run(run())
+
+
+def test_a_request_that_takes_too_long_is_told_so() -> None:
+    async def run() -> None:
+        admission = Admission(Limits(seconds=0.1))
+        with pytest.raises(Problem) as slow:
+            await _arrive(admission, _Slow(b"x"))
+        assert (slow.value.status, slow.value.code) == (408, "too_slow")
+
+    asyncio.run(run())

@@ -14,6 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from fixres.errors import fixres_version
 from fixres.inference.server.middleware import Gate
@@ -46,10 +48,10 @@ _ICON = (
     '<rect x="3" y="3" width="5" height="5" fill="#fff"/><path d="M6 13h7V6" fill="none" stroke="#fff" '
     'stroke-width="1.6"/></svg>'
 )
-_POST = errors(400, 401, 408, 413, 415, 421, 422, 501, 503)
+_POST = errors(400, 401, 403, 408, 413, 415, 421, 422, 501, 503)
 
 
-def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
+def make_app(network: Network, settings: Settings, token: str = "") -> ASGIApp:
     """Return the ASGI application of one worker.
 
     Args:
@@ -73,7 +75,12 @@ def make_app(network: Network, settings: Settings, token: str = "") -> Gate:
     _add_state(app, service)
     _add_page(app)
     _add_handlers(app)
-    return Gate(app, settings, token, meters)
+    gate = Gate(app, settings, token, meters)
+    if not settings.allow_origin:
+        return gate
+    return CORSMiddleware(
+        gate, allow_origins=settings.allow_origin, allow_methods=("GET", "POST"), allow_headers=("Authorization",)
+    )
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:

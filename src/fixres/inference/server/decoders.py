@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from fixres.inference.server.read_picture import Large, Refusal, Task, Views, prepare, read_picture
 from fixres.inference.server.schemas import Problem
@@ -73,9 +74,8 @@ class Decoders:
                 del self._since[worker]
                 is_whole = answer.done() and not answer.cancelled() and answer.exception() is None
                 if not is_whole:
-                    # Its thread then finds the end of the pipe, and only after that is the pipe closed.
                     worker.end()
-                    answer.add_done_callback(lambda _: worker.kill())
+                    answer.add_done_callback(partial(_close, worker))
                 if not self._is_closed:
                     self._idle.append(worker if is_whole else _start())
 
@@ -97,6 +97,13 @@ def _answer(worker: WorkerProcess, task: Task) -> Views | Large | Refusal:
     worker.send(task)
     found: Views | Large | Refusal = worker.receive()
     return found
+
+
+def _close(worker: WorkerProcess, answer: asyncio.Future[object]) -> None:
+    """Close the pipe of a process that was ended, now that its thread has found the end of it."""
+    if not answer.cancelled():
+        answer.exception()
+    worker.kill()
 
 
 class _Room:

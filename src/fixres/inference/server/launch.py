@@ -44,6 +44,7 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
     except ImportError as error:
         raise require_extra(str(error.name), "serve") from None
     from fixres.inference.server.app import make_app
+    from fixres.inference.server.connection import Connection
     from fixres.inference.server.network import open_network
     from fixres.inference.server.prometheus import FOLDER
 
@@ -57,6 +58,7 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
         stack.callback(listening.close)
         network = open_network(settings)
         options: dict[str, Any] = {
+            "http": Connection,
             "log_level": "warning",
             "access_log": False,
             "server_header": False,

@@ -1,4 +1,4 @@
-"""What every request passes: host name, token, the count of its answer, and no traceback to the outside."""
+"""What every request passes: host name, origin, token, the count of its answer, and no traceback to the outside."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fixres.inference.server.prometheus import Meters
 from fixres.inference.server.schemas import Problem
-from fixres.inference.server.settings import Settings
+from fixres.inference.server.settings import Settings, is_local_name
 from fixres.inference.server.uploads import drain
 
-_OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json")
+_OPEN = ("/", "/favicon.ico", "/healthz", "/readyz")
 """Paths that need no token: they say nothing about the network's answers."""
 _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
@@ -54,7 +56,11 @@ class Gate:
         request = Request(scope, receive)
         try:
             problem = self._refusal(request)
-            if problem is not None:
+            if "transfer-encoding" in request.headers and "content-length" in request.headers:
+                # Where two programs see different ends of a request, the rest is a request to one of them.
+                problem = Problem(400, "bad_request", "Transfer-Encoding and Content-Length exclude each other")
+                await problem.response(Connection="close")(scope, receive, send_counted)
+            elif problem is not None:
                 await drain(request)
                 await problem.response()(scope, receive, send_counted)
             else:
@@ -75,22 +81,50 @@ class Gate:
             self.meters.answered(scope["path"], status, time.monotonic() - start)
 
     def _refusal(self, request: Request) -> Problem | None:
-        host = request.headers.get("host", "")
-        if self.settings.is_local and not _is_local_name(host):
+        host, path = _host_name(request.headers.get("host", "")), request.url.path
+        if not self._answers_to(host):
             # A page elsewhere may have had its name point here to read the answers.
-            return Problem(421, "wrong_host", "this server answers to localhost and 127.0.0.1 only")
-        if self.token and request.url.path not in _OPEN:
+            return Problem(421, "wrong_host", f"this server does not answer to '{host}'; --allow-host adds a name")
+        if request.method == "POST" and self._is_cross_site(request.headers, host):
+            return Problem(403, "cross_site", "pages of other sites may not use this server; --allow-origin adds one")
+        if self.token and path not in _OPEN:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
                 return Problem(401, "no_token", "give the server's token: Authorization: Bearer TOKEN")
         return None
 
+    def _answers_to(self, host: str) -> bool:
+        names, is_local = self.settings.allow_host, self.settings.is_local
+        if is_local_name(host) or host in map(str.lower, names):
+            return True
+        # An address cannot be made to point here, and probes of a cluster use it.
+        return not is_local and (not names or _is_address(host))
 
-def _is_local_name(host: str) -> bool:
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    if name == "localhost":
-        return True
+    def _is_cross_site(self, headers: Headers, host: str) -> bool:
+        """Return whether a browser sends this from a page of another site: pages may send what they may not read."""
+        origin = headers.get("origin", "").lower()
+        if origin in map(str.lower, self.settings.allow_origin):
+            return False
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site.lower() == "cross-site"
+        return bool(origin) and (urlsplit(origin).hostname or "") not in (
+            host,
+            *map(str.lower, self.settings.allow_host),
+        )
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, lower case, without the port and the brackets."""
     try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True

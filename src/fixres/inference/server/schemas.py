@@ -112,9 +112,9 @@ class Problem(Exception):  # noqa: N818 - an answer, not a failure of the server
         self.retry_seconds = retry_seconds
         super().__init__(message)
 
-    def response(self) -> JSONResponse:
-        """Return the answer with the headers that belong to it."""
-        headers = {"Retry-After": str(self.retry_seconds)} if self.retry_seconds is not None else {}
+    def response(self, **headers: str) -> JSONResponse:
+        """Return the answer with the headers that belong to it, and more."""
+        headers |= {"Retry-After": str(self.retry_seconds)} if self.retry_seconds is not None else {}
         headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         return JSONResponse({"error": {"code": self.code, "message": self.message}}, self.status, headers)
 
@@ -137,6 +137,7 @@ class ErrorAnswer(BaseModel):
 MEANINGS = {
     400: "The request cannot be read, or the file is empty.",
     401: "The server wants a token: Authorization: Bearer TOKEN.",
+    403: "A page of another site asks, which --allow-origin did not name.",
     404: "There is nothing at this address.",
     405: "This address does not take this method.",
     408: "The request did not arrive in time.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated
@@ -10,6 +11,20 @@ from pydantic import Field, TypeAdapter
 
 from fixres.config.choices import BackendName, Count
 from fixres.config.stage import Above0, Positive
+
+HostName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Origin = Annotated[str, Field(pattern=r"^https?://[^/\s*]+$")]
+
+
+def is_local_name(host: str) -> bool:
+    """Return whether a host name or address, without a port, is this machine to itself."""
+    name = host.strip("[]").removesuffix(".").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +61,10 @@ class ServeRequest:
     """Largest size a client may ask for; twice the test size, at least 448, when left out."""
     timeout: Above0 = 30.0
     """Seconds a client has to send its request."""
+    allow_host: tuple[HostName, ...] = ()
+    """Names this server is reached by through a proxy that keeps the Host header; others are refused then."""
+    allow_origin: tuple[Origin, ...] = ()
+    """Web sites, as https://name, whose pages may use this server."""
     model: str | None = None
     """Architecture of a bare weights file."""
     weights: str = "fixed"
@@ -54,7 +73,7 @@ class ServeRequest:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in ("127.0.0.1", "localhost", "::1")
+        return is_local_name(self.host)
 
 
 @dataclass(frozen=True)
