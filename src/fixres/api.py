@@ -33,6 +33,7 @@ from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
+from fixres.training.start_checks import StartChecks
 
 Checkpoint = str | Path | Product
 Listener = Callable[[dict[str, Any]], None]
@@ -54,6 +55,8 @@ def train(
     resume: bool = False,
     extend: bool = False,
     take_over: bool = False,
+    check_data: bool = False,
+    accept_data: bool = False,
     listeners: Sequence[Listener] = (),
     **settings: Any,
 ) -> Run:
@@ -65,6 +68,8 @@ def train(
         resume: go on from the last checkpoint in `out`.
         extend: with `resume`, more epochs than before are allowed.
         take_over: count a run on another machine that still holds the folder as dead.
+        check_data: keep a hash of every picture file when the run begins; with `resume`, compare them.
+        accept_data: with `resume`, go on with picture files that changed since the run began.
         listeners: are told every event.
         **settings: laid over the recipe: `data={"uri": "folder:photos"}, train={"size": 128, "epochs": 20}`.
 
@@ -77,7 +82,8 @@ def train(
             raise UserError("a finished Recipe takes no further settings\n  recipe.model_copy, or give a file's name")
     else:
         recipe = loading.load(recipe, settings, require_data=True)
-    return run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners, take_over=take_over)
+    checks = StartChecks(take_over=take_over, check_data=check_data, accept_data=accept_data)
+    return run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners, checks=checks)
 
 
 def fix(

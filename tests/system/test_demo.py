@@ -39,7 +39,7 @@ def test_the_demo_says_how_long_it_takes_and_keeps_to_it(demo: tuple[Path, str, 
 def test_the_demo_leaves_the_run_folder_of_the_contract(demo: tuple[Path, str, float]) -> None:
     folder, text, _ = demo
     files = """recipe.yaml environment.json metrics.jsonl status.json split.json predictions.json comparison.csv
-        report.html checkpoints/last.pt
+        report.html picture_files.npz checkpoints/last.pt
         model/config.json model/model.safetensors model/before_fix.safetensors model/README.md"""
     for name in files.split():
         assert (folder / name).stat().st_size > 0, name

@@ -27,6 +27,7 @@ from fixres.config.messages import Kind, expected, find_field, keys_of, kind_of,
 from fixres.config.recipe import Recipe
 from fixres.config.yaml_text import parse_value
 from fixres.errors import UserError, did_you_mean
+from fixres.training.start_checks import StartChecks
 
 T = TypeVar("T")
 
@@ -57,6 +58,10 @@ class TrainOptions:
     """With --resume: allow more epochs than the run was started with."""
     take_over: bool = False
     """Count a run on another machine that holds the run folder as dead, before 5 minutes without a sign of life."""
+    check_data: bool = False
+    """Keep a hash of every picture file when the run begins; with --resume, compare them. Else sizes and times are."""
+    accept_data: bool = False
+    """With --resume: go on with picture files that changed since the run began."""
     dry_run: bool = False
     """Print the plan, the cost and the first batch, then stop."""
     seeds: str = ""
@@ -65,6 +70,11 @@ class TrainOptions:
     """Print results only."""
     verbose: bool = False
     """Print more."""
+
+    @property
+    def checks(self) -> StartChecks:
+        """How sure the run has to be of its folder and its pictures."""
+        return StartChecks(take_over=self.take_over, check_data=self.check_data, accept_data=self.accept_data)
 
 
 Options = TypeVar("Options", bound=TrainOptions)

@@ -147,6 +147,17 @@ def absolute_uri(uri: str) -> str:
     return f"folder:{Path(body).expanduser().absolute()}"
 
 
+def differ_in_place_only(old: str, new: str) -> bool:
+    """Return whether two URIs, as recipes store them, could name one collection that was moved."""
+    (scheme, before), (other, now) = _take_apart(old), _take_apart(new)
+    known = _find(scheme)
+    if known is None or scheme != other:
+        return False
+    if known.grammar is None:
+        return scheme == "folder"
+    return known.without_places(before) == known.without_places(now)
+
+
 def open_splits(data: Data) -> tuple[str, dict[str, Split], list[str]]:
     """Return the URI, the splits as they lie there, each under its own class list, and notes.
 

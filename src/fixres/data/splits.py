@@ -60,6 +60,14 @@ class Encoded(Source, Protocol):
         return decode(self.read_bytes(path), path, exif, alpha)
 
 
+@runtime_checkable
+class OnDisk(Protocol):
+    """A source whose pictures lie in files of this machine."""
+
+    def files(self, paths: Names) -> tuple[Path, Names]:
+        """Return a folder, and the files below it that hold the pictures at `paths`; none where those are elsewhere."""
+
+
 class Names(Sequence[str]):
     """An immutable list of strings in one block of memory: a million paths pickle and fork without being touched."""
 

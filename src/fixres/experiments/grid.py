@@ -38,6 +38,7 @@ from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER
 from fixres.training.run import run_recipe, with_absolute_paths
 from fixres.training.stage_plan import describe_stage
+from fixres.training.start_checks import AS_USUAL, StartChecks
 
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""
@@ -132,7 +133,12 @@ def unsuited_arms(recipe: Recipe, arms: Sequence[str], sizes: Sequence[int]) -> 
 
 
 def run_grid(
-    grid: Grid, folder: Path, *, resume: bool = False, listeners: Sequence[Listener] = (), take_over: bool = False
+    grid: Grid,
+    folder: Path,
+    *,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    checks: StartChecks = AS_USUAL,
 ) -> list[dict[str, Any]]:
     """Train, fix and measure every cell that is not there yet; return all of them.
 
@@ -141,7 +147,7 @@ def run_grid(
         folder: holds one file per cell under cells/ and the trainings under train-SIZE/ and direct-SIZE/.
         resume: go on with the cells that are missing.
         listeners: told about the trainings, and an event `cell` for every cell.
-        take_over: count a study on another machine that still holds the folder as dead.
+        checks: how sure it has to be of its folder, and every run of its pictures.
 
     Raises:
         UserError: the folder holds cells already and `resume` is not set, or those of another recipe; or a setting
@@ -151,11 +157,11 @@ def run_grid(
     check_grid(grid)
     if not resume and (folder / "cells").exists():
         raise UserError(f"{folder} already holds a study\n  go on with --resume, or give another folder with --out")
-    with RunLock(folder, take_over=take_over) if started_rank() == 0 else nullcontext():
-        return _run_cells(grid, folder, listeners, take_over)
+    with RunLock(folder, take_over=checks.take_over) if started_rank() == 0 else nullcontext():
+        return _run_cells(grid, folder, listeners, checks)
 
 
-def _run_cells(grid: Grid, folder: Path, listeners: Sequence[Listener], take_over: bool) -> list[dict[str, Any]]:
+def _run_cells(grid: Grid, folder: Path, listeners: Sequence[Listener], checks: StartChecks) -> list[dict[str, Any]]:
     wanted = cells_of(grid)
     key = _key(grid.recipe)
     done = {cell: found for cell in wanted if (found := _read(folder, cell, _keyed(key, grid, cell))) is not None}
@@ -177,7 +183,7 @@ def _run_cells(grid: Grid, folder: Path, listeners: Sequence[Listener], take_ove
         is_shorter = is_direct and "direct" in grid.epochs
         run = folder / f"{'direct' if is_shorter else 'train'}-{train_size}" / f"seed-{seed}"
         recipe = _train_recipe(grid, train_size, seed, grid.epochs.get("direct") if is_shorter else None)
-        run_recipe(recipe, run, resume=True, listeners=listeners, take_over=take_over)
+        run_recipe(recipe, run, resume=True, listeners=listeners, checks=checks)
         bench = _Bench.open(recipe, run, folder / WORK, listeners)
         with bench.context.runtime.stop:
             for cell in own:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from fixres.config.loading import flatten, validate
-from fixres.config.recipe import Recipe, Stage
+from fixres.config.loading import flatten, to_yaml, validate
+from fixres.config.recipe import Data, Recipe, Stage
 from fixres.config.yaml_text import parse
-from fixres.data.collections import Collection
+from fixres.data.collections import Collection, differ_in_place_only, open_collection, open_splits
 from fixres.errors import UserError
+from fixres.io.files import write_text
+from fixres.runtime.run_folder import MuteLog, RunLog
 from fixres.training.context import image_lists
+from fixres.training.picture_files import Look, look_at_files, other_names, write_files
+from fixres.training.start_checks import StartChecks
 from fixres.training.state import read_state
 
 MAY_DIFFER = (
@@ -29,7 +36,8 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
     1. Not resuming, and the folder holds a run: refused.
     2. Not resuming: from the beginning.
     3. Resuming without a checkpoint: from the beginning, and it says so.
-    4. Resuming: from the checkpoint, if the recipe is the same; with `extend`, or has more epochs.
+    4. Resuming: from the checkpoint, if the recipe is the same but for the place of its data; with `extend`, or has
+       more epochs.
 
     Raises:
         UserError: case 1, or case 4 with another recipe or an unreadable checkpoint.
@@ -45,6 +53,8 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
     if saved is None:
         return None, f"start: {folder} holds no checkpoint, so from the beginning"
     changed = compare_recipes(saved["recipe"], recipe_text)
+    if moved(saved["recipe"], recipe_text) is not None:
+        del changed["data.uri"]  # said once it is known that the pictures are the same
     fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
     if extend:
         fatal = [line for line in fatal if not _is_extension(line, saved["stage_index"])]
@@ -80,6 +90,89 @@ def _is_extension(change: str, stage_index: int) -> bool:
         return False
     own = {"train": 0, "fix": 1}.get(section)
     return (int(section.rpartition(".")[2]) if own is None else own) >= stage_index
+
+
+def moved(saved: str, now: str) -> tuple[str, str] | None:
+    """Return where the data of two recipe texts lies, if it is one collection by its URI, in two places."""
+    old, new = (str(_flat(parse(text, "recipe.yaml").values).get("data.uri", "")) for text in (saved, now))
+    return (old, new) if old != new and differ_in_place_only(old, new) else None
+
+
+def open_again(data: Data, folder: Path, saved: Mapping[str, Any]) -> Collection:
+    """Open the collection of a run that goes on, wherever it lies now.
+
+    Raises:
+        UserError: it cannot be opened, or its pictures or classes are not those the run began with.
+    """
+    try:
+        collection = open_collection(data, split_file=folder / "split.json")
+        require_same_pictures(collection, saved["splits"])
+        _require_same_classes(collection, saved["classes"])
+    except UserError as error:
+        differs = ""
+        with suppress(UserError):
+            differs = other_names(folder, open_splits(data)[1])
+        elsewhere = "if they lie in another place now, name it: --data.uri folder:DIR"
+        raise UserError("\n  ".join(filter(None, (str(error), differs, elsewhere)))) from error
+    return collection
+
+
+def _require_same_classes(collection: Collection, saved: Sequence[str]) -> None:
+    pairs = zip_longest(saved, collection.classes, fillvalue="nothing")
+    other = next(((then, now) for then, now in pairs if then != now), None)
+    if other is not None:
+        raise UserError(
+            f"the classes of {collection.uri} are not those the run began with: '{other[0]}' then, '{other[1]}' now\n"
+            "  bring back their names, or start again in another folder with --out"
+        )
+
+
+def look_at(collection: Collection, saved: Mapping[str, Any] | None, checks: StartChecks, log: RunLog) -> Look:
+    """Look at the picture files on the main process, which tells the others what it refuses.
+
+    Raises:
+        UserError: see `look_at_files`.
+    """
+
+    def report(what: str, done: int, total: int) -> None:
+        log.progress(what=what, done=done, total=total)
+
+    if isinstance(log, MuteLog):
+        return Look()
+    return look_at_files(collection.splits, log.folder, saved is not None, checks, report)
+
+
+def keep_files(look: Look, saved: Mapping[str, Any] | None, recipe_text: str, log: RunLog) -> None:
+    """Keep the picture files as they are now, and tell what became of those the run began with."""
+    places = None if saved is None else moved(saved["recipe"], recipe_text)
+    if places is not None:
+        log.event("note", text=f"the data moved from {places[0]} to {places[1]}: the same list of pictures")
+    for note in look.notes:
+        log.event("note", text=note)
+    if look.is_new:
+        log.require_writer()
+        write_files(log.folder, look.files)
+
+
+def follow_data(recipe: Recipe, saved: Mapping[str, Any], checks: StartChecks, log: RunLog) -> None:
+    """Write into a finished run whose data was moved where it lies now, so that what reads its pictures finds them.
+
+    Raises:
+        UserError: these are not the pictures the run began with.
+    """
+    text = to_yaml(recipe)
+    if isinstance(log, MuteLog) or moved(saved["recipe"], text) is None:
+        return
+    collection = open_again(recipe.data, log.folder, saved)
+    look = look_at(collection, saved, checks, log)
+    path, product = log.folder / "recipe.yaml", log.folder / "model" / "config.json"
+    stored = validate(parse(path.read_text(encoding="utf-8", errors="surrogateescape"), path.name).values)
+    data = stored.data.model_copy(update={"uri": recipe.data.uri})
+    write_text(path, to_yaml(stored.model_copy(update={"data": data})))
+    config = json.loads(product.read_text(encoding="utf-8"))
+    config["fixres"]["data"]["uri"] = collection.uri
+    write_text(product, json.dumps(config, indent=2) + "\n")
+    keep_files(look, saved, text, log)
 
 
 def require_same_pictures(collection: Collection, saved: Mapping[str, Sequence[Any]]) -> None:

@@ -35,9 +35,10 @@ from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
 from fixres.training.initial_weights import Start, starting_network, weights_and_kind
 from fixres.training.loop import StageTrainer
-from fixres.training.resume import find_start, require_same_pictures, with_warmups_of
+from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
 from fixres.training.size_choice import decide_size
 from fixres.training.stage_plan import StagePlan, describe_stage
+from fixres.training.start_checks import AS_USUAL, StartChecks
 
 _DETERMINISTIC = (
     "runtime.deterministic: operations without a deterministic kernel are errors; on a CPU steps took about as long "
@@ -53,7 +54,7 @@ def run_recipe(
     extend: bool = False,
     listeners: Sequence[Listener] = (),
     split_from: Path | None = None,
-    take_over: bool = False,
+    checks: StartChecks = AS_USUAL,
 ) -> Run:
     """Run every stage of a recipe and write the run folder.
 
@@ -64,7 +65,7 @@ def run_recipe(
         extend: with `resume`, the recipe may ask for more epochs than before.
         listeners: told about every event and about progress.
         split_from: a split.json to keep to, so that a fix never trains on pictures it will report on.
-        take_over: count a run on another machine that still holds the folder as dead.
+        checks: how sure of folder and pictures it has to be.
 
     Raises:
         UserError: anything wrong with the recipe, the pictures, the weights or the folder, or another run writes to it.
@@ -81,7 +82,7 @@ def run_recipe(
     processes = runtime.processes
     remove_new = _remover_of_new(folder)
     processes.gather(None)
-    lock = RunLock(folder, take_over=take_over)
+    lock = RunLock(folder, take_over=checks.take_over)
     with contextlib.ExitStack() as at_end:
         with processes.main_first():
             if processes.is_main:
@@ -92,26 +93,27 @@ def run_recipe(
             # Every process looks at the folder before any of them writes to it.
             saved, how = find_start(folder, text, resume, extend)
             processes.gather(None)
-            if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
-                return finished
-            with processes.main_first():
-                if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
-                    write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
-                collection, start = _open(recipe, folder, runtime)
-            if saved is not None:
-                require_same_pictures(collection, saved["splits"])
             log: RunLog = MuteLog(folder)
             if processes.is_main:
                 log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
                 log.require_writer = lock.require_held
             at_end.callback(log.close)
+            if saved is not None and not extend and (finished := finished_outcome(folder)) is not None:
+                with processes.main_first():
+                    follow_data(recipe, saved, checks, log)
+                return finished
+            with processes.main_first():
+                if split_from is not None and split_from.exists() and not (folder / "split.json").exists():
+                    write_text(folder / "split.json", split_from.read_text(encoding="utf-8"))
+                collection, start = _open(recipe, folder, runtime, saved)
+                look = look_at(collection, saved, checks, log)
             watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
-            context = RunContext(
-                recipe, text, folder, collection, runtime, start.preprocess, log, start.model_args, watch
-            )
+            how_read = start.preprocess
+            context = RunContext(recipe, text, folder, collection, runtime, how_read, log, start.model_args, watch)
             at_end.enter_context(runtime.stop)
             log.truncate(saved["metrics_bytes"] if saved else 0)
             _announce(context, how, start.note)
+            keep_files(look, saved, text, log)
         except UserError:
             # Nothing has run: leave nothing behind that would stand in the way of the corrected command.
             if processes.is_main:
@@ -219,9 +221,12 @@ def _absolute_teacher(stage: Stage) -> Stage:
     return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
 
 
-def _open(recipe: Recipe, folder: Path, runtime: Runtime) -> tuple[Collection, Start]:
+def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] | None) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
-    collection = open_collection(recipe.data, split_file=folder / "split.json")
+    if saved is None:
+        collection = open_collection(recipe.data, split_file=folder / "split.json")
+    else:
+        collection = open_again(recipe.data, folder, saved)
     torch.manual_seed(recipe.seed)
     start = starting_network(recipe, collection)
     for index, stage in enumerate(recipe.run_stages):

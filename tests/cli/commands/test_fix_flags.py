@@ -72,3 +72,19 @@ def test_fix_names_its_own_flags(
 ) -> None:
     assert main(["fix", str(vit_run), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_fix_whose_pictures_moved_is_told_its_own_flag(
+    make_recipe: Callable[..., Recipe], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, train = {"uri": f"folder:{photos}", "holdout": 0}, {"size": 32, "epochs": 1, "batch_size": 8}
+    run_recipe(make_recipe(data=data, train=train), tmp_path / "r")
+    sgd = ("--size", "48", "--solver", "sgd", "--epochs", "1", "--batch-size", "8")
+    words = ["fix", str(tmp_path / "r"), *sgd, "--out", str(tmp_path / "f")]
+    assert main(words) == 0
+    (tmp_path / "f" / "status.json").unlink()
+    moved = photos.rename(tmp_path / "moved")
+    assert main([*words, "--resume"]) == 2
+    assert "in another place now, name it: --data folder:DIR" in capsys.readouterr().err
+    assert main([*words, "--resume", "--data", str(moved)]) == 0
+    assert f"note: the data moved from folder:{photos} to folder:{moved}" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,25 @@ def test_dry_run_writes_nothing(fixres: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "8 steps of [8, 3, 32, 32]" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_on_with_moved_pictures_and_with_changed_ones_where_told_so(
+    fixres: Run, photos: Path, tmp_path: Path
+) -> None:
+    words = ("train", "run/recipe.yaml", "--out", "run", "--resume")
+    code, _, err = fixres("train", "--data.uri", photos, *FAST, "--data.holdout", "0", "--out", "run", "--check-data")
+    assert code == 0, err
+    (tmp_path / "run" / "status.json").unlink()
+    moved = photos.rename(tmp_path / "moved")
+    code, _, err = fixres(*words)
+    assert code == 2
+    assert "name it: --data.uri folder:DIR" in err
+    shutil.copyfile(moved / "train" / "red" / "01.jpg", moved / "train" / "red" / "00.jpg")
+    code, _, err = fixres(*words, "--data.uri", moved)
+    assert code == 2
+    assert "train/red/00.jpg" in err
+    assert "add --accept-data" in err
+    code, _, err = fixres(*words, "--data.uri", moved, "--accept-data", "--check-data")
+    assert code == 0, err
+    assert f"note: the data moved from folder:{photos} to folder:{moved}" in err
+    assert "note: 33 of 34 picture files have the same contents as before" in err

@@ -16,6 +16,7 @@ from fixres.cli.console import Console
 from fixres.cli.parse import parse_flags
 from fixres.config.stage import Moves, Positive
 from fixres.errors import UserError, started_rank
+from fixres.training.start_checks import StartChecks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,10 @@ class FixFlags(CheckpointFlags):
     """Go on with a fix that was interrupted, in the folder it was writing."""
     take_over: bool = False
     """Count a run on another machine that holds the run folder as dead, before 5 minutes without a sign of life."""
+    check_data: bool = False
+    """Keep a hash of every picture file when the fix begins; with --resume, compare them. Else sizes and times are."""
+    accept_data: bool = False
+    """With --resume: go on with picture files that changed since the fix began."""
     quiet: bool = False
     """Print results only."""
 
@@ -80,9 +85,8 @@ def fix(words: Sequence[str]) -> int:
             recipe = fix_recipe(product, flags.data, settings, flags.seed)
             _require_used(flags, recipe.fix.solver)
             own = own_split(product, flags.data)
-            run_recipe(
-                recipe, folder, resume=flags.resume, listeners=[console], split_from=own, take_over=flags.take_over
-            )
+            checks = StartChecks(take_over=flags.take_over, check_data=flags.check_data, accept_data=flags.accept_data)
+            run_recipe(recipe, folder, resume=flags.resume, listeners=[console], split_from=own, checks=checks)
         except UserError as error:
             raise UserError(_as_flags(str(error))) from error
     return 0
@@ -106,6 +110,7 @@ def _require_used(flags: FixFlags, solver: str) -> None:
 
 def _as_flags(text: str) -> str:
     """Return a message about a recipe's fix in the words of this command's flags."""
+    text = text.replace("--data.uri", "--data")
     text = re.sub(r"(?:--)?\bfix\.([a-z_]+)", lambda key: f"--{key[1].replace('_', '-')}", text)
     return re.sub(r"\b(moves|solver): (?=[a-z])", r"--\1 ", text)
 

@@ -98,7 +98,7 @@ def _grid(asked: Asked[GridOptions]) -> int:
         console.say(f"{len(cells_wanted)} cells from {len(trainings)} trainings, into {folder}")
         return 0
     try:
-        cells = run_grid(grid, folder, resume=options.resume, listeners=[console], take_over=options.take_over)
+        cells = run_grid(grid, folder, resume=options.resume, listeners=[console], checks=options.checks)
     except (KeyboardInterrupt, Stopped):
         console.say(
             f"stopped; what is measured is kept: the same command with --out {shlex.quote(str(folder))} --resume"

@@ -37,9 +37,7 @@ def train(words: Sequence[str]) -> int:
         run_seeds(asked, folder, count_seeds(flags.seeds, recipe.seed), words)
         return 0
     with followed(console, folder):
-        run_recipe(
-            recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console], take_over=flags.take_over
-        )
+        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console], checks=flags.checks)
     return 0
 
 
@@ -99,9 +97,7 @@ def run_seeds(asked: Asked[TrainOptions], folder: Path, seeds: Sequence[int], wo
         listener = Console(quiet, flags.verbose)
         try:
             recipe = asked.recipe.model_copy(update={"seed": seed})
-            run_recipe(
-                recipe, run, resume=flags.resume, extend=flags.extend, listeners=[listener], take_over=flags.take_over
-            )
+            run_recipe(recipe, run, resume=flags.resume, extend=flags.extend, listeners=[listener], checks=flags.checks)
         except (KeyboardInterrupt, Stopped):
             if words:
                 again = [word for word in words if word != "--resume"]

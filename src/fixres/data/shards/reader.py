@@ -53,6 +53,10 @@ class Shards(Encoded):
             raise BadImage(path, "the index does not match its shard; delete fixres-index.npz and open it again")
         return content[_HEADER:]
 
+    def files(self, paths: Names) -> tuple[Path, Names]:
+        """Return the folder and all its shards, whichever hold the pictures; none of a server's."""
+        return Path(self.root), Names(() if is_remote(self.root) else [shard.name for shard in self.shards])
+
     def stamp(self, paths: Names) -> str:
         """Return where the shards lie, and the size and the time of change or ETag of each."""
         states = "".join(f"{shard.name} {shard.size} {shard.version}\n" for shard in self.shards)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from fixres.data.decode import BadImage, read_file
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Encoded, Names, Split
 from fixres.errors import UserError, counted, did_you_mean
+from fixres.io.file_states import file_states
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
 
@@ -26,8 +26,6 @@ _CONVERT = "convert to JPEG first, for example with ImageMagick: magick mogrify 
 _NO_PICTURE = "no picture by its name"
 _LOOSE = "outside the class folders"
 _NAMED = 3
-_STATED = 4096
-_ASKING = 16
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "dev", "eval", "evaluation", "valset"})
@@ -46,26 +44,15 @@ class Files(Encoded):
         except OSError as error:
             raise BadImage(path, f"cannot be read ({error.strerror})") from None
 
+    def files(self, paths: Names) -> tuple[Path, Names]:
+        """Return the folder and the pictures' own paths."""
+        return self.root, paths
+
     def stamp(self, paths: Names) -> str:
         """Return a digest of the folder and of every file's size and time of change."""
-
-        def states(first: int) -> bytes:
-            return "".join(_state(self.root / path) for path in paths[first : first + _STATED]).encode()
-
         digest = hashlib.sha256(os.fsencode(self.root.resolve()))
-        # Several at once: a network's disk answers each of a million questions late.
-        with ThreadPoolExecutor(_ASKING) as pool:
-            for part in pool.map(states, range(0, len(paths), _STATED)):
-                digest.update(part)
+        digest.update(file_states(self.root, paths).tobytes())
         return digest.hexdigest()
-
-
-def _state(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError as error:
-        return f"{error.errno}\n"
-    return f"{found.st_size} {found.st_mtime_ns}\n"
 
 
 class Ignored(NamedTuple):

@@ -99,6 +99,19 @@ class Scheme:
         options = {key: given[key] for key in grammar.keys if key in given}
         return Address(self.name, body, {key: absolute(v) if key in paths else v for key, v in options.items()})
 
+    def without_places(self, text: str) -> tuple[str, dict[str, str]]:
+        """Return what follows the scheme without the paths in it: the name, if it is one, and the other settings.
+
+        Raises:
+            UserError: see `parse`.
+        """
+        address, grammar = self.parse(text), self.grammar
+        assert grammar is not None, f"{self.name}: has no grammar"
+        is_place = grammar.body == "path" or (grammar.body == "folder or name" and Path(address.body).is_absolute())
+        places = (*grammar.paths, *grammar.instead)
+        kept = {key: value for key, value in address.options.items() if key not in places}
+        return "" if is_place else address.body, kept
+
 
 def is_web(path: str) -> bool:
     """Return whether `path` is an address of http or https."""
