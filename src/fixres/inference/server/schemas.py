@@ -30,7 +30,7 @@ class PredictAnswer(BaseModel):
     weights: Weights
     top: list[Named]
     explanation: str | None = None
-    """Grad-CAM over what the network saw, a PNG as a data URI."""
+    """Grad-CAM over what the network saw, a JPEG as a data URI."""
 
 
 class FileAnswer(BaseModel):
