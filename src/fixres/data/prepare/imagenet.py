@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture, read_mat, read_pairs
 from fixres.errors import UserError, counted
-from fixres.io.archives import decode_text, members, members_of, read_members, read_texts
+from fixres.io.archives import decode_text, members, read_members, read_texts
 from fixres.io.csv_text import CsvRows
 
 _WNID = re.compile(r"n\d{8}")
@@ -33,9 +33,8 @@ def _imagenet_train(path: Path) -> Iterator[Picture]:
         name = below(member.name, "ILSVRC2012_img_train", "train")
         if name.endswith(".tar"):
             label = _wnid(name.removesuffix(".tar").rsplit("/", 1)[-1], path)
-            with member.open() as file:
-                for inner in members_of(file, f"{member.name} in {path}"):
-                    yield from_member("train", label, inner)
+            for inner in member.members():
+                yield from_member("train", label, inner)
         elif "/" in name and is_picture(name):
             yield from_member("train", _wnid(name.split("/")[-2], path), member)
 
