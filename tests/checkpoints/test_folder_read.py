@@ -72,3 +72,25 @@ def test_a_damaged_product_is_one_message(run: Path, tmp_path: Path, fault: str)
         (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_args": {"layers": [1, 1, 1, 100_000]}}, "add up to more than 100,000"),
+        ({"model_args": {"layers": [1, 1, 1, 90_000]}}, "holds weights of"),
+        ({"architecture": "vit_gigantic_patch14_224"}, "holds weights of"),
+        ({"num_classes": 1_000_000, "architecture": "resnet50"}, "holds weights of"),
+    ],
+)
+def test_a_config_that_asks_for_more_than_its_weights_fill_is_refused(
+    pushed: Path, tmp_path: Path, change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(pushed, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    assert main(["import", str(folder), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "fetch the folder again" in told

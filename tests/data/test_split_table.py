@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fixres.data.split_table import make_split, write_split_table
-from fixres.errors import UserError
+from fixres.errors import Notice, UserError
 from tests.support.opening import opened
 
 
@@ -42,6 +42,14 @@ def test_a_folder_is_written_down_and_opened_again(tmp_path: Path, out: str, fir
     texts = [(tmp_path / n).read_text().splitlines() for n in ("again.csv", "other.csv")]
     splits = [[row[-3:] for row in text] for text in (rows, *texts)]
     assert splits[0] == splits[1] != splits[2]
+
+
+def test_names_that_a_spreadsheet_computes_stay_as_they_are_with_a_notice(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data")
+    (root / "a").rename(root / "=1+1")
+    with pytest.warns(Notice, match="takes '=1.1' for a formula and computes it; this table is for programs"):
+        table = write_split_table(f"folder:{root}", tmp_path / "s.csv")
+    assert opened(table.uri).classes == ("=1+1", "b")
 
 
 def test_groups_stay_together_by_name_or_by_column(tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
-"""A table that could not be written is refused before any work."""
+"""The table of predictions: refused before any work where it cannot be written, and its names."""
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
 import pytest
 
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.product import Sheet
 from fixres.cli.main import main
+from fixres.models.build import build_model
+from fixres.resolution import Preprocess
+from tests.support.class_folders import fill
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -35,3 +41,32 @@ def test_a_parquet_file_without_pyarrow_names_the_install_line(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     assert "pip install 'fixres[parquet]'" in refuse(capsys, "--predictions", str(tmp_path / "p.parquet"))
+
+
+def test_a_table_for_a_spreadsheet_is_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "--spreadsheet is about a CSV of predictions"
+    assert said in refuse(capsys, "--spreadsheet")
+    assert said in refuse(capsys, "--spreadsheet", "--predictions", str(tmp_path / "p.parquet"))
+
+
+def test_class_names_are_as_they_are_unless_a_spreadsheet_opens_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["-1abc", '=HYPERLINK("http:evil","x")', "@SUM(1)"]
+    fill(tmp_path / "photos", {f"val/{name}": 2 for name in names})
+    model = build_model("test_resnet", 3, init="torch")
+    sheet = Sheet(tuple(names), Preprocess(32), 32, "nothing", "raw", (), {}, {}, {})
+    save_product(tmp_path / "model", model, sheet, {})
+    words = ["eval", str(tmp_path / "model"), "--data", f"folder:{tmp_path / 'photos'}", "--split", "val"]
+    found = {}
+    for flags in ((), ("--spreadsheet",)):
+        assert main([*words, "--workers", "0", "--predictions", str(tmp_path / "p.csv"), *flags]) == 0
+        told = capsys.readouterr().err
+        assert ("takes '-1abc' for a formula" in told) is not bool(flags)
+        with (tmp_path / "p.csv").open(newline="") as file:
+            found[flags] = list(csv.DictReader(file))
+    plain, marked = found.values()
+    assert [row["label"] for row in plain] == [name for name in names for _ in range(2)]
+    assert [row["label"] for row in marked] == [f"'{row['label']}" for row in plain]
+    assert [row["prediction"] for row in marked] == [f"'{row['prediction']}" for row in plain]
+    assert [row["probability"] for row in marked] == [row["probability"] for row in plain]

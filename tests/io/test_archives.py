@@ -6,6 +6,7 @@ import io
 import random
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ HARM: dict[str, tuple[bytes, str]] = {
 }
 
 
+def inside(content: bytes) -> archives.Member:
+    """An archive in a folder of archives."""
+    return archives.Member("archives", "it", len(content), lambda: io.BytesIO(content))
+
+
 def read_all(path: Path) -> list[bytes]:
     return [member.read() for member in archives.members(path)]
 
@@ -77,7 +83,7 @@ def test_an_archive_that_is_damaged_or_means_harm(harm: str, tmp_path: Path) -> 
 
 def test_a_member_that_claims_to_be_huge_is_not_believed(tmp_path: Path) -> None:
     entry = tarfile.TarInfo("a.jpg")
-    entry.size = 2**40
+    entry.size = 2**29
     (tmp_path / "a.tar").write_bytes(entry.tobuf() + b"x" * 1024)
     with pytest.raises(UserError, match="at most 268435456 are read"):
         next(archives.members(tmp_path / "a.tar")).read()
@@ -89,5 +95,79 @@ def test_every_kind_of_archive_reads_the_same(rows: list[tuple[str, bytes]]) -> 
     files = dict(rows)
     for content in (made.tar_bytes(files), made.tar_bytes(files, "w:gz"), made.zip_bytes(files)):
         if files:
-            found = {member.name: member.read() for member in archives.members_of(io.BytesIO(content), "it")}
+            found = {member.name: member.read() for member in inside(content).members()}
             assert found == files
+
+
+def zeros(kind: str, num_files: int, num_bytes: int) -> bytes:
+    """An archive of files of zeros, which packs a thousandfold."""
+    rows = {f"{k}.jpg": bytes(num_bytes) for k in range(num_files)}
+    return made.zip_bytes(rows) if kind == "zip" else made.tar_bytes(rows, f"w:{kind}")
+
+
+def sparse_tar(num_files: int, num_bytes: int) -> bytes:
+    """A tar that is not packed, whose files are holes."""
+    blocks = []
+    for k in range(num_files):
+        entry = tarfile.TarInfo(f"{k}.jpg")
+        entry.type = tarfile.GNUTYPE_SPARSE
+        block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+        block[483:495] = b"%011o\0" % num_bytes
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        blocks.append(bytes(block))
+    return b"".join(blocks) + bytes(1024)
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    **{kind: lambda kind=kind: zeros(kind, 6, 2**18) for kind in ("zip", "gz", "bz2", "xz")},  # type: ignore[misc]
+    "a zip in a zip": lambda: made.zip_bytes({"inner": zeros("zip", 6, 2**18)}),
+    "zips in a tar": lambda: made.tar_bytes({f"{k}": zeros("zip", 1, 2**18) for k in range(6)}),
+    "a tar in a tar": lambda: made.tar_bytes({"inner": zeros("gz", 6, 2**18)}, "w:gz"),
+    "sparse tar": lambda: sparse_tar(6, 2**18),
+    "many empty files": lambda: zeros("gz", 4000, 0),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_an_archive_that_unpacks_to_far_more_than_it_is(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "FREELY_UNPACKED_BYTES", 2**20)
+    (tmp_path / "a").write_bytes(BOMBS[kind]())
+    sizes: list[int] = []
+
+    def read() -> None:
+        for member in archives.members(tmp_path / "a"):
+            sizes.extend(len(one.read()) for one in (member.members() if " in a " in kind else [member]))
+
+    with pytest.raises(archives.UnpacksTooLargeError, match=r"unpacks to more than 100 times as many"):
+        read()
+    assert sum(sizes) <= 2**20
+    if kind == "zip":
+        assert sizes == []
+        with pytest.raises(archives.UnpacksTooLargeError):
+            archives.unpacked_bytes(tmp_path / "a")
+
+
+def test_small_archives_may_pack_as_well_as_they_like(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zeros("zip", 6, 2**18))
+    assert sum(map(len, read_all(tmp_path / "a.zip"))) == archives.unpacked_bytes(tmp_path / "a.zip") == 6 * 2**18
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_what_stands_in_front_of_a_file_is_not_read_when_it_is_large(kind: bytes, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.jpg")
+    entry.type, entry.size = kind, 2**33
+    (tmp_path / "a.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(UserError, match=r"damaged or cut short \(a header of 8589934592 bytes\)"):
+        read_all(tmp_path / "a.tar")
+
+
+def test_a_file_of_negative_size_ends_the_reading(tmp_path: Path) -> None:
+    first = tarfile.TarInfo("a.jpg")
+    entry = tarfile.TarInfo("b.jpg")
+    entry.pax_headers = {"size": "-1024"}
+    (tmp_path / "a.tar").write_bytes(first.tobuf() + entry.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_all(tmp_path / "a.tar")

@@ -25,7 +25,7 @@ from torch import nn
 
 from fixres.errors import UserError
 from fixres.io import pickle_scan, safe_load
-from fixres.io.safe_load import read_checkpoint
+from fixres.io.safe_load import open_safetensors, read_checkpoint
 from fixres.io.tensors import read_weights
 from tests.support.hostile_files import HUGE, MARKER, PLACES, Claim, Evil, Hidden, save
 
@@ -407,6 +407,24 @@ GOOD = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 def test_a_safetensors_header_that_lies_is_refused(header: Any, length: int | None, says: str) -> None:
     with pytest.raises(UserError, match=says):
         read_checkpoint(safetensors_file(header, length=length))
+
+
+def test_a_long_safetensors_header_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = json.dumps({f"w{i}": GOOD for i in range(200_000)}).encode()
+    path = safetensors_file(header)
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it is read"))
+    says = rf"its header is {len(header):,} bytes, more than 10,000,000: no network needs as many"
+    for reader in (read_checkpoint, read_weights, open_safetensors):
+        with pytest.raises(UserError, match=says):
+            reader(path)
+
+
+def test_a_mapped_safetensors_file_is_checked_as_one_that_is_read() -> None:
+    save_file({"w": torch.ones(3)}, "w.safetensors")
+    with open_safetensors(Path("w.safetensors")) as file:
+        assert file.get_tensor("w").tolist() == [1, 1, 1]
+    with pytest.raises(UserError, match="'w' ends after the file"):
+        open_safetensors(safetensors_file({"w": {**GOOD, "data_offsets": [0, 4 * HUGE]}}))
 
 
 def test_counts_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import NoClassifierError
 from fixres.errors import UserError
 from fixres.io.tensors import read_weights
-from fixres.models.build import architecture, build_model, load_strict
+from fixres.models.build import architecture, load_strict
+from fixres.models.build_limit import build_for
 from fixres.models.pretrained import imagenet_classes, is_imagenet
 from fixres.resolution import Preprocess, Resize
 
@@ -55,7 +56,7 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> P
         if "img_size" in model_args:
             model_args["img_size"] = own.before_fix_size or train_size
         label, test_size = "before_fix", train_size
-    model = build_model(config.architecture, num_classes, model_args)
+    model = build_for(state, config.architecture, num_classes, model_args, source)
     load_strict(model, state, source)
     return Product(
         model=model.eval(),

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from fixres.cli.commands.predict import Format
 from fixres.errors import printable
 from fixres.inference.predict import Prediction
+from fixres.io.csv_text import CsvRows
 from fixres.io.parquet import Kind, ParquetRows
 
 
 class TextWriter:
     """Writes predictions to an open text file, ready to be read after every call."""
 
-    def __init__(self, file: TextIO, style: Format, top_k: int, *, with_unsure: bool, goes_on: bool = False) -> None:
-        """Write what comes first, unless the file `goes_on`."""
+    def __init__(
+        self,
+        file: TextIO,
+        style: Format,
+        top_k: int,
+        *,
+        with_unsure: bool,
+        goes_on: bool = False,
+        spreadsheet: bool = False,
+    ) -> None:
+        """Write what comes first, unless the file `goes_on`. `spreadsheet` is about CSV."""
         self.file, self.style = file, style
+        rows = CsvRows(spreadsheet=spreadsheet)
         self._row: Callable[[Prediction], str] = {"table": _for_people, "json": _json, "jsonl": _json_line}.get(
-            style, lambda p: _csv([_cells(p, top_k, with_unsure)])
+            style, lambda p: rows.text([_cells(p, top_k, with_unsure)])
         )
         self._is_first = True
         if style == "csv" and not goes_on:
             names = [column for i in range(1, top_k + 1) for column in (f"name{i}", f"probability{i}")]
-            file.write(_csv([["path", "size", *names, *(["unsure"] if with_unsure else []), "error"]]))
+            file.write(rows.text([["path", "size", *names, *(["unsure"] if with_unsure else []), "error"]]))
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Write some more."""
@@ -103,9 +112,3 @@ def _cells(p: Prediction, top_k: int, with_unsure: bool) -> list[Any]:
     cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
     unsure = ["" if p.unsure is None else str(p.unsure).lower()] if with_unsure else []
     return [p.path, p.size, *cells, *[""] * (2 * top_k - len(cells)), *unsure, p.error]
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

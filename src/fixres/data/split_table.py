@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -21,6 +19,7 @@ from fixres.data.sources.tables import SCHEME, read_table
 from fixres.data.sources.uri import Address
 from fixres.data.splits import Split
 from fixres.errors import UserError
+from fixres.io.csv_text import FOR_PROGRAMS, CsvRows
 from fixres.io.files import write_text
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -179,9 +178,7 @@ def _groups(uri: str, pictures: Sequence[_Picture], group: str) -> list[str] | N
 
 def _table(pictures: Sequence[_Picture], parts: Mapping[str, npt.NDArray[np.int64]], out: Path, separator: str) -> str:
     owner = {index: name for name, indices in parts.items() for index in indices.tolist()}
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter=separator, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
+    rows = [["path", "label", "split"]]
     for index, picture in enumerate(pictures):
         below = picture.file.is_relative_to(out.parent)
         path = str(picture.file.relative_to(out.parent) if below else picture.file)
@@ -190,5 +187,5 @@ def _table(pictures: Sequence[_Picture], parts: Mapping[str, npt.NDArray[np.int6
                 raise UserError(f"{text!r} does not fit into a line of UTF-8\n  rename it")
         if picture.label.strip() != picture.label:
             raise UserError(f"the class {picture.label!r} begins or ends with a blank\n  rename it")
-        writer.writerow([path, picture.label, owner[index]])
-    return buffer.getvalue()
+        rows.append([path, picture.label, owner[index]])
+    return CsvRows(delimiter=separator, advice=FOR_PROGRAMS).text(rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Evaluation
+from fixres.io.csv_text import CsvRows
 from fixres.io.files import write_text, write_with
 from fixres.io.parquet import require_parquet, write_parquet
 
@@ -49,11 +48,13 @@ def require_table(path: Path) -> None:
     require_writable(path)
 
 
-def write_predictions(path: Path, found: Evaluation, split: Split, classes: Sequence[str]) -> None:
+def write_predictions(
+    path: Path, found: Evaluation, split: Split, classes: Sequence[str], spreadsheet: bool = False
+) -> None:
     """Write one row per picture and result: path, label, size, (corruption,) prediction, probability.
 
     Probabilities are in full; a CSV has them with 6 digits. The column `corruption` is there when something was
-    spoiled.
+    spoiled. With `spreadsheet`, names in a CSV that begin like a formula are marked.
 
     Raises:
         UserError: the disk is full.
@@ -62,7 +63,8 @@ def write_predictions(path: Path, found: Evaluation, split: Split, classes: Sequ
     if path.suffix.lower() == ".parquet":
         write_with(path, lambda temporary: write_parquet(temporary, columns))
     else:
-        write_text(path, _csv(columns))
+        rows = [[*row[:-1], f"{row[-1]:.6f}"] for row in zip(*columns.values(), strict=True)]
+        write_text(path, CsvRows(spreadsheet=spreadsheet).text([list(columns), *rows]))
 
 
 def _columns(found: Evaluation, split: Split, classes: Sequence[str]) -> dict[str, list[str] | list[int] | list[float]]:
@@ -79,12 +81,3 @@ def _columns(found: Evaluation, split: Split, classes: Sequence[str]) -> dict[st
     columns["prediction"] = [classes[place] for place in found.predictions.ravel().tolist()]
     columns["probability"] = found.probabilities.ravel().tolist()
     return columns
-
-
-def _csv(columns: dict[str, list[str] | list[int] | list[float]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    for row in zip(*columns.values(), strict=True):
-        writer.writerow([*row[:-1], f"{row[-1]:.6f}"])
-    return buffer.getvalue()

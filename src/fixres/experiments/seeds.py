@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from fixres.config.loading import flatten, read_document
 from fixres.errors import UserError
 from fixres.evaluation.metrics import METRICS
+from fixres.io.csv_text import read_marked
 from fixres.runtime.run_folder import read_events
 from fixres.training.before_after import PICTURES
 
@@ -179,7 +179,7 @@ def _gains(path: Path) -> dict[str, tuple[float, float]]:
         raise UserError(f"{path} is missing: the run has no comparison")
     gains = {}
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for row in csv.DictReader(file):
+        for row in read_marked(file):
             right = (row["fixed"] == row["label"]) - (row["train size"] == row["label"])
             gains[row["path"]] = 100.0 * right, float(row["fixed loss"]) - float(row["train size loss"])
     return gains

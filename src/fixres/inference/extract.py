@@ -14,7 +14,6 @@ process: the files are equal bit for bit. A file ends in .part until all of it i
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -37,6 +36,7 @@ from fixres.evaluation.logit_outcomes import image_outcomes
 from fixres.evaluation.measure import conditions_of, open_for
 from fixres.inference.requests import ExtractRequest
 from fixres.io.array_store import Rows, load_array
+from fixres.io.csv_text import FOR_PROGRAMS, CsvRows
 from fixres.io.files import require_room, require_writable_folder, reserved, write_text, write_with
 from fixres.io.progress import Progress
 from fixres.models.anatomy import head_names
@@ -378,7 +378,6 @@ def _write_record(out: Path, record: dict[str, Any]) -> None:
 
 def _write_index(path: Path, split: Split, places: Sequence[int]) -> None:
     """Write path and label of the pictures at `places` as CSV."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label"])
-        writer.writerows([split.paths[int(i)], split.classes[int(split.labels[i])]] for i in places)
+    rows = [["path", "label"], *([split.paths[i], split.classes[int(split.labels[i])]] for i in places)]
+    text = CsvRows(advice=FOR_PROGRAMS).text(rows)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")

@@ -17,12 +17,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from fixres.errors import UserError
 
 MAX_MEMBER_BYTES = 2**28
 """No picture, table or batch of a known data set is larger than 256 MB; an archive that says so is not believed."""
+MAX_UNPACKED_RATIO = 100
+"""Times its own bytes that an archive may unpack to. Those of the known data sets hold pictures, which hardly pack."""
+FREELY_UNPACKED_BYTES = 2**30
+"""What any archive may unpack to: small tables pack better than pictures."""
+_MAX_HEADER_BYTES = 2**20
+"""Of a long name, or what else a tar says about one member in front of it."""
 
 _DAMAGE = (
     tarfile.TarError,
@@ -35,6 +41,32 @@ _DAMAGE = (
     OSError,
 )
 _HEAD_BYTES = 256
+_BLOCK_BYTES = 4096
+
+
+class UnpacksTooLargeError(UserError):
+    """An archive unpacks to so much more than it is that it was made to fill a disk."""
+
+
+class _Budget:
+    """What an archive may unpack to, what lies in archives inside it included."""
+
+    def __init__(self, archive: str, num_bytes: int) -> None:
+        self.archive, self.num_bytes = archive, num_bytes
+        self.left = max(FREELY_UNPACKED_BYTES, MAX_UNPACKED_RATIO * num_bytes)
+
+    def take(self, num_bytes: int) -> None:
+        """Count what is about to be read.
+
+        Raises:
+            UnpacksTooLargeError: that is more than the archive may unpack to.
+        """
+        self.left -= num_bytes
+        if self.left < 0:
+            raise UnpacksTooLargeError(
+                f"{self.archive} has {self.num_bytes:,} bytes and unpacks to more than {MAX_UNPACKED_RATIO} times as "
+                "many; refused\n  no archive of a known data set does; fetch it again"
+            )
 
 
 @dataclass(frozen=True)
@@ -46,6 +78,8 @@ class Member:
     """Its path inside, with '/', checked: relative, and never upwards."""
     size: int
     open: Callable[[], IO[bytes]]
+    _budget: _Budget | None = None
+    """Of the archive; None in a folder."""
 
     def read(self) -> bytes:
         """Return its content.
@@ -64,12 +98,25 @@ class Member:
             raise _damaged(self.archive, f"{self.name[:100]} has {len(content)} of {self.size} bytes")
         return content
 
+    def members(self) -> Iterator[Member]:
+        """Yield the files in the archive that this file is.
+
+        Raises:
+            UserError: as of `members`.
+        """
+        where = f"{self.name} in {self.archive}"
+        with _damage(self.archive):
+            file = self.open()
+        with file:
+            yield from _members_of(file, where, self._budget or _Budget(where, self.size))
+
 
 def members(path: Path) -> Iterator[Member]:
     """Yield the files in the archive or folder at `path`. Folders, and what macOS adds, are passed over.
 
     Raises:
         UserError: no archive, damaged, cut short; or it holds a link, a device, or a name that leads out of it.
+        UnpacksTooLargeError: it unpacks to far more than it is.
     """
     if path.is_dir():
         yield from _folder_members(path)
@@ -77,20 +124,47 @@ def members(path: Path) -> Iterator[Member]:
     with _damage(str(path)):
         file = path.open("rb")
     with file:
-        yield from members_of(file, str(path))
+        yield from _members_of(file, str(path), _Budget(str(path), path.stat().st_size))
 
 
-def members_of(file: IO[bytes], archive: str) -> Iterator[Member]:
-    """Yield the files in an archive that lies inside another one; `archive` is what errors call it."""
+def unpacked_bytes(path: Path) -> int:
+    """Return how many bytes the files in an archive have: a zip says so; of anything else its own size.
+
+    Raises:
+        UserError: it cannot be read, or is a damaged zip.
+        UnpacksTooLargeError: it unpacks to far more than it is.
+    """
+    num_bytes = path.stat().st_size
+    with _damage(str(path)), path.open("rb") as file:
+        if not _is_zip(file):
+            return num_bytes
+        return _require_zip(zipfile.ZipFile(file), _Budget(str(path), num_bytes))
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    head = file.read(4)
+    file.seek(0)
+    return head in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _require_zip(packed: zipfile.ZipFile, budget: _Budget) -> int:
+    """Return the bytes of all files, which must be within the budget: nothing is unpacked before that is known."""
+    total = sum(entry.file_size for entry in packed.infolist())
+    budget.take(total)
+    return total
+
+
+def _members_of(file: IO[bytes], archive: str, budget: _Budget) -> Iterator[Member]:
     with _damage(archive):
+        is_zip = _is_zip(file)
         head = file.read(_HEAD_BYTES)
         file.seek(0)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        yield from _zip_members(file, archive)
+    if is_zip:
+        yield from _zip_members(file, archive, budget)
         return
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{archive} is a web page, not an archive\n  fetch it again; the link may want a login")
-    yield from _tar_members(file, archive)
+    yield from _tar_members(file, archive, budget)
 
 
 def read_members(
@@ -154,9 +228,24 @@ def _folder_members(root: Path) -> Iterator[Member]:
             yield Member(str(root), inside, status.st_size, open_file)
 
 
-def _tar_members(file: IO[bytes], archive: str) -> Iterator[Member]:
+class _Header(tarfile.TarInfo):
+    """A header that is not believed when it says that what stands in front of its file is large.
+
+    Python reads such a thing, a long name for example, into memory whole.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header in a block of 512 bytes."""
+        header = super().frombuf(buf, encoding, errors)
+        if not header.isreg() and header.size > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {header.size} bytes")
+        return header
+
+
+def _tar_members(file: IO[bytes], archive: str, budget: _Budget) -> Iterator[Member]:
     with _damage(archive):
-        tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 - closed below, with errors turned
+        tar = tarfile.open(fileobj=file, mode="r:*", tarinfo=_Header)  # noqa: SIM115 - closed below, with errors turned
     with tar:
         while True:
             with _damage(archive):
@@ -164,6 +253,10 @@ def _tar_members(file: IO[bytes], archive: str) -> Iterator[Member]:
             if entry is None:
                 _require_end(tar, archive)
                 return
+            if entry.size < 0:
+                raise _damaged(archive, f"a file of {entry.size} bytes")
+            # An empty file takes a block of the disk, and memory for its name.
+            budget.take(max(entry.size, _BLOCK_BYTES))
             name = _safe_name(entry.name, archive)
             if entry.isdir() or _is_clutter(PurePosixPath(name).name):
                 continue
@@ -173,7 +266,7 @@ def _tar_members(file: IO[bytes], archive: str) -> Iterator[Member]:
             def open_entry(entry: tarfile.TarInfo = entry) -> IO[bytes]:
                 return tar.extractfile(entry) or io.BytesIO()
 
-            yield Member(archive, name, entry.size, open_entry)
+            yield Member(archive, name, entry.size, open_entry, budget)
 
 
 def _require_end(tar: tarfile.TarFile, archive: str) -> None:
@@ -186,10 +279,11 @@ def _require_end(tar: tarfile.TarFile, archive: str) -> None:
                 raise ValueError(f"no header at byte {tar.offset}")
 
 
-def _zip_members(file: IO[bytes], archive: str) -> Iterator[Member]:
+def _zip_members(file: IO[bytes], archive: str, budget: _Budget) -> Iterator[Member]:
     with _damage(archive):
         packed = zipfile.ZipFile(file)
     with packed:
+        _require_zip(packed, budget)
         for entry in packed.infolist():
             name = _safe_name(entry.filename, archive)
             if entry.is_dir() or _is_clutter(PurePosixPath(name).name) or name.startswith("__MACOSX/"):
@@ -198,7 +292,7 @@ def _zip_members(file: IO[bytes], archive: str) -> Iterator[Member]:
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 raise _refused(archive, name, "a link" if stat.S_ISLNK(mode) else "a device")
 
-            yield Member(archive, name, entry.file_size, partial(packed.open, entry))
+            yield Member(archive, name, entry.file_size, partial(packed.open, entry), budget)
 
 
 def _safe_name(name: str, archive: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fixres.errors import UserError, counted
+from fixres.io.csv_text import unmarked
 from fixres.io.files import write_text
 
 Style = Literal["jsonl", "csv"]
@@ -23,8 +24,9 @@ Style = Literal["jsonl", "csv"]
 class Unfinished:
     """OUT.part, and OUT.part.json that says how its rows are made."""
 
-    def __init__(self, out: Path, style: Style) -> None:
-        self.out, self.style = out, style
+    def __init__(self, out: Path, style: Style, spreadsheet: bool = False) -> None:
+        """Name the files. `spreadsheet`: names in a CSV that begin like a formula are marked."""
+        self.out, self.style, self.spreadsheet = out, style, spreadsheet
         self.part = out.with_name(out.name + ".part")
         self.sheet = out.with_name(out.name + ".part.json")
 
@@ -114,7 +116,7 @@ class Unfinished:
             fields = json.loads(row)
             return fields["path"], fields.get("error", "")
         cells = next(csv.reader(io.StringIO(row.decode("utf-8", "surrogateescape"), newline="")))
-        return cells[0], cells[-1]
+        return unmarked(cells[0]) if self.spreadsheet else cells[0], cells[-1]
 
 
 def _is_json(row: bytes) -> bool:

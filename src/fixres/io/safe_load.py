@@ -18,13 +18,14 @@ import threading
 import warnings
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_safe_globals, safe_globals
@@ -36,8 +37,8 @@ MAX_ENTRIES = 200_000
 """Entries of a zip archive, or tensors of a safetensors file."""
 MAX_PICKLE = 256 * 2**20
 """Bytes of the pickle in a zip archive: names and shapes, a few hundred kilobytes for the largest networks."""
-MAX_HEADER = 100 * 2**20
-"""Bytes of a safetensors header."""
+MAX_HEADER = 10 * 10**6
+"""Bytes of a safetensors header: names and shapes, a few hundred kilobytes for the largest networks."""
 MAX_DEPTH = 100
 """Containers inside one another."""
 
@@ -110,21 +111,12 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    try:
+    with _explained(path):
         kind = _recognise(path)
         if kind == "safetensors":
             _check_safetensors(path)
             return load_file(path)
         found = _scan_zip(path) if kind == "zip" else _scan_legacy(path)
-    except RefusedError as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    except OSError as error:
-        # Some come of what the file claims; the others are the machine's word on it, such as permission denied.
-        is_damage = error.errno in (None, errno.EINVAL)
-        why = f"{DAMAGED} ({_first_line(error)})" if is_damage else (error.strerror or str(error)).lower()
-        raise UserError(f"cannot read {path}: {why}") from None
-    except (zipfile.BadZipFile, SafetensorError, *_FAILURES) as error:
-        raise UserError(f"cannot read {path}: {DAMAGED} ({_first_line(error)})") from None
     with _READING, safe_globals([pair for pair in _beside_weights() if pair not in get_safe_globals()]):
         needs = found.needs()
         if needs and not trust:
@@ -134,6 +126,33 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
     if not needs and taken > (end - found.start if found.start else path.stat().st_size):
         raise UserError(f"cannot read {path}: its tensors take {taken:,} bytes: more than its file holds")
     return content
+
+
+def open_safetensors(path: Path) -> Any:
+    """Open a safetensors file as a context, in which `get_tensor(name)` maps one of its tensors into memory.
+
+    Raises:
+        UserError: missing, damaged, or its header claims what it cannot hold.
+    """
+    with _explained(path):
+        _check_safetensors(path)
+        return safe_open(path, framework="pt")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what reading a file of any content leads to into errors for people."""
+    try:
+        yield
+    except RefusedError as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        # Some come of what the file claims; the others are the machine's word on it, such as permission denied.
+        is_damage = error.errno in (None, errno.EINVAL)
+        why = f"{DAMAGED} ({_first_line(error)})" if is_damage else (error.strerror or str(error)).lower()
+        raise UserError(f"cannot read {path}: {why}") from None
+    except (zipfile.BadZipFile, SafetensorError, *_FAILURES) as error:
+        raise UserError(f"cannot read {path}: {DAMAGED} ({_first_line(error)})") from None
 
 
 def check_tensors(content: Any, source: str) -> int:
@@ -271,8 +290,10 @@ def _check_safetensors(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        if length > min(MAX_HEADER, size - 8):
+        if length > size - 8:
             raise RefusedError(f"its header claims {length:,} bytes: it is truncated or no safetensors file")
+        if length > MAX_HEADER:
+            raise RefusedError(f"its header is {length:,} bytes, more than {MAX_HEADER:,}: no network needs as many")
         try:
             header = json.loads(file.read(length))
         except RecursionError:

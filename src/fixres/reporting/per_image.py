@@ -19,6 +19,7 @@ from fixres.evaluation.metrics import (
     confusion_matrix,
     wilson_interval,
 )
+from fixres.io.csv_text import read_marked
 from fixres.reporting.run_record import Json, Record
 from fixres.training.before_after import PICTURES
 
@@ -63,7 +64,7 @@ def read_answers(record: Record) -> Answers | None:
     """Return the answers, None where the run has no such table, or one that is not of this kind."""
     try:
         with (record.folder / PICTURES).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return _answers(list(csv.DictReader(file)), record.classes)
+            return _answers(list(read_marked(file)), record.classes)
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
 from fixres.evaluation.metrics import PairedDifference, paired_difference, without_confusion
 from fixres.evaluation.results import Run
+from fixres.io.csv_text import CsvRows
 from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.sizes import bound_size
@@ -28,7 +27,9 @@ from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
 
 PICTURES = "comparison.csv"
-"""In the run folder: one row per reported picture, with what each row of the comparison predicts."""
+"""In the run folder: one row per reported picture, with what each row of the comparison predicts.
+
+People open it in spreadsheets: names that begin like a formula are marked, and `read_marked` reads it."""
 
 
 @dataclass
@@ -155,10 +156,8 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
     """Write for every picture what each row of the comparison predicts, how surely, and the loss it pays."""
     split = context.collection.split(context.collection.report)
     classes = context.collection.classes
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     figures = [f"{label} {figure}" for figure in ("loss", "probability") for label in labels]
-    writer.writerow(["path", "label", *labels, *figures])
+    rows = [["path", "label", *labels, *figures]]
     predictions, losses, probabilities = (
         np.concatenate([getattr(found, name) for found in evaluations])
         for name in ("predictions", "losses", "probabilities")
@@ -167,8 +166,8 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
         predicted = [classes[int(k)] for k in predictions[:, column]]
         paid = [f"{value:.6f}" for value in (*losses[:, column], *probabilities[:, column])]
         label = classes[int(evaluations[0].labels[column])]
-        writer.writerow([split.paths[int(index)], label, *predicted, *paid])
-    write_text(context.folder / PICTURES, buffer.getvalue())
+        rows.append([split.paths[int(index)], label, *predicted, *paid])
+    write_text(context.folder / PICTURES, CsvRows(spreadsheet=True).text(rows))
 
 
 def _record(

@@ -171,6 +171,33 @@ def test_an_interrupted_file_is_gone_on_with(
     assert "is complete" in predict(*words, "out", "--resume")[2]
 
 
+def test_names_are_marked_for_spreadsheets_only_where_that_is_asked_for(
+    predict: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("photos").rename("=1+1")
+    code, out, err = predict("=1+1", "--format", "csv")
+    assert code == 0
+    assert all(row["path"].startswith("=1+1/") for row in csv.DictReader(io.StringIO(out)))
+    assert err.count("--spreadsheet") == 1
+    words = ("=1+1", "--format", "csv", "--spreadsheet", "--batch-size", "4")
+    code, marked, err = predict(*words)
+    assert all(row["path"].startswith("'=1+1/") for row in csv.DictReader(io.StringIO(marked)))
+    assert "--spreadsheet" not in err
+
+    def stop(self: Unfinished) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "finish", stop)
+        with pytest.raises(Killed):
+            predict(*words, "--out", "out")
+    code, _, err = predict("=1+1", "--format", "csv", "--batch-size", "4", "--out", "out", "--resume")
+    assert code == 2
+    assert "was made with format csv --spreadsheet, asked for is csv" in err
+    assert predict(*words, "--out", "out", "--resume")[0] == 0
+    assert Path("out").read_text() == marked
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -206,6 +233,7 @@ def test_other_rows_are_not_gone_on_with(
         (["photos", "--out", "w.pth/out.csv", "--format", "csv"], "cannot write w.pth/out.csv"),
         (["photos", "--resume"], "add --format jsonl"),
         (["photos", "--resume", "--out", "x.json", "--format", "json"], "add --format jsonl"),
+        (["photos", "--spreadsheet", "--format", "jsonl"], "--spreadsheet is about CSV, the format is jsonl"),
         (["photos", "--explain", "w.pth"], "w.pth is a file"),
         (["photos", "--threshold", "1.5"], "threshold"),
         ([], "PATHS is missing"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,27 @@ from fixres.data.prepare.known_sets import SETS
 from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import prepare
 from fixres.errors import UserError
+from fixres.io import archives
 from tests.support import archive_makers as made
 from tests.support.known_sets import shrink_cub, tree
 
 
 class Stop(BaseException):
     pass
+
+
+def stopping_at(number: int) -> Callable[[Path, bytes], int]:
+    """Path.write_bytes that stops at one picture, counted from 0."""
+    original, left = Path.write_bytes, [number]
+
+    def stopping(self: Path, content: bytes) -> int:
+        if self.name == ".incoming":
+            if left[0] == 0:
+                raise Stop
+            left[0] -= 1
+        return original(self, content)
+
+    return stopping
 
 
 @pytest.mark.parametrize("call", ["write_bytes", "replace"])
@@ -255,6 +271,72 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(UserError, match=r"(?s)is full.*the same command goes on"):
             prepare("cub", source, tmp_path / "out")
     assert prepare("cub", source, tmp_path / "out").num_resumed == 2
+
+
+def test_a_packed_tar_does_not_fill_the_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    free = 2 * (source / "CUB_200_2011.tgz").stat().st_size
+    names = [f"images/001.Black_footed_Albatross/{k}.jpg" for k in range(4)]
+    texts = {
+        "classes.txt": "1 001.Black_footed_Albatross\n",
+        "images.txt": "".join(f"{k} {name.removeprefix('images/')}\n" for k, name in enumerate(names)),
+        "train_test_split.txt": "".join(f"{k} 1\n" for k in range(4)),
+    }
+    files = {name: text.encode() for name, text in texts.items()} | {name: bytes(free // 2 - 1) for name in names}
+    archive = made.tar_bytes({f"CUB_200_2011/{name}": content for name, content in files.items()}, "w:gz")
+    (source / "CUB_200_2011.tgz").write_bytes(archive)
+    out, partly = tmp_path / "out", Options(allow_partial=True)
+
+    def disk(folder: Path) -> Any:
+        return usage._replace(free=free - sum(path.stat().st_size for path in Path(folder).rglob("*.jpg")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.shutil, "disk_usage", disk)
+        with pytest.raises(UserError, match=r"(?s)are needed in .* are free.*the same command goes on"):
+            prepare("cub", source, out, options=partly)
+    assert len(list((tmp_path / "out.part").rglob("*.jpg"))) == 2
+    assert prepare("cub", source, out, options=partly).num_resumed == 2
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_packed_tar_that_was_made_to_fill_a_disk_leaves_nothing(
+    is_begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "FREELY_UNPACKED_BYTES", 2**20)
+    # Under this name there is no published checksum, so that nothing but its size tells.
+    rows = {f"101_ObjectCategories/ant/{k}.jpg": bytes(2**18) for k in range(20)}
+    (tmp_path / "101_ObjectCategories.tar.gz").write_bytes(made.tar_bytes(rows, "w:gz"))
+    before = sorted(tmp_path.iterdir())
+    if is_begun:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", stopping_at(2))
+            with pytest.raises(Stop):
+                prepare("caltech101", tmp_path, tmp_path / "out")
+        assert len(list((tmp_path / "out.part").rglob("*.jpg"))) == 2
+    for options in (Options(), Options(allow_partial=True)):
+        with pytest.raises(UserError, match="unpacks to more than 100 times as many"):
+            prepare("caltech101", tmp_path, tmp_path / "out", options=options)
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_zip_is_measured_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {f"tiny-imagenet-200/train/n01440764/images/{k}.JPEG": bytes(2**18) for k in range(20)}
+    rows["tiny-imagenet-200/val/val_annotations.txt"] = b""
+    (tmp_path / "tiny-imagenet-200.zip").write_bytes(made.zip_bytes(rows))
+    before, partly = sorted(tmp_path.iterdir()), Options(allow_partial=True)
+
+    monkeypatch.setattr(Path, "write_bytes", stopping_at(0))
+    with pytest.raises(UserError, match="is not the published file"):
+        prepare("tiny-imagenet-200", tmp_path, tmp_path / "out")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.shutil, "disk_usage", lambda _: usage._replace(free=5 * 2**20))
+        with pytest.raises(UserError, match=r"about 0\.0 GB are needed in .*, 0\.0 GB are free"):
+            prepare("tiny-imagenet-200", tmp_path, tmp_path / "out", options=partly)
+    monkeypatch.setattr(archives, "FREELY_UNPACKED_BYTES", 2**20)
+    with pytest.raises(UserError, match="unpacks to more than 100 times as many"):
+        prepare("tiny-imagenet-200", tmp_path, tmp_path / "out", options=partly)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_set_that_lists_more_than_it_holds(source: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class EvalFlags(CheckpointFlags, EvalRequest):
     """Write the result to this file; - for stdout."""
     predictions: Path | None = None
     """Write one row per picture and size to this file, .csv or .parquet."""
+    spreadsheet: bool = False
+    """With --predictions FILE.csv: write ' before names that begin with = + - or @, which spreadsheets compute."""
     quiet: bool = False
     """Print results only."""
 
@@ -54,6 +56,8 @@ def eval(words: Sequence[str]) -> int:
 
     if flags.predictions is not None:
         require_table(flags.predictions)
+    if flags.spreadsheet and (flags.predictions is None or flags.predictions.suffix.lower() != ".csv"):
+        raise UserError("--spreadsheet is about a CSV of predictions\n  add --predictions FILE.csv")
     if flags.json is not None and str(flags.json) != "-":
         require_writable(flags.json)
     if flags.save and not flags.cascade:
@@ -83,7 +87,7 @@ def eval(words: Sequence[str]) -> int:
         (console.warn if line.startswith("warning: ") else console.say)(line.removeprefix("warning: "))
     write_answer(flags.json, measured.answer)
     if flags.predictions is not None:
-        write_predictions(flags.predictions, measured.found, measured.split, product.classes)
+        write_predictions(flags.predictions, measured.found, measured.split, product.classes, flags.spreadsheet)
     return 0
 
 

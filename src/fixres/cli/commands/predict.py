@@ -48,6 +48,8 @@ class PredictFlags(CheckpointFlags, PredictRequest):
     """Write here in place of stdout; it grows as OUT.part."""
     resume: bool = False
     """Go on with OUT.part of a JSONL or CSV file."""
+    spreadsheet: bool = False
+    """With --format csv: write ' before names that begin with = + - or @, which spreadsheets compute."""
     explain: Path | None = None
     """Folder for a picture of where the network looks, at the train and the test size."""
     quiet: bool = False
@@ -90,7 +92,13 @@ def predict(words: Sequence[str]) -> int:
     if isinstance(predictor, CascadePredictor):
         small, large = predictor.sizes
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
-    as_text = partial(TextWriter, style=flags.format, top_k=predictor.top_k, with_unsure=flags.threshold is not None)
+    as_text = partial(
+        TextWriter,
+        style=flags.format,
+        top_k=predictor.top_k,
+        with_unsure=flags.threshold is not None,
+        spreadsheet=flags.spreadsheet,
+    )
     job = _Job(flags, console, predictor, iter(pictures), total, as_text)
     with contextlib.closing(console):
         num_failed = job.run()
@@ -107,6 +115,8 @@ def _check(flags: PredictFlags) -> None:
         raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
     if flags.format == "parquet" and flags.out is None:
         raise UserError("Parquet goes to a file\n  add --out FILE.parquet")
+    if flags.spreadsheet and flags.format != "csv":
+        raise UserError(f"--spreadsheet is about CSV, the format is {flags.format}\n  add --format csv")
     if flags.resume and (flags.out is None or flags.format not in RESUMABLE):
         raise UserError("--resume goes on with a file of rows\n  add --format jsonl (or csv) --out FILE")
     if flags.out is not None:
@@ -173,7 +183,7 @@ class _Job:
         from fixres.io.resumable_table import Unfinished, no_longer_asked
 
         flags, product = self.flags, self.predictor.product
-        rows = Unfinished(out, "csv" if flags.format == "csv" else "jsonl")
+        rows = Unfinished(out, "csv" if flags.format == "csv" else "jsonl", flags.spreadsheet)
         made_by = {
             "size": product.preprocess.size,
             "cascade": flags.cascade,
@@ -181,7 +191,7 @@ class _Job:
             "top_k": self.predictor.top_k,
             "threshold": flags.threshold,
             "batch_size": flags.batch_size,
-            "format": flags.format,
+            "format": f"{flags.format} --spreadsheet" if flags.spreadsheet else flags.format,
             "network": cache_key(product.model, product.preprocess, {}, {}),
         }
         if rows.exists() and not flags.resume:

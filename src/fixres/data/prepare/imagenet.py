@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fixres.data.prepare.parts import Job, Picture, below, folder_name, from_member, is_picture, read_mat, read_pairs
 from fixres.errors import UserError, counted
-from fixres.io.archives import decode_text, members, members_of, read_members, read_texts
+from fixres.io.archives import decode_text, members, read_members, read_texts
+from fixres.io.csv_text import CsvRows
 
 _WNID = re.compile(r"n\d{8}")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -32,9 +33,8 @@ def _imagenet_train(path: Path) -> Iterator[Picture]:
         name = below(member.name, "ILSVRC2012_img_train", "train")
         if name.endswith(".tar"):
             label = _wnid(name.removesuffix(".tar").rsplit("/", 1)[-1], path)
-            with member.open() as file:
-                for inner in members_of(file, f"{member.name} in {path}"):
-                    yield from_member("train", label, inner)
+            for inner in member.members():
+                yield from_member("train", label, inner)
         elif "/" in name and is_picture(name):
             yield from_member("train", _wnid(name.split("/")[-2], path), member)
 
@@ -185,7 +185,7 @@ def _divided_inside(places: dict[str, tuple[str, str]], job: Job) -> dict[str, t
     files = sorted(places)
     parts = stratified_split([places[file][1] for file in files], _FEW_SHOT_SHARES, job.options.seed)
     divided = {files[i]: (split, places[files[i]][1]) for split, indices in parts.items() for i in indices.tolist()}
-    rows = [f"{file},{label},{split}" for file, (split, label) in sorted(divided.items())]
-    job.tables["splits.csv"] = "\n".join(["filename,label,split", *rows]) + "\n"
+    rows = [[file, label, split] for file, (split, label) in sorted(divided.items())]
+    job.tables["splits.csv"] = CsvRows(spreadsheet=True).text([["filename", "label", "split"], *rows])
     job.record["split_inside"] = {"seed": job.options.seed, "shares": _FEW_SHOT_SHARES}
     return divided

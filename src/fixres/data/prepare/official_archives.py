@@ -14,6 +14,7 @@ from pathlib import Path
 from fixres.data.prepare.known_sets import SETS, find_set
 from fixres.data.prepare.parts import DataSet, Options, Progress, SourceFile
 from fixres.errors import UserError
+from fixres.io.archives import unpacked_bytes
 from fixres.io.download.cache import fetch
 from fixres.io.files import files
 
@@ -100,9 +101,15 @@ def md5_of(path: Path, progress: Progress) -> str:
 
 
 def picture_bytes(info: DataSet, found: Mapping[str, Path]) -> int:
-    """Return about how many bytes the pictures in the sources have: pictures do not get smaller by packing."""
+    """Return about how many bytes the pictures in the sources have: pictures do not get smaller by packing.
+
+    Raises:
+        UserError: an archive cannot be read, or was made to fill the disk.
+    """
     paths = [path for key, path in found.items() if info.files[key].is_picture_archive]
-    return sum(file.stat().st_size for path in paths for file in ([path] if path.is_file() else files(path)))
+    return sum(
+        unpacked_bytes(path) if path.is_file() else sum(file.stat().st_size for file in files(path)) for path in paths
+    )
 
 
 def download(name: str, out: Path, progress: Progress | None = None) -> list[Path]:

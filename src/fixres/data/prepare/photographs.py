@@ -11,7 +11,7 @@ from typing import Any
 
 from fixres.data.prepare.parts import Job, Picture, from_member, is_picture, pick, read_mat, read_pairs, read_ready
 from fixres.errors import UserError, counted
-from fixres.io.archives import Member, members, members_of, read_members, read_texts
+from fixres.io.archives import Member, members, read_members, read_texts
 
 _INNER = "101_ObjectCategories.tar.gz"
 _TRAIN, _TEST, _META = "cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat"
@@ -41,8 +41,7 @@ def _members(path: Path) -> Iterator[Member]:
     """Yield the files, also through an archive inside the archive."""
     for member in members(path):
         if member.name.rsplit("/", 1)[-1] == _INNER:
-            with member.open() as file:
-                yield from members_of(file, f"{member.name} in {path}")
+            yield from member.members()
         else:
             yield member
 

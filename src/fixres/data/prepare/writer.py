@@ -19,6 +19,7 @@ from fixres.data.prepare.known_sets import find_set
 from fixres.data.prepare.official_archives import fingerprint, locate, md5_of, picture_bytes
 from fixres.data.prepare.parts import DataSet, Job, Options, Picture, Progress
 from fixres.errors import UserError
+from fixres.io.archives import UnpacksTooLargeError
 from fixres.io.files import disk, files, read_json, reserved, write_json
 
 RECORD = "fixres-data.json"
@@ -90,6 +91,8 @@ class _Work(Job):
     progress: Progress
     num_resumed: int = 0
     folders: set[Path] = field(default_factory=set)
+    room: int = 0
+    """Bytes that were free on the disk at the last look, less what has been written since."""
 
     @property
     def part(self) -> Path:
@@ -103,9 +106,9 @@ class _Work(Job):
         journal = self._begin()
         try:
             return self._make(journal)
-        except UserError:
-            # What was refused before its first picture leaves nothing behind.
-            if not any(files(self.part)):
+        except UserError as error:
+            # What was refused before its first picture leaves nothing behind, and nor does what no one can go on with.
+            if isinstance(error, UnpacksTooLargeError) or not any(files(self.part)):
                 self._discard()
             raise
 
@@ -189,14 +192,19 @@ class _Work(Job):
         num_pictures = sum(self.info.expected(self.options).values())
         with disk(self.part):
             done = sum(entry.stat().st_size for entry in files(self.part))
-            free = shutil.disk_usage(self.part).free
         content = picture_bytes(self.info, self.found)
         # Half a block is lost at the end of every file, on average; no more blocks than there is content.
-        needed = content + min(num_pictures * _BLOCK_BYTES // 2, content) - done
-        if needed > free:
+        self._require_room(content + min(num_pictures * _BLOCK_BYTES // 2, content) - done)
+
+    def _require_room(self, needed: int) -> None:
+        if needed > self.room:
+            with disk(self.part):
+                self.room = shutil.disk_usage(self.part).free
+        if needed > self.room:
+            kept = "; what is done is kept, and the same command goes on" if any(files(self.part)) else ""
             raise UserError(
-                f"about {needed / 1e9:.1f} GB are needed in {self.out.parent}, {free / 1e9:.1f} GB are free\n"
-                "  make room, or use another --out"
+                f"about {needed / 1e9:.1f} GB are needed in {self.out.parent}, {self.room / 1e9:.1f} GB are free\n"
+                f"  make room, or use another --out{kept}"
             )
 
     def _write_pictures(self) -> tuple[dict[str, int], dict[str, set[str]]]:
@@ -239,6 +247,9 @@ class _Work(Job):
                 if target.stat().st_size == picture.size:
                     self.num_resumed += 1
                     return
+        # A tar that was packed does not say beforehand what it unpacks to.
+        self._require_room(picture.size)
+        self.room -= picture.size
         content = picture.read()
         incoming = self.part / _INCOMING
         with disk(self.part):

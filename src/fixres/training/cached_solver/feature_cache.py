@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
+from fixres.io.safe_load import open_safetensors
 from fixres.io.tensors import write_weights
 
 
@@ -42,14 +42,14 @@ class Cache:
 
     def read(self, what: str, chunk: int, *names: str) -> tuple[Tensor, ...]:
         """Return tensors of a chunk, mapped into memory."""
-        with safe_open(self._path(what, chunk), framework="pt") as file:
+        with open_safetensors(self._path(what, chunk)) as file:
             return tuple(file.get_tensor(name) for name in names)
 
     def seconds(self, what: str = "*") -> float:
         """Return the seconds spent on the chunks that are there, of one pass or of all of them."""
         total = 0.0
         for path in sorted(self.folder.glob(f"{what}-*.safetensors")):
-            with safe_open(path, framework="pt") as file:
+            with open_safetensors(path) as file:
                 total += float(file.get_tensor("seconds")) if "seconds" in file.keys() else 0.0  # noqa: SIM118
         return total
 
