@@ -108,9 +108,14 @@ def test_a_full_server_says_when_to_come_back(run: Path) -> None:
         assert message(answer) == (503, "busy")
         assert answer.headers["retry-after"] == "1"
         assert smaller.post("/v1/predict/batch", files=service_files[:3]).status_code == 200
-    with client_of(run, limits=Limits(held_bytes=1000)) as tight:
-        assert message(tight.post("/v1/predict", content=encoded(picture(2, (300, 300))))) == (503, "busy")
-        assert tight.post("/v1/predict", content=encoded(picture(2, (8, 8)))).status_code == 200
+    with client_of(run, limits=Limits(held_bytes=8000)) as tight:
+        assert message(tight.post("/v1/predict", content=encoded(picture(2, (900, 900))))) == (503, "busy")
+    # A small file is large once it is what the network sees: 48 x 48 x 3 bytes each.
+    tiny = [("files", (f"{i}.png", encoded(picture(i, (4, 4)), "PNG"))) for i in range(3)]
+    with client_of(run, limits=Limits(held_bytes=18_000, files=4)) as tight:
+        assert tight.post("/v1/predict/batch", files=tiny[:2]).status_code == 200
+        assert message(tight.post("/v1/predict/batch", files=tiny)) == (413, "too_many_files")
+        assert tight.post("/v1/predict/batch", files=tiny[:2]).status_code == 200
 
 
 class _Slow:

@@ -111,6 +111,7 @@ class Service:
         Raises:
             Problem: the picture cannot be used, or the answer takes too long.
         """
+        ticket.take_views(1, size)
         (image,) = await self._views(file, size)
         ticket.mark_read()
         row = await self.row((size, options.weights), image)
@@ -125,6 +126,7 @@ class Service:
         self, files: Sequence[tuple[str, bytes]], size: int, options: PredictOptions, ticket: Ticket
     ) -> list[FileAnswer]:
         """Return an answer for every file; one that cannot be used does not stop the others."""
+        ticket.take_views(len(files), size)
         read = await asyncio.gather(*(self._views(file, size) for file in files), return_exceptions=True)
         ticket.mark_read()
         rows = await asyncio.gather(
@@ -144,6 +146,8 @@ class Service:
     async def compare(self, file: tuple[str, bytes], options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
         """Return the picture at every size worth comparing, one after the other so that times mean something."""
         compared = self.comparison()
+        for _, size, _ in compared:
+            ticket.take_views(1, size)
         views = await self._views(file, *(size for _, size, _ in compared))
         ticket.mark_read()
         rows = []

@@ -34,6 +34,9 @@ class Ticket:
         self._admission = admission
         self.num_pictures = 0
         self.num_bytes = 0
+        """Of its body, until the pictures in it are decoded."""
+        self.num_view_bytes = 0
+        """Of what the network sees of them, until it is answered."""
         self.is_read = False
 
     def take_pictures(self, num: int) -> None:
@@ -63,6 +66,20 @@ class Ticket:
             await asyncio.sleep(0.001)
         self._admission.held_bytes += num
         self.num_bytes += num
+
+    def take_views(self, num: int, size: int) -> None:
+        """Hold what the network sees of its pictures: `num` views of `size` pixels a side.
+
+        Raises:
+            Problem: 413, these are more bytes than all requests together may hold; 503, they do not fit now.
+        """
+        num_bytes, limit = 3 * num * size * size, self._admission.limits.held_bytes
+        if num_bytes > limit:
+            raise Problem(413, "too_many_files", f"{num} pictures at {size} px are more than {limit:,} bytes")
+        if self._admission.held_bytes + num_bytes > limit:
+            raise busy("too many bytes are waiting")
+        self._admission.held_bytes += num_bytes
+        self.num_view_bytes += num_bytes
 
     def mark_read(self) -> None:
         """Say that the pictures are in the queue, and no longer on their way to it."""
@@ -108,6 +125,7 @@ class Admission:
         finally:
             ticket.mark_read()
             self.pictures -= ticket.num_pictures
+            self.held_bytes -= ticket.num_view_bytes
 
     @contextlib.asynccontextmanager
     async def arriving(self, ticket: Ticket) -> AsyncIterator[None]:
