@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from fixres.inference.server.prometheus import Meters
 from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights, busy
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Admission, Ticket
+from fixres.runtime.cpus import usable_cpus
 
 Key = tuple[int, Weights]
 _DECODERS = 4
@@ -39,7 +39,7 @@ class Service:
         self.limits = settings.limits
         self.admission = Admission(settings.limits)
         self.meters = meters
-        num = max(2, min(_DECODERS, os.cpu_count() or 1))
+        num = max(2, min(_DECODERS, usable_cpus()))
         self._decoders = ThreadPoolExecutor(num, thread_name_prefix="decode")
         self._large = asyncio.Semaphore(num - 1)
         """Free for pictures of more than `_LARGE` pixels: one decoder is always left to the others."""
