@@ -103,6 +103,20 @@ def test_a_process_that_is_stopped_is_named_after_the_longest_wait() -> None:
     assert time.monotonic() - start < 15
 
 
+class ManySlow:
+    """Batches of three pictures, of which each takes nearly as long as is waited for."""
+
+    def __getitem__(self, key: int) -> int:
+        for number in range(3):
+            begin_picture(3 * key + number, "slow.jpg")
+            time.sleep(1)
+        return key
+
+
+def test_a_process_that_goes_on_to_the_next_picture_is_not_stuck() -> None:
+    assert list(read_items(ManySlow(), range(1), 1, Waiting(wait_seconds=1.5))) == [0]
+
+
 def test_a_signal_is_heard_while_nothing_comes() -> None:
     threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     start = time.monotonic()
@@ -189,13 +203,15 @@ def test_a_tensor_survives_the_way_through_a_pipe_with_its_layout(shape: tuple[i
         assert back[1] == "text"
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_workers_end_with_a_parent_that_is_killed_whatever_they_do(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, pathlib, sys, time\n"
         "from fixres.data.read_in_processes import read_items\n"
         "class Items:\n"
         "    def __getitem__(self, key):\n"
+        "        while key >= 20:\n"
+        "            pass\n"
         "        return os.getpid()\n"
         "if __name__ == '__main__':\n"
         "    items = read_items(Items(), range(1000), 2)\n"

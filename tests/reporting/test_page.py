@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fixres.errors import UserError
 from fixres.reporting.page import read_report, write_report
 from fixres.reporting.run_record import read_run
 from fixres.reporting.sections import MAX_POINTS, training_charts
+from fixres.runtime.run_lock import HOLDER_FILE
 from tests.support.report_pages import CLASSES, Page, answer, fixed_events, result, training_events, write_run
 
 MAX_PAGE = 5_000_000
@@ -169,6 +171,18 @@ def test_pages_about_large_noisy_pictures_and_long_runs_stay_small(tmp_path: Pat
         page = write_report(some, tmp_path / "page.html")
         assert page.stat().st_size < MAX_PAGE
         assert page.read_text().count("<img") >= 30 * len(some)
+
+
+def test_a_run_whose_process_is_gone_is_not_said_to_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", training_events("train", 0, 2))
+    (folder / "status.json").write_text('{"state": "running"}')
+    (folder / HOLDER_FILE).write_text("{}")
+    os.utime(folder / HOLDER_FILE, (0, 0))
+    found = read_report([folder])
+    assert found.content()["runs"][0]["state"] == "killed"
+    page = Page(found.write_html(tmp_path / "report.html"))
+    assert "The run was killed before its result was measured" in page.text
+    assert "--resume" in page.text
 
 
 def test_a_half_finished_run_says_how_to_go_on(tmp_path: Path) -> None:

@@ -244,6 +244,31 @@ def test_a_process_that_does_not_come_is_named_with_its_step(make_recipe: Make, 
     assert json.loads((tmp_path / "r" / "status.json").read_text())["state"] == "failed"
 
 
+def losing_main(recipe: Recipe, folder: Path) -> None:
+    """Train until the main process is killed after the third step."""
+    original, done = StageTrainer.step, 0
+
+    def counted(*args: Any) -> float:
+        nonlocal done
+        done += 1
+        if done == 4 and os.environ["RANK"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args)
+
+    StageTrainer.step = counted
+    run_recipe(recipe, folder)
+
+
+def test_the_death_of_the_main_process_is_told_by_another(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(output={"log_every_steps": 1})
+    found = run_processes(2, losing_main, recipe, tmp_path / "r")
+    assert found[0] is None
+    assert isinstance(found[1], UserError)
+    assert json.loads((tmp_path / "r" / "status.json").read_text()) == {"state": "failed", "exit_code": 2, "step": 3}
+    run_recipe(recipe, tmp_path / "r", resume=True)
+    assert json.loads((tmp_path / "r" / "status.json").read_text())["state"] == "done"
+
+
 def test_a_batch_that_cannot_be_shared_names_those_that_can(make_recipe: Make, tmp_path: Path) -> None:
     found = run_processes(3, run, make_recipe(), tmp_path / "r")
     for error in found:

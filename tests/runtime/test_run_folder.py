@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixres.errors import Notice, UserError
-from fixres.runtime.run_folder import MuteLog, RunLog, environment, read_events
+from fixres.runtime.run_folder import MuteLog, RunLog, environment, read_events, tell_end_of_dead
+from fixres.runtime.run_lock import HOLDER_FILE, RunLock
 
 
 def log_of(folder: Path, *listeners: Any) -> RunLog:
@@ -53,6 +54,28 @@ def test_an_event_is_a_line_and_listeners_are_told_what_is_written(tmp_path: Pat
     assert told[2]["total_step"] == 3
     assert told[3:] == [{"event": "progress", "done": 1, "total": 2}]
     assert log.size() == (log.folder / "metrics.jsonl").stat().st_size
+
+
+def _abandon(folder: Path) -> None:
+    """Leave what a run on another machine leaves that gave its last sign of life long ago."""
+    (folder / HOLDER_FILE).write_text("{}")
+    os.utime(folder / HOLDER_FILE, (0, 0))
+
+
+@pytest.mark.parametrize("state", ["running", "done"])
+def test_others_tell_the_end_of_a_main_process_that_is_gone(tmp_path: Path, state: str) -> None:
+    log = log_of(tmp_path)
+    log.status(state)
+    step(log, 0, 7, loss=0.5)
+    before = status(tmp_path)
+    tell_end_of_dead(tmp_path)
+    with RunLock(tmp_path):
+        tell_end_of_dead(tmp_path)
+    assert status(tmp_path) == before
+    _abandon(tmp_path)
+    tell_end_of_dead(tmp_path)
+    assert status(tmp_path) == ({"state": "failed", "exit_code": 2, "step": 7} if state == "running" else before)
+    assert not (tmp_path / HOLDER_FILE).exists()
 
 
 def test_steps_of_a_later_stage_come_after_those_of_the_stages_before(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from fixres.errors import Notice, UserError
 from fixres.runtime import run_lock
-from fixres.runtime.run_lock import HOLDER_FILE, LOCK_FILE, Holder, RunLock, this_process
+from fixres.runtime.run_lock import HOLDER_FILE, LOCK_FILE, Holder, RunLock, is_abandoned, this_process
 
 _HOLD = (
     "import sys, time\n"
@@ -59,8 +59,10 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> 
         first.send_signal(signal.SIGSTOP)
         with pytest.raises(UserError, match="another run"):
             RunLock(tmp_path).acquire()
+        assert not is_abandoned(tmp_path)
         first.kill()
         first.wait()
+    assert is_abandoned(tmp_path)
     # At once, though the dead one left its file a moment ago.
     with RunLock(tmp_path) as lock:
         lock.require_held()
@@ -73,6 +75,24 @@ def test_a_run_on_another_machine_counts_as_dead_after_five_minutes(tmp_path: Pa
     _other_machine(tmp_path, age=310)
     with RunLock(tmp_path):
         pass
+
+
+def test_what_was_abandoned_can_be_asked_by_anyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_abandoned(tmp_path)
+    with RunLock(tmp_path):
+        assert not is_abandoned(tmp_path)
+        with subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stderr=subprocess.PIPE, text=True) as other:
+            # The question has not cost this process its lock.
+            assert other.wait() == 1
+            assert other.stderr is not None
+            assert "is being written by another run" in other.stderr.read()
+    assert not is_abandoned(tmp_path)
+    for job in ("", "77"):
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        _other_machine(tmp_path, age=250, job=job)
+        assert not is_abandoned(tmp_path)
+        _other_machine(tmp_path, age=310, job=job)
+        assert is_abandoned(tmp_path)
 
 
 def test_taking_over_does_not_wait(tmp_path: Path) -> None:

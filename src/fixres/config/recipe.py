@@ -142,7 +142,7 @@ class Runtime(Section):
     compile: bool = False
     """torch.compile the training step's network."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads; 0: as many as PyTorch chooses. Part of what makes a result repeat bit for bit."""
+    """CPU threads; 0: PyTorch's choice, within a CPU quota. Part of what makes a result repeat bit for bit."""
     deterministic: bool = False
     """Only deterministic kernels; an operation that has none is an error."""
     micro_batch: Positive | Literal["auto"] = "auto"

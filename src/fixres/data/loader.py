@@ -7,7 +7,6 @@ at any step needs no replay. Unreadable pictures travel back as values; no trace
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from fixres.data.test_time_augmentation import crops_of, num_crops
 from fixres.data.transforms import train_crop
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import usable_cpus
 from fixres.runtime.distributed import Shard
 
 E = TypeVar("E", bound=UserError)
@@ -91,11 +91,10 @@ class Batch(NamedTuple):
 
 
 def resolve_workers(workers: int | Literal["auto"]) -> int:
-    """Return the number of loader processes; auto: one per core this process may use, at most 8."""
+    """Return the number of loader processes; auto: one per processor this process may use, at most 8."""
     if workers != "auto":
         return workers
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, usable)
+    return min(8, usable_cpus())
 
 
 def train_batches(

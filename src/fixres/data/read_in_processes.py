@@ -50,7 +50,7 @@ class Waiting:
     decode_seconds: float = 60.0
     """For one picture, while a process works on it."""
     wait_seconds: float = 300.0
-    """For any process to bring anything, a slow disk included."""
+    """For any process to bring anything or begin another picture, a slow disk included."""
 
     @classmethod
     def of_environment(cls) -> Waiting:
@@ -194,9 +194,11 @@ class _Pool:
                 self._look_after(time.monotonic() - last)
 
     def _look_after(self, seconds: float) -> None:
-        """End the process that works on one picture for too long; give up when nothing has come for too long."""
+        """End the process that works on one picture for too long; give up when all have stood still for too long."""
         for place, worker in enumerate(self.workers):
             at = worker.at() if worker.tasks else None
+            if at is not None:
+                seconds = min(seconds, at.seconds)
             if at is not None and at.seconds > self.waiting.decode_seconds and worker.state() in ("working", ""):
                 self.refused.add(at.number)
                 tasks = [task._replace(refused=frozenset(self.refused)) for task in worker.tasks]

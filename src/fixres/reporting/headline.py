@@ -11,6 +11,9 @@ from fixres.errors import counted
 from fixres.reporting.number_format import duration, figures, interval, p_value, percent, points
 from fixres.reporting.run_record import Comparison, Json, Record, number
 
+_ENDED = {"failed": "failed", "stopped": "was stopped", "killed": "was killed"}
+"""What became of a run that ended without a result, by its state."""
+
 Verdict = Literal["better", "worse", "open", "none"]
 
 
@@ -126,8 +129,8 @@ def _without_comparison(record: Record) -> Headline:
     last_eval = record.last("eval")
     if done:
         opening = f"The run ended after {duration(done.get('seconds'))} without a measurement on the report split."
-    elif record.state in ("failed", "stopped"):
-        opening = f"The run {'failed' if record.state == 'failed' else 'was stopped'} before its result was measured."
+    elif record.state in _ENDED:
+        opening = f"The run {_ENDED[record.state]} before its result was measured."
     else:
         opening = "The run is not finished: there is no result on the report split yet."
     if not last_eval or not last_eval.get("results"):

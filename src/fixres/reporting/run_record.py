@@ -12,7 +12,8 @@ from typing import Any
 
 from fixres.config.loading import read_document
 from fixres.errors import UserError
-from fixres.runtime.run_folder import read_events
+from fixres.runtime.run_folder import read_events, read_status
+from fixres.runtime.run_lock import is_abandoned
 
 Json = dict[str, Any]
 
@@ -157,8 +158,14 @@ def read_run(folder: Path) -> Record:
         predictions=tuple(item for item in predictions if isinstance(item, dict))
         if isinstance(predictions, list)
         else (),
-        status=_as_dict(read_json(folder / "status.json")),
+        status=_read_status(folder),
     )
+
+
+def _read_status(folder: Path) -> Json:
+    """Return what the run says it is doing; of one that can say nothing any more, that it was killed."""
+    status = read_status(folder)
+    return {**status, "state": "killed"} if status.get("state") == "running" and is_abandoned(folder) else status
 
 
 def _events(folder: Path) -> list[Json]:

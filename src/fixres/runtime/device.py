@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.errors import UserError
+from fixres.runtime.cpus import usable_cpus
 from fixres.runtime.distributed import Processes
 from fixres.runtime.malloc import keep_freed_memory
 from fixres.runtime.signals import StopSignals
@@ -48,8 +49,8 @@ class Runtime:
             )
         use_cpu = wanted == "cpu" or not available
         self.precision = _precision(settings.precision, use_cpu)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        if threads := settings.threads or _threads_of_quota():
+            torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
         self.channels_last = settings.channels_last
         self.compile = settings.compile
@@ -173,6 +174,12 @@ class Runtime:
         world = self.processes.shard.world
         count = f", {world} processes" if world > 1 else ""
         return f"{self.device.type} ({name}), {self.precision}, {self.threads} threads{count}"
+
+
+def _threads_of_quota() -> int:
+    """Return the threads that a quota has time for where PyTorch, which does not know of it, has more; else 0."""
+    usable = usable_cpus()
+    return usable if usable < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ else 0
 
 
 def set_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,8 +17,9 @@ from typing import Any
 
 import torch
 
-from fixres.errors import Notice, UserError
+from fixres.errors import EXIT_USER_ERROR, Notice, UserError
 from fixres.io.files import cannot_write, write_text
+from fixres.runtime.run_lock import RunLock, is_abandoned
 from fixres.runtime.trackers import Pixels, Trackers, required_trackers, scalars_of
 
 Listener = Callable[[dict[str, Any]], None]
@@ -171,8 +173,7 @@ class RunLog:
     def status(self, state: str, exit_code: int | None = None) -> None:
         """Write RUN/status.json with the last step of the whole run that was logged."""
         self.require_writer()
-        content = {"state": state, "exit_code": exit_code, "step": self._last}
-        write_text(self.folder / "status.json", json.dumps(content) + "\n")
+        write_status(self.folder, state, exit_code, self._last)
 
     def close(self) -> None:
         """End the trackers."""
@@ -205,6 +206,34 @@ class MuteLog(RunLog):
 
     def status(self, state: str, exit_code: int | None = None) -> None:
         """Leave the file alone."""
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """Return what RUN/status.json says; nothing without it, or with half of it after a power cut."""
+    try:
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def tell_end_of_dead(folder: Path) -> None:
+    """Write to RUN/status.json that a run failed whose main process is gone without a word, for its other processes.
+
+    While anyone holds the folder, the main process or a run that was started since, nothing is written.
+    """
+    if not is_abandoned(folder):
+        return
+    with contextlib.suppress(UserError), RunLock(folder):
+        if read_status(folder).get("state") == "running":
+            step = max((event.get("total_step", 0) for event in read_events(folder)), default=0)
+            write_status(folder, "failed", EXIT_USER_ERROR, step)
+
+
+def write_status(folder: Path, state: str, exit_code: int | None, step: int) -> None:
+    """Write RUN/status.json: what the run does, how it ended, and the last step of it that was logged."""
+    content = {"state": state, "exit_code": exit_code, "step": step}
+    write_text(folder / "status.json", json.dumps(content) + "\n")
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:

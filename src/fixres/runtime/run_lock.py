@@ -14,6 +14,7 @@ import secrets
 import socket
 import tempfile
 import threading
+import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +66,53 @@ def _machine() -> str:
         return socket.gethostname()
 
 
+def is_abandoned(folder: Path) -> bool:
+    """Return whether the run that writes to a folder has ended without a word: it was killed, or its machine is gone.
+
+    Nothing is written, so anyone who may read the folder can ask.
+    """
+    try:
+        other = _read_holder(folder)
+        if other is None or folder.resolve() in _held_here:
+            return False
+        is_locked = _is_locked(folder / LOCK_FILE) if other.machine == _machine() else None
+        if is_locked is not None:
+            return not is_locked
+        return time.time() - (folder / HOLDER_FILE).stat().st_mtime > DEAD_AFTER_SECONDS
+    except OSError:
+        return False  # may not be read, or has just ended
+
+
+def _read_holder(folder: Path) -> Holder | None:
+    try:
+        content: dict[str, Any] = json.loads((folder / HOLDER_FILE).read_text(encoding="utf-8"))
+        return Holder(**{key: content[key] for key in Holder.__dataclass_fields__})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        # Cut short or not ours: it still gives signs of life, or does not.
+        return Holder("an unknown machine", "", 0, "", "")
+
+
+def _is_locked(path: Path) -> bool | None:
+    """Return whether a living process of this machine has the kernel's lock, None where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        with path.open("rb") as file:
+            # Shared, so that it needs no right to write; it ends with the file.
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
 class RunLock:
     """The right to write to a run folder, from `acquire` to `release`."""
 
@@ -110,7 +158,7 @@ class RunLock:
 
     def _acquire(self) -> None:
         is_free = self._take_kernel_lock()
-        other = self._read_holder()
+        other = _read_holder(self.folder)
         if other is None and is_free is False:
             raise UserError(
                 f"{self.folder} is being written by another run that is starting\n  wait for it, or stop it"
@@ -156,7 +204,7 @@ class RunLock:
         _held_here.discard(self.folder.resolve())
         if not self._is_lost:
             with contextlib.suppress(OSError):
-                if (now := self._read_holder()) is None or now.token == self.holder.token:
+                if (now := _read_holder(self.folder)) is None or now.token == self.holder.token:
                     (self.folder / HOLDER_FILE).unlink(missing_ok=True)
                     (self.folder / LOCK_FILE).unlink(missing_ok=True)
         self._drop_kernel_lock()
@@ -196,16 +244,6 @@ class RunLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _read_holder(self) -> Holder | None:
-        try:
-            content: dict[str, Any] = json.loads((self.folder / HOLDER_FILE).read_text(encoding="utf-8"))
-            return Holder(**{key: content[key] for key in Holder.__dataclass_fields__})
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError):
-            # Cut short or not ours: it still gives signs of life, or does not.
-            return Holder("an unknown machine", "", 0, "", "")
-
     def _seconds_since_sign_of_life(self) -> float:
         """Return how long ago the holder touched its file, both times by the clock of the file system."""
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".fixres-") as now:
@@ -216,7 +254,7 @@ class RunLock:
         path = self.folder / HOLDER_FILE
         while not self._end.wait(HEARTBEAT_SECONDS):
             try:
-                now = self._read_holder()
+                now = _read_holder(self.folder)
                 if now is not None and now.token != self.holder.token:
                     self._is_lost = True
                     return

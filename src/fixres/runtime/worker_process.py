@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import weakref
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _LOOK_SECONDS = 1.0
-"""How often an idle worker looks whether its parent is still there."""
+"""How often a worker looks whether its parent is still there."""
 _STATES = {"T": "stopped", "t": "stopped", "D": "waiting for the disk", "Z": "dead", "S": "waiting", "R": "working"}
 
 
@@ -241,17 +242,14 @@ def _work(
     prepare: Callable[[], None],
     place: Any,
 ) -> None:
-    global _place
+    global _place  # noqa: PLW0603 - what this process, which does nothing else, leaves word in
     if parents is not None:
         parents.close()
-    parent, _place = os.getppid(), place
+    _place = place
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     prepare()
     with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError, KeyboardInterrupt):
         while True:
-            while not connection.poll(_LOOK_SECONDS):
-                # Not by the end of the pipe alone: workers that were started later hold a copy of its other end.
-                if os.getppid() != parent:
-                    return
             task = connection.recv()
             try:
                 answer = True, function(task)
@@ -260,6 +258,16 @@ def _work(
                 answer = False, error
             rest()
             _send(connection, answer)
+
+
+def _end_with(parent: int) -> None:
+    """End this process, also in the middle of its work, once the one that started it is gone.
+
+    Not by the end of the pipe: workers that were started later hold a copy of its other end.
+    """
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def _send(connection: Connection, answer: tuple[bool, Any]) -> None:

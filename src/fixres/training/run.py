@@ -26,7 +26,15 @@ from fixres.models.build import default_size, load_strict
 from fixres.models.moves import Plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
-from fixres.runtime.run_folder import Listener, MuteLog, RunLog, environment, read_events
+from fixres.runtime.run_folder import (
+    Listener,
+    MuteLog,
+    RunLog,
+    environment,
+    read_events,
+    read_status,
+    tell_end_of_dead,
+)
 from fixres.runtime.run_lock import RunLock
 from fixres.runtime.trackers import required_trackers
 from fixres.training.before_after import Handover, finish
@@ -148,19 +156,22 @@ def _telling_the_end(context: RunContext) -> Iterator[None]:
         yield
     except RuntimeError as error:
         explained = context.runtime.processes.explain(error)
-        _write_end(context.log, explained)
+        _write_end(context, explained)
         if explained is error:
             raise
         raise explained from error
     except BaseException as error:
-        _write_end(context.log, error)
+        _write_end(context, error)
         raise
 
 
-def _write_end(log: RunLog, error: BaseException) -> None:
+def _write_end(context: RunContext, error: BaseException) -> None:
     """Write how the run ended; a disk without room for that must not hide why it ended."""
+    if not context.runtime.processes.is_main:
+        tell_end_of_dead(context.folder)
+        return
     with contextlib.suppress(UserError):
-        log.status("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", _exit_code(error))
+        context.log.status("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", _exit_code(error))
 
 
 def _exit_code(error: BaseException) -> int:
@@ -173,12 +184,8 @@ def _exit_code(error: BaseException) -> int:
 
 def finished_outcome(folder: Path) -> Run | None:
     """Return what a run found if it is done, so that resuming it changes nothing."""
-    try:
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None  # without it, or with half of it after a power cut, the checkpoint says how far the run came
-    if not isinstance(status, dict) or status.get("state") != "done":
-        return None
+    if read_status(folder).get("state") != "done":
+        return None  # the checkpoint says how far the run came
     found = [event for event in read_events(folder) if event["event"] == "comparison"]
     if not found:
         return None

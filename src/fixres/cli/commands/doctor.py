@@ -44,6 +44,7 @@ class DoctorFlags:
 def doctor(words: Sequence[str]) -> int:
     """`fixres doctor`: print the findings."""
     flags = parse_flags(words, DoctorFlags, "fixres doctor", "What this machine has, and what it lacks.")
+    from fixres.runtime.cpus import find_cpus
     from fixres.runtime.device import Runtime as Device
     from fixres.runtime.run_folder import environment
 
@@ -52,7 +53,7 @@ def doctor(words: Sequence[str]) -> int:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
     console.say(f"python {about['python']} on {about['platform']}")
     console.say(f"packages: {versions}")
-    console.say(f"processor: {about['processor']}, {about['num_cores']} cores")
+    console.say(f"processor: {about['processor']}, {find_cpus().describe()}")
     console.say(f"compute: {Device(Runtime()).describe()}")
     console.say(f"processes: {_all_reduce()}")
     console.say(f"disk free here: {shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB")

@@ -21,7 +21,7 @@ from fixres.data.inspect.near_duplicates import (
     copy_limit,
     detail,
 )
-from fixres.data.inspect.scan import FORMATS, TRAITS, Scanned, in_chunks, scan, wrong_type
+from fixres.data.inspect.scan import FORMATS, TRAITS, Scanned, each_picture, scan, wrong_type
 from fixres.data.sampling import uniforms
 from fixres.data.sources.folder import Found, inspect_folder
 from fixres.data.splits import THIRDS, Split, carve
@@ -41,6 +41,7 @@ _KIND_OF_REASON = (
     ("cannot be read", "unreadable"),
     ("holds no picture", "unreadable"),
     ("server", "unreadable"),
+    ("takes longer", "too slow"),
     ("index", "unreadable"),
 )
 
@@ -96,7 +97,7 @@ def check(
     between splits only.
 
     Raises:
-        UserError: there is nothing to look at, or a reading process was killed.
+        UserError: there is nothing to look at, a reading process was ended, or nothing came for too long.
     """
     opened = open_anyhow(data)
     splits = opened.splits
@@ -227,11 +228,17 @@ def _details(scanned: Scanned, rows: npt.NDArray[np.int64], workers: int) -> npt
     """Read the pictures of some sorted rows again, at least one, and return their details."""
     own = zip(scanned.splits.items(), scanned.by_split(rows), scanned.starts, strict=True)
     parts = {name: split.take(name, found - start) for (name, split), found, start in own}
-    return np.concatenate([chunk for _, _, chunk in in_chunks(parts, _detail_chunk, workers)])
+    return np.stack([_there(found) for _, _, found in each_picture(parts, _detail, workers)])
 
 
-def _detail_chunk(split: Split, places: range) -> npt.NDArray[np.float16]:
-    return np.stack([detail(split.read(place)) for place in places])
+def _detail(split: Split, place: int) -> npt.NDArray[np.float16]:
+    return detail(split.read(place))
+
+
+def _there(found: npt.NDArray[np.float16] | BadImage) -> npt.NDArray[np.float16]:
+    if isinstance(found, BadImage):
+        raise found
+    return found
 
 
 def _check_shapes(scanned: Scanned, report: Report, sizes: tuple[int, ...], crop_ratio: float) -> None:

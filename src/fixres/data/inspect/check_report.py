@@ -28,6 +28,7 @@ KINDS = {
     "damaged": Kind("error", "files that start like a picture and cannot be decoded"),
     "not a picture": Kind("error", "files that are no picture, whatever their name says"),
     "too large": Kind("error", "more pixels than will be decoded"),
+    "too slow": Kind("error", "pictures that take longer to decode than is waited for"),
     "leak": Kind("error", "the same picture in two splits"),
     "conflicting labels": Kind("error", "the same picture in two classes"),
     "damaged inside": Kind("warning", "JPEGs with wrong bytes: decoded, but parts may be grey or displaced"),

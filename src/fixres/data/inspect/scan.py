@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
-import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from fixres.data.decode import FORMATS as DECODED
 from fixres.data.decode import BadImage, decode_with_flaw
 from fixres.data.inspect.near_duplicates import likeness_hash, thumbnail
+from fixres.data.read_in_processes import begin_picture, read_items
 from fixres.data.splits import Encoded, Split
-from fixres.errors import UserError
 from fixres.io.progress import Progress
 
 T = TypeVar("T")
@@ -87,101 +82,82 @@ def scan(splits: Mapping[str, Split], workers: int, progress: Progress | None = 
     """Decode every picture of every split once. `progress` is told (pictures done, pictures in all).
 
     Raises:
-        UserError: a process was killed.
+        UserError: a process was ended, or nothing came for too long.
     """
     scanned = Scanned(splits, np.zeros(sum(map(len, splits.values())), dtype=FACTS), {}, {})
-    first = 0
-    for _, _, (facts, bad, flaws) in in_chunks(splits, _examine_chunk, workers, progress):
-        scanned.facts[first : first + len(facts)] = facts
-        scanned.bad.update({first + row: error for row, error in bad.items()})
-        scanned.flaws.update({first + row: flaw for row, flaw in flaws.items()})
-        first += len(facts)
+    for row, (_, _, found) in enumerate(each_picture(splits, _examine, workers, progress)):
+        if isinstance(found, BadImage):
+            scanned.bad[row] = found
+            continue
+        scanned.facts[row], flaw = found
+        if flaw:
+            scanned.flaws[row] = flaw
     return scanned
 
 
-def in_chunks(
+def each_picture(
     splits: Mapping[str, Split],
-    work: Callable[[Split, range], T],
+    look: Callable[[Split, int], T],
     workers: int,
     progress: Progress | None = None,
-) -> Iterator[tuple[str, int, T]]:
-    """Yield (split, first place, `work(split, places)`) in order, with `work` done on `workers` processes, 0: here.
+) -> Iterator[tuple[str, int, T | BadImage]]:
+    """Yield (split, place, `look(split, place)`) of every picture in order, looked at on `workers` processes, 0: here.
 
-    `work` is a function of a module, or a partial of one.
+    What cannot be read has its BadImage there, a picture that keeps a process too long among it. `look` is a function
+    of a module, or a partial of one.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a process was ended, or nothing came for too long.
     """
     total = sum(map(len, splits.values()))
     size = max(1, min(_LARGEST_CHUNK, total // (20 * max(workers, 1))))
-    pieces = [
-        (name, start, min(start + size, len(split)))
-        for name, split in splits.items()
-        for start in range(0, len(split), size)
-    ]
+    pieces: list[_Piece] = []
+    first = 0
+    for name, split in splits.items():
+        places = range(len(split))
+        pieces += [_Piece(name, places[start : start + size], first + start) for start in places[::size]]
+        first += len(split)
     done = 0
-    for (name, start, stop), result in zip(pieces, _results(splits, work, pieces, workers), strict=True):
-        yield name, start, result
-        done += stop - start
-        if progress is not None:
-            progress(done, total)
+    with closing(read_items(_Looks(splits, look), pieces, min(workers, len(pieces)))) as made:
+        for piece, results in zip(pieces, made, strict=True):
+            for place, found in zip(piece.places, results, strict=True):
+                yield piece.split, place, found
+            done += len(results)
+            if progress is not None:
+                progress(done, total)
 
 
-_JOB: dict[str, Any] = {}
-"""What a reading process works on; set when it starts, so that it is sent once."""
+class _Piece(NamedTuple):
+    """Some pictures of a split, of which the first is number `first` of all splits together."""
+
+    split: str
+    places: range
+    first: int
 
 
-def _results(
-    splits: Mapping[str, Split], work: Callable[[Split, range], T], pieces: list[tuple[str, int, int]], workers: int
-) -> Iterator[T]:
-    if workers == 0 or len(pieces) < 2:
-        yield from (work(splits[name], range(start, stop)) for name, start, stop in pieces)
-        return
-    # Forked processes share the list of paths; elsewhere it is sent to each of them.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    pool = ProcessPoolExecutor(min(workers, len(pieces)), context, _start, (splits, work))
-    try:
-        yield from pool.map(_run_piece, pieces)
-    except BrokenProcessPool:
-        raise UserError(
-            "a process that reads pictures was killed, most likely for want of memory\n  try again with --workers 1"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+@dataclass(frozen=True, eq=False)
+class _Looks(Generic[T]):
+    """Item `piece` is what was found in each of its pictures."""
 
+    splits: Mapping[str, Split]
+    look: Callable[[Split, int], T]
 
-def _start(splits: Mapping[str, Split], work: Callable[[Split, range], Any]) -> None:
-    _JOB.update(splits=splits, work=work)
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process; the main one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def __getitem__(self, piece: _Piece) -> list[T | BadImage]:
+        return [self._found(self.splits[piece.split], *numbered) for numbered in enumerate(piece.places, piece.first)]
 
-
-def _run_piece(piece: tuple[str, int, int]) -> Any:
-    name, start, stop = piece
-    return _JOB["work"](_JOB["splits"][name], range(start, stop))
-
-
-def _examine_chunk(split: Split, places: range) -> tuple[Facts, dict[int, BadImage], dict[int, str]]:
-    facts = np.zeros(len(places), dtype=FACTS)
-    bad: dict[int, BadImage] = {}
-    flaws: dict[int, str] = {}
-    for row, place in enumerate(places):
+    def _found(self, split: Split, number: int, place: int) -> T | BadImage:
         try:
-            flaw = _examine(split, place, facts[row])
+            begin_picture(number, split.paths[place])
+            return self.look(split, place)
         except BadImage as error:
-            bad[row] = error
+            return error
         except MemoryError:
-            bad[row] = BadImage(split.paths[place], "too large for the memory of this machine")
-        else:
-            if flaw:
-                flaws[row] = flaw
-    return facts, bad, flaws
+            return BadImage(split.paths[place], "too large for the memory of this machine")
 
 
-def _examine(split: Split, place: int, row: Any) -> str:
-    """Fill the record of one picture and return what is wrong inside it; raises BadImage."""
-    path, flaw = split.paths[place], ""
+def _examine(split: Split, place: int) -> tuple[Any, str]:
+    """Return the record of one picture and what is wrong inside it; raises BadImage."""
+    path, flaw, row = split.paths[place], "", np.zeros((), dtype=FACTS)
     if isinstance(split.source, Encoded):
         encoded = split.source.read_bytes(path)
         row["digest"], row["num_bytes"] = _digest(encoded), len(encoded)
@@ -195,7 +171,7 @@ def _examine(split: Split, place: int, row: Any) -> str:
     small = thumbnail(image)
     row["likeness"], row["flat"] = likeness_hash(small), np.ptp(small) < 8
     row["readable"] = True
-    return flaw
+    return row[()], flaw
 
 
 def _digest(data: bytes) -> npt.NDArray[np.uint64]:

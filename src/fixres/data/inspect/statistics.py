@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
 from fixres.data.inspect.check import first_line, open_anyhow
-from fixres.data.inspect.scan import in_chunks
+from fixres.data.inspect.scan import each_picture
 from fixres.data.sampling import inverse_frequency
 from fixres.data.sources.folder import in_words
 from fixres.data.splits import Split
@@ -108,15 +108,17 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
     Pictures that cannot be read are counted and left out.
 
     Raises:
-        UserError: there is nothing to look at, or a reading process was killed.
+        UserError: there is nothing to look at, a reading process was ended, or nothing came for too long.
         BadImage: no picture can be read.
     """
     opened = open_anyhow(data)
     splits, training = opened.splits, opened.first.name
     sizes = {name: np.zeros((len(split), 2), dtype=np.int64) for name, split in splits.items()}
     sums = np.zeros((2, 3), dtype=np.int64)
-    for name, start, (found, more) in in_chunks(splits, partial(_measure, size), workers, progress):
-        sizes[name][start : start + len(found)] = found
+    for name, place, found in each_picture(splits, partial(_measure, size), workers, progress):
+        if isinstance(found, BadImage):
+            continue
+        sizes[name][place], more = found
         if name == training:
             sums += more
     readable = {name: found[:, 0] > 0 for name, found in sizes.items()}
@@ -158,24 +160,16 @@ def _extensions(splits: Mapping[str, Split], readable: Mapping[str, npt.NDArray[
     return dict(Counter(os.path.splitext(path)[1].lower() for path in paths).most_common())  # noqa: PTH122 - a Path is slow
 
 
-def _measure(size: int, split: Split, places: range) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Look at the test-time view of each picture at `size` px.
+def _measure(size: int, split: Split, place: int) -> tuple[tuple[int, int], npt.NDArray[np.int64]]:
+    """Look at the test-time view of a picture at `size` px; raises BadImage.
 
     Returns:
-        Sizes `[N, 2]` (width, height; 0 for a picture that cannot be read), and `[2, 3]` the sums of the values of
-        every channel and of their squares: whole numbers, so the order of adding changes nothing.
+        Width and height, and `[2, 3]` the sums of the values of every channel and of their squares: whole numbers, so
+        the order of adding changes nothing.
     """
-    preprocess = Preprocess(size=size, crop_ratio=1.0)
-    sizes, sums = np.zeros((len(places), 2), dtype=np.int64), np.zeros((2, 3), dtype=np.int64)
-    for row, place in enumerate(places):
-        try:
-            image = split.read(place)
-        except BadImage:
-            continue
-        sizes[row] = image.size
-        view = evaluation_crop(image, preprocess).numpy().astype(np.int64)
-        sums += np.stack([view.sum(axis=(1, 2)), (view**2).sum(axis=(1, 2))])
-    return sizes, sums
+    image = split.read(place)
+    view = evaluation_crop(image, Preprocess(size=size, crop_ratio=1.0)).numpy().astype(np.int64)
+    return image.size, np.stack([view.sum(axis=(1, 2)), (view**2).sum(axis=(1, 2))])
 
 
 def _counts(split: Split, readable: npt.NDArray[np.bool_]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from fixres.errors import UserError, require_extra
 from fixres.inference.server.settings import ServeRequest, Settings
+from fixres.runtime.cpus import usable_cpus
 
 _SETTINGS = "FIXRES_SERVE_SETTINGS"
 TOKEN = "FIXRES_TOKEN"
@@ -50,7 +51,7 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
 
     settings = Settings.of(request)
     if not settings.threads:
-        settings = replace(settings, threads=max(1, (os.cpu_count() or 1) // settings.workers))
+        settings = replace(settings, threads=max(1, usable_cpus() // settings.workers))
     # First, because it is quick to find out.
     listening = _listen(settings)
     address = _address(settings, listening)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from fixres.inference.server.read_picture import Task
 from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights, busy
 from fixres.inference.server.settings import Settings
 from fixres.inference.server.uploads import Admission, Ticket
+from fixres.runtime.cpus import usable_cpus
 
 Key = tuple[int, Weights]
 _DECODERS = 4
@@ -61,7 +61,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer meanwhile; to be left when no request is left, or none may wait any longer."""
-        num = max(2, min(_DECODERS, os.cpu_count() or 1))
+        num = max(2, min(_DECODERS, usable_cpus()))
         seconds = seconds_from("FIXRES_DECODE_SECONDS", _DECODE_SECONDS)
         self.decoders = Decoders(num, seconds, self.limits.pixels)
         self.batcher.start()
