@@ -42,7 +42,7 @@ def with_decoders(work: Callable[[Decoders], Awaitable[None]], num: int = 2, sec
 
 
 def pids(decoders: Decoders) -> list[int]:
-    return [worker.pid for worker in decoders._idle]
+    return [worker.pid for worker in decoders._idle if worker is not None]
 
 
 def test_a_picture_comes_back_as_the_network_sees_it_at_every_size() -> None:
@@ -99,6 +99,24 @@ def test_a_decoder_that_is_killed_costs_one_picture() -> None:
             os.kill(pid, signal.SIGKILL)
         found = await asyncio.gather(*(decoders(task(data)) for _ in range(2)), return_exceptions=True)
         assert [getattr(answer, "status", 200) for answer in found] == [413, 413]
+        assert len(await decoders(task(data))) == 2
+
+    with_decoders(work)
+
+
+def test_a_decoder_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, start = encoded(picture()), module._start
+
+    async def work(decoders: Decoders) -> None:
+        for pid in pids(decoders):
+            os.kill(pid, signal.SIGKILL)
+        monkeypatch.setattr(module, "_start", lambda: None)
+        await asyncio.gather(*(decoders(task(data)) for _ in range(2)), return_exceptions=True)
+        for _ in range(3):
+            with pytest.raises(Problem) as full:
+                await decoders(task(data))
+            assert (full.value.status, full.value.code) == (503, "busy")
+        monkeypatch.setattr(module, "_start", start)
         assert len(await decoders(task(data))) == 2
 
     with_decoders(work)

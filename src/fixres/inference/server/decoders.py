@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from fixres.inference.server.read_picture import Large, Refusal, Task, Views, prepare, read_picture
-from fixres.inference.server.schemas import Problem
+from fixres.inference.server.schemas import Problem, busy
 from fixres.runtime.worker_process import WorkerDiedError, WorkerProcess
 
 _STUCK_SECONDS = 3.0
@@ -29,7 +29,8 @@ class Decoders:
             max_pixels: of one picture, and of all large ones that are decoded at once.
         """
         self.seconds = seconds
-        self._idle = [_start() for _ in range(num)]
+        self._idle: list[WorkerProcess | None] = [_start() for _ in range(num)]
+        """None is one that could not be started, which is tried again when it is needed."""
         self._turn = asyncio.Semaphore(num)
         self._since: dict[WorkerProcess, float] = {}
         """When those at work began."""
@@ -60,7 +61,12 @@ class Decoders:
 
     async def _ask(self, task: Task) -> Views | Large | Refusal:
         async with self._turn:
-            worker = self._idle.pop()
+            if self._is_closed:
+                raise Problem(503, "stopping", "the server is stopping", 1)
+            worker = self._idle.pop() or _start()
+            if worker is None:
+                self._idle.append(None)
+                raise busy("this machine can start no more processes")
             self._since[worker] = time.monotonic()
             answer = asyncio.get_running_loop().run_in_executor(self._threads, _answer, worker, task)
             try:
@@ -84,13 +90,17 @@ class Decoders:
         self._is_closed = True
         for worker in self._since:
             worker.end()
-        for worker in self._idle:
+        for worker in filter(None, self._idle):
             worker.kill()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _start() -> WorkerProcess:
-    return WorkerProcess(read_picture, prepare=prepare, is_fresh=True)
+def _start() -> WorkerProcess | None:
+    try:
+        return WorkerProcess(read_picture, prepare=prepare, is_fresh=True)
+    except OSError:
+        # Too many files are open, or processes; others may end.
+        return None
 
 
 def _answer(worker: WorkerProcess, task: Task) -> Views | Large | Refusal:
