@@ -61,6 +61,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in as_text(text))
 
 
+def on_one_line(text: str) -> str:
+    """Return text as `printable` does, line ends spelt out as well: a name in a list of names may hold them too."""
+    return printable(text).replace("\n", "\\n")
+
+
 def as_text(name: str) -> str:
     """Return a name that people can read and every file can hold: bytes that are no UTF-8 are spelt out as \\xe9.
 

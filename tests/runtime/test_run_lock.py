@@ -109,6 +109,10 @@ def test_a_job_that_slurm_starts_again_does_not_wait_for_itself(
     with pytest.raises(UserError, match="job 77"):
         RunLock(tmp_path).acquire()
     monkeypatch.setenv("SLURM_JOB_ID", "77")
+    # A second writer of the same start of the job is one too many.
+    with pytest.raises(UserError, match="job 77"):
+        RunLock(tmp_path).acquire()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with RunLock(tmp_path):
         pass
 

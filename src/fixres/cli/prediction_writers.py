@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fixres.cli.commands.predict import Format
-from fixres.errors import printable
+from fixres.errors import on_one_line
 from fixres.inference.predict import Prediction
 from fixres.io.csv_text import CsvRows
 from fixres.io.parquet import Kind, ParquetRows
@@ -92,10 +92,11 @@ Writer = TextWriter | ParquetWriter
 
 
 def _for_people(p: Prediction) -> str:
-    lines = [p.path + (f"  cannot be read: {p.error}" if p.error else "") + ("  unsure" if p.unsure else "")]
+    lines = [
+        on_one_line(p.path) + (f"  cannot be read: {p.error}" if p.error else "") + ("  unsure" if p.unsure else "")
+    ]
     lines += [
-        f"  {printable(name).replace(chr(10), ' '):<72} ({100 * share:5.2f} %)"
-        for name, (_, share) in zip(p.said, p.top, strict=True)
+        f"  {on_one_line(name):<72} ({100 * share:5.2f} %)" for name, (_, share) in zip(p.said, p.top, strict=True)
     ]
     return "\n".join(lines) + "\n"
 

@@ -95,12 +95,8 @@ def open_collection(
             "is a folder train with one sub-folder per class"
         )
     names = tuple(classes) if classes is not None else _own_classes(splits)
-    unreadable = [name for name in names if as_text(name) != name]
-    if unreadable:
-        raise UserError(
-            f"{as_text(uri)}: the class '{as_text(unreadable[0])}' has a name that is no UTF-8, which a model cannot "
-            "keep\n  rename its folder"
-        )
+    if unkept := name_not_kept(names):
+        raise UserError(f"{as_text(uri)}: {unkept}")
     if len(names) < 2:
         raise UserError(f"{uri} holds only one class ({', '.join(names)})\n  a classifier needs at least two")
     _check_classes(uri, splits, names, from_checkpoint=classes is not None)
@@ -145,6 +141,14 @@ def absolute_uri(uri: str) -> str:
     if scheme != "folder" or not body or (uri == body and not Path(uri).expanduser().is_dir()):
         return uri
     return f"folder:{Path(body).expanduser().absolute()}"
+
+
+def name_not_kept(names: Sequence[str]) -> str:
+    """Return what is wrong with a class name that a model cannot keep, and what to do; nothing where all can be."""
+    bad = next((name for name in names if as_text(name) != name), None)
+    if bad is None:
+        return ""
+    return f"the class '{as_text(bad)}' has a name that is no UTF-8, which a model cannot keep\n  rename its folder"
 
 
 def differ_in_place_only(old: str, new: str) -> bool:

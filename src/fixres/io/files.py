@@ -59,6 +59,12 @@ def write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is untouched.
     """
+    if is_special(path):
+        _pour(path, writer)
+        return
+    if path.is_symlink():
+        # What it points to is written, and the link stays one.
+        path = path.resolve()
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,8 +83,30 @@ def write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def is_special(path: Path) -> bool:
+    """Return whether what lies there is a device, a pipe or a socket, as /dev/stdout is: written to, never replaced."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _pour(path: Path, writer: Callable[[Path], Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        writer(whole)
+        with whole.open("rb") as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
 _LONGEST_NAME = 255
 """Bytes of a file name on the file systems of Linux."""
+
+
+def shortened(name: str, ending: str) -> str:
+    """Return a file name that is no longer than names may be: `name`, cut where it must be, and `ending`."""
+    return os.fsencode(name)[: _LONGEST_NAME - len(os.fsencode(ending))].decode("utf-8", "ignore") + ending
 
 
 def temporary_beside(path: Path) -> Path:
@@ -87,9 +115,7 @@ def temporary_beside(path: Path) -> Path:
     It ends in random letters and not in the process's number: two containers that write into one folder both have
     number 1.
     """
-    ending = f".{secrets.token_hex(4)}.part"
-    start = os.fsencode(path.name)[: _LONGEST_NAME - 1 - len(ending)].decode("utf-8", "ignore")
-    return path.with_name(f".{start}{ending}")
+    return path.with_name(shortened(f".{path.name}", f".{secrets.token_hex(4)}.part"))
 
 
 _LEFTOVER = re.compile(r"\..+\.(\d+|[0-9a-f]{8})\.part")
@@ -111,7 +137,8 @@ def remove_leftovers(folder: Path) -> int:
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """Return the error for people of a file that cannot be written."""
-    return UserError(f"cannot write {path}: {error.strerror or error}\n  make room, or name another place with --out")
+    advice = "a shorter name is needed" if error.errno == errno.ENAMETOOLONG else "make room, or name another place"
+    return UserError(f"cannot write {path}: {error.strerror or error}\n  {advice} with --out")
 
 
 def sync_folder(folder: Path) -> None:
@@ -149,7 +176,8 @@ def require_writable_file(path: Path) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file")
-    _try_folder(path.parent, path)
+    if not is_special(path):
+        _try_folder(path.parent, path)
 
 
 def require_writable_folder(path: Path) -> None:

@@ -46,6 +46,8 @@ class Holder:
     """Number of the Slurm job, empty outside of one."""
     token: str
     """Random letters of this very run."""
+    restarts: int = 0
+    """How often Slurm had started the job again."""
 
     def describe(self) -> str:
         """Return the holder in words."""
@@ -55,8 +57,17 @@ class Holder:
 def this_process() -> Holder:
     """Return this process as a holder."""
     return Holder(
-        socket.gethostname(), _machine(), os.getpid(), os.environ.get("SLURM_JOB_ID", ""), secrets.token_hex(8)
+        socket.gethostname(),
+        _machine(),
+        os.getpid(),
+        os.environ.get("SLURM_JOB_ID", ""),
+        secrets.token_hex(8),
+        _count(os.environ.get("SLURM_RESTART_COUNT", "")),
     )
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def _machine() -> str:
@@ -86,7 +97,9 @@ def is_abandoned(folder: Path) -> bool:
 def _read_holder(folder: Path) -> Holder | None:
     try:
         content: dict[str, Any] = json.loads((folder / HOLDER_FILE).read_text(encoding="utf-8"))
-        return Holder(**{key: content[key] for key in Holder.__dataclass_fields__})
+        return Holder(
+            **{key: content[key] for key in Holder.__dataclass_fields__ if key != "restarts" or key in content}
+        )
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
@@ -179,8 +192,8 @@ class RunLock:
         age = self._seconds_since_sign_of_life()
         is_known_alive = is_here and is_free is False
         # Slurm starts a job again only where it holds the first start for dead.
-        is_own_job = bool(other.job) and other.job == self.holder.job
-        if not is_known_alive and (self._take_over or is_own_job or age > DEAD_AFTER_SECONDS):
+        is_again = bool(other.job) and other.job == self.holder.job and self.holder.restarts > other.restarts
+        if not is_known_alive and (self._take_over or is_again or age > DEAD_AFTER_SECONDS):
             return
         self._drop_kernel_lock()
         where = f"{self.folder} is being written by another run: {other.describe()}, last sign of life {age:.0f} s ago"

@@ -131,6 +131,10 @@ class WorkerProcess:
             raise answer
         return answer
 
+    def is_alive(self) -> bool:
+        """Return whether it has not ended."""
+        return bool(self._process.is_alive())
+
     def at(self) -> At | None:
         """Return what it named last with `begin`, None before the first."""
         number, start = self._place

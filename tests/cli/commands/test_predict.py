@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,49 @@ def test_predict_leaves_an_overlay_for_every_picture_it_read(
     assert names[:2] == ["000001-00.png", "000002-01.png"]
     with Image.open(Path("seen") / names[0]) as page:
         assert page.width > 2 * 256
+
+
+def test_a_name_as_long_as_names_may_be_has_its_overlay(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("captum")
+    monkeypatch.chdir(tmp_path)
+    long = photos / "val" / "red" / ("z" * 251 + ".jpg")
+    (photos / "val" / "red" / "01.jpg").rename(long)
+    torch.save(build_model("test_resnet", 7, init="torch").state_dict(), "w.pth")
+    assert main(["predict", "w.pth", "--model", "test_resnet", "--size", "96", str(long), "--explain", "seen"]) == 0
+    (drawn,) = Path("seen").iterdir()
+    assert drawn.name.startswith("000001-zzz")
+    assert drawn.suffix == ".png"
+
+
+@pytest.mark.parametrize("style", ["table", "json", "jsonl", "csv"])
+def test_a_pipe_is_written_to_and_stays_one(predict: Run, style: str) -> None:
+    os.mkfifo("pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(Path("pipe").read_text()))
+    reader.start()
+    code, _, _ = predict("photos/a/00.png", "--format", style, "--out", "pipe")
+    reader.join(30)
+    assert code == 0
+    assert "00.png" in read[0]
+    assert Path("pipe").is_fifo()
+    assert sorted(path.name for path in Path().iterdir()) == ["photos", "pipe", "w.pth"]
+
+
+def test_a_device_is_not_replaced(predict: Run) -> None:
+    code, _, told = predict("photos/a/00.png", "--format", "parquet", "--out", "/dev/null")
+    assert code == 2
+    assert "/dev/null is no ordinary file" in told
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_name_with_a_line_end_forges_no_lines(predict: Run) -> None:
+    name = "a\n  tench (99.00 %).png"
+    Path("photos/a/00.png").rename(Path("photos/a") / name)
+    code, out, _ = predict(Path("photos/a") / name)
+    assert code == 0
+    assert out.splitlines()[0] == "photos/a/a\\n  tench (99.00 %).png"
 
 
 def test_predict_goes_on_after_a_bad_picture_and_exits_2(fixres: Run, photos: Path, trained_run: Path) -> None:

@@ -141,6 +141,7 @@ def test_a_file_that_may_not_be_read_is_named(sound: Path, monkeypatch: pytest.M
         (lambda root: shutil.copytree(root / "test", root / "validation") and (root / "valid").mkdir(), ""),
         (lambda root: [shutil.copytree(root / "test", root / name) for name in ("val", "valid")], "both val and valid"),
         (lambda root: shutil.rmtree(root / "train" / "dog"), "only one class (cat)"),
+        (lambda root: [(root / a / "dog").rename(root / a / "do\udce9") for a in ("train", "test")], "is no UTF-8"),
         (lambda root: [(root / a).rename(root / f"{a}set") for a in ("train", "test")], "testset, trainset, which"),
     ],
 )

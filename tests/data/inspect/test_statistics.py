@@ -63,3 +63,10 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("short", "size"), [(28, 28), (32, 32), (64, 32), (300, 192), (375, 256)])
 def test_the_train_size_leaves_room_for_the_fix(short: int, size: int) -> None:
     assert useful_train_size(short) == size
+
+
+def test_a_class_name_with_a_line_end_stays_on_its_line(sound: Path) -> None:
+    for part in ("train", "test"):
+        (sound / part / "dog").rename(sound / part / "do\ng")
+    lines = statistics(Data(uri=f"folder:{sound}"), 0).as_text().splitlines()
+    assert sum(line.startswith("do\\ng ") for line in lines) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -61,6 +62,32 @@ def test_connections_that_bring_no_request_are_closed(run: Path, monkeypatch: py
         answers = [rest_of(connection) for connection in silent]
         assert [answer.count(b"200 OK") for answer in answers] == [0, 0, 1, 1]
         assert time.monotonic() - start < 10
+
+
+def test_a_client_that_takes_no_answer_loses_its_connection(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.3)
+    with listening(run) as port:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", port))
+        connection.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3000)
+        assert _is_lost(connection)
+
+
+def _is_lost(connection: socket.socket) -> bool:
+    """Return whether the other end goes within 15 seconds, which only writing to it tells."""
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        try:
+            connection.send(b"x", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def test_a_request_that_is_being_received_keeps_its_connection(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,15 +91,74 @@ def test_a_decoder_that_takes_too_long_is_ended_and_replaced(monkeypatch: pytest
     with_decoders(work, seconds=3)
 
 
-def test_a_decoder_that_is_killed_costs_one_picture() -> None:
+def test_a_decoder_that_was_killed_while_idle_costs_no_picture() -> None:
     data = encoded(picture())
 
     async def work(decoders: Decoders) -> None:
-        for pid in pids(decoders):
-            os.kill(pid, signal.SIGKILL)
-        found = await asyncio.gather(*(decoders(task(data)) for _ in range(2)), return_exceptions=True)
-        assert [getattr(answer, "status", 200) for answer in found] == [413, 413]
-        assert len(await decoders(task(data))) == 2
+        for _ in range(2):
+            for pid in pids(decoders):
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.2)
+            found = await asyncio.gather(*(decoders(task(data)) for _ in range(2)))
+            assert [len(views) for views in found] == [2, 2]
+
+    with_decoders(work)
+
+
+def test_single_pictures_go_before_those_of_requests_with_many() -> None:
+    data = encoded(picture(4, (1000, 1000)))
+    order: list[str] = []
+
+    async def ask(decoders: Decoders, name: str, is_one_of_many: bool) -> None:
+        await decoders(task(data), is_one_of_many=is_one_of_many)
+        order.append(name)
+
+    async def work(decoders: Decoders) -> None:
+        await asyncio.gather(*(ask(decoders, "first", False) for _ in range(2)))
+        many = [asyncio.ensure_future(ask(decoders, "many", True)) for _ in range(20)]
+        await asyncio.sleep(0)
+        single = [asyncio.ensure_future(ask(decoders, "single", False)) for _ in range(3)]
+        await asyncio.gather(*single)
+        # Two were at work already, and one may have come to its turn between the three.
+        assert order.count("many") <= 5
+        await asyncio.gather(*many)
+        assert decoders._turns._num_free == 2
+
+    with_decoders(work)
+
+
+def test_many_are_answered_beside_any_number_of_single_pictures() -> None:
+    async def run() -> None:
+        turns, order = module._Turns(1), list[str]()
+
+        async def take(name: str, is_one_of_many: bool) -> None:
+            async with turns.one(is_one_of_many):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        async with turns.one(False):
+            waiting = [asyncio.ensure_future(take("single", False)) for _ in range(12)]
+            waiting += [asyncio.ensure_future(take("many", True)) for _ in range(2)]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert "".join(name[0] for name in order) == "ssssmssssmsss"
+        assert turns._num_free == 1
+
+    asyncio.run(run())
+
+
+def test_a_queue_of_single_pictures_makes_the_server_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STUCK_SECONDS", 0.2)
+
+    async def work(decoders: Decoders) -> None:
+        async with decoders._turns.one(False), decoders._turns.one(False):
+            assert decoders.is_ready
+            waiting = asyncio.ensure_future(decoders(task(encoded(picture()))))
+            await asyncio.sleep(0.5)
+            assert not decoders.is_ready
+        await waiting
+        assert decoders.is_ready
 
     with_decoders(work)
 

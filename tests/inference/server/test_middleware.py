@@ -54,6 +54,8 @@ def test_a_proxy_may_keep_the_host_name_it_was_asked_by(
         ({"sec-fetch-site": "cross-site", "origin": "http://evil.example"}, ("https://evil.example",), 403),
         ({"origin": "https://evil.example"}, (), 403),
         ({"origin": "null"}, (), 403),
+        ({"origin": "http://[evil"}, (), 403),
+        ({"origin": "evil"}, (), 403),
         ({"origin": "http://127.0.0.1:3000"}, (), 200),
         ({"origin": "https://evil.example"}, ("https://evil.example",), 200),
     ],

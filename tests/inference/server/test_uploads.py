@@ -7,14 +7,17 @@ import struct
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
+from torch import Tensor
 
-from fixres.inference.server import uploads
+from fixres.inference.server import app, uploads
+from fixres.inference.server.network import open_network
 from fixres.inference.server.schemas import Problem
-from fixres.inference.server.settings import Limits
+from fixres.inference.server.settings import Limits, Settings
 from fixres.inference.server.uploads import Admission, Upload, read_upload
 from tests.support.serving import LIMITS, client_of, encoded, expected, message, named, picture
 
@@ -208,3 +211,32 @@ def test_a_request_that_takes_too_long_is_told_so() -> None:
         assert (slow.value.status, slow.value.code) == (408, "too_slow")
 
     asyncio.run(run())
+
+
+def test_what_is_decoded_leaves_the_memory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that waits for the network is what the network sees of it, not the megabytes it came in."""
+    taken: list[Upload] = []
+    read = app.read_upload
+
+    async def remember(*arguments: Any) -> Upload:
+        taken.append(await read(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(app, "read_upload", remember)
+    held: list[int] = []
+    network = open_network(Settings(source=str(run), threads=1, limits=LIMITS))
+    compute = network.compute["fixed"]
+
+    def watched(images: Tensor, size: int) -> Any:
+        held.append(sum(len(upload.files) for upload in taken))
+        return compute(images, size)
+
+    network.compute["fixed"] = watched
+    settings = Settings(source=str(run), threads=1, limits=LIMITS)
+    data = encoded(picture())
+    with TestClient(app.make_app(network, settings), base_url="http://localhost") as opened:
+        for path, form in (("predict", None), ("predict/batch", [("files", ("a.jpg", data))] * 3), ("compare", None)):
+            body = {"content": data} if form is None else {"files": form}
+            assert opened.post(f"/v1/{path}", **body).status_code == 200  # type: ignore[arg-type]
+    assert len(taken) == 3
+    assert set(held) == {0}

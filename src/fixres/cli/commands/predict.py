@@ -17,7 +17,7 @@ from fixres.cli.commands.common import CheckpointFlags, open_product
 from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import EXIT_USER_ERROR, UserError, counted
 from fixres.inference.requests import PredictRequest
-from fixres.io.files import cannot_write, require_writable_file, require_writable_folder
+from fixres.io.files import cannot_write, is_special, require_writable_file, require_writable_folder
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
@@ -154,13 +154,22 @@ class _Job:
             self._write(self.as_text(sys.stdout))
             return self.num_failed
         try:
-            if flags.format in RESUMABLE:
+            if is_special(out):
+                self._pour(out)
+            elif flags.format in RESUMABLE:
                 self._append(out)
             else:
                 self._replace(out)
         except OSError as error:
             raise cannot_write(out, error) from error
         return self.num_failed
+
+    def _pour(self, out: Path) -> None:
+        """Write to a device or a pipe, as /dev/stdout is."""
+        if self.flags.format == "parquet":
+            raise UserError(f"{out} is no ordinary file, which Parquet needs\n  --format jsonl, or the name of a file")
+        with out.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            self._write(self.as_text(file))
 
     def _replace(self, out: Path) -> None:
         """Write a file that is only of use as a whole."""
@@ -242,7 +251,7 @@ def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Calla
     """Return what draws where the network looks for the class it names."""
     from fixres.checkpoints.resolve import load
     from fixres.inference.grad_cam import Explainer, sights
-    from fixres.io.files import write_with
+    from fixres.io.files import shortened, write_with
 
     folder = flags.explain
     assert folder is not None
@@ -252,7 +261,7 @@ def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Calla
     def draw(prediction: Prediction, number: int) -> None:
         page = explainer(prediction.path, product.classes.index(prediction.top[0][0]))
         # The number makes it unlike any other's.
-        name = f"{number:06}-{Path(prediction.path).stem}.png"
+        name = shortened(f"{number:06}-{Path(prediction.path).stem}", ".png")
         write_with(folder / name, lambda path: page.save(path, "PNG"))
 
     return draw

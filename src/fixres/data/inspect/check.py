@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
-from fixres.data.collections import absolute_uri, open_splits
+from fixres.data.collections import absolute_uri, name_not_kept, open_splits
 from fixres.data.decode import BadImage
 from fixres.data.inspect.check_report import Place, Report
 from fixres.data.inspect.near_duplicates import (
@@ -126,6 +126,8 @@ def _place(scanned: Scanned, row: int) -> Place:
 
 def _check_classes(opened: Opened, report: Report) -> None:
     own = opened.first
+    if unkept := name_not_kept(own.classes):
+        report.add("layout", unkept.split("\n")[0])
     if len(own.classes) < 2:
         report.add("layout", f"only one class ({own.classes[0]}); a classifier needs at least two")
     total: Counter[str] = Counter()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from fixres.errors import counted, printable
+from fixres.errors import counted, on_one_line
 
 Severity = Literal["error", "warning", "info"]
 
@@ -110,7 +110,7 @@ class Report:
             if len(items) > most:
                 lines.append(f"{'':9}... and {len(items) - most:,} more")
         lines.append(f"{counted(self.count('error'), 'error')}, {counted(self.count('warning'), 'warning')}")
-        return "".join(f"{_printable(line)}\n" for line in lines)
+        return "".join(f"{on_one_line(line)}\n" for line in lines)
 
     def as_json(self) -> str:
         """Return everything, with every occurrence."""
@@ -137,12 +137,7 @@ def _items(items: Sequence[Item]) -> list[dict[str, Any]]:
     return [
         {
             "detail": item.detail,
-            "pictures": [{"split": p.split, "path": _printable(p.path), "class": p.label} for p in item.pictures],
+            "pictures": [{"split": p.split, "path": on_one_line(p.path), "class": p.label} for p in item.pictures],
         }
         for item in items
     ]
-
-
-def _printable(text: str) -> str:
-    """Return the text with bytes and controls that no terminal or log can encode written as escapes."""
-    return printable(text).replace("\n", "\\n")

@@ -20,6 +20,7 @@ from fixres.data.sampling import inverse_frequency
 from fixres.data.sources.folder import in_words
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop
+from fixres.errors import on_one_line
 from fixres.io.progress import Progress
 from fixres.resolution import Preprocess, matching_size
 
@@ -87,10 +88,11 @@ class Statistics:
 
     def _count_lines(self) -> list[str]:
         names = list(self.counts)
-        width = max(12, *(len(name) + 2 for name in self.classes[:_MOST_CLASSES]))
+        shown = {name: on_one_line(name) for name in self.classes[:_MOST_CLASSES]}
+        width = max(12, *(len(name) + 2 for name in shown.values()))
         lines = [f"{'':<{width}}" + "".join(f"{name:>9}" for name in names)]
-        for cls in self.classes[:_MOST_CLASSES]:
-            lines.append(f"{cls:<{width}}" + "".join(f"{self.counts[name].get(cls, 0):>9,}" for name in names))
+        for cls, name in shown.items():
+            lines.append(f"{name:<{width}}" + "".join(f"{self.counts[split].get(cls, 0):>9,}" for split in names))
         if len(self.classes) > _MOST_CLASSES:
             lines.append(f"... and {len(self.classes) - _MOST_CLASSES:,} more classes (--json FILE has all)")
         totals = "".join(f"{num:>9,}" for num in self.num_images.values())

@@ -79,7 +79,11 @@ def make_app(network: Network, settings: Settings, token: str = "") -> ASGIApp:
     if not settings.allow_origin:
         return gate
     return CORSMiddleware(
-        gate, allow_origins=settings.allow_origin, allow_methods=("GET", "POST"), allow_headers=("Authorization",)
+        # Browsers write origins in lower case.
+        gate,
+        allow_origins=[origin.lower() for origin in settings.allow_origin],
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization",),
     )
 
 
@@ -99,9 +103,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             options = _with_fields(asked, upload)
             if options.explain:
                 service.network.require_explainable()
-            file = _only_file(upload)
+            _require_file(upload)
             found_size = await service.size_of(options)
-            top, explanation = await service.predict(file, found_size, options, ticket)
+            top, explanation = await service.predict(upload, found_size, options, ticket)
         return PredictAnswer(size=found_size, weights=options.weights, top=top, explanation=explanation)
 
     @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=SEVERAL_PICTURES)
@@ -116,7 +120,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             options = _with_fields(PredictOptions(size=size, top_k=top_k, weights=weights), upload)
             found_size = await service.size_of(options)
             ticket.take_pictures(len(upload.files))
-            results = await service.predict_all(upload.files, found_size, options, ticket)
+            results = await service.predict_all(upload, found_size, options, ticket)
         return BatchAnswer(size=found_size, weights=options.weights, results=results)
 
     @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
@@ -127,7 +131,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             options = _with_fields(PredictOptions(top_k=top_k, explain=explain), upload)
             if options.explain:
                 service.network.require_explainable()
-            rows = await service.compare(_only_file(upload), options, ticket)
+            _require_file(upload)
+            rows = await service.compare(upload, options, ticket)
         fixed = "before_fix" in service.network.compute
         note = "" if fixed else "The tensors from before a fix are not part of what is served."
         return CompareAnswer(rows=rows, note=note)
@@ -146,10 +151,9 @@ def _with_fields(options: PredictOptions, upload: Upload) -> PredictOptions:
         raise bad_parameter(error.errors()) from None
 
 
-def _only_file(upload: Upload) -> tuple[str, bytes]:
+def _require_file(upload: Upload) -> None:
     if not upload.files:
         raise Problem(400, "no_file", "the form holds no file")
-    return upload.files[0]
 
 
 def bad_parameter(found: Any) -> Problem:

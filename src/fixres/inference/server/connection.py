@@ -15,6 +15,8 @@ class Connection(H11Protocol):
     """uvicorn's protocol, which closes only those connections that have had an answer."""
 
     _seen: RequestResponseCycle | None = None
+    _unread: int = 0
+    """Bytes of answers that the client had not taken at the last look."""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -29,10 +31,14 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """Close it where no request came since the last look, and none is being answered."""
+        """Close it where no request came since the last look and none is being answered, or nobody takes the answer."""
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is self._seen and (cycle is None or cycle.response_complete):
+        unread = self.transport.get_write_buffer_size()
+        if cycle is self._seen and 0 < self._unread <= unread:
+            self.transport.abort()
+            return
+        if cycle is self._seen and (cycle is None or cycle.response_complete) and not unread:
             self.transport.close()
             return
-        self._seen = cycle
+        self._seen, self._unread = cycle, unread
         self._timer = self.loop.call_later(IDLE_SECONDS, self._look)

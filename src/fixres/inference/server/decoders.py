@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 from fixres.inference.server.read_picture import Large, Refusal, Task, Views, prepare, read_picture
 from fixres.inference.server.schemas import Problem, busy
@@ -15,6 +17,8 @@ from fixres.runtime.worker_process import WorkerDiedError, WorkerProcess
 
 _STUCK_SECONDS = 3.0
 """How long all decoders may be at their pictures before the server is not ready; ordinary ones take a tenth of it."""
+_SINGLE_BEFORE_MANY = 4
+"""Single pictures that go before a waiting one of many, one after the other."""
 
 
 class Decoders:
@@ -31,7 +35,7 @@ class Decoders:
         self.seconds = seconds
         self._idle: list[WorkerProcess | None] = [_start() for _ in range(num)]
         """None is one that could not be started, which is tried again when it is needed."""
-        self._turn = asyncio.Semaphore(num)
+        self._turns = _Turns(num)
         self._since: dict[WorkerProcess, float] = {}
         """When those at work began."""
         self._threads = ThreadPoolExecutor(num, thread_name_prefix="decode")
@@ -42,28 +46,37 @@ class Decoders:
     def is_ready(self) -> bool:
         """Whether a picture that comes now is soon decoded."""
         now = time.monotonic()
+        if self._turns.longest_wait() > _STUCK_SECONDS:
+            return False
         return bool(self._idle) or any(now - since < _STUCK_SECONDS for since in self._since.values())
 
-    async def __call__(self, task: Task) -> Views:
+    async def __call__(self, task: Task, *, is_one_of_many: bool = False) -> Views:
         """Return what the network sees of a picture.
+
+        Args:
+            task: the picture, and how it is wanted.
+            is_one_of_many: whether its request has others, which the single pictures of other requests go before.
 
         Raises:
             Problem: it cannot be used, or takes too much time or memory.
         """
-        found = await self._ask(task)
+        found = await self._ask(task, is_one_of_many)
         if isinstance(found, Large):
             async with self._room.hold(found.pixels):
-                found = await self._ask(task._replace(free_pixels=found.pixels))
+                found = await self._ask(task._replace(free_pixels=found.pixels), is_one_of_many)
         if isinstance(found, Refusal):
             raise Problem(found.status, found.code, found.message)
         assert not isinstance(found, Large)
         return found
 
-    async def _ask(self, task: Task) -> Views | Large | Refusal:
-        async with self._turn:
+    async def _ask(self, task: Task, is_one_of_many: bool) -> Views | Large | Refusal:
+        async with self._turns.one(is_one_of_many):
             if self._is_closed:
                 raise Problem(503, "stopping", "the server is stopping", 1)
-            worker = self._idle.pop() or _start()
+            worker = self._idle.pop()
+            if worker is None or not worker.is_alive():
+                # One may have died while it had nothing to do; a picture is not to blame for that.
+                worker = _start()
             if worker is None:
                 self._idle.append(None)
                 raise busy("this machine can start no more processes")
@@ -114,6 +127,59 @@ def _close(worker: WorkerProcess, answer: asyncio.Future[object]) -> None:
     if not answer.cancelled():
         answer.exception()
     worker.kill()
+
+
+class _Turns:
+    """Who may use a decoder next: in order, single pictures before those of requests with many."""
+
+    def __init__(self, num: int) -> None:
+        self._num_free = num
+        self._single: deque[_Waiter] = deque()
+        self._many: deque[_Waiter] = deque()
+        self._num_single = 0
+        """Single pictures that have gone before one of many that waits."""
+
+    def longest_wait(self) -> float:
+        """Return for how many seconds a single picture has been waiting."""
+        return time.monotonic() - self._single[0].since if self._single else 0.0
+
+    @contextlib.asynccontextmanager
+    async def one(self, is_one_of_many: bool) -> AsyncIterator[None]:
+        """Wait for a turn, and have it."""
+        if self._num_free:
+            self._num_free -= 1
+        else:
+            waiter = _Waiter(asyncio.get_running_loop().create_future(), time.monotonic())
+            queue = self._many if is_one_of_many else self._single
+            queue.append(waiter)
+            try:
+                await waiter.turn
+            except asyncio.CancelledError:
+                if waiter in queue:
+                    queue.remove(waiter)
+                elif not waiter.turn.cancelled():
+                    self._pass_on()
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._single or self._many:
+            # Not for ever before: requests with many would never be answered beside enough of the others.
+            takes_many = bool(self._many) and (not self._single or self._num_single >= _SINGLE_BEFORE_MANY)
+            waiter = (self._many if takes_many else self._single).popleft()
+            if not waiter.turn.done():
+                self._num_single = 0 if takes_many or not self._many else self._num_single + 1
+                waiter.turn.set_result(None)
+                return
+        self._num_free += 1
+
+
+class _Waiter(NamedTuple):
+    turn: asyncio.Future[None]
+    since: float
 
 
 class _Room:

@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from fixres.errors import UserError, require_extra
-from fixres.inference.server.settings import ServeRequest, Settings
+from fixres.inference.server.settings import ServeRequest, Settings, decode_seconds
 from fixres.runtime.cpus import usable_cpus
 
 _SETTINGS = "FIXRES_SERVE_SETTINGS"
 TOKEN = "FIXRES_TOKEN"
-_DRAIN_SECONDS = 25
+_DRAIN_SECONDS = 22
 """How long requests in flight may take at the end; with the next, less than the 30 seconds that are promised."""
 _STOP_SECONDS = 3
 _BACKLOG = 1024
@@ -49,6 +49,7 @@ def run_server(request: ServeRequest, token: str, on_ready: Callable[[str, Any],
     from fixres.inference.server.network import open_network
     from fixres.inference.server.prometheus import FOLDER
 
+    decode_seconds()
     settings = Settings.of(request)
     if not settings.threads:
         settings = replace(settings, threads=max(1, usable_cpus() // settings.workers))

@@ -108,10 +108,8 @@ class Gate:
         site = headers.get("sec-fetch-site")
         if site is not None:
             return site.lower() == "cross-site"
-        return bool(origin) and (urlsplit(origin).hostname or "") not in (
-            host,
-            *map(str.lower, self.settings.allow_host),
-        )
+        asking = _host_name(origin.partition("://")[2])
+        return bool(origin) and asking not in (host, *map(str.lower, self.settings.allow_host))
 
 
 def _host_name(host: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import io
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -15,22 +15,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fixres.errors import seconds_from
 from fixres.inference.server.batcher import Batcher, Row
 from fixres.inference.server.decoders import Decoders
 from fixres.inference.server.network import Network
 from fixres.inference.server.prometheus import Meters
 from fixres.inference.server.read_picture import Task
 from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights, busy
-from fixres.inference.server.settings import Settings
-from fixres.inference.server.uploads import Admission, Ticket
+from fixres.inference.server.settings import Settings, decode_seconds
+from fixres.inference.server.uploads import Admission, Ticket, Upload
 from fixres.runtime.cpus import usable_cpus
 
 Key = tuple[int, Weights]
 _DECODERS = 4
-_DECODE_SECONDS = 10.0
-_LARGE = 12_000_000
-"""Pixels of a picture that may not hold the last decoder: those of cameras have fewer or little more."""
+_LARGE = 12_200_000
+"""Pixels of a picture that may not hold the last decoder: phones take 4032 x 3024, which are fewer."""
 
 
 class Service:
@@ -62,8 +60,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Answer meanwhile; to be left when no request is left, or none may wait any longer."""
         num = max(2, min(_DECODERS, usable_cpus()))
-        seconds = seconds_from("FIXRES_DECODE_SECONDS", _DECODE_SECONDS)
-        self.decoders = Decoders(num, seconds, self.limits.pixels)
+        self.decoders = Decoders(num, decode_seconds(), self.limits.pixels)
         self.batcher.start()
         try:
             yield
@@ -88,7 +85,7 @@ class Service:
         await asyncio.to_thread(self.network.require_size, size)
         return size
 
-    async def _views(self, file: tuple[str, bytes], *sizes: int) -> list[Tensor]:
+    async def _views(self, file: tuple[str, bytes], *sizes: int, is_one_of_many: bool = False) -> list[Tensor]:
         """Return what the network sees of a file at some sizes, uint8 `[3, S, S]` (channels last in memory) each.
 
         Raises:
@@ -98,13 +95,14 @@ class Service:
         views = tuple(self.network.preprocess.at(size) for size in sizes)
         try:
             async with asyncio.timeout(self.limits.seconds):
-                found = await self.decoders(Task(name, data, views, self.limits.pixels, _LARGE))
+                task = Task(name, data, views, self.limits.pixels, _LARGE)
+                found = await self.decoders(task, is_one_of_many=is_one_of_many)
         except TimeoutError:
             raise busy("reading the picture took too long") from None
         return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in found]
 
     async def predict(
-        self, file: tuple[str, bytes], size: int, options: PredictOptions, ticket: Ticket
+        self, upload: Upload, size: int, options: PredictOptions, ticket: Ticket
     ) -> tuple[list[Named], str | None]:
         """Return the best classes of one picture, and where the network looks if that was asked for.
 
@@ -112,7 +110,7 @@ class Service:
             Problem: the picture cannot be used, or the answer takes too long.
         """
         ticket.take_views(1, size)
-        (image,) = await self._views(file, size)
+        (image,) = await self._views(upload.take()[0], size)
         ticket.mark_read()
         row = await self.row((size, options.weights), image)
         explanation = await self._explain(image, row, options.weights) if options.explain else None
@@ -122,19 +120,21 @@ class Service:
         drawn = await self.batcher.alone(self.network.explain, pixels, int(row.argmax()), weights)
         return await asyncio.to_thread(data_uri, drawn)
 
-    async def predict_all(
-        self, files: Sequence[tuple[str, bytes]], size: int, options: PredictOptions, ticket: Ticket
-    ) -> list[FileAnswer]:
+    async def predict_all(self, upload: Upload, size: int, options: PredictOptions, ticket: Ticket) -> list[FileAnswer]:
         """Return an answer for every file; one that cannot be used does not stop the others."""
-        ticket.take_views(len(files), size)
-        read = await asyncio.gather(*(self._views(file, size) for file in files), return_exceptions=True)
+        names = [name for name, _ in upload.files]
+        ticket.take_views(len(names), size)
+        is_many = len(names) > 1
+        read = await asyncio.gather(
+            *(self._views(file, size, is_one_of_many=is_many) for file in upload.take()), return_exceptions=True
+        )
         ticket.mark_read()
         rows = await asyncio.gather(
             *(self.row((size, options.weights), views[0]) for views in read if not isinstance(views, BaseException))
         )
         found = iter(rows)
         answers = []
-        for (name, _), views in zip(files, read, strict=True):
+        for name, views in zip(names, read, strict=True):
             if isinstance(views, Problem):
                 answers.append(FileAnswer(file=name, error={"code": views.code, "message": views.message}))
             elif isinstance(views, BaseException):
@@ -143,12 +143,12 @@ class Service:
                 answers.append(FileAnswer(file=name, top=self.named(next(found), options.top_k)))
         return answers
 
-    async def compare(self, file: tuple[str, bytes], options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
+    async def compare(self, upload: Upload, options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
         """Return the picture at every size worth comparing, one after the other so that times mean something."""
         compared = self.comparison()
         for _, size, _ in compared:
             ticket.take_views(1, size)
-        views = await self._views(file, *(size for _, size, _ in compared))
+        views = await self._views(upload.take()[0], *(size for _, size, _ in compared))
         ticket.mark_read()
         rows = []
         for (label, size, weights), pixels in zip(compared, views, strict=True):

@@ -11,9 +11,19 @@ from pydantic import Field, TypeAdapter
 
 from fixres.config.choices import BackendName, Count
 from fixres.config.stage import Above0, Positive
+from fixres.errors import seconds_from
 
 HostName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Origin = Annotated[str, Field(pattern=r"^https?://[^/\s*]+$")]
+
+
+def decode_seconds() -> float:
+    """Return how long decoding one picture may take.
+
+    Raises:
+        UserError: FIXRES_DECODE_SECONDS is no positive number.
+    """
+    return seconds_from("FIXRES_DECODE_SECONDS", 10.0)
 
 
 def is_local_name(host: str) -> bool:

@@ -178,6 +178,11 @@ class Upload:
     fields: dict[str, str] = field(default_factory=dict)
     """Form fields beside the files."""
 
+    def take(self) -> list[tuple[str, bytes]]:
+        """Return the files, and keep none: what is decoded has to leave the memory."""
+        files, self.files = self.files, []
+        return files
+
 
 async def read_upload(request: Request, ticket: Ticket, admission: Admission, max_files: int) -> Upload:
     """Return the files of a request: the parts of a form, or its body as it is. The ticket then holds one picture.
