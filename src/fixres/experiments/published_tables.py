@@ -178,8 +178,8 @@ ResNet-50, 56 epochs | modern/resnet50-ffcv-56 | 256 78.0 93.7
 ResNet-50, 88 epochs | modern/resnet50-ffcv-88 | 256 78.4 94.1
 """
 """A table has a line with its title, its source, whether its figures are errors and its own columns; a row has its
-label, its recipe, for every size its top-1 and top-5, as far as published, and its cells of those columns. The sizes may begin
-with what the figures belong to. Size 0 stands for that of the recipe's stage."""
+label, its recipe, for every size its top-1 and top-5, as far as published, and its cells of those columns. The sizes
+may begin with what the figures belong to. Size 0 stands for that of the recipe's stage."""
 
 
 def _tables(text: str) -> Iterator[Table]:
