@@ -84,7 +84,7 @@ def one_step(model: nn.Module, plan: Plan, size: int) -> tuple[dict[str, Tensor]
 
 @pytest.mark.parametrize(("name", "moves", "size"), MOVES)
 def test_exactly_the_planned_tensors_change(name: str, moves: str, size: int) -> None:
-    # A bias in front of a norm has a gradient of rounding alone, which at seed 0 comes out as exactly 0 once (MobileViT).
+    # A bias in front of a norm has a gradient of rounding alone, which for MobileViT and seed 0 comes out as exactly 0.
     torch.manual_seed(1)
     bound = {"img_size": 64} if name.startswith("deit") else {}
     model = build_model(name, 3, {"drop_rate": 0.1, **bound})
