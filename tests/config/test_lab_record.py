@@ -28,7 +28,9 @@ def test_every_row_of_a_table_has_its_recipe_and_every_recipe_its_row() -> None:
     rows = {(table.title, row.recipe) for table in TABLES for row in table.rows}
     titles = {table.title for table in TABLES}
     records = {name: read_record(path) for name, path in PUBLISHED_RECIPES.items()}
-    assert rows == {(record.table, name) for name, record in records.items() if record.table in titles}
+    # A recipe is a row of its own table; others may show it again, and some cells no recipe makes.
+    assert rows >= {(record.table, name) for name, record in records.items() if record.table in titles}
+    assert {name for _, name in rows} - {""} <= set(records)
     without = {record.table for record in records.values()} - titles
     assert without == {"Ascend: ResNet-50", "FixRes: contests", "ResNeXt-PyTorch: other data sets"}
 
@@ -36,6 +38,8 @@ def test_every_row_of_a_table_has_its_recipe_and_every_recipe_its_row() -> None:
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
 def test_what_a_recipe_expects_is_what_the_table_says(table: Any) -> None:
     for row in table.rows:
+        if row.of == "each":
+            continue
         expect = read_record(PUBLISHED_RECIPES[row.recipe]).expect
         values = [figure.top1 for figure in row.figures if figure.top1 is not None]
         values = [round(100 - v, 2) for v in values] if table.is_error else values

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fixres.data.collections import absolute_uri
 from fixres.errors import UserError
+from tests.conftest import tiny_recipe
 from tests.support.class_folders import COLOURS, fill, three_splits
 from tests.support.opening import opened, refusal
 
@@ -39,6 +40,13 @@ def test_no_holdout_selects_on_the_reported_set_and_says_so(tmp_path: Path, name
     assert (collection.select, collection.report) == (name, name)
     assert len(collection.split("train")) == 8
     assert "selected on the reported set" in collection.notes[0]
+    chosen = tiny_recipe(evaluation={"keep": "best"})
+    last = tiny_recipe(evaluation={"keep": "last"})
+    assert collection.notes_for(chosen) == list(collection.notes)
+    assert collection.notes_for(last) == ["no split of its own to select on, and nothing is chosen"]
+    # A size that is chosen, a stage that may stop early and a solver that chooses its pull are choices too.
+    for more in ({"fix": {"size": "auto", "epochs": 1, "solver": "sgd"}}, {"train": {"patience": 2}}):
+        assert collection.notes_for(tiny_recipe(evaluation={"keep": "last"}, **more)) == list(collection.notes)
 
 
 @pytest.mark.parametrize("top", ["", "train/"])

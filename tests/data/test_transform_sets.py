@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +89,50 @@ def test_cifar_pads_by_four_and_tests_the_picture_itself() -> None:
 def test_an_unknown_kind_lists_them() -> None:
     with pytest.raises(UserError, match=r"'ful' - did you mean 'full'\?\n  kinds: torch, full, v1, v2, resnext, cifar"):
         fixres.get_transforms("ful")
+
+
+def test_the_call_of_the_readme_of_fixres_works_as_it_stands() -> None:
+    made = fixres.get_transforms(
+        input_size=64, test_size=96, kind="full", crop=True, need=("train", "val"), backbone=None
+    )
+    assert list(made) == ["train", "val", "val_train", "val_test"]
+    image = smooth(90, 160)
+    assert {name: view(image).shape[-1] for name, view in made.items()} == {
+        "train": 64, "val": 96, "val_train": 96, "val_test": 96,
+    }  # fmt: skip
+    v2 = fixres.get_transforms("v2", 64, test_size=96, resize="height")
+    assert torch.equal(made["val_test"](image), v2["val_test"](image))
+    assert torch.equal(made["val"](image), v2["val_test"](image))
+    for name in ("train", "val_train"):
+        torch.manual_seed(3)
+        theirs = made[name](image)
+        torch.manual_seed(3)
+        assert torch.equal(theirs, v2[name](image)), name
+
+
+def test_fixres_own_words_choose_transforms_and_normalisation() -> None:
+    assert list(fixres.get_transforms(input_size=64, need=["train"])) == ["train"]
+    assert list(fixres.get_transforms(input_size=64, need=("val",))) == ["val", "val_train", "val_test"]
+    assert list(fixres.get_transforms("v2", 64, need=("val",))) == ["val_train", "val_test"]
+    halves = fixres.get_transforms(input_size=64, backbone="pnasnet5large")["train"].preprocess
+    assert (halves.mean, halves.std, halves.resize) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "height")
+    assert fixres.get_transforms(input_size=64, backbone="resnet50")["train"].preprocess.mean[0] == 0.485
+    # Without their words everything is as before.
+    assert list(fixres.get_transforms("full", 64)) == ["train", "val"]
+    assert fixres.get_transforms("v2", 224)["val_test"].preprocess.resize == "shorter"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 224, "input_size": 224}, r"size 224 and input_size 224 are two names of one thing"),
+        ({"input_size": 224, "crop": False}, r"crop=False gives pictures of unequal sizes"),
+        ({"input_size": 224, "need": ("train", "test")}, r"need=\('train', 'test'\): a list of train and val"),
+        ({"input_size": 224, "need": "train"}, r"need='train': a list of train and val is expected"),
+        ({"inputsize": 224}, r"unknown argument 'inputsize' - did you mean 'input_size'\?"),
+        ({"kind": 224}, r"the sizes come by name here\n  get_transforms\(input_size=224"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fixres.get_transforms(**arguments)

@@ -100,7 +100,6 @@ def test_several_recipes_side_by_side_and_as_json(tmp_path: Path, capsys: pytest
     [
         ([], "RECIPES is missing"),
         (["fixres/resnet5"], "did you mean"),
-        (["fixres/nabirds-senet154"], "--train-images N"),
         (["simple/cifar10-resnet18", "--devices", "5"], "a batch of 64 cannot be shared by 5 devices"),
         (["simple/cifar10-resnet18", "--measure", "--images-per-second", "3"], "contradict each other"),
         (["simple/cifar10-resnet18", "--train-images", "10"], "larger than an epoch of 10 pictures"),
@@ -109,3 +108,33 @@ def test_several_recipes_side_by_side_and_as_json(tmp_path: Path, capsys: pytest
 def test_mistakes_are_explained(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_published_counts_stand_in_for_pictures_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = {"nabirds": 23_929, "birdsnap": 47_386, "inat2017": 579_184, "inat2019": 265_213}
+    names = [f"fixres/{name}-senet154" for name in sets]
+    assert main(["plan", *names, "--json", "-"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [recipe["pictures"]["num_train"] for recipe in answer] == list(sets.values())
+    assert [recipe["pictures"]["num_classes"] for recipe in answer] == [555, 500, 5089, 1010]
+
+
+def test_one_recipe_without_counts_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("data: {uri: folder:nowhere}\nmodel: {name: resnet18}\noptim: {lr: 0.1}\ntrain: {size: 32}\n")
+    assert main(["plan", "simple/cifar10-resnet18", str(mine), "simple/cars-resnet18"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split() == ["recipe", "simple/cifar10-resnet18", "simple/cars-resnet18"]
+    assert f"{mine}: how many pictures?" in printed.err
+    assert "--train-images N" in printed.err
+
+
+def test_nothing_published_is_cut_off_beside_other_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["fixres/pnasnet5-fix480", "simple/cifar10-resnet18"]
+    assert main(["plan", *names]) == 0
+    printed = capsys.readouterr().out
+    assert "..." not in printed
+    assert all(figure in printed for figure in ("83.7", "96.8", "82.7", "95.62"))

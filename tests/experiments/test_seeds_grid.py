@@ -45,3 +45,11 @@ def test_the_difference_is_paired_by_picture_seed_and_training() -> None:
     assert "| 64 px | head | 62.5 ± 17.7 |" in text
     assert "| the test size | direct, minus 64 px | +12.5" in text
     assert "of the same training but for `direct`" in text
+
+
+def test_one_seed_has_no_spread() -> None:
+    cells = [found("none", 64, 96, 0, [1, 0, 0, 0]), found("head", 64, 96, 0, [1, 1, 0, 0])]
+    text = as_markdown(summarise_grid(cells), "T")
+    assert "| 64 px | head | 50.0 |" in text
+    assert "±" not in text
+    assert "n = 4 pictures, 1 seed)" in text

@@ -69,6 +69,14 @@ def test_of_events_that_come_twice_the_newest_counts(tmp_path: Path) -> None:
     assert len(record.all_of("fix")) == 2
 
 
+@pytest.mark.parametrize("label", ["trained", "before"])
+def test_the_sweep_of_a_run_without_a_fix_is_found_as_0_1_0_called_it_too(label: str, tmp_path: Path) -> None:
+    swept = {"event": "sweep", "label": label, "split": "val", "results": [result(64, 70.0)]}
+    record = read_run(write_run(tmp_path / "run", [swept]))
+    assert record.sweep("before") == swept
+    assert not record.has_fix
+
+
 def test_a_run_without_its_product_is_known_by_its_recipe_and_events(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", fixed_events())
     (folder / "model" / "config.json").write_text("{")

@@ -11,6 +11,7 @@ from fixres.data.prepare.known_sets import SETS
 from fixres.data.prepare.parts import Options
 from fixres.data.prepare.writer import Report, prepare
 from tests.support import archive_makers as made
+from tests.support import nature_archives as nature
 
 Files = dict[str, bytes]
 
@@ -30,6 +31,10 @@ CASES: dict[str, tuple[Callable[[], Files], dict[str, int], int]] = {
     "oxford-pets": (made.pets, {"train": 2, "test": 2}, 2),
     "fgvc-aircraft": (made.aircraft, {"train": 2, "val": 2, "test": 2}, 2),
     "food101": (made.food, {"train": 4, "test": 2}, 2),
+    "nabirds": (nature.nabirds, {"train": 3, "test": 3}, 2),
+    "birdsnap": (nature.birdsnap, {"train": 4, "test": 2}, 2),
+    "inat2017": (nature.inat2017, {"train": 4, "val": 2}, 2),
+    "inat2019": (nature.inat2019, {"train": 4, "val": 2}, 2),
 }
 """The files of every set, how many pictures they hold, and how many classes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fixres.data.prepare.known_sets import SETS
 from fixres.data.prepare.parts import DataSet
+from fixres.errors import counted
 
 _HEAD = """\
 | name | data set | pictures | classes | to fetch | licence | checksum | page |
@@ -22,6 +23,10 @@ def _row(info: DataSet) -> str:
     size = sum(file.megabytes for file in best)
     fetch = "by hand" if not info.can_download else f"{size:,} MB"
     with_md5 = sum(bool(file.md5) for file in best)
-    checksum = "MD5" if with_md5 == len(best) else ("none published" if not with_md5 else f"MD5 of {with_md5} files")
+    checksum = (
+        "MD5"
+        if with_md5 == len(best)
+        else ("none published" if not with_md5 else f"MD5 of {counted(with_md5, 'file')}")
+    )
     cells = (f"`{info.name}`", info.title, counts, f"{info.num_classes}", fetch, info.license, checksum, info.page)
     return f"| {' | '.join(cells)} |"

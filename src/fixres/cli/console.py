@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _LONG_WAIT = 0.2
 """Share of the training time spent waiting for pictures above which advice is printed."""
+_WIDEST = 10_000
+"""Columns that no table needs."""
 _LINES = {
     "begin": "{text}",
     "note": "note: {text}",
@@ -69,6 +71,7 @@ class Console:
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others numbers."""
+        from rich.measure import Measurement
         from rich.table import Table
 
         self.close()
@@ -77,8 +80,10 @@ class Console:
             table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
+        # As wide as it is: in a pipe, and on a narrow terminal, rich would cut numbers off to fit 80 columns.
+        table.width = Measurement.get(self.rich, self.rich.options.update(max_width=_WIDEST), table).maximum
         self.rich.print()
-        self.rich.print(table)
+        self.rich.print(table, crop=False, no_wrap=True, overflow="ignore")
         self.rich.print()
 
     def preprocessing(self, preprocess: Preprocess, source: str) -> None:
@@ -221,12 +226,14 @@ def results_table(
 def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
     """Return title, header and rows of a study: mean and standard deviation over seeds."""
     seeds = ", ".join(map(str, study.seeds))
-    title = f"{study.split}, n = {study.num_images:,} pictures, {len(study.seeds)} seeds ({seeds})"
+    title = f"{study.split}, n = {study.num_images:,} pictures, {counted(len(study.seeds), 'seed')} ({seeds})"
+    # One seed has no spread, which is not a spread of 0.
+    has_spread = len(study.seeds) > 1
     rows = [
         [
             row.label,
             "/".join(map(str, row.sizes)),
-            f"{row.mean:.2f} +- {row.std:.2f}",
+            f"{row.mean:.2f}" + (f" +- {row.std:.2f}" if has_spread else ""),
             f"{row.gmacs:.3f}",
             f"{row.train_seconds / 60:.1f}",
         ]
@@ -236,8 +243,9 @@ def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
         if d is not None:
             low, high = d.ci95
             verdict = " (not distinguishable)" if low <= 0 <= high else ""
+            spread = f"+- {d.std:.{digits}f} {what} over seeds" if has_spread else what
             title += (
-                f"\nfixed minus before: {d.mean:+.{digits}f} +- {d.std:.{digits}f} {what} over seeds, "
+                f"\nfixed minus before: {d.mean:+.{digits}f} {spread}, "
                 f"95 % interval over pictures {low:+.{digits}f} to {high:+.{digits}f}{verdict}"
             )
     return title, ["", "size", "top-1 %", "GMACs", "minutes"], rows

@@ -14,7 +14,7 @@ import itertools
 import re
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from fixres.cli.help import RECIPE_HELP, Entry, print_help, recipe_groups
+from fixres.cli.old_flags import is_old, old_flags_line
 from fixres.config.loading import load
 from fixres.config.messages import Kind, expected, find_field, keys_of, kind_of, kind_of_field, section_of, suggest_key
 from fixres.config.recipe import Recipe
@@ -138,7 +139,7 @@ def parse_recipe(
         groups[""] = [word, *(option.shown for option in flags.values()), *groups[""]]
         print_help(f"{prog} [RECIPE] [--option VALUE ...] [--section.key VALUE ...]", description, groups)
     scan.mistakes.extend(_unexpected(word) for word in scan.words)
-    scan.mistakes.extend(_unknown_flag(key, flags, with_recipe=True) for key in scan.options if find(key) is None)
+    scan.mistakes.extend(_unknown_flags([key for key in scan.options if find(key) is None], flags, with_recipe=True))
     values = _values(flags, scan)
     _raise_mistakes(scan.mistakes, prog)
     overrides: dict[str, Any] = {}
@@ -169,7 +170,7 @@ def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str =
     if set(_HELP) & set(argv):
         print_help(_usage(prog, fields.values()), description, {"": [o.shown for o in (words | options).values()]})
     scan = _scan(argv, options.get)
-    scan.mistakes.extend(_unknown_flag(key, options) for key in scan.options if key not in options)
+    scan.mistakes.extend(_unknown_flags([key for key in scan.options if key not in options], options))
     for name, word in words.items():
         if given := scan.words[: None if word.kind.elements else 1]:
             scan.options[name] = given
@@ -345,6 +346,13 @@ def _values(options: Mapping[str, _Option], scan: _Scan) -> dict[str, Any]:
 
 def _dashed(key: str) -> str:
     return f"--{key.replace('_', '-')}"
+
+
+def _unknown_flags(keys: Sequence[str], options: dict[str, _Option], with_recipe: bool = False) -> Iterator[str]:
+    """Yield what is wrong with unknown flags: a line each, those of the four systems together on one."""
+    if old := [key for key in keys if is_old(key)]:
+        yield old_flags_line(old)
+    yield from (_unknown_flag(key, options, with_recipe) for key in keys if key not in old)
 
 
 def _unknown_flag(key: str, options: dict[str, _Option], with_recipe: bool = False) -> str:

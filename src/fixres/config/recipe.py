@@ -223,3 +223,11 @@ class Recipe(Section):
         """The stages this recipe runs, in order."""
         given = self.stages or (self.train, self.fix)
         return tuple(stage for stage in given if stage.enabled)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the selecting split decides anything: which epoch ships, when to stop, a size, a solver's pull."""
+        stages = self.run_stages
+        return self.evaluation.keep == "best" or any(
+            stage.size == "auto" or stage.solver != "sgd" or stage.patience for stage in stages
+        )

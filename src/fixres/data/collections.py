@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fixres.config.recipe import Data
+from fixres.config.recipe import Data, Recipe
 from fixres.data.sources.tables import TABLES, sorted_names
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import THIRDS, Split, carve
@@ -46,6 +46,13 @@ class Collection:
                 f"  allowed here: {', '.join(self.splits)}"
             )
         return self.splits[name]
+
+    def notes_for(self, recipe: Recipe) -> list[str]:
+        """Return the notes, of which a recipe that chooses nothing is not told where it would have chosen."""
+        if recipe.chooses:
+            return list(self.notes)
+        chosen, nothing = _on_reported(self.report), "no split of its own to select on, and nothing is chosen"
+        return [nothing if note == chosen else note for note in self.notes]
 
     def select_and_report(self, split: str | None = None, halves_from: int | None = None) -> tuple[Split, Split | None]:
         """Return the pictures to choose on and those to report on, which are never the same.
@@ -269,11 +276,15 @@ def _roles(
     report = _report_of(splits)
     carved = "val" if report == "test" else "holdout"
     if "train" not in splits or data.holdout == 0:
-        return splits, report, report, [f"no split of its own to select on: selected on the reported set, {report}"]
+        return splits, report, report, [_on_reported(report)]
     fractions = {"train": 1 - data.holdout, carved: data.holdout}
     parts = carve(splits["train"], fractions, data.split_seed, split_file)
     note = f"{len(parts[carved])} of {len(splits['train'])} training pictures carved out as '{carved}' to select on"
     return {**parts, report: splits[report]}, carved, report, [note]
+
+
+def _on_reported(report: str) -> str:
+    return f"no split of its own to select on: selected on the reported set, {report}"
 
 
 def _select_of(splits: Mapping[str, Split]) -> str:

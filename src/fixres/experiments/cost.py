@@ -324,7 +324,7 @@ def dry_run(recipe: Recipe) -> list[str]:
     torch.manual_seed(recipe.seed)
     model = starting_network(recipe, collection).model
     counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())
-    lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes)]
+    lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes_for(recipe))]
     for index, stage in enumerate(recipe.run_stages):
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"

@@ -38,6 +38,8 @@ class Ran:
     """What ships, by size in pixels."""
     before: Mapping[int, Result]
     """Before the fix."""
+    raw: Mapping[int, Result]
+    """Of the weights that an average was taken of: their own best epoch, or the last where the last ships."""
     size: int
     train_size: int
     fps: float = 0.0
@@ -95,6 +97,7 @@ def read_run(folder: Path, shipped: Mapping[str, Mapping[str, Any]]) -> Ran | st
         num_images=comparison["num_images"],
         after=after,
         before=before,
+        raw=_raw_results(events, comparison["split"], recipe.evaluation.keep),
         size=size,
         train_size=next((row["size"] for row in comparison["rows"] if row["label"] == "train size"), size),
         fps=first.get("fps", 0.0),
@@ -137,6 +140,23 @@ def _results(
     return after, before
 
 
+def _raw_results(events: Sequence[Mapping[str, Any]], split: str, keep: str) -> dict[int, Result]:
+    """Return by size what the raw weights of a run with an average reached on the report split while it trained.
+
+    Nothing where the epochs were measured on another split. Raw and average are followed by themselves, as the project
+    that publishes both does: each has its own best epoch.
+    """
+    found: dict[int, Result] = {}
+    for event in events:
+        if event["event"] != "eval" or event["split"] != split:
+            continue
+        for row in event.get("raw_results", ()):
+            best = found.get(row["size"])
+            if best is None or keep == "last" or row["top1"] > best["top1"]:
+                found[row["size"]] = row
+    return found
+
+
 def _environment(folder: Path) -> dict[str, Any]:
     path = folder / "environment.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -167,7 +187,7 @@ def filled_tables(folders: Sequence[Path], *, everything: bool = False) -> str:
         if len({run.seed for run in same}) != len(same):
             raise UserError(f"a seed comes twice: {', '.join(str(run.folder) for run in same)}\n  name every run once")
     everything = everything or not folders
-    parts = [_table(table, runs) for table in TABLES if everything or any(row.recipe in runs for row in table.rows)]
+    parts = [_table(table, runs) for table in TABLES if everything or any(_runs_of(row, runs) for row in table.rows)]
     if everything or any(name.startswith("ascend/") for name in runs):
         parts.append(_ascend(runs))
     if notes:
@@ -190,9 +210,20 @@ def _table(table: Table, runs: Mapping[str, Sequence[Ran]]) -> str:
     what = "top-1 error %" if table.is_error else "top-1 %"
     five = what.replace("1", "5")
     header = ["row", "recipe", "px", f"{what}, published", f"{what}, ours", "95 % interval", "n"]
-    header += [f"{five}, published", f"{five}, ours"]
-    rows = [_cells(table, row, figure, runs.get(row.recipe, ())) for row in table.rows for figure in row.figures]
+    header += [f"{five}, published", f"{five}, ours", *table.columns]
+    rows = [_cells(table, row, figure, _runs_of(row, runs)) for row in table.rows for figure in row.figures]
     return _markdown(table.title, table.source, header, rows)
+
+
+def _runs_of(row: Row, runs: Mapping[str, Sequence[Ran]]) -> Sequence[Ran]:
+    """Return the runs that fill a row; one of raw weights is filled by runs with an average, which log them too."""
+    averaged = runs.get(_averaged(row), ()) if row.of == "raw" else ()
+    return averaged or runs.get(row.recipe, ())
+
+
+def _averaged(row: Row) -> str:
+    """Return the recipe that trains the weights of a row of raw ones and averages them."""
+    return row.recipe.removesuffix("-raw")
 
 
 def _markdown(title: str, published: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -210,7 +241,7 @@ def _cells(table: Table, row: Row, figure: Figure, runs: Sequence[Ran]) -> list[
     num = "" if not found else f"{len(found)} seed{'s' if len(found) > 1 else ''}, {runs[0].num_images:,} pictures"
     return [
         row.label,
-        f"`{row.recipe}`",
+        _recipe_cell(row),
         str(figure.size or "/".join(map(str, sizes)) or _NOTHING),
         _percent(figure.top1, table.is_error),
         ours,
@@ -218,12 +249,23 @@ def _cells(table: Table, row: Row, figure: Figure, runs: Sequence[Ran]) -> list[
         num or _NOTHING,
         _percent(figure.top5, table.is_error),
         _summary(fives, "top5", table.is_error)[0],
+        *row.more,
     ]
 
 
+def _recipe_cell(row: Row) -> str:
+    if row.of == "raw":
+        return f"`{_averaged(row)}`, raw weights"
+    return f"`{row.recipe}`" if row.recipe else _NOTHING
+
+
 def _result(run: Ran, row: Row, figure: Figure) -> Result | None:
-    results = run.before if row.is_before else run.after
-    return results.get(figure.size or (run.train_size if row.is_before else run.size))
+    if row.of == "raw":
+        return (run.after if run.recipe == row.recipe else run.raw).get(figure.size)
+    if row.of == "each" and figure.size != run.size:
+        return None
+    is_before = row.of == "before"
+    return (run.before if is_before else run.after).get(figure.size or (run.train_size if is_before else run.size))
 
 
 def _percent(value: float | None, is_error: bool) -> str:
@@ -253,8 +295,9 @@ def _ascend(runs: Mapping[str, Sequence[Ran]]) -> str:
     rows = []
     for row in ASCEND:
         rows.append([f"{row.name}, published", row.accuracy, row.speed, row.epochs, row.precision, row.torch])
-        rows.append([f"{row.name}, ours", *_ascend_cells(row, runs)])
-    return _markdown("Ascend: ResNet-50", "README of the port; FPS of training/fine-tuning", header, rows)
+        if row.devices:
+            rows.append([f"{row.name}, ours", *_ascend_cells(row, runs)])
+    return _markdown("Ascend: ResNet-50", "README of the port; FPS and epochs of training/fine-tuning", header, rows)
 
 
 def _ascend_cells(row: AscendRow, runs: Mapping[str, Sequence[Ran]]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fixres.config.loading import flatten, read_document
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.evaluation.metrics import METRICS
 from fixres.io.csv_text import read_marked
 from fixres.runtime.run_folder import read_events
@@ -249,8 +249,9 @@ def as_markdown(entries: Sequence[dict[str, Any]], title: str) -> str:
     """Return the tables of a grid: accuracy, difference to `none`, and cost, with test sizes across."""
     parts = [f"# {title}\n"]
     first = entries[0]
-    num = f"n = {first['num_images']:,} pictures, {len(first['seeds'])} seeds"
-    parts.append(_table(entries, f"Top-1 in percent, mean ± standard deviation over seeds ({num})", _accuracy))
+    num = f"n = {first['num_images']:,} pictures, {counted(len(first['seeds']), 'seed')}"
+    spread = ", mean ± standard deviation over seeds" if any(len(entry["seeds"]) > 1 for entry in entries) else ""
+    parts.append(_table(entries, f"Top-1 in percent{spread} ({num})", _accuracy))
     if any(entry.get("differences") for entry in entries):
         # `direct` is a training of its own, so its rows name the one they are compared with.
         what = "Minus `none`, in points, with the 95 % interval over pictures; of the same training but for `direct`"
@@ -289,7 +290,8 @@ def _table(entries: Sequence[dict[str, Any]], what: str, write: Callable[[dict[s
 
 
 def _accuracy(entry: dict[str, Any]) -> str:
-    return f"{entry['mean']:.1f} ± {entry['std']:.1f}"
+    # One seed has no spread, which is not a spread of 0.
+    return f"{entry['mean']:.1f}" + (f" ± {entry['std']:.1f}" if len(entry["seeds"]) > 1 else "")
 
 
 def _difference(entry: dict[str, Any]) -> str:

@@ -125,7 +125,7 @@ _Shapes = dict[str, tuple[int, ...]]
 
 
 def last_stage(model: nn.Module, size: int, heads: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the modules of the last stage in execution order, those between it and the pooling included.
+    """Return the modules of the last stage in execution order, those between it and the classifier included.
 
     The stage is the module timm names as the last of its feature maps, where that holds at least two weight layers.
     Otherwise, as for PNASNet with its cells side by side, it is the blocks that run at the last resolution, without
@@ -195,7 +195,10 @@ def _blocks(model: nn.Module, prefix: str = "") -> Iterator[str]:
 
 
 def _execution(model: nn.Module, size: int) -> tuple[list[str], _Shapes]:
-    """Return the modules with parameters of their own as they run, and the resolution of every map `[B, C, H, W]`."""
+    """Return the modules with parameters of their own, and the dropout, as they run; and every map's resolution.
+
+    Maps are outputs `[B, C, H, W]`.
+    """
     order: dict[str, None] = {}
     outputs: _Shapes = {}
 
@@ -212,7 +215,8 @@ def _execution(model: nn.Module, size: int) -> tuple[list[str], _Shapes]:
     with ExitStack() as hooks:
         for name, module in model.named_modules():
             # What the network itself owns, such as position embeddings, belongs to no stage.
-            has_own = bool(name) and any(True for _ in module.parameters(recurse=False))
+            is_dropout = isinstance(module, nn.Dropout) and module.p > 0
+            has_own = bool(name) and (is_dropout or any(True for _ in module.parameters(recurse=False)))
             hooks.enter_context(module.register_forward_hook(remember(name, has_own)))
         probe(model, size)
     return list(order), outputs

@@ -97,9 +97,12 @@ class Record:
     def sweep(self, label: str) -> Json | None:
         """Return accuracy over sizes `before` or after the fix (`fixed`), the newest one logged.
 
-        A run without a fix has no sweep; what it measured on the report split takes the place of `before`.
+        The sweep of a run without a fix, `trained`, takes the place of `before`; where it has none, what it measured on
+        the report split does.
         """
-        found = next((e for e in reversed(self.all_of("sweep")) if e.get("label") == label and e.get("results")), None)
+        labels = ("before", "trained") if label == "before" else (label,)
+        sweeps = reversed(self.all_of("sweep"))
+        found = next((e for e in sweeps if e.get("label") in labels and e.get("results")), None)
         if found is None and label == "before" and self.comparison and not self.last("fix"):
             event = self.last("comparison") or {}
             return {**event, "results": event["rows"]} if len(event["rows"]) > 1 else None

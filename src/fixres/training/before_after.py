@@ -127,7 +127,7 @@ def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run
     """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
     if context.recipe.evaluation.sizes:
         sizes = sorted({plan.size, *context.recipe.evaluation.sizes})
-        sweep(context, model, sizes, "before")
+        sweep(context, model, sizes, "trained")
     found = context.measure(model, context.collection.report, [plan.size])
     rows = [{"label": "trained", **result} for result in found.results]
     return _record(context, plan.size, rows, None, found.num_images), [found]

@@ -93,7 +93,7 @@ def preview(recipe: Recipe, sizes: Sequence[int] = (), count: int = 8, views: in
     notes = [
         f"training: {stage.crop} crop at {train.size} px, augment {stage.augment}",
         *(f"test: {preprocess.at(size).describe()}" for size in tests),
-        *collection.notes,
+        *collection.notes_for(recipe),
     ]
     if bad:
         notes.append(f"{len(bad)} of the {len(chosen)} pictures drawn cannot be read: fixres data check names all")

@@ -264,7 +264,7 @@ def _announce(context: RunContext, how: str, note: str) -> None:
         num_images={name: len(split) for name, split in collection.splits.items()},
         select=collection.select,
         report=collection.report,
-        notes=[*collection.notes, *([note] if note else [])],
+        notes=[*collection.notes_for(context.recipe), *([note] if note else [])],
     )
     if context.recipe.runtime.deterministic:
         context.log.event("note", text=_DETERMINISTIC)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,15 +57,25 @@ def plan(words: Sequence[str]) -> int:
     from fixres.experiments.cost import Speed, count_pictures, plan_recipe
 
     speed = Speed(flags.images_per_second or 0.0, flags.measure) if flags.measure or flags.images_per_second else None
-    records = [read_record(list_recipes().get(name, Path(name))) for name in recipes]
-    costs = []
-    for (name, recipe), record in zip(recipes.items(), records, strict=True):
-        pictures = count_pictures(recipe, flags.train_images or 0, flags.classes or 0)
-        costs.append(plan_recipe(name, recipe, pictures, flags.devices or record.devices, speed))
-    answer = [_as_dict(cost, record) for cost, record in zip(costs, records, strict=True)]
-    if str(flags.json) != "-":
-        sys.stdout.write(_side_by_side(costs, records))
-    write_answer(flags.json, answer)
+    records: list[LabRecord] = []
+    costs: list[RecipeCost] = []
+    refused: dict[str, UserError] = {}
+    for name, recipe in recipes.items():
+        record = read_record(list_recipes().get(name, Path(name)))
+        try:
+            pictures = count_pictures(recipe, flags.train_images or 0, flags.classes or 0)
+            costs.append(plan_recipe(name, recipe, pictures, flags.devices or record.devices, speed))
+            records.append(record)
+        except UserError as error:
+            refused[name] = error
+    if len(recipes) == 1 and refused:
+        raise refused.popitem()[1]
+    if costs:
+        if str(flags.json) != "-":
+            sys.stdout.write(_side_by_side(costs, records))
+        write_answer(flags.json, [_as_dict(cost, record) for cost, record in zip(costs, records, strict=True)])
+    if refused:
+        raise UserError("\n".join(f"{name}: {error}" for name, error in refused.items()))
     return 0
 
 
@@ -94,13 +106,18 @@ def _side_by_side(costs: Sequence[RecipeCost], records: Sequence[LabRecord]) -> 
     rows.append(("published for it", [record.expect or "-" for record in records]))
     rows.append(("published cost", [record.cost or "-" for record in records]))
     if len(costs) > 1:
-        rows = [(key, [_cut(value) for value in values]) for key, values in rows]
+        rows = [line for key, values in rows for line in _wrapped(key, values)]
     widths = [max(map(len, column)) for column in zip(*(values for _, values in rows), strict=True)]
     return "".join(f"{key:<19}{'   '.join(map(str.ljust, values, widths))}".rstrip() + "\n" for key, values in rows)
 
 
-def _cut(text: str, limit: int = 44) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def _wrapped(key: str, values: Sequence[str], width: int = 44) -> Iterator[tuple[str, list[str]]]:
+    """Yield a row as lines of narrow columns; nothing of a text is left out."""
+    columns = [textwrap.wrap(value, width, break_long_words=False, break_on_hyphens=False) for value in values]
+    for number, line in enumerate(itertools.zip_longest(*columns, fillvalue="")):
+        yield key if number == 0 else "", list(line)
+    if not any(columns):
+        yield key, list(values)
 
 
 def _stage_lines(stage: StageCost) -> list[tuple[str, str]]:

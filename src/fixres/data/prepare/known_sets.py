@@ -1,8 +1,8 @@
 """Every data set by name: its files, published checksums and counts, licence and page, from known_sets.json.
 
 Checksums: those torchvision checks (CIFAR, MNIST, Fashion-MNIST, Caltech, ImageNet, Flowers, Pets, Food-101), those
-on the data sets' own pages (FGVC-Aircraft), or, where neither has one (CUB-200-2011, Tiny-ImageNet, the first layout of
-Stanford Cars), those which independent projects agree on.
+on the data sets' own pages (FGVC-Aircraft, iNaturalist), or, where neither has one (CUB-200-2011, Tiny-ImageNet, the
+first layout of Stanford Cars), those which independent projects agree on.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter
 
-from fixres.data.prepare import arrays, imagenet, photographs
+from fixres.data.prepare import arrays, imagenet, nature, photographs
 from fixres.data.prepare.parts import DataSet
 from fixres.errors import UserError, did_you_mean
 
 # A row's "read" is the NAME of the function read_NAME in one of these.
-_READERS = vars(arrays) | vars(imagenet) | vars(photographs)
+_READERS = vars(arrays) | vars(imagenet) | vars(nature) | vars(photographs)
 _ROWS = json.loads(Path(__file__).with_name("known_sets.json").read_text("utf-8"))
 _ENTRIES = TypeAdapter(list[DataSet], config=ConfigDict(extra="forbid")).validate_python(
     [{**row, "read": _READERS[f"read_{row['read']}"]} for row in _ROWS]
