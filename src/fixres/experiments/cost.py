@@ -24,7 +24,7 @@ from fixres.runtime.device import Runtime
 from fixres.training.freeze import apply_plan, set_train_mode
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
-from fixres.training.stage_plan import describe_stage, is_fix
+from fixres.training.stage_plan import average_warning, describe_stage, is_fix, stage_key
 
 MEASURED_STEPS = 20
 OPTIMIZER_COPIES = {"sgd": 1, "nesterov": 1, "lion": 1, "muon": 1, "adamw": 2, "lamb": 2}
@@ -192,6 +192,8 @@ def _stage_cost(
         num_epochs, num_steps = timeline.num_epochs, timeline.total_steps
         distinct = min(pictures.num_train, -(-num_samples // stage.repeats))
         shown, gigamacs = training_work(timeline, model, plan)
+        warning = average_warning(recipe.ema, stage, num_steps, stage_key(recipe, index))
+        note = "; ".join(filter(None, [note, *warning.split("\n  ")]))
     memory = _memory(recipe, stage, network, plan, size, share, is_solved=is_solved)
     return StageCost(
         name, size, note, num_epochs, num_steps, shown, distinct, batch_size, forward, gigamacs / 1000, memory
@@ -331,8 +333,8 @@ def dry_run(recipe: Recipe) -> list[str]:
         run = describe_stage(recipe, collection, model, index, size)
         forward = gmacs(at_size(model, size), size)
         when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
-        if run.note:
-            lines.append(f"note: {run.note}")
+        lines += [f"note: {note}" for note in run.notes]
+        lines += [f"warning: {run.warning}"] if run.warning else []
         if run.stage.solver == "cached":
             num = len(collection.split("train")) * stage.views
             what = f"cached: {num:,} pictures of [3, {size}, {size}] through the trunk once"
