@@ -68,6 +68,21 @@ def test_a_fix_of_another_head_is_trained_and_says_why(make_recipe: Make, tmp_pa
         run_recipe(asked, tmp_path / "asked")
 
 
+def test_a_run_says_where_an_epoch_is_not_as_long_as_published(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(train={"size": 32, "epochs": 1, "batch_size": 16, "epoch_samples": "2562560/1281167"})
+    run_recipe(recipe, tmp_path / "r")
+    events = read_events(tmp_path / "r")
+    assert next(event for event in events if event["event"] == "plan")["total_steps"] == 6
+    said = (
+        "an epoch of stage train is 2 x the 48 pictures here, 96 samples: the 2,562,560 of train.epoch_samples belong"
+    )
+    assert [e["event"] for e in events if e.get("text", "").startswith(said)] == ["note"]
+    # The saved recipe is that of the published collection still.
+    assert "epoch_samples: 2562560/1281167\n" in (tmp_path / "r" / "recipe.yaml").read_text()
+    counted = plan_recipe("mine", recipe, count_pictures(recipe, 100, 3), 1).stages[0]
+    assert (counted.num_samples, "2 x the 100 pictures here" in counted.note) == (192, True)
+
+
 def test_an_average_that_keeps_its_start_is_warned_of(make_recipe: Make, tmp_path: Path) -> None:
     slow = {"enabled": True, "decay": 0.99, "rule": "constant"}
     recipe = make_recipe(ema=slow)

@@ -13,6 +13,7 @@ from fixres.config.rules import cached_conflict
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Collection
 from fixres.data.progressive_sizes import Timeline, stage_timeline
+from fixres.data.sampling import describe_length
 from fixres.errors import UserError, counted
 from fixres.models.build import architecture
 from fixres.models.moves import Plan, make_plan
@@ -40,7 +41,7 @@ class StagePlan:
     timeline: Timeline
     class_weights: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
-    """What is not as one would expect: why it is solved in another way than by default."""
+    """What is not as one would expect: another solver than by default, an epoch of another length than the recipe's."""
     warning: str = ""
     """What the stage cannot come out well with; empty: nothing."""
 
@@ -123,7 +124,7 @@ def describe_stage(
             f"{one} leaves {plan.live_norms[0]} without statistics\n  give at least {2 * world}, or moves: head"
         )
     weights = class_weights(recipe.data.class_weights, split)
-    notes = tuple(filter(None, (note,)))
+    notes = tuple(filter(None, (note, describe_length(len(split), stage.epoch_samples, key))))
     warning = average_warning(recipe.ema, stage, timeline.total_steps, key)
     return StagePlan(index, name, key, stage, size, plan, timeline, weights, notes, warning)
 
