@@ -166,12 +166,13 @@ def keep_files(look: Look, saved: Mapping[str, Any] | None, recipe_text: str, lo
 
 
 def follow_data(recipe: Recipe, saved: Mapping[str, Any], checks: StartChecks, log: RunLog) -> None:
-    """Write into a finished run whose data was moved where it lies now, so that what reads its pictures finds them.
+    """Say that a run is finished, and write into it where its data lies now, for what reads its pictures.
 
     Raises:
         UserError: these are not the pictures the run began with.
     """
     text = to_yaml(recipe)
+    log.tell(f"{log.folder} holds this run, finished: nothing is left to do")
     if isinstance(log, MuteLog) or moved(saved["recipe"], text) is None:
         return
     collection = open_again(recipe.data, log.folder, saved)
