@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# bash finetune_full_8p.sh --data_path=DIR --pth_path=FILE
+# bash finetune_full_8p.sh --data_path=DIR --pth_path=PATH
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 run_case finetune full 8 "$@"

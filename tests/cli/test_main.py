@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import resource
 import subprocess
@@ -222,3 +223,17 @@ def test_what_the_machine_refuses_is_a_message(
     command.run = fail
     assert main.main(["stub"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_torchrun_is_left_the_message_it_repeats_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert main.main(["trian"]) == 2
+    left = json.loads((tmp_path / "error.json").read_text())
+    assert left["message"] == capsys.readouterr().err.rstrip("\n")
+    assert isinstance(left["timestamp"], int)
+    # Where it cannot be left, the message is still printed.
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone" / "error.json"))
+    assert main.main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from fixres.models.names import bare
 from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.training.lr_schedule import Curve, ema_decay
+from fixres.training.stage_plan import average_warning
 from tests.support.recipes import PUBLISHED_RECIPES, recipe_of
 
 IMAGENET = 1_281_167
@@ -163,6 +164,25 @@ def test_the_average_of_simple_classification_has_its_decays() -> None:
     ema = recipe_of("simple/cub-resnet50").ema
     decays = [ema_decay(n, decay=ema.decay, rule=ema.rule, ramp_steps=ema.ramp_steps) for n in (1, 1000, 20_000)]
     assert decays == pytest.approx([0.0005, 0.3934, 0.99976], abs=5e-5)
+
+
+AVERAGED = [(name, i) for name in PUBLISHED_RECIPES for i, stage in enumerate(recipe_of(name).run_stages) if stage.ema]
+
+
+@pytest.mark.parametrize(("name", "index"), AVERAGED, ids=str)
+def test_no_shipped_average_keeps_its_start(name: str, index: int) -> None:
+    recipe = recipe_of(name)
+    assert not average_warning(recipe.ema, stages(name)[index], timeline(name, index).total_steps, "train")
+
+
+@pytest.mark.parametrize(("data", "kept"), [("caltech101", "62 %"), ("caltech256", "19 %"), ("mini-imagenet", "2.7 %")])
+def test_the_project_s_own_decay_warns_where_it_was_corrected(data: str, kept: str) -> None:
+    name = f"resnext/{data}-resnext50-32x4d"
+    own = recipe_of(name).ema.model_copy(update={"decay": 0.99998})
+    found = timeline(name, 0)
+    assert kept in average_warning(own, stages(name)[0], found.total_steps, "train")
+    # Corrected, it forgets within five epochs, as the project's does on ImageNet.
+    assert 1 / (1 - recipe_of(name).ema.decay) / found.steps_in(0) == pytest.approx(50_000 / 10_009, abs=0.3)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fixres.data.sampling import (
     Indices,
     compat_list,
     copy_numbers,
+    describe_length,
     epoch_indices,
     num_epoch_samples,
     rank_shard,
@@ -119,6 +121,34 @@ def test_the_length_of_an_epoch_is_a_multiple_or_a_number(given_as: float, expec
 
 def test_a_multiple_loses_no_picture_to_rounding() -> None:
     assert num_epoch_samples(100, 0.29) == 29
+
+
+@pytest.mark.parametrize(
+    ("num_images", "expected"), [(1_281_167, 2_562_560), (144, 288), (1_281_166, 2_562_557), (1, 2)]
+)
+def test_a_published_length_is_followed_there_and_a_multiple_elsewhere(num_images: int, expected: int) -> None:
+    assert num_epoch_samples(num_images, "2562560/1281167") == expected
+    said = describe_length(num_images, "2562560/1281167", "train")
+    assert bool(said) == (num_images != 1_281_167)
+
+
+def test_a_length_far_from_the_split_s_is_pointed_out() -> None:
+    assert describe_length(144, "2562560/1281167", "train") == (
+        "an epoch of stage train is 2 x the 144 pictures here, 288 samples: the 2,562,560 of train.epoch_samples "
+        "belong to the 1,281,167 pictures it was published for"
+    )
+    assert "17,796 x the 144 pictures here" in describe_length(144, 2_562_560, "train")
+    assert not describe_length(1_281_167, 2_562_560, "train")
+    assert not describe_length(144, 2.0, "train")
+
+
+def test_a_published_length_is_a_setting_like_the_others(tmp_path: Path) -> None:
+    recipe = load(None, {"data.uri": "x", "train.epoch_samples": "5000/2500"})
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe))
+    assert load(tmp_path / "r.yaml") == recipe
+    for wrong in ("5000/0", "5000/", "5000 of 2500", "x"):
+        with pytest.raises(UserError, match=r"expected an integer >= 1 or a number > 0 or SAMPLES/PICTURES"):
+            load(None, {"data.uri": "x", "train.epoch_samples": wrong})
 
 
 def test_a_recipe_states_repeats_and_the_length_of_an_epoch() -> None:

@@ -17,6 +17,7 @@ from torchvision.models import resnext50_32x4d
 
 from fixres.cli.main import main
 from fixres.config.loading import list_recipes, load
+from fixres.config.messages import find_field
 from fixres.data.prepare.known_sets import SETS
 from fixres.runtime.run_folder import read_events
 from tests.support import archive_makers as made
@@ -114,6 +115,12 @@ def test_the_page_names_only_recipes_scripts_and_files_that_are_there() -> None:
         assert (ROOT / script).is_file() or script == "scripts/preprocess_imagenet.sh", script
 
 
+def test_every_setting_the_page_names_is_there() -> None:
+    named = set(re.findall(r"--([a-z]+\.[a-z_]+)", PAGE))
+    assert {"optim.base_lr", "fix.lr", "train.batch_size", "data.workers", "model.weights"} <= named
+    assert not [key for key in named if find_field(key) is None]
+
+
 # --- the scripts
 
 
@@ -143,7 +150,79 @@ def test_the_scripts_are_those_of_the_port_and_say_what_they_lack(tmp_path: Path
         assert "where is ImageNet? --data_path=DIR" in done.stderr
     done = run_script("ascend/finetune_full_1p.sh", f"--data_path={tmp_path}", cwd=tmp_path)
     assert (done.returncode, "which weights? --pth_path=FILE" in done.stderr) == (2, True)
+    done = run_script("ascend/train_eval_8p.sh", f"--data_path={tmp_path}", f"--pth_path={tmp_path}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"--pth_path: no weights (.pth, .pth.tar, .pt) in {tmp_path}\n")
     assert not list(tmp_path.iterdir())
+
+
+def in_common(system: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command after the functions that the scripts of a system share."""
+    env = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    words = ["bash", "-c", f"source {shlex.quote(str(SCRIPTS / system / 'common.sh'))}; {command}"]
+    return subprocess.run(words, cwd=cwd, env=env, text=True, capture_output=True, check=False, timeout=280)
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "found"),
+    [
+        (["a.pth"], "a.pth", "a.pth"),
+        (["a.pth"], "a.pth#raw", "a.pth#raw"),
+        (["a.pth"], ".", "./a.pth"),
+        (["checkpoint.pth", "model_best.pth", "epoch1.pth"], "./", "./model_best.pth"),
+        (["20211028-114243/checkpoint.pth"], ".", "./20211028-114243/checkpoint.pth"),
+        (["run/recipe.yaml", "run/model/config.json"], ".", "./run"),
+        (["run/recipe.yaml", "run/model/config.json"], "run", "run"),
+        (["model/config.json"], "model", "model"),
+        (["my folder/a.pth.tar"], "my folder", "my folder/a.pth.tar"),
+    ],
+)
+def test_pth_path_is_a_file_a_run_or_the_folder_of_the_weights(
+    files: list[str], given: str, found: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    done = in_common("ascend", f"weights_of {shlex.quote(given)}", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{found}\n", "")
+
+
+def test_pth_path_that_could_mean_several_files_is_refused(tmp_path: Path) -> None:
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).touch()
+    done = in_common("ascend", "weights_of .", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "--pth_path: . holds 2 weights files, name one: ./a.pth ./b.pth\n"
+
+
+@pytest.mark.system
+def test_scripts_that_share_a_folder_skip_finished_runs_and_go_on_with_others(photos: Path, tmp_path: Path) -> None:
+    words = ["--data.uri", f"folder:{photos}", "--model.weights", "none", *SHORT, "--train.size", "32"]
+    words += ["--train.epochs", "1", "--schedule.warmup_epochs", "0", "--train.batch_size", "8"]
+
+    def trained(names: str) -> str:
+        done = in_common("simple", f"train_all {shlex.quote(names)} {shlex.join(words)}", tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    said = trained("cub-resnet18 cub-resnet18")
+    assert said.startswith("start: out/cub-resnet18 holds no checkpoint, so from the beginning")
+    assert "out/cub-resnet18 holds this run, finished: nothing is left to do" in said
+    assert len([e for e in read_events(tmp_path / "out" / "cub-resnet18") if e["event"] == "done"]) == 1
+    (tmp_path / "out" / "cub-resnet18" / "status.json").unlink()
+    assert "start: from the checkpoint at step" in trained("cub-resnet18")
+
+
+@pytest.mark.system
+def test_a_mistake_on_several_processes_is_the_last_word_of_a_script(photos: Path, tmp_path: Path) -> None:
+    words = [f"--data_path={photos}", *SHORT, "--train.epochz", "2"]
+    done = run_script("ascend/train_full_8p.sh", *words, cwd=tmp_path, NPROC="2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith(
+        "fixres: unknown option '--train.epochz' - did you mean '--train.epochs'?\n"
+        "  'fixres train --help' lists the flags\n"
+    )
+    assert (tmp_path / "output" / "0" / "train_full_8p" / "train.log").read_text() in done.stderr
 
 
 @pytest.mark.system
@@ -155,7 +234,7 @@ def test_the_scripts_train_fix_and_evaluate(mode: str, devices: int, photos: Pat
         words = [f"--data_path={photos}", *SHORT, *FEW[kind]]
         words += ["--device_id=3"] if devices == 1 else ["--workers=0"]
         if kind == "finetune":
-            trained = tmp_path / "output" / ("3" if devices == 1 else "0") / f"train_{mode}_{devices}p" / "run"
+            trained = tmp_path / "output" / ("3" if devices == 1 else "0") / f"train_{mode}_{devices}p"
             words.append(f"--pth_path={trained}")
         done = run_script(f"ascend/{case}.sh", *words, cwd=tmp_path, **folder)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -166,16 +245,26 @@ def test_the_scripts_train_fix_and_evaluate(mode: str, devices: int, photos: Pat
             assert re.fullmatch(re.escape(start) + r"[\d.]+", line)
         output = tmp_path / "output" / ("3" if devices == 1 else "0") / case
         (log,) = output.glob("FixRes_for_PyTorch_*.log")
-        assert log.stem == f"FixRes_for_PyTorch_bs{64 * devices}_{devices}p_{'acc' if mode == 'full' else 'perf'}"
+        processes = min(devices, 2)
+        assert log.stem == f"FixRes_for_PyTorch_bs8_{processes}p_{'acc' if mode == 'full' else 'perf'}"
         keys = dict(line.split(" = ") for line in log.read_text().splitlines())
         assert list(keys) == [
             *("Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", f"{doing}Time"),
             *(f"{done_word}Accuracy", "ActualLoss", f"E2E{doing}Time"),
         ]
-        assert (keys["CaseName"], keys["RankSize"]) == (log.stem, str(devices))
+        assert (keys["CaseName"], keys["RankSize"], keys["BatchSize"]) == (log.stem, str(processes), "8")
+        assert float(keys[f"{doing}Time"]) == pytest.approx(8 * 1000 / float(keys["ActualFPS"]), rel=1e-2)
     if mode == "full" and devices == 8:
-        run = tmp_path / "output" / "0" / "finetune_full_8p" / "run"
+        run = tmp_path / "output" / "0" / "finetune_full_8p"
         words = [f"--data_path={photos}", f"--pth_path={run}", "--workers", "0", "--device", "cpu"]
         done = run_script("ascend/train_eval_8p.sh", *words, cwd=tmp_path, **folder)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "384" in done.stderr
+        assert re.fullmatch(r"Final Train Accuracy : [\d.]+\nE2E Training Duration sec : \d+\n", done.stdout)
+        (log,) = (tmp_path / "output" / "0" / "train_eval_8p").glob("FixRes_for_PyTorch_bs*_2p_acc.log")
+        keys = dict(line.split(" = ") for line in log.read_text().splitlines())
+        assert list(keys) == [
+            *("Network", "RankSize", "BatchSize", "DeviceType", "CaseName"),
+            *("TrainAccuracy", "ActualLoss", "E2ETrainingTime"),
+        ]
+        assert (keys["RankSize"], keys["BatchSize"]) == ("2", log.stem.split("_bs")[1].split("_")[0])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fixres.cli.main import main
-from fixres.config.loading import to_yaml
+from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.experiments import filled_tables
 from fixres.experiments.published_tables import TABLES, Figure, Row, Table
@@ -102,6 +102,11 @@ def test_recipes_that_differ_in_their_pictures_are_told_apart() -> None:
     assert filled_tables._by_pictures(names, "folder:/data/cub-200-2011", start) == names[0]
     assert filled_tables._by_pictures(names, "folder:/data/mine", start) == names[1]
     assert filled_tables._by_pictures(names, "folder:/data/mine", []) == ""
+
+
+def test_a_run_from_when_the_length_of_an_epoch_was_a_number_keeps_its_row() -> None:
+    before = load("fixres/resnet50-224", {"train.epoch_samples": 2_562_560})
+    assert filled_tables._settings(before) == filled_tables._settings(load("fixres/resnet50-224"))
 
 
 def test_tables_of_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
 from fixres.config.loading import validate
 from fixres.config.recipe import Stage
 from fixres.data.progressive_sizes import make_timeline
-from fixres.training.lr_schedule import Curve, batch_factor, ema_decay, is_stale
+from fixres.training.lr_schedule import Curve, batch_factor, ema_decay, is_stale, kept_of_start
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "sequences.json").read_text())
 
@@ -191,3 +191,12 @@ def test_the_warm_up_of_timm_is_its_own_one_update_earlier() -> None:
 @given(st.integers(1, 10**6), st.floats(0, 0.99999))
 def test_a_constant_decay_is_constant(step: int, decay: float) -> None:
     assert ema_decay(step, decay=decay, rule="constant") == decay
+
+
+@pytest.mark.parametrize(("decay", "rule"), [(0.99, "constant"), (0.9998, "ramp"), (0.995, "timm"), (0.0, "timm")])
+def test_what_an_average_keeps_of_its_start_is_the_product_of_its_decays(decay: float, rule: str) -> None:
+    average = 1.0
+    for step in range(1, 8):
+        average *= ema_decay(step, decay=decay, rule=rule)
+        assert kept_of_start(step, decay=decay, rule=rule) == pytest.approx(average, abs=1e-6)
+    assert kept_of_start(24_000, decay=0.99998, rule="constant") == pytest.approx(0.6188, abs=1e-4)

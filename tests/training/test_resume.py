@@ -166,6 +166,7 @@ def test_case_4_goes_on_with_the_same_recipe_or_what_may_differ(trained_run: Pat
         ("seed: 0", "seed: 3", True, "seed: 0 -> 3"),
         ("epochs: 2", "epochs: 3", False, r"train\.epochs: 2 -> 3"),
         ("epochs: 2", "epochs: 1", True, r"train\.epochs: 2 -> 1"),
+        ("epoch_samples: 1.0", "epoch_samples: 96/49", False, r"train\.epoch_samples: 1\.0 -> 96/49"),
     ],
 )
 def test_case_4_refuses_another_recipe(trained_run: Path, old: str, new: str, extend: bool, said: str) -> None:
@@ -173,6 +174,12 @@ def test_case_4_refuses_another_recipe(trained_run: Path, old: str, new: str, ex
     assert old in text
     with pytest.raises(UserError, match=f"was started with another recipe\n  {said}\n  go on with the saved one"):
         find_start(trained_run, text.replace(old, new, 1), resume=True, extend=extend)
+
+
+@pytest.mark.parametrize("spelt", ["48", "1281167/1281167"])
+def test_an_epoch_of_the_same_length_is_the_same_however_it_is_spelt(trained_run: Path, spelt: str) -> None:
+    text = (trained_run / "recipe.yaml").read_text().replace("epoch_samples: 1.0", f"epoch_samples: {spelt}", 1)
+    assert find_start(trained_run, text, resume=True)[1] == "start: from the checkpoint at step 6 of stage 1"
 
 
 def test_only_the_stage_that_was_saved_and_later_ones_can_be_extended(fixed_run: Path) -> None:

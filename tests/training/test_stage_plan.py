@@ -16,7 +16,7 @@ from fixres.config.recipe import Recipe
 from fixres.config.rules import problems
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
-from fixres.experiments.cost import dry_run
+from fixres.experiments.cost import count_pictures, dry_run, plan_recipe
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe
@@ -66,6 +66,49 @@ def test_a_fix_of_another_head_is_trained_and_says_why(make_recipe: Make, tmp_pa
     asked = recipe.model_copy(update={"fix": recipe.fix.model_copy(update={"solver": "cached"})})
     with pytest.raises(UserError, match=r"does not suit 'levit_128s'.*\n  use solver: sgd"):
         run_recipe(asked, tmp_path / "asked")
+
+
+def test_a_run_says_where_an_epoch_is_not_as_long_as_published(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(train={"size": 32, "epochs": 1, "batch_size": 16, "epoch_samples": "2562560/1281167"})
+    run_recipe(recipe, tmp_path / "r")
+    events = read_events(tmp_path / "r")
+    assert next(event for event in events if event["event"] == "plan")["total_steps"] == 6
+    said = (
+        "an epoch of stage train is 2 x the 48 pictures here, 96 samples: the 2,562,560 of train.epoch_samples belong"
+    )
+    assert [e["event"] for e in events if e.get("text", "").startswith(said)] == ["note"]
+    # The saved recipe is that of the published collection still.
+    assert "epoch_samples: 2562560/1281167\n" in (tmp_path / "r" / "recipe.yaml").read_text()
+    counted = plan_recipe("mine", recipe, count_pictures(recipe, 100, 3), 1).stages[0]
+    assert (counted.num_samples, "2 x the 100 pictures here" in counted.note) == (192, True)
+
+
+def test_an_average_that_keeps_its_start_is_warned_of(make_recipe: Make, tmp_path: Path) -> None:
+    slow = {"enabled": True, "decay": 0.99, "rule": "constant"}
+    recipe = make_recipe(ema=slow)
+    kept = "after 6 steps of train the average of the weights, which ships, still is 94 % what it started from"
+    assert any(line.startswith(f"warning: {kept}") for line in dry_run(recipe))
+    assert kept in plan_recipe("mine", recipe, count_pictures(recipe), 1).stages[0].note
+    run_recipe(recipe, tmp_path / "slow")
+    (warned,) = (event["text"] for event in read_events(tmp_path / "slow") if event["event"] == "warning")
+    assert warned.startswith(kept)
+    # Six steps are too few for any average; more are forgotten by timm's rule.
+    assert warned.endswith("--train.ema false keeps no average")
+    longer = make_recipe(ema=slow, train={"size": 32, "epochs": 10, "batch_size": 16})
+    assert planned(longer).warning.endswith("--ema.rule timm forgets its start")
+    for ema in ({"enabled": True}, {"enabled": True, "rule": "timm"}, {**slow, "decay": 0.8}):
+        assert not planned(make_recipe(ema=ema, train={"size": 32, "epochs": 10, "batch_size": 16})).warning
+    assert not planned(make_recipe(ema={**slow, "enabled": False})).warning
+
+
+def test_an_early_best_that_is_mostly_its_start_is_warned_of(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        train={"size": 32, "epochs": 30, "batch_size": 16, "lr": 1e-9, "patience": 1},
+        ema={"enabled": True, "decay": 0.9, "rule": "constant"},
+    )
+    run_recipe(recipe, tmp_path / "r")
+    (text,) = (event["text"] for event in read_events(tmp_path / "r") if event["event"] == "warning")
+    assert text.startswith("after 3 steps of train the average of the weights, which ships, still is 73 %")
 
 
 def test_another_loss_is_trained_not_solved(make_recipe: Make) -> None:
@@ -119,7 +162,7 @@ def test_stages_are_named_by_what_they_do_and_by_their_place_in_the_recipe(make_
 def test_a_solved_stage_has_no_steps_and_weighs_what_balancing_would_show(make_recipe: Make) -> None:
     data = {"uri": "synthetic:classes=3,images=50,size=48"}
     plain = planned(make_recipe(data=data, fix={"size": 48}), 1, 48)
-    assert (plain.stage.solver, plain.total_steps, plain.class_weights, plain.note) == ("cached", 0, None, "")
+    assert (plain.stage.solver, plain.total_steps, plain.class_weights, plain.notes) == ("cached", 0, None, ())
     # 17, 17 and 16 pictures.
     balanced = planned(make_recipe(data=data, fix={"size": 48, "sampler": "balanced", "solver": "cached"}), 1, 48)
     assert balanced.class_weights is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import importlib
+import json
 import keyword
 import os
 import sys
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fixres.config.plugins import load_plugins
@@ -150,7 +152,12 @@ def _complain(error: UserError) -> None:
         # When the first process ends, what started them ends the others before they repeat it.
         time.sleep(_FIRST_WORD_SECONDS)
     who = f"fixres (process {rank})" if rank else "fixres"
-    print(f"{who}: {printable(str(error))}", file=sys.stderr)
+    text = f"{who}: {printable(str(error))}"
+    print(text, file=sys.stderr)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        # torchrun ends with a traceback of its own and repeats below it what it finds here.
+        with suppress(OSError):
+            Path(report).write_text(json.dumps({"message": text, "timestamp": int(time.time())}), encoding="utf-8")
 
 
 def overview(usage: str, about: str, summaries: Mapping[str, str], hint: str) -> str:

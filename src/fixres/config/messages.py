@@ -34,6 +34,8 @@ class Kind:
     bounds: Mapping[str, float]
     names: tuple[str, ...] = ()
     """Of a text that must be a name in a table, the names there are."""
+    spelling: str = ""
+    """Of a text of one form, that form."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -66,7 +68,8 @@ def kind_of(annotation: Any) -> Kind:
     flat = [bound for item in metadata for bound in (item.metadata if isinstance(item, FieldInfo) else [item])]
     bounds = {name: getattr(item, name) for item in flat for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
     names = tuple(name for item in flat if isinstance(item, NameIn) for name in item.table)
-    return Kind(annotation, bounds, names)
+    spelling = next((item.title for item in metadata if isinstance(item, FieldInfo) and item.title), "")
+    return Kind(annotation, bounds, names, spelling)
 
 
 def kind_of_field(field: FieldInfo) -> Kind:
@@ -115,6 +118,8 @@ def expected(kind: Kind) -> str:
         )
     if kind.choices:
         return f"one of {', '.join(map(repr, kind.choices))}" if len(kind.choices) > 1 else repr(kind.choices[0])
+    if kind.spelling:
+        return kind.spelling
     if kind.elements is not None:
         element, number = kind.elements
         if element.elements is not None:

@@ -30,6 +30,7 @@ Factor = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Shape = Literal["cosine", "restarts", "step", "points", "constant"]
 WarmupShape = Literal["linear", "quadratic"]
+PublishedLength = Annotated[str, Field(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", title="SAMPLES/PICTURES")]
 Points = tuple[tuple[NonNegative, NonNegative], ...]
 LrRule = Literal["none", "linear256", "fixres"]
 LossName = Annotated[str, NameIn(LOSSES)]
@@ -132,8 +133,9 @@ class Stage(Section):
     compat: as FixRes' repeated-augmentation sampler."""
     repeats: Positive = 1
     """Repeated augmentation: times a drawn picture is shown in a row, augmented differently each time."""
-    epoch_samples: Positive | Above0 = 1.0
-    """Samples in an epoch: a multiple of the split, with a point (1.0: as many as it has, 2.0), or a number (5000)."""
+    epoch_samples: Positive | Above0 | PublishedLength = 1.0
+    """Samples in an epoch: a multiple of the split, with a point (1.0: as many as it has, 2.0), or a number (5000);
+    5000/2500: that number where the split has 2500 pictures, elsewhere the same multiple."""
     lr: Annotated[Above0, Setting("optim.lr", fix=From("optim.lr", FIX_LR_RATIO), after="name")] = 0.05
     """Peak learning rate, the one used; worked out from base_lr where that is given. A fix takes 1/20 of optim.lr, but
     all of it unless the optimizer is SGD."""

@@ -122,7 +122,7 @@ def steps_per_epoch(split: Split, stage: Stage, key: str = "train") -> int:
     if stage.batch_size > num_samples:
         epoch = f"the split '{split.name}' ({counted(len(split), 'picture')})"
         if stage.epoch_samples != 1.0:
-            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples:g})"
+            epoch = f"an epoch of {num_samples} samples ({key}.epoch_samples {stage.epoch_samples})"
         raise UserError(
             f"{key}.batch_size {stage.batch_size} is larger than {epoch}\n"
             f"  --{key}.batch_size {num_samples} is the largest that works"

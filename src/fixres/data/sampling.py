@@ -22,6 +22,8 @@ _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _PIECE = 1 << 16
+MANY_PASSES = 20
+"""Passes over the split in one epoch above which a number of samples probably was meant for another collection."""
 
 
 def _mix(value: int) -> int:
@@ -92,9 +94,44 @@ def _permutations(num_items: int, num: int, *coordinates: int) -> Indices:
     return np.argsort(keys, axis=1).astype(np.int64, copy=False).ravel()[:num]
 
 
-def num_epoch_samples(num_images: int, epoch_samples: float) -> int:
-    """Return the samples of an epoch: an int is a number of pictures, a float a multiple of `num_images`."""
+def num_epoch_samples(num_images: int, epoch_samples: float | str) -> int:
+    """Return the samples of an epoch over `num_images` pictures.
+
+    An int is their number, a float a multiple of `num_images`; "SAMPLES/PICTURES" is SAMPLES where there are as many
+    pictures as it was published for, and the same multiple elsewhere.
+    """
+    if isinstance(epoch_samples, str):
+        samples, published_for = published_length(epoch_samples)
+        return samples * num_images // published_for
     return epoch_samples if isinstance(epoch_samples, int) else math.floor(epoch_samples * num_images + 1e-9)
+
+
+def published_length(epoch_samples: str) -> tuple[int, int]:
+    """Return the two numbers of "SAMPLES/PICTURES"."""
+    samples, _, pictures = epoch_samples.partition("/")
+    return int(samples), int(pictures)
+
+
+def describe_length(num_images: int, epoch_samples: float | str, key: str) -> str:
+    """Return what to say of an epoch's length that is not the one written down, or far from the split's; else nothing.
+
+    `key` names the stage in the recipe.
+    """
+    num = num_epoch_samples(num_images, epoch_samples)
+    if isinstance(epoch_samples, str):
+        samples, published_for = published_length(epoch_samples)
+        if num_images == published_for:
+            return ""
+        return (
+            f"an epoch of stage {key} is {num / num_images:.4g} x the {num_images:,} pictures here, {num:,} samples: "
+            f"the {samples:,} of {key}.epoch_samples belong to the {published_for:,} pictures it was published for"
+        )
+    if isinstance(epoch_samples, int) and num > MANY_PASSES * num_images:
+        return (
+            f"an epoch of stage {key} is {num / num_images:,.0f} x the {num_images:,} pictures here: "
+            f"{key}.epoch_samples is the number {num:,}; a multiple has a point, such as 1.0"
+        )
+    return ""
 
 
 def epoch_indices(

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fixres.config.defaults import LR_RULES
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import open_collection
 from fixres.data.prepare.known_sets import SETS
 from fixres.data.progressive_sizes import Timeline, make_timeline
-from fixres.data.sampling import num_epoch_samples
+from fixres.data.sampling import describe_length, num_epoch_samples
 from fixres.data.splits import THIRDS
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.models.build import build_model, in_channels
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
@@ -24,7 +25,7 @@ from fixres.runtime.device import Runtime
 from fixres.training.freeze import apply_plan, set_train_mode
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
-from fixres.training.stage_plan import describe_stage, is_fix
+from fixres.training.stage_plan import StagePlan, average_warning, describe_stage, is_fix, stage_key
 
 MEASURED_STEPS = 20
 OPTIMIZER_COPIES = {"sgd": 1, "nesterov": 1, "lion": 1, "muon": 1, "adamw": 2, "lamb": 2}
@@ -192,6 +193,10 @@ def _stage_cost(
         num_epochs, num_steps = timeline.num_epochs, timeline.total_steps
         distinct = min(pictures.num_train, -(-num_samples // stage.repeats))
         shown, gigamacs = training_work(timeline, model, plan)
+        key = stage_key(recipe, index)
+        length = describe_length(pictures.num_train, stage.epoch_samples, key)
+        warning = average_warning(recipe.ema, stage, num_steps, key)
+        note = "; ".join(filter(None, [note, length, *warning.split("\n  ")]))
     memory = _memory(recipe, stage, network, plan, size, share, is_solved=is_solved)
     return StageCost(
         name, size, note, num_epochs, num_steps, shown, distinct, batch_size, forward, gigamacs / 1000, memory
@@ -331,17 +336,40 @@ def dry_run(recipe: Recipe) -> list[str]:
         run = describe_stage(recipe, collection, model, index, size)
         forward = gmacs(at_size(model, size), size)
         when = " (size chosen when the stage starts)" if stage.size == "auto" else ""
-        if run.note:
-            lines.append(f"note: {run.note}")
+        lines += [f"note: {note}" for note in run.notes]
+        lines += [f"warning: {run.warning}"] if run.warning else []
         if run.stage.solver == "cached":
             num = len(collection.split("train")) * stage.views
             what = f"cached: {num:,} pictures of [3, {size}, {size}] through the trunk once"
             teramacs = forward * num / 1000
+            pace = [f"  no epochs and no learning rate: the head is solved on {stage.views} views of each picture"]
         else:
             what = f"{run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
-            teramacs = training_work(run.timeline, model, run.move_plan)[1] / 1000
+            shown, gigamacs = training_work(run.timeline, model, run.move_plan)
+            teramacs, pace = gigamacs / 1000, _pace(run, len(collection.split("train")), shown)
         lines += [
             f"stage {run.name}: {run.move_plan.describe()}",
             f"  {what}{when}, about {teramacs:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
+            *pace,
         ]
     return lines
+
+
+def _pace(run: StagePlan, num_images: int, shown: int) -> list[str]:
+    """Return in words how long the epochs of a stage are, how many images it sees, and its learning rate."""
+    stage, timeline, curve = run.stage, run.timeline, run.curve
+    steps = [timeline.steps_in(epoch) for epoch in range(timeline.num_epochs)]
+    fewest = f"{min(steps):,} to " if min(steps) < max(steps) else ""
+    rate = f"{stage.lr:.4g}"
+    if stage.lr_rule != "none":
+        rate += f" ({stage.base_lr:g} x {stage.batch_size} / {LR_RULES[stage.lr_rule]}, {stage.lr_rule})"
+    shape = f"{stage.schedule}, {curve.at(0):.4g} at the first step and {curve.at(run.total_steps - 1):.4g} at the last"
+    warmup = "no warm-up"
+    if curve.warmup_steps:
+        warmup = f"warm-up {stage.warmup_epochs:g} epochs ({counted(curve.warmup_steps, 'step')}, {stage.warmup_shape})"
+    return [
+        f"  an epoch: {timeline.num_samples:,} samples of {num_images:,} pictures, "
+        f"{fewest}{counted(max(steps), 'step')}; images seen in {counted(timeline.num_epochs, 'epoch')}: "
+        f"{shown:,}, {shown / num_images:,.1f} a picture",
+        f"  learning rate {rate}: {shape}; {warmup}",
+    ]

@@ -12,6 +12,7 @@ from typing import Any
 from fixres.config.loading import flatten, list_recipes, load
 from fixres.config.recipe import Recipe
 from fixres.data.prepare.known_sets import SETS
+from fixres.data.sampling import published_length
 from fixres.errors import UserError
 from fixres.experiments.published_tables import ASCEND, TABLES, AscendRow, Figure, Row, Table
 from fixres.experiments.seeds import different_keys, last_comparison
@@ -62,6 +63,9 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     found = flatten(values)
     for index, stage in enumerate(recipe.run_stages):
         found.update({f"stage {index + 1}.{key}": value for key, value in stage.model_dump(mode="json").items()})
+        if isinstance(stage.epoch_samples, str):
+            # As it was written when there were only numbers and multiples.
+            found[f"stage {index + 1}.epoch_samples"] = published_length(stage.epoch_samples)[0]
     keys = (*IGNORED, *(IGNORED_IN_TESTS if recipe.evaluation.keep == "last" else IGNORED_IN_TESTS[:2]))
     return {key: value for key, value in found.items() if not key.startswith(keys)}
 

@@ -132,7 +132,7 @@ class Record:
         """What the run wanted its user to know."""
         start = self.last("start") or {}
         said = [str(note) for note in start.get("notes") or ()]
-        said += [str(event["text"]) for event in self.all_of("note") if event.get("text")]
+        said += [str(event["text"]) for name in ("note", "warning") for event in self.all_of(name) if event.get("text")]
         num_bad = sum(int(event.get("num_bad_images") or 0) for event in self.all_of("bad_images"))
         return said + ([f"Pictures that could not be read and were left out: {num_bad}."] if num_bad else [])
 

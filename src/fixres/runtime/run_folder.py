@@ -170,6 +170,11 @@ class RunLog:
         for listener in self.listeners:
             listener({"event": "progress", **fields})
 
+    def tell(self, text: str) -> None:
+        """Say something to listeners before a run begins, or where none does; nothing is recorded."""
+        for listener in self.listeners:
+            listener({"event": "begin", "text": text})
+
     def status(self, state: str, exit_code: int | None = None) -> None:
         """Write RUN/status.json with the last step of the whole run that was logged."""
         self.require_writer()

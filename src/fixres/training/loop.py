@@ -28,7 +28,7 @@ from fixres.training.image_logging import show_batch, show_confused
 from fixres.training.losses import distillation_loss, training_loss
 from fixres.training.micro_batch import chunk_count, fit_micro_batch
 from fixres.training.optim import Mixer, WeightAverage, load_named_state, make_optimizer, set_learning_rate
-from fixres.training.stage_plan import StagePlan
+from fixres.training.stage_plan import StagePlan, average_warning
 from fixres.training.state import TrainState, restore_stage, save_stage
 from fixres.training.throughput_meter import ThroughputMeter
 
@@ -330,6 +330,9 @@ class StageTrainer:
             top1=state.best_top1,
             why=why,
         )
+        warning = average_warning(context.recipe.ema, plan.stage, state.best_step, plan.key)
+        if warning and not plan.warning:
+            context.log.event("warning", text=warning)
 
     def _batches(self) -> Generator[Batch]:
         """Yield this process's part of the stage's batches; unreadable images are added to `bad_images`."""

@@ -108,3 +108,18 @@ def ema_decay(step: int, *, decay: float, rule: str, ramp_steps: int = 2000) -> 
     if rule == "ramp":
         return decay * (1 - math.exp(-step / ramp_steps))
     return min(decay, 1 - 1 / math.pow(1 + step, 2 / 3))
+
+
+def kept_of_start(steps: int, *, decay: float, rule: str, ramp_steps: int = 2000) -> float:
+    """Return the share of an average that is still what it started from after `steps` updates by `ema_decay`.
+
+    Less than a millionth counts as nothing.
+    """
+    if rule == "constant":
+        return float(decay**steps)
+    kept = 1.0
+    for step in range(1, steps + 1):
+        kept *= ema_decay(step, decay=decay, rule=rule, ramp_steps=ramp_steps)
+        if kept < 1e-6:
+            return 0.0
+    return kept

@@ -13,6 +13,7 @@ from fixres.config.loading import flatten, to_yaml, validate
 from fixres.config.recipe import Data, Recipe, Stage
 from fixres.config.yaml_text import parse
 from fixres.data.collections import Collection, differ_in_place_only, open_collection, open_splits
+from fixres.data.sampling import num_epoch_samples
 from fixres.errors import UserError
 from fixres.io.files import write_text
 from fixres.runtime.run_folder import MuteLog, RunLog
@@ -53,6 +54,8 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
     if saved is None:
         return None, f"start: {folder} holds no checkpoint, so from the beginning"
     changed = compare_recipes(saved["recipe"], recipe_text)
+    for key in _lengths_spelt_otherwise(saved, recipe_text) & set(changed):
+        del changed[key]
     if moved(saved["recipe"], recipe_text) is not None:
         del changed["data.uri"]  # said once it is known that the pictures are the same
     fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
@@ -79,6 +82,14 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(values)
     stages = given.pop("stages", None) or []
     return flatten(given) | {f"stages.{n}.{key}": value for n, one in enumerate(stages) for key, value in one.items()}
+
+
+def _lengths_spelt_otherwise(saved: Mapping[str, Any], now: str) -> set[str]:
+    """Return the keys of epoch lengths that are the same number of samples for the pictures the run began with."""
+    num_images = saved["splits"]["train"][0]
+    old, new = (_flat(parse(text, "recipe.yaml").values) for text in (saved["recipe"], now))
+    keys = {key for key in old if key.endswith(".epoch_samples") and key in new}
+    return {key for key in keys if num_epoch_samples(num_images, old[key]) == num_epoch_samples(num_images, new[key])}
 
 
 def _is_extension(change: str, stage_index: int) -> bool:
@@ -155,12 +166,13 @@ def keep_files(look: Look, saved: Mapping[str, Any] | None, recipe_text: str, lo
 
 
 def follow_data(recipe: Recipe, saved: Mapping[str, Any], checks: StartChecks, log: RunLog) -> None:
-    """Write into a finished run whose data was moved where it lies now, so that what reads its pictures finds them.
+    """Say that a run is finished, and write into it where its data lies now, for what reads its pictures.
 
     Raises:
         UserError: these are not the pictures the run began with.
     """
     text = to_yaml(recipe)
+    log.tell(f"{log.folder} holds this run, finished: nothing is left to do")
     if isinstance(log, MuteLog) or moved(saved["recipe"], text) is None:
         return
     collection = open_again(recipe.data, log.folder, saved)

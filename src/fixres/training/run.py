@@ -341,8 +341,10 @@ def _log_plan(context: RunContext, plan: StagePlan) -> None:
         preprocess=context.preprocess.at(plan.size).describe(),
         crop=plan.stage.crop,
     )
-    if plan.note:
-        context.log.event("note", text=plan.note)
+    for note in plan.notes:
+        context.log.event("note", text=note)
+    if plan.warning:
+        context.log.event("warning", text=plan.warning)
     if plan.class_weights is not None:
         pairs = sorted(zip(plan.class_weights, context.collection.classes, strict=True))
         (low, light), (high, heavy) = pairs[0], pairs[-1]

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from torch import nn
 
 from fixres.config.defaults import named_stages
-from fixres.config.recipe import Recipe, Stage
+from fixres.config.recipe import Ema, Recipe, Stage
 from fixres.config.rules import cached_conflict
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Collection
 from fixres.data.progressive_sizes import Timeline, stage_timeline
-from fixres.errors import UserError
+from fixres.data.sampling import describe_length
+from fixres.errors import UserError, counted
 from fixres.models.build import architecture
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size
 from fixres.models.split_trunk import BrokenWeightsError, require_solvable
 from fixres.runtime.device import Runtime
-from fixres.training.lr_schedule import Curve, is_stale
+from fixres.training.lr_schedule import Curve, is_stale, kept_of_start
+
+LARGEST_START = 0.01
+"""Share of its start that an average may keep: of random weights, more shows in the accuracy."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,10 @@ class StagePlan:
     """The tensors it may move."""
     timeline: Timeline
     class_weights: tuple[float, ...] | None = None
-    note: str = ""
-    """Why the stage is not solved the way it is by default; empty where it is."""
+    notes: tuple[str, ...] = ()
+    """What is not as one would expect: another solver than by default, an epoch of another length than the recipe's."""
+    warning: str = ""
+    """What the stage cannot come out well with; empty: nothing."""
 
     @property
     def total_steps(self) -> int:
@@ -89,7 +95,7 @@ def describe_stage(
     """
     stage = recipe.run_stages[index]
     split = collection.split("train")
-    key = [key for key, one in named_stages(recipe) if one.enabled][index]
+    key = stage_key(recipe, index)
     is_mixed = bool(stage.mixup or stage.cutmix)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
     network = at_size(model, size)
@@ -118,7 +124,9 @@ def describe_stage(
             f"{one} leaves {plan.live_norms[0]} without statistics\n  give at least {2 * world}, or moves: head"
         )
     weights = class_weights(recipe.data.class_weights, split)
-    return StagePlan(index, name, key, stage, size, plan, timeline, weights, note)
+    notes = tuple(filter(None, (note, describe_length(len(split), stage.epoch_samples, key))))
+    warning = average_warning(recipe.ema, stage, timeline.total_steps, key)
+    return StagePlan(index, name, key, stage, size, plan, timeline, weights, notes, warning)
 
 
 def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> tuple[Stage, str]:
@@ -141,6 +149,22 @@ def _decide_solver(stage: Stage, network: nn.Module, plan: Plan, size: int) -> t
     return decided, f"{reason}; the stage is trained by sgd" if reason else ""
 
 
+def average_warning(ema: Ema, stage: Stage, steps: int, key: str) -> str:
+    """Return what to say of a stage whose average still is its start to more than 1 % after `steps`; else nothing."""
+    if not stage.ema or stage.solver == "cached":
+        return ""
+    kept = kept_of_start(steps, decay=ema.decay, rule=ema.rule, ramp_steps=ema.ramp_steps)
+    if kept <= LARGEST_START:
+        return ""
+    forgets = kept_of_start(steps, decay=ema.decay, rule="timm") <= LARGEST_START
+    instead = "--ema.rule timm forgets its start" if forgets else f"--{key}.ema false keeps no average"
+    return (
+        f"after {counted(steps, 'step')} of {key} the average of the weights, which ships, still is "
+        f"{100 * kept:.2g} % what it started from (ema.decay {ema.decay:g}, ema.rule {ema.rule})\n"
+        f"  {instead}"
+    )
+
+
 def _require_sizes(model: nn.Module, size: int, sizes: Sequence[int]) -> None:
     """Refuse several sizes in a stage for a network that is built for one, and sizes that suit no network like it."""
     network = at_size(model, size)
@@ -156,3 +180,8 @@ def is_fix(recipe: Recipe, index: int) -> bool:
     """Return whether stage `index` of those that run adapts a trained network: the `fix`, or a partial later stage."""
     stage = recipe.run_stages[index]
     return index > 0 and stage.moves != "all" if recipe.stages else stage is recipe.fix
+
+
+def stage_key(recipe: Recipe, index: int) -> str:
+    """Return how the recipe names stage `index` of those that run: train, fix or stages.N."""
+    return [key for key, stage in named_stages(recipe) if stage.enabled][index]

@@ -81,6 +81,26 @@ def test_dry_run_writes_nothing(fixres: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_dry_run_shows_the_pace_of_a_published_recipe_on_other_pictures(fixres: Run) -> None:
+    few = ("--model.name", "test_resnet", "--train.batch_size", "16", "--fix.batch_size", "16")
+    few = (*few, "--train.size", "32", "--fix.size", "48", "--evaluation.sizes", "32,48")
+    uri = "synthetic:classes=3,images=144,size=48"
+    code, _, err = fixres("train", "fixres/resnet50-224-fix384-v1", "--data.uri", uri, *few, "--dry-run")
+    assert code == 0, err
+    for line in (
+        "note: an epoch of stage train is 2 x the 144 pictures here, 288 samples: the 2,562,560 of",
+        "  an epoch: 288 samples of 144 pictures, 18 steps; images seen in 120 epochs: 34,560, 240.0 a picture",
+        "  learning rate 0.005 (0.02 x 16 / 64, fixres): step, 0.005 at the first step and 5e-06 at the last; no warm",
+        "  an epoch: 144 samples of 144 pictures, 9 steps; images seen in 56 epochs: 8,064, 56.0 a picture",
+    ):
+        assert line in err
+    code, _, err = fixres("train", "simple/cub-resnet18", "--data.uri", uri, *few[:4], "--dry-run")
+    assert "learning rate 0.05: cosine, 0 at the first step and" in err
+    assert "warm-up 5 epochs (45 steps, quadratic)" in err
+    code, _, err = fixres("train", "--data.uri", uri, "--model.weights", "none", *FAST, "--fix.size", "48", "--dry-run")
+    assert "  no epochs and no learning rate: the head is solved on 2 views of each picture" in err
+
+
 def test_a_run_goes_on_with_moved_pictures_and_with_changed_ones_where_told_so(
     fixres: Run, photos: Path, tmp_path: Path
 ) -> None:
