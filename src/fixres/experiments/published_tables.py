@@ -193,7 +193,7 @@ def _tables(text: str) -> Iterator[Table]:
 
 def _row(line: str, is_error: bool) -> Row:
     label, recipe, text, *more = line.split(" | ")
-    of = next((kind for kind in _KINDS if text.startswith(f"{kind} ")), "shipped")
+    of: Kind = next((kind for kind in _KINDS if text.startswith(f"{kind} ")), "shipped")
     figures = []
     for figure in text.removeprefix(f"{of} ").split(", "):
         size, *values = figure.split()
