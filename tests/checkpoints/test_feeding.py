@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -18,9 +19,11 @@ from fixres.checkpoints.feeding import _PROGRAMS
 from fixres.checkpoints.feeding_request import CHANGES, Feeding, Program
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
+from fixres.config.recipe import Recipe
 from fixres.errors import UserError
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
+from fixres.training.run import run_recipe
 from tests.support.imports import prefixed, resnext_pytorch
 from tests.support.networks import scramble
 
@@ -145,6 +148,7 @@ def test_single_settings_are_changed_for_files_and_folders(small: nn.Module, tmp
     asked = Feeding(**CHANGED)
     bare = load(saved(small.state_dict(), tmp_path / "w.pth"), model_name="resnet18", feeding=asked)
     assert bare.preprocess == Preprocess(288, **CHANGED)  # type: ignore[arg-type]
+    assert "but --resize squash --crop-ratio 0.5 --interpolation bicubic --mean 0.1,0.2,0.3" in bare.notes[-1]
     own, product = load(trained_run), load(trained_run, feeding=asked)
     assert product.preprocess == replace(own.preprocess, **CHANGED)
     assert "warning: resize squash is not the product's, shorter" in product.notes
@@ -176,6 +180,22 @@ def test_last_pt_is_fed_as_its_run_feeds(trained_run: Path) -> None:
     last = trained_run / "checkpoints" / "last.pt"
     p = load(f"{last}#raw", model_name="test_resnet").preprocess
     assert p == load(trained_run).preprocess
+
+
+def test_last_pt_keeps_all_of_its_preprocessing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    first = saved(build_model("test_resnet", 4).state_dict(), tmp_path / "w.pth")
+    evaluation = {"resize": "height", "crop_ratio": 0.9, "batch_size": 16}
+    recipe = make_recipe(
+        model={"weights": str(first), "mean": (0.1, 0.2, 0.3)}, evaluation=evaluation, data={"exif": "ignore"}
+    )
+    run_recipe(recipe, tmp_path / "r")
+    last = load(tmp_path / "r" / "checkpoints" / "last.pt", model_name="test_resnet")
+    own = load(tmp_path / "r")
+    assert last.preprocess == own.preprocess
+    assert (own.preprocess.resize, own.preprocess.mean, own.preprocess.exif) == ("height", (0.1, 0.2, 0.3), "ignore")
+    states = (last.model.state_dict(), own.model.state_dict())
+    assert last.classes == own.classes
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_last_pt_of_before_that_was_kept_is_fed_as_its_recipe_says(trained_run: Path, tmp_path: Path) -> None:

@@ -140,10 +140,10 @@ def changed(preprocess: Preprocess, changes: PreprocessChanges) -> Preprocess:
     return replace(preprocess, **given)
 
 
-def differences(own: Preprocess, asked: Preprocess, whose: str = "the product's") -> list[str]:
+def differences(own: Preprocess, asked: Preprocess) -> list[str]:
     """Return a sentence for every setting in which pictures are fed otherwise than they would be by themselves."""
     return [
-        f"{name.replace('_', ' ')} {shown(getattr(asked, name))} is not {whose}, {shown(getattr(own, name))}"
+        f"{name.replace('_', ' ')} {shown(getattr(asked, name))} is not the product's, {shown(getattr(own, name))}"
         for name in CHANGES
         if getattr(asked, name) != getattr(own, name)
     ]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fixres.checkpoints.feeding import Fed, changed, differences, feeding_of
-from fixres.checkpoints.feeding_request import Feeding
+from fixres.checkpoints.feeding import Fed, changed, feeding_of
+from fixres.checkpoints.feeding_request import Feeding, given_changes
 from fixres.checkpoints.foreign.fit import fit
 from fixres.checkpoints.foreign.layouts import Found, choose, open_checkpoint, untrained_statistics
 from fixres.checkpoints.product import Product
@@ -124,9 +124,9 @@ def _fed(found: Found, model: nn.Module, wanted: Wanted, num_classes: int) -> Fe
     else:
         fed = feeding_of(found, model, wanted.model, num_classes, wanted.feeding.fed_as)
     size = fed.preprocess.size if found.run else wanted.model_args.get("img_size", fed.preprocess.size)
-    own = fed.preprocess.at(size)
-    asked = changed(own, wanted.feeding)
-    return fed._replace(preprocess=asked, note="\n".join(filter(None, [fed.note, *differences(own, asked, "that")])))
+    given = given_changes(wanted.feeding)
+    note = "\n".join(filter(None, [fed.note, f"  but {' '.join(given)}" if given else ""]))
+    return fed._replace(preprocess=changed(fed.preprocess.at(size), wanted.feeding), note=note)
 
 
 def _names(found: Found, num_classes: int, wanted: Wanted, fed: Fed) -> tuple[tuple[str, ...], Mapping[str, str]]:
