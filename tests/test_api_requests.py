@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fixres import api
+from fixres.checkpoints.feeding_request import CHANGES
 from fixres.evaluation.eval_request import EvalRequest
 from fixres.experiments.questions import Question
 from fixres.inference.requests import ExportRequest, ExtractRequest, PredictRequest
@@ -18,7 +19,7 @@ CASES: dict[Callable[..., Any], tuple[type, set[str], set[str]]] = {
     api.evaluate: (
         EvalRequest,
         {"checkpoint", "progress"},
-        {"resize", "crop_ratio", "tta", "corrupt", "calibrate", "per_class", "confusion", "bootstrap", "backend"},
+        {*CHANGES, "tta", "corrupt", "calibrate", "per_class", "confusion", "bootstrap", "backend"},
     ),
     api.predict: (PredictRequest, {"checkpoint", "pictures"}, {"backend"}),
     api.advise: (Question, {"checkpoint"}, set()),

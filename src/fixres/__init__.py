@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fixres.api import advise, evaluate, export, extract, fix, predict, train
+    from fixres.checkpoints.feeding_request import Feeding
     from fixres.checkpoints.product import Product
     from fixres.checkpoints.resolve import load
     from fixres.config.loading import list_recipes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Imported when first used: `fixres --help` must not wait for torch, nor a script for what it does not need.
 _HOMES = {
     **dict.fromkeys(("advise", "evaluate", "export", "extract", "fix", "predict", "train"), "fixres.api"),
+    "Feeding": "fixres.checkpoints.feeding_request",
     "Predictor": "fixres.inference.predict",
     "Preprocess": "fixres.resolution",
     "Product": "fixres.checkpoints.product",
@@ -37,6 +39,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Feeding",
     "Predictor",
     "Preprocess",
     "Product",

@@ -108,6 +108,16 @@ def test_every_command_of_the_page_runs_on_miniature_archives(
     assert "no shipped recipe has these settings; nearest is resnext/resnext50-32x4d" in capsys.readouterr().out
 
 
+def test_every_row_that_opens_a_bare_file_says_which_program_feeds_it() -> None:
+    opened = [words for words in commands() if words[1] in ("eval", "extract", "predict")]
+    bare = [words for words in opened if words[2].partition("#")[0].endswith((".pth", ".pth.tar"))]
+    assert {words[words.index("--fed-as") + 1] for words in bare} == {
+        "fixres",
+        "resnext-pytorch",
+        "simpleclassification",
+    }
+
+
 def test_the_page_names_only_recipes_scripts_and_files_that_are_there() -> None:
     for name in re.findall(r"`?((?:fixres|resnext|simple|ascend|modern)/[\w-]+)(?=[ `])", PAGE):
         assert name in list_recipes() or (ROOT / "src" / name).exists(), name

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from fixres.checkpoints.feeding import changed
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.errors import UserError
 from fixres.evaluation import measure
 from fixres.evaluation.eval_request import EvalRequest
-from fixres.evaluation.measure import asked_for, compare_products, measure_product, open_for, own_split
+from fixres.evaluation.measure import compare_products, measure_product, open_for, own_split
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_the_split_of_the_run_is_kept_for_its_own_pictures_only(fixed: Product, 
 
 
 def test_what_is_asked_for_takes_the_place_of_the_products_own(fixed: Product) -> None:
-    assert asked_for(fixed, EvalRequest()) == fixed.preprocess
-    asked = asked_for(fixed, EvalRequest(resize="pad", crop_ratio=1.0))
+    assert changed(fixed.preprocess, EvalRequest()) == fixed.preprocess
+    asked = changed(fixed.preprocess, EvalRequest(resize="pad", crop_ratio=1.0))
     assert asked == replace(fixed.preprocess, resize="pad", crop_ratio=1.0)
 
 

@@ -16,36 +16,13 @@ from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
 from fixres.models.build import build_model
-from fixres.training.initial_weights import Start, fix_recipe, starting_network, weights_and_kind
+from fixres.training.initial_weights import Start, fix_recipe, starting_network
 
 Make = Callable[..., Recipe]
 
 
 def start(recipe: Recipe) -> Start:
     return starting_network(recipe, open_collection(recipe.data))
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("runs/a", ("runs/a", "fixed")),
-        ("runs/a#before_fix", ("runs/a", "before_fix")),
-        ("w.pth#raw", ("w.pth", "raw")),
-        ("timm:resnet18#ema", ("timm:resnet18", "ema")),
-        # A checksum belongs to the address.
-        ("url:https://x.org/w.pth#sha256=ab", ("url:https://x.org/w.pth#sha256=ab", "fixed")),
-        ("url:https://x.org/w.pth#sha256=ab#raw", ("url:https://x.org/w.pth#sha256=ab", "raw")),
-    ],
-)
-def test_what_stands_after_the_mark_says_which_weights(text: str, found: tuple[str, str]) -> None:
-    assert weights_and_kind(text) == found
-
-
-def test_a_name_with_a_mark_in_it_is_a_name_and_anything_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run#3").mkdir()
-    assert weights_and_kind(f"{tmp_path}/run#3") == (f"{tmp_path}/run#3", "fixed")
-    with pytest.raises(UserError, match="run#4: after # may stand fixed, before_fix, raw, ema"):
-        weights_and_kind(f"{tmp_path}/run#4")
 
 
 def test_a_head_for_the_same_classes_stays_and_another_starts_anew(make_recipe: Make, trained_run: Path) -> None:

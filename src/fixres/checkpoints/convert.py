@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fixres.checkpoints.feeding import says_itself
+from fixres.checkpoints.feeding_request import CHANGES, Feeding
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.foreign.fit import named_optimizer_state
 from fixres.checkpoints.foreign.layouts import Found
@@ -22,6 +24,7 @@ from fixres.checkpoints.resolve import (
     load_published,
     load_released,
     model_for,
+    named_weights,
     require_classifier,
     require_weights,
     which,
@@ -37,7 +40,6 @@ from fixres.models.sizes import at_size
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 """Optimizer state by parameter name, beside an imported model."""
-_FEEDING = ("size", "crop_ratio", "resize", "interpolation", "mean", "std")
 
 
 def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
@@ -47,6 +49,8 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
         UserError: the folder is in use, or anything about the weights is not as it should be; nothing is written then.
     """
     _require_new(request.out)
+    source, weights = named_weights(request.source, request.weights)
+    request = replace(request, source=source, weights=weights)
     released = _released(request.source)
     torch.manual_seed(request.seed)
     product, found = _load(request, released)
@@ -97,7 +101,7 @@ def _fed(product: Product, request: ImportRequest) -> Product:
 
     What was measured under other conditions is left out, and so is what a fix moved at another size.
     """
-    fed = with_feeding(product, **{name: getattr(request, name) for name in _FEEDING})
+    fed = with_feeding(product, **{name: getattr(request, name) for name in ("size", *CHANGES)})
     fed = replace(fed, train_size=request.train_size or fed.train_size)
     at_size(fed.model, fed.preprocess.size)
     at_size(fed.model, fed.train_size)
@@ -121,6 +125,9 @@ def _released(source: str) -> Released | None:
 def _load(request: ImportRequest, released: Released | None) -> tuple[Product, Found | None]:
     """Load the weights; foreign files come with what they were found to be."""
     path = Path(request.source)
+    is_published = request.source.startswith("timm:") and request.weights == "fixed"
+    if request.fed_as is not None and (released is not None or is_published):
+        raise says_itself(request.source)
     if released is not None:
         require_weights(released)
         if request.new_head is None:
@@ -132,11 +139,11 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         path = fetch(request.source, request.model)
     elif request.source.startswith(("https:", "http:")):
         raise UserError(f"{request.source} is an address; to fetch weights from it\n  url:{request.source}")
-    elif request.source.startswith("timm:") and request.new_head and request.weights == "fixed":
+    elif is_published and request.new_head:
         name = canonical(request.source.removeprefix("timm:"))
         return replace(load_published(name, request.new_head), notes=(_new_head_note(request.new_head),)), None
     elif is_elsewhere(request.source) or path.is_dir() or path.name == "config.json":
-        return _with_new_head(load(request.source, request.weights, request.model), request), None
+        return _with_new_head(load(request.source, request.weights, request.model, _fed_as(request)), request), None
     elif not path.exists():
         raise UserError(f"no such file: {path}")
     wanted = Wanted(
@@ -146,8 +153,14 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         trust=request.trust,
         model_args={"img_size": request.grid_size} if request.grid_size else {},
         train_size=released.train_size if released is not None else None,
+        feeding=_fed_as(request),
     )
     return load_file(path, wanted, request.source)
+
+
+def _fed_as(request: ImportRequest) -> Feeding:
+    """Return which program feeds the weights; changes of single settings come later, with the size."""
+    return Feeding(fed_as=request.fed_as)
 
 
 def _with_new_head(product: Product, request: ImportRequest) -> Product:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixres.config.stage import Factor, Fraction, Positive
-from fixres.resolution import Interpolation, Resize
+from fixres.checkpoints.feeding_request import Feeding
+from fixres.config.stage import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportRequest:
+class ImportRequest(Feeding):
     """What to import, and what the file does not say. None means: as the file, or else the network, has it."""
 
     source: str
@@ -34,17 +34,7 @@ class ImportRequest:
     grid_size: Positive | None = None
     """Size in pixels the position grid of a transformer's file is for, where that is not the model's own."""
     size: Positive | None = None
-    """Size in pixels to test at. This and the next five, left out: as the model's published weights are fed."""
-    crop_ratio: Factor | None = None
-    """size / resize_size."""
-    resize: Resize | None = None
-    """height: as the released FixRes weights were measured."""
-    interpolation: Interpolation | None = None
-    """Interpolation of the resize."""
-    mean: tuple[Fraction, Fraction, Fraction] | None = None
-    """Per-channel mean of the input."""
-    std: tuple[Factor, Factor, Factor] | None = None
-    """Per-channel standard deviation of the input."""
+    """Size in pixels to test at; left out, that of the weights or of the model."""
     license: str = ""
     """Licence of the weights, written into the folder's README."""
     seed: int = 0

@@ -39,6 +39,8 @@ class Product:
     """What to call a class when speaking to people, where its name is a code like n07920052."""
     notes: tuple[str, ...] = ()
     """What was found in a foreign file and what was left out, for people."""
+    are_names_assumed: bool = False
+    """Whether the class names are those of the only collection its program knows; the file states none."""
 
     def at(self, size: int) -> Product:
         """Return the product ready for inputs `[B, 3, size, size]`."""

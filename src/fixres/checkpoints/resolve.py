@@ -7,6 +7,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from fixres.checkpoints.feeding import changed, differences, says_itself
+from fixres.checkpoints.feeding_request import Feeding, PreprocessChanges
 from fixres.checkpoints.folder_read import load_folder
 from fixres.checkpoints.foreign.lukemelas import packaged_lite0_file
 from fixres.checkpoints.product import Product
@@ -31,56 +33,115 @@ from fixres.models.pretrained import (
 from fixres.models.released import RELEASED, Released, fetch_released, find_released
 from fixres.resolution import Preprocess
 
+KINDS = ("raw", "ema", "before_fix")
+"""What may stand after # in a source."""
 WEIGHTS = ("fixed", "before_fix", "raw", "ema")
-"""What may stand after # in a source, or for --weights."""
+"""What may stand for --weights."""
+_AS_IT_SAYS = Feeding()
 
 
-def load(source: str | Path, weights: str = "fixed", model_name: str | None = None) -> Product:
+def load(
+    source: str | Path, weights: str = "fixed", model_name: str | None = None, feeding: Feeding = _AS_IT_SAYS
+) -> Product:
     """Load a product.
 
     Args:
         source: a run folder or model folder; a weights file together with `model_name`; `timm:NAME`, `hf-hub:NAME`,
             `fixres:NAME` (the released weights), `url:https://...#sha256=HEX` with `model_name`, or
-            `package:efficientnet-lite0`.
+            `package:efficientnet-lite0`. `#raw`, `#ema` or `#before_fix` after it is the same as `weights`.
         weights: `fixed` (what ships) or `before_fix` for folders; `raw` or `ema` for training checkpoints; a weights
             file for `timm:NAME`.
         model_name: architecture of bare weights.
+        feeding: which program a bare weights file is fed as, and settings of the preprocessing to change.
 
     Raises:
-        UserError: there is nothing to load, it cannot be fetched, or it does not fit.
+        UserError: there is nothing to load, it cannot be fetched, or it does not fit; or what says itself how it is fed
+            is to be fed as by some program.
     """
-    text = str(source)
-    scheme, _, rest = text.partition(":")
-    if scheme in ("http", "https"):
+    text, weights = named_weights(str(source), weights)
+    if text.startswith(("http:", "https:")):
         raise UserError(f"{text} is an address; to fetch weights from it\n  url:{text} --model NAME")
-    product = _load(text, scheme, rest, weights, model_name)
+    product, is_bare = _load(text, weights, model_name, feeding)
     if model_name is not None and not same_architecture(product.architecture, model_name):
         raise UserError(f"{text} holds '{product.architecture}', not '{model_name}'\n  leave --model out")
-    return product
+    if is_bare:
+        return product
+    if feeding.fed_as is not None:
+        raise says_itself(text)
+    return _fed_otherwise(product, feeding)
 
 
 def unfixed(product: Product) -> Product:
     """Return the product as it was trained, where it was fixed: a head fixed for one size says nothing about others."""
-    is_fixed = product.details.get("before_fix") and product.weights != "before_fix"
-    return load(product.source, "before_fix") if is_fixed else product
+    if not product.details.get("before_fix") or product.weights == "before_fix":
+        return product
+    before = load(product.source, "before_fix")
+    return replace(before, preprocess=product.preprocess.at(before.preprocess.size))
 
 
-def _load(text: str, scheme: str, rest: str, weights: str, model_name: str | None) -> Product:
+def weights_and_kind(text: str) -> tuple[str, str]:
+    """Split `SOURCE#raw` and the like into the source and which of its weights are meant, `fixed` where none is named.
+
+    What exists under the whole name is that, and a checksum belongs to its address.
+
+    Raises:
+        UserError: something else stands after #.
+    """
+    source, mark, kind = text.rpartition("#")
+    is_checksum = text.startswith("url:") and "=" in kind
+    if not mark or is_checksum or Path(text).exists():
+        return text, "fixed"
+    if kind not in KINDS:
+        raise UserError(f"{text}: after # may stand {', '.join(KINDS)}\n  {source}#{KINDS[0]}")
+    return source, kind
+
+
+def named_weights(source: str, weights: str) -> tuple[str, str]:
+    """Return a source without what stands after its #, and which weights that or --weights asks for.
+
+    Raises:
+        UserError: the two contradict each other, or something unknown stands after #.
+    """
+    bare, kind = weights_and_kind(source)
+    if kind == "fixed":
+        return bare, weights
+    if weights not in ("fixed", kind):
+        raise UserError(f"{source} asks for the {kind} weights, --weights for {weights}\n  leave one of them out")
+    return bare, kind
+
+
+def _load(text: str, weights: str, model_name: str | None, feeding: Feeding) -> tuple[Product, bool]:
+    """Return the product, and whether it was made of a bare weights file."""
+    scheme, _, rest = text.partition(":")
     if scheme == "timm":
-        return _from_timm(rest, weights)
+        return _from_timm(rest, weights, feeding)
     if scheme in ("hf-hub", "hf_hub"):
-        return _from_hub(rest, weights)
+        return _from_hub(rest, weights), False
     if scheme == "fixres":
-        return _from_released(rest, weights)
+        return _from_released(rest, weights), False
     if scheme == "package":
-        return _from_package(text, weights)
-    if scheme == "url":
-        path = fetch(text, model_name)
-        return load_file(path, Wanted(model_for(text, model_name), which(weights)), text)[0]
-    path = Path(text)
-    if path.is_file() and path.name != "config.json":
-        return load_file(path, Wanted(model_for(text, model_name), which(weights)), str(path.absolute()))[0]
-    return _from_folder(path.parent if path.is_file() else path, weights)
+        return _from_package(text, weights), False
+    path = fetch(text, model_name) if scheme == "url" else Path(text)
+    if is_bare(text):
+        wanted = Wanted(model_for(text, model_name), which(weights), feeding=feeding)
+        return load_file(path, wanted, text if scheme == "url" else str(path.absolute()))[0], True
+    return _from_folder(path.parent if path.is_file() else path, weights), False
+
+
+def is_bare(source: str) -> bool:
+    """Return whether a source is weights alone, which do not say what network they are for."""
+    path = Path(weights_and_kind(source)[0])
+    return source.startswith("url:") or (path.is_file() and path.name != "config.json")
+
+
+def _fed_otherwise(product: Product, changes: PreprocessChanges) -> Product:
+    """Return the product fed as asked for, without the results that were measured as it says itself."""
+    asked = changed(product.preprocess, changes)
+    if asked == product.preprocess:
+        return product
+    details = {key: value for key, value in product.details.items() if key != "results"}
+    notes = (*product.notes, *(f"warning: {text}" for text in differences(product.preprocess, asked)))
+    return replace(product, preprocess=asked, details=details, notes=notes)
 
 
 def which(weights: str) -> str | None:
@@ -121,14 +182,16 @@ def _from_folder(path: Path, weights: str) -> Product:
     return load_folder(folder, weights, str(folder.absolute()), folder.absolute().parent)
 
 
-def _from_timm(name: str, weights: str) -> Product:
+def _from_timm(name: str, weights: str, feeding: Feeding) -> tuple[Product, bool]:
+    """Return the product, and whether it was made of a file given for the weights."""
     if weights not in WEIGHTS:
-        path = Path(weights)
+        file, kind = weights_and_kind(weights)
+        path = Path(file)
         if not path.is_file():
             raise UserError(f"no such file: {path}\n  --weights takes a file, or {', '.join(WEIGHTS)}")
-        return load_file(path, Wanted(name), str(path.absolute()))[0]
+        return load_file(path, Wanted(name, which(kind), feeding=feeding), str(path.absolute()))[0], True
     which(weights)
-    return load_published(canonical(name))
+    return load_published(canonical(name)), False
 
 
 def load_published(name: str, new_head: int | None = None) -> Product:
@@ -179,6 +242,7 @@ def fetch(source: str, model_name: str | None = None, progress: Progress | None 
     Raises:
         UserError: no such network, no model given for bare weights, or the file cannot be had.
     """
+    source = weights_and_kind(source)[0]
     scheme, _, rest = source.partition(":")
     if scheme == "fixres":
         released = find_released(rest)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fixres.checkpoints.feeding import Fed, changed, feeding_of
+from fixres.checkpoints.feeding_request import Feeding, given_changes
 from fixres.checkpoints.foreign.fit import fit
 from fixres.checkpoints.foreign.layouts import Found, choose, open_checkpoint, untrained_statistics
 from fixres.checkpoints.product import Product
@@ -20,13 +22,6 @@ from fixres.models.build import build_model, default_size, load_strict, require_
 from fixres.models.names import canonical, means
 from fixres.models.pretrained import imagenet_classes, published_preprocess
 from fixres.resolution import Preprocess
-
-_CLASSICAL = {
-    "fixres-paper": "the code of FixRes",
-    "resnext-pytorch": "ResNeXt-PyTorch",
-    "moco": "MoCo",
-}
-"""Layouts whose networks are all fed alike, and by which project: a seventh more than the crop, bilinear."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,9 @@ class Wanted:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     """Passed to timm.create_model."""
     preprocess: Preprocess | None = None
-    """How the network is fed; None: as timm's configuration of the model says."""
+    """How the network is known to be fed; None: found out from the file."""
+    feeding: Feeding = field(default_factory=Feeding)
+    """How it is asked to be fed."""
     train_size: int | None = None
     """Size in pixels the weights were trained at; None: the model's."""
     imagenet: bool = False
@@ -82,21 +79,22 @@ def load_file(path: Path, wanted: Wanted, source: str) -> tuple[Product, Found]:
         state = _with_new_head(state, model)
         notes.append(f"the head starts from random weights, for {num_classes} classes")
     load_strict(model, state, str(path))
-    preprocess, fed = _feeding(found, model, wanted)
-    names, descriptions = _names(found, num_classes, wanted)
+    fed = _fed(found, model, wanted, num_classes)
+    names, descriptions = _names(found, num_classes, wanted, fed)
     product = Product(
         model=model.eval(),
         architecture=build.architecture(model),
         classes=names or tuple(str(i) for i in range(num_classes)),
-        preprocess=preprocess,
+        preprocess=fed.preprocess,
         train_size=wanted.train_size or wanted.model_args.get("img_size") or default_size(model),
         weights=label,
         model_args={key: value for key, value in wanted.model_args.items() if key != "img_size"},
         has_names=bool(names),
+        are_names_assumed=bool(names) and not found.class_names and not wanted.imagenet,
         details={},
         source=source if wanted.weights is None else f"{source}#{wanted.weights}",
         descriptions=descriptions,
-        notes=(*notes, *fed),
+        notes=(*notes, *filter(None, [fed.note])),
     )
     return product.at_test_size(), found
 
@@ -119,27 +117,26 @@ def _classes_of(state: Mapping[str, Tensor], skeleton: nn.Module, wanted: Wanted
     )
 
 
-def _feeding(found: Found, model: nn.Module, wanted: Wanted) -> tuple[Preprocess, list[str]]:
-    """Return how the network is fed: as asked, as the tag says, or as the project that wrote the file feeds it."""
-    published = published_preprocess(model)
-    if "img_size" in wanted.model_args:
-        published = published.at(wanted.model_args["img_size"])
-    if wanted.preprocess is not None or "." in canonical(wanted.model) or found.layout not in _CLASSICAL:
-        return wanted.preprocess or published, []
-    classical = Preprocess(size=default_size(model), mean=published.mean, std=published.std)
-    if classical == published:
-        return published, []
-    return classical, [f"fed as {_CLASSICAL[found.layout]} feeds its networks, not as timm feeds {wanted.model}"]
+def _fed(found: Found, model: nn.Module, wanted: Wanted, num_classes: int) -> Fed:
+    """Return how the network is fed: as is known, or found out from the file, with what was asked for in its place."""
+    if wanted.preprocess is not None or wanted.imagenet:
+        fed = Fed(wanted.preprocess or published_preprocess(model), "", wanted.imagenet)
+    else:
+        fed = feeding_of(found, model, wanted.model, num_classes, wanted.feeding.fed_as)
+    size = fed.preprocess.size if found.run else wanted.model_args.get("img_size", fed.preprocess.size)
+    given = given_changes(wanted.feeding)
+    note = "\n".join(filter(None, [fed.note, f"  but {' '.join(given)}" if given else ""]))
+    return fed._replace(preprocess=changed(fed.preprocess.at(size), wanted.feeding), note=note)
 
 
-def _names(found: Found, num_classes: int, wanted: Wanted) -> tuple[tuple[str, ...], Mapping[str, str]]:
+def _names(found: Found, num_classes: int, wanted: Wanted, fed: Fed) -> tuple[tuple[str, ...], Mapping[str, str]]:
     """Return the names of the classes, from the file or because they are known, and what they mean."""
     if wanted.new_head is not None:
         return (), {}
-    if wanted.imagenet and num_classes == 1000:
-        return imagenet_classes()
     stated = found.class_names
-    return (stated, {}) if len(stated) == num_classes and len(set(stated)) == num_classes else ((), {})
+    if len(stated) == num_classes and len(set(stated)) == num_classes:
+        return stated, {}
+    return imagenet_classes() if fed.knows_imagenet and num_classes == 1000 else ((), {})
 
 
 def _contradictions(found: Found, name: str, num_classes: int, wanted: Wanted) -> list[str]:

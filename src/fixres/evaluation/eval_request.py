@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
+from fixres.checkpoints.feeding_request import PreprocessChanges
 from fixres.config.choices import BackendName, Count, Device, OnBadImage, SplitName, Tta
 from fixres.config.stage import Positive
-from fixres.resolution import Resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +28,11 @@ class SplitRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalRequest(SplitRequest):
+class EvalRequest(SplitRequest, PreprocessChanges):
     """What to measure there."""
 
     sizes: tuple[Positive, ...] = ()
     """Sizes in pixels; the product's test size when left out."""
-    resize: Resize | None = None
-    """Resize in place of the product's own."""
-    crop_ratio: Annotated[float, Field(ge=0.1, le=1)] | None = None
-    """Crop ratio in place of the product's own."""
     tta: Tta = "none"
     """Average the probabilities of: the mirror image too; centre and corner crops; those and their mirror images."""
     corrupt: str = ""

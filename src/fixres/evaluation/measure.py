@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fixres.checkpoints.feeding import changed, differences
 from fixres.checkpoints.product import Product
 from fixres.config.choices import BackendName
 from fixres.config.recipe import Data
@@ -63,6 +64,8 @@ def open_for(product: Product, request: SplitRequest, split_of: Product | None =
         alpha=product.preprocess.alpha,
     )
     classes = product.classes if product.has_names else None
+    if product.are_names_assumed and not {*open_collection(data, for_training=False).classes} <= {*product.classes}:
+        classes = None
     saved = own_split(owner, request.data)
     is_own = _is_own(owner, request.data)
     # Pictures the product was not made from are measured as they lie there: nothing of them need be set aside.
@@ -106,8 +109,10 @@ def measure_product(
             f"a confusion matrix of {len(product.classes):,} classes is too large\n"
             f"  allowed: {MAX_CONFUSION_CLASSES:,}; --per-class has no limit"
         )
-    asked = asked_for(product, request)
+    asked = changed(product.preprocess, request)
     collection = open_for(product, request, split_of)
+    if product.are_names_assumed:
+        product = replace(product, classes=collection.classes)
     split = collection.split(request.split or collection.report)
     if not len(split):
         raise UserError(f"the split '{split.name}' of {collection.uri} is empty\n  --split takes another one")
@@ -147,12 +152,6 @@ def answer_of(product: Product, collection: Collection, split: Split, found: Eva
         "num_bad_images": len(found.bad_images),
         "bad_images": found.bad_images,
     }
-
-
-def asked_for(product: Product, request: EvalRequest) -> Preprocess:
-    """Return the product's preprocessing with what was asked for in its place."""
-    changed = {"resize": request.resize, "crop_ratio": request.crop_ratio}
-    return replace(product.preprocess, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
 
 
 def conditions_of(
@@ -226,11 +225,7 @@ def _remarks(
 ) -> list[str]:
     """Say for every size whether a logged result was repeated, and warn where size or crop is not the product's."""
     own = product.preprocess
-    remarks = []
-    for name in ("resize", "crop_ratio"):
-        if getattr(asked, name) != getattr(own, name):
-            told = f"{name.replace('_', ' ')} {getattr(asked, name)}"
-            remarks.append(f"warning: {told} is not the product's, {getattr(own, name)}")
+    remarks = [f"warning: {text}" for text in differences(own, asked)]
     if product.weights == "before_fix":
         remarks.append("warning: these are the weights from before the fix, not the product's")
     if own.size not in {result["size"] for result in results}:

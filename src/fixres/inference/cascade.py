@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.resolve import load
+from fixres.checkpoints.resolve import unfixed
 from fixres.data.collections import Collection
 from fixres.data.splits import Split
 from fixres.errors import UserError
@@ -154,9 +154,7 @@ def first_of(product: Product, size: int) -> Product:
     Below the size the network was fixed at it has the weights from before the fix, where the product holds them: the
     fixed ones are made for that size and larger ones.
     """
-    if _holds_before_fix(product) and size < product.preprocess.size:
-        return load(product.source, "before_fix")
-    return product
+    return unfixed(product) if size < product.preprocess.size else product
 
 
 def which_weights(product: Product, sizes: Sequence[int]) -> str:

@@ -89,6 +89,13 @@ def _with_known_tag(name: str) -> str:
     return name
 
 
+def system_of(name: str) -> str:
+    """Return which of the other systems calls a network so; empty for timm's own names, and where none does."""
+    if name.split(".")[0] in architecture_names():
+        return ""
+    return next((system for alias, system in SYSTEM_OF.items() if _fold(alias) == _fold(name)), "")
+
+
 def bare(name: str) -> str:
     """Return the architecture alone, without a tag."""
     return canonical(name).split(".")[0]

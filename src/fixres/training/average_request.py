@@ -8,11 +8,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fixres.checkpoints.feeding_request import FedAs
 from fixres.config.choices import Count
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageRequest:
+class AverageRequest(FedAs):
     """What to average, and what to measure it on."""
 
     sources: tuple[str, ...]

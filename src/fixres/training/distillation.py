@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fixres.checkpoints.resolve import load
+from fixres.checkpoints.resolve import load, weights_and_kind
 from fixres.config.recipe import Stage
 from fixres.data.collections import Collection
 from fixres.errors import UserError
 from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
-from fixres.training.initial_weights import weights_and_kind
 
 
 class Teacher:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.resolve import WEIGHTS, load, released_without_head
+from fixres.checkpoints.resolve import load, released_without_head, weights_and_kind
 from fixres.checkpoints.resolve import which as which_weights
 from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
 from fixres.config.defaults import CACHED_KEYS
@@ -70,7 +70,7 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
             pass
         elif product.classes == collection.classes:
             note = ""
-        elif not product.has_names and len(product.classes) == num_classes:
+        elif (not product.has_names or product.are_names_assumed) and len(product.classes) == num_classes:
             note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
         else:
             reset_head(model, num_classes)
@@ -113,20 +113,6 @@ def _model_name(source: str, name: str) -> str | None:
 
 def _wanted(settings: Model, which: str, num_classes: int) -> Wanted:
     return Wanted(settings.name, which_weights(which), new_head=num_classes, model_args=settings.kwargs)
-
-
-def weights_and_kind(text: str) -> tuple[str, str]:
-    """Split `SOURCE#raw` and the like into the source and which of its weights are meant, `fixed` where none is named.
-
-    Raises:
-        UserError: something else stands after #.
-    """
-    source, mark, which = text.rpartition("#")
-    if not mark or "=" in which or Path(text).exists():
-        return text, "fixed"
-    if which not in WEIGHTS:
-        raise UserError(f"model.weights {text}: after # may stand {', '.join(WEIGHTS)}")
-    return source, which
 
 
 def _preprocess(recipe: Recipe, model: nn.Module, product: Product | None) -> Preprocess:

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fixres.checkpoints.feeding import says_itself
+from fixres.checkpoints.feeding_request import Feeding
 from fixres.checkpoints.folder_read import WEIGHT_FILES
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Product, Sheet
-from fixres.checkpoints.resolve import load
+from fixres.checkpoints.resolve import is_bare, load, weights_and_kind
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection
 from fixres.data.loader import evaluation_batches, resolve_workers
@@ -81,7 +83,7 @@ def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
     if request.out.exists() and any(request.out.iterdir() if request.out.is_dir() else [request.out]):
         raise UserError(f"{request.out} is there already; give another folder with --out")
     files = [_weights_file(source) for source in request.sources]
-    products = [load(source, request.weights, request.model) for source in request.sources]
+    products = _load_all(request)
     for source, product in zip(request.sources[1:], products[1:], strict=True):
         _require_alike(request.sources[0], products[0], source, product)
     states = {source: product.model.state_dict() for source, product in zip(request.sources, products, strict=True)}
@@ -98,6 +100,18 @@ def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
     digests = {source: _sha256(file) for source, file in zip(request.sources, files, strict=True)}
     save_product(request.out, model.cpu(), _sheet(request, products, finished, digests, bench))
     return finished
+
+
+def _load_all(request: AverageRequest) -> list[Product]:
+    """Load every network; a program feeds those that do not say themselves how they are fed."""
+    alone = [is_bare(source) for source in request.sources]
+    if request.fed_as is not None and not any(alone):
+        raise says_itself(request.sources[0])
+    fed_as = [Feeding(fed_as=request.fed_as if one else None) for one in alone]
+    return [
+        load(source, request.weights, request.model, feeding)
+        for source, feeding in zip(request.sources, fed_as, strict=True)
+    ]
 
 
 def mean_state(states: Sequence[Mapping[str, Tensor]]) -> State:
@@ -246,7 +260,7 @@ def _require_alike(first_source: str, first: Product, source: str, product: Prod
 
 
 def _weights_file(source: str) -> Path:
-    path = Path(source)
+    path = Path(weights_and_kind(source)[0])
     for candidate in [path / folder / name for folder in ("model", "") for name in WEIGHT_FILES]:
         if candidate.is_file():
             return candidate

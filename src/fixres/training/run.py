@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fixres.checkpoints.resolve import weights_and_kind
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import Collection, absolute_uri, open_collection
@@ -41,7 +42,7 @@ from fixres.training.before_after import Handover, finish
 from fixres.training.cached_solver.solve import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
-from fixres.training.initial_weights import Start, starting_network, weights_and_kind
+from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
 from fixres.training.size_choice import decide_size

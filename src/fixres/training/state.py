@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,7 @@ def save_stage(trainer: StageTrainer) -> None:
                     "classes": list(context.collection.classes),
                     "metrics_bytes": context.log.size(),
                     "size": trainer.plan.size,
+                    "preprocess": asdict(context.preprocess.at(trainer.plan.size)),
                     "stage_seconds": trainer.watch.seconds,
                     "run_seconds": context.watch.seconds,
                     "ranks": ranks,

@@ -243,7 +243,7 @@ def test_other_rows_are_not_gone_on_with(
 def test_what_cannot_work_is_refused_before_the_network_is_loaded(
     predict: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
-    monkeypatch.setattr("fixres.cli.commands.predict.open_product", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("fixres.cli.commands.predict.open_checkpoint", lambda *_: pytest.fail("loaded"))
     code, out, err = predict(*words)
     assert (code, out) == (2, "")
     assert said in err

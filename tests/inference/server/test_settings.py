@@ -33,3 +33,18 @@ def test_what_is_asked_for_becomes_limits() -> None:
 def test_settings_survive_the_way_to_a_worker() -> None:
     settings = Settings(source="x", sizes=(96, 128), limits=Limits(size=200, seconds=1.5))
     assert Settings.from_json(settings.to_json()) == settings
+
+
+def test_how_a_checkpoint_is_fed_survives_the_way_to_a_worker() -> None:
+    request = ServeRequest(
+        source="w.pth#ema",
+        fed_as="simpleclassification",
+        resize="height",
+        crop_ratio=0.9,
+        interpolation="bicubic",
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+    )
+    settings = Settings.of(request)
+    assert Settings.from_json(settings.to_json()) == settings
+    assert (settings.fed_as, settings.mean, settings.std) == ("simpleclassification", request.mean, request.std)

@@ -21,6 +21,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "network.")
 
 _WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 _MOCO_DIMENSION = 128
+_OF_RUN = ("format", "preprocess", "recipe", "size")
 _ALLOWED = (
     f"  allowed: a flat dictionary of tensors, or one under {', '.join(RAW_KEYS)}\n"
     f"  (averaged weights under {', '.join(EMA_KEYS)}); save one of these, and give that file"
@@ -50,6 +51,8 @@ class Found:
     """As the file says; another project's spelling."""
     ordered: bool = True
     """Whether the order of the tensors is that of the network that was saved."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """What a training state of our own says beside its tensors; empty for other files."""
 
 
 @dataclass
@@ -271,6 +274,7 @@ def _found(
         num_classes=len(names) or (declared if type(declared) is int else None),
         architecture=architecture if isinstance(architecture, str) else "",
         ordered=layout != "safetensors" and not _is_safetensors(reading.path),
+        run={key: content[key] for key in _OF_RUN if key in content} if _is_own(content) else {},
     )
 
 

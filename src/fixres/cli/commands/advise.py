@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from fixres.checkpoints.feeding_request import FedAs, Feeding
 from fixres.cli.commands.common import open_product, write_answer
 from fixres.cli.parse import Positional, parse_flags
 from fixres.experiments.questions import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdviseFlags(Question):
+class AdviseFlags(FedAs, Question):
     """Flags of `fixres advise`."""
 
     checkpoint: Annotated[str, Positional("CHECKPOINT")]
@@ -41,7 +42,7 @@ def advise(words: Sequence[str]) -> int:
     if flags.plot is not None:
         check_plot(flags.plot)
     console = Console(flags.quiet)
-    product = unfixed(open_product(console, flags.checkpoint, "fixed", flags.model))
+    product = unfixed(open_product(console, flags.checkpoint, "fixed", flags.model, Feeding(fed_as=flags.fed_as)))
     with closing(console):
         answer = advise(product, flags, console.progress)
     theory = answer["theory"]

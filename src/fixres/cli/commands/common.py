@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from fixres.checkpoints.feeding_request import Feeding
 from fixres.cli.console import Console
 from fixres.cli.parse import Positional
 from fixres.errors import UserError
@@ -17,20 +18,38 @@ from fixres.errors import UserError
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
 
+_AS_IT_SAYS = Feeding()
+
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointFlags:
-    """Which checkpoint a command opens."""
+class CheckpointFlags(Feeding):
+    """Which checkpoint a command opens, and how it is fed."""
 
     checkpoint: Annotated[str, Positional("CHECKPOINT")]
-    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name."""
+    """Run folder, model folder, weights file with --model, or timm: hf-hub: fixres: url: package: and a name; after it
+    #raw, #ema or #before_fix may say which weights."""
     model: str | None = None
     """Architecture of a bare weights file."""
     weights: str = "fixed"
     """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
 
 
-def open_product(console: Console, source: str, weights: str = "fixed", model: str | None = None) -> Product:
+def open_checkpoint(console: Console, flags: CheckpointFlags) -> Product:
+    """Load the checkpoint a command is given, fed as its flags say.
+
+    Raises:
+        UserError: see `fixres.checkpoints.resolve.load`.
+    """
+    return open_product(console, flags.checkpoint, flags.weights, flags.model, flags)
+
+
+def open_product(
+    console: Console,
+    source: str,
+    weights: str = "fixed",
+    model: str | None = None,
+    feeding: Feeding = _AS_IT_SAYS,
+) -> Product:
     """Load a checkpoint; weights that lie elsewhere are fetched first, with a bar.
 
     Raises:
@@ -41,9 +60,9 @@ def open_product(console: Console, source: str, weights: str = "fixed", model: s
     if source.startswith(("fixres:", "url:")):
         with closing(console):
             fetch(source, model, download_bar(console, source.rpartition("/")[2]))
-    product = load(source, weights, model)
+    product = load(source, weights, model, feeding)
     for note in product.notes:
-        console.say(note)
+        (console.warn if note.startswith("warning: ") else console.say)(note.removeprefix("warning: "))
     return product
 
 

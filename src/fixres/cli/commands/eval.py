@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fixres.cli.commands.common import CheckpointFlags, open_product, write_answer
+from fixres.checkpoints.feeding_request import given_changes
+from fixres.cli.commands.common import CheckpointFlags, open_checkpoint, open_product, write_answer
 from fixres.cli.parse import parse_flags
 from fixres.config.choices import Count
 from fixres.config.stage import Positive
@@ -67,11 +68,14 @@ def eval(words: Sequence[str]) -> int:
     parse_corruptions(flags.corrupt)
     is_main = started_rank() == 0
     console = Console(flags.quiet or not is_main)
-    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    product = open_checkpoint(console, flags)
     if flags.ensemble_sizes or flags.cascade:
         return _eval_together(console, product, flags)
-    other = open_product(console, flags.against) if flags.against else None
-    console.preprocessing(product.preprocess, product.source)
+    other = _open_other(console, flags) if flags.against else None
+    own = product.preprocess
+    # The size that is measured is worth a line, not one that is not.
+    size = flags.sizes[0] if flags.sizes and own.size not in flags.sizes else own.size
+    console.preprocessing(own.at(size), product.source)
     if other is not None:
         console.preprocessing(other.preprocess, other.source)
 
@@ -87,14 +91,24 @@ def eval(words: Sequence[str]) -> int:
         (console.warn if line.startswith("warning: ") else console.say)(line.removeprefix("warning: "))
     write_answer(flags.json, measured.answer)
     if flags.predictions is not None:
-        write_predictions(flags.predictions, measured.found, measured.split, product.classes, flags.spreadsheet)
+        classes = measured.split.classes if product.are_names_assumed else product.classes
+        write_predictions(flags.predictions, measured.found, measured.split, classes, flags.spreadsheet)
     return 0
+
+
+def _open_other(console: Console, flags: EvalFlags) -> Product:
+    """Open what the checkpoint is measured against; of weights that say neither, network and feeding are the same."""
+    from fixres.checkpoints.resolve import is_bare
+
+    assert flags.against is not None
+    if not is_bare(flags.against):
+        return open_product(console, flags.against)
+    return open_product(console, flags.against, model=flags.model, feeding=flags)
 
 
 def _check_save(flags: EvalFlags) -> None:
     """Refuse to keep a threshold that belongs to another preprocessing than the product's own."""
-    changed = {"--resize": flags.resize, "--crop-ratio": flags.crop_ratio}
-    given = [f"{flag} {value}" for flag, value in changed.items() if value is not None]
+    given = given_changes(flags)
     if flags.save and given:
         raise UserError(
             f"--save does not go with {' and '.join(given)}: predict --cascade prepares pictures as the product says, "
@@ -103,7 +117,6 @@ def _check_save(flags: EvalFlags) -> None:
 
 
 def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
-    from fixres.evaluation.measure import asked_for
     from fixres.inference.cascade import measure_cascade, require_keeping, save_cascade
     from fixres.inference.ensemble import measure_ensemble
 
@@ -115,7 +128,6 @@ def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
     if flags.save:
         # A sweep whose threshold cannot be kept is minutes lost.
         require_keeping(product, flags.cascade, flags.model)
-    product = replace(product, preprocess=asked_for(product, flags))
     console.preprocessing(product.preprocess, product.source)
     if flags.ensemble_sizes and flags.cascade:
         raise UserError("--ensemble-sizes and --cascade are two different things; give one of them")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from fixres.cli.commands.common import CheckpointFlags, open_product
+from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.parse import parse_flags
 from fixres.inference.requests import ExportRequest
 
@@ -34,7 +34,7 @@ def export(words: Sequence[str]) -> int:
 
     require_possible(flags)
     console = Console(flags.quiet)
-    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    product = open_checkpoint(console, flags)
     found = write(product, flags, lambda text: console.say(f"{text} ..."))
     sheet = found.sheet
     console.preprocessing(sheet.preprocess, product.source)

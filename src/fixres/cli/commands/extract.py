@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixres.cli.commands.common import CheckpointFlags, open_product
+from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.parse import parse_flags
 from fixres.errors import Stopped, started_rank
 from fixres.inference.requests import ExtractRequest
@@ -37,7 +37,7 @@ def extract(words: Sequence[str]) -> int:
     from fixres.inference.extract import extract as extract_product
 
     console = Console(flags.quiet or not is_main)
-    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    product = open_checkpoint(console, flags)
     if flags.size is not None:
         product = product.at(flags.size)
     console.preprocessing(product.preprocess, product.source)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fixres.cli.commands.common import CheckpointFlags, open_product
+from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.commands.train import followed
 from fixres.cli.console import Console
 from fixres.cli.parse import parse_flags
@@ -65,16 +65,15 @@ class FixFlags(CheckpointFlags):
 def fix(words: Sequence[str]) -> int:
     """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
-    from fixres.checkpoints.resolve import load
+    from fixres.checkpoints.resolve import unfixed
     from fixres.evaluation.measure import own_split
     from fixres.training.initial_weights import fix_recipe
     from fixres.training.run import run_recipe
 
     console = Console(flags.quiet or started_rank() != 0)
-    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
-    if product.details.get("before_fix"):
-        # A fix starts from the network as it was trained, not from a head fixed for another size.
-        product = load(flags.checkpoint, "before_fix")
+    product = open_checkpoint(console, flags)
+    # A fix starts from the network as it was trained, not from a head fixed for another size.
+    product = unfixed(product)
     if flags.train_size is not None:
         product = replace(product, train_size=flags.train_size)
     names = ("size", "moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
@@ -116,8 +115,11 @@ def _as_flags(text: str) -> str:
 
 
 def _beside(source: str, suffix: str) -> Path:
-    checkpoint = Path(source)
+    from fixres.checkpoints.resolve import weights_and_kind
+
+    checkpoint = Path(weights_and_kind(source)[0])
     if not checkpoint.exists():
         return Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source)}-{suffix}"
     base = checkpoint.parent if checkpoint.name == "model" or checkpoint.is_file() else checkpoint
-    return base.with_name(f"{base.resolve().name}-{suffix}")
+    # A file in the folder we are in has no folder with a name to stand beside.
+    return base.with_name(f"{base.resolve().name}-{suffix}") if base.name else Path(f"{checkpoint.stem}-{suffix}")

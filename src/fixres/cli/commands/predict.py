@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fixres.cli.commands.common import CheckpointFlags, open_product
+from fixres.checkpoints.feeding_request import given_changes
+from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import EXIT_USER_ERROR, UserError, counted
 from fixres.inference.requests import PredictRequest
@@ -70,7 +71,7 @@ def predict(words: Sequence[str]) -> int:
     from fixres.runtime.device import Runtime
 
     console = Console(flags.quiet)
-    product = open_product(console, flags.checkpoint, flags.weights, flags.model)
+    product = open_checkpoint(console, flags)
     pictures = Pictures(_expand(flags.paths), map(os.fsdecode, sys.stdin.buffer) if "-" in flags.paths else ())
     if flags.size is not None and flags.size != product.preprocess.size:
         console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
@@ -111,6 +112,10 @@ def _check(flags: PredictFlags) -> None:
     """Refuse what cannot work before anything is loaded."""
     if flags.cascade and flags.size is not None:
         raise UserError("--cascade has two sizes of its own; leave --size out")
+    if flags.cascade and (given := given_changes(flags)):
+        raise UserError(
+            f"--cascade has a threshold for pictures prepared as the product says\n  leave {' and '.join(given)} out"
+        )
     if flags.backend != "torch" and (flags.cascade or flags.device not in ("auto", "cpu")):
         raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
     if flags.format == "parquet" and flags.out is None:
@@ -249,14 +254,14 @@ class _Job:
 
 def _explainer(flags: PredictFlags, product: Product, runtime: Runtime) -> Callable[[Prediction, int], None]:
     """Return what draws where the network looks for the class it names."""
-    from fixres.checkpoints.resolve import load
+    from fixres.checkpoints.resolve import unfixed
     from fixres.inference.grad_cam import Explainer, sights
     from fixres.io.files import shortened, write_with
 
     folder = flags.explain
     assert folder is not None
-    has_before = flags.weights == "fixed" and product.details.get("before_fix")
-    explainer = Explainer(sights(product, load(flags.checkpoint, "before_fix") if has_before else None), runtime)
+    before = unfixed(product)
+    explainer = Explainer(sights(product, None if before is product else before), runtime)
 
     def draw(prediction: Prediction, number: int) -> None:
         page = explainer(prediction.path, product.classes.index(prediction.top[0][0]))

@@ -38,6 +38,8 @@ def serve(words: Sequence[str]) -> int:
         console.warn(f"anyone who can reach {flags.host} can use this server: --token-file FILE asks for a token")
 
     def on_ready(address: str, network: Any) -> None:
+        for note in network.notes:
+            console.say(note)
         console.preprocessing(network.preprocess, network.name)
         console.say(
             f"{network.architecture}, {len(network.classes)} classes, on {network.backend}; {network.size_rule}"

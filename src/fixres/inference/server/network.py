@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fixres.checkpoints.feeding_request import given_changes
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.resolve import load
+from fixres.checkpoints.resolve import load, unfixed
 from fixres.config.choices import BackendName
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.sources.synthetic import Synthetic
@@ -60,6 +61,8 @@ class Network:
     size_rule: str
     products: dict[Weights, Product]
     """What Grad-CAM looks into; none of an exported file."""
+    notes: tuple[str, ...] = ()
+    """What was found in a bare weights file, and how it is fed, for people."""
     layers: dict[Weights, Layer] = field(default_factory=dict)
     """Those whose places Grad-CAM shows, once they are found."""
 
@@ -129,10 +132,11 @@ def _warm_up(network: Network) -> None:
 
 
 def _from_product(settings: Settings) -> Network:
-    product = load(settings.source, settings.weights, settings.model)
+    product = load(settings.source, settings.weights, settings.model, settings)
+    before = unfixed(product)
     products: dict[Weights, Product] = {"fixed": product}
-    if settings.weights == "fixed" and product.details.get("before_fix"):
-        products["before_fix"] = load(settings.source, "before_fix", settings.model)
+    if before is not product:
+        products["before_fix"] = before
     backend = settings.backend or "torch"
     runtime = Runtime(RuntimeSettings(device="auto" if backend == "torch" else "cpu", threads=settings.threads))
     sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
@@ -150,12 +154,17 @@ def _from_product(settings: Settings) -> Network:
         refuse_size=refuse,
         size_rule=rule,
         products=products,
+        notes=product.notes,
     )
 
 
 def _from_file(settings: Settings) -> Network:
     if settings.weights != "fixed" or settings.model is not None:
         raise UserError(f"{settings.source} holds one set of weights of one network\n  leave --weights and --model out")
+    if settings.fed_as is not None or given_changes(settings):
+        raise UserError(
+            f"{settings.source} is fed as it was exported\n  fixres export CHECKPOINT takes --resize and the like"
+        )
     opened = open_exported(Path(settings.source), settings.backend, settings.threads)
     sheet = opened.sheet
     size, largest = sheet.size, _largest(sheet.size, settings.limits)

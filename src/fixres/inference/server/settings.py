@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from fixres.checkpoints.feeding_request import Feeding
 from fixres.config.choices import BackendName, Count
 from fixres.config.stage import Above0, Positive
 from fixres.errors import seconds_from
@@ -38,11 +39,11 @@ def is_local_name(host: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeRequest:
+class ServeRequest(Feeding):
     """What `fixres serve` is asked for."""
 
     source: str
-    """Any checkpoint, or a file of `fixres export`."""
+    """Any checkpoint, with #raw, #ema or #before_fix for its weights, or a file of `fixres export`."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
