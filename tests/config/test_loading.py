@@ -105,6 +105,9 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
 def _values_of(kind: Kind) -> st.SearchStrategy[Any]:
     if kind.choices:
         return st.sampled_from(kind.choices)
+    if kind.spelling:
+        # The only form there is: SAMPLES/PICTURES.
+        return st.builds("{}/{}".format, st.integers(1, 10**9), st.integers(1, 10**9))
     if kind.elements is not None:
         element, number = kind.elements
         return st.lists(values_of(element), min_size=number or 0, max_size=number or 4)
