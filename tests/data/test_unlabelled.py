@@ -56,6 +56,31 @@ def test_what_is_not_there_is_said_before_anything_is_read(folder: Path) -> None
             Pictures([f"{folder}/b.jpg", f"{folder}/{argument}"])
 
 
+def test_folders_are_walked_as_collections_are(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere/1.png", "in/cat/0.png", "in/.trash/2.png", "in/@eaDir/3.png", "in/cat/._0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        smooth(8, 8).save(tmp_path / name)
+    smooth(8, 8).save(tmp_path / "in" / "cat" / "a.jfif", "JPEG")
+    smooth(8, 8).save(tmp_path / "in" / "cat" / "b.avif")
+    for k in range(4):
+        (tmp_path / "in" / f"{k}.NEF").write_bytes(b"")
+    (tmp_path / "in" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "dog2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "cat" / "loop").symlink_to(tmp_path / "in")
+    pictures = Pictures([str(tmp_path / "in")])
+    found = [Path(path).relative_to(tmp_path / "in").as_posix() for path in pictures]
+    assert found == ["cat/0.png", "cat/a.jfif", "cat/b.avif", "dog/1.png"]
+    lines = pictures.passed_over.in_words()
+    assert [line.partition(":")[0][:33] for line in lines] == [
+        "4 files ignored, a camera's raw f",
+        "1 folder ignored, a system's own",
+        "1 file ignored, hidden",
+    ]
+    list(pictures)
+    assert pictures.passed_over.in_words() == lines, "counted anew every time"
+
+
 def test_a_picture_is_the_same_in_every_form(folder: Path) -> None:
     path = folder / "b" / "10.PNG"
     image = Image.open(path)

@@ -37,14 +37,12 @@ import PIL
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from fixres.data.picture_formats import FORMATS
 from fixres.errors import UserError, as_text
 from fixres.resolution import Alpha, Exif
 
 MAX_PIXELS = 178_956_970
 """Twice Pillow's warning level, where Pillow itself refuses; simplejpeg has no limit of its own."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What is read, from any door. Pillow knows more, some of which start other programs (EPS: Ghostscript)."""
 
 MAX_FILE_BYTES = 1 << 30
 """Bytes of the largest file that is read as a picture."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from fixres.data.decode import BadImage, decode, read_file
 from fixres.data.loader import stack_views
+from fixres.data.picture_formats import EXTENSIONS
+from fixres.data.picture_walk import PassedOver, pictures_below
 from fixres.data.read_in_processes import begin_picture, read_items
-from fixres.data.sources.folder import EXTENSIONS
 from fixres.data.sources.tables import TABLES, listed_paths
 from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
@@ -41,13 +41,17 @@ class Pictures:
             UserError: a path that does not exist, or a folder without pictures.
         """
         self._arguments, self._lines = tuple(arguments), lines
+        self.passed_over = PassedOver()
+        """What lies in the folders and is not taken, as far as they were walked the last time."""
         for argument in self._arguments:
             path = Path(argument)
             if argument == "-":
                 continue
             if path.is_dir():
-                if next(_inside(path), None) is None:
-                    raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}")
+                passed_over = PassedOver()
+                if next(_inside(path, passed_over), None) is None:
+                    others = "".join(f"\n  {line}" for line in passed_over.in_words())
+                    raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}{others}")
             elif not path.exists():
                 raise UserError(f"no such file or folder: {argument}")
             elif path.suffix.lower() in LISTS:
@@ -55,12 +59,13 @@ class Pictures:
 
     def __iter__(self) -> Iterator[str]:
         """Yield the paths."""
+        self.passed_over = PassedOver()
         for argument in self._arguments:
             path = Path(argument)
             if argument == "-":
                 yield from _plain(self._lines)
             elif path.is_dir():
-                yield from _inside(path)
+                yield from _inside(path, self.passed_over)
             elif path.suffix.lower() in LISTS:
                 yield from _listed(path)
             else:
@@ -71,17 +76,13 @@ class Pictures:
         return None if "-" in self._arguments else sum(1 for _ in self)
 
 
-def _inside(folder: Path) -> Iterator[str]:
-    """Yield the pictures below a folder as sorting their paths would order them, one folder at a time."""
-    with os.scandir(folder) as entries:
-        # A link that leads to a folder is not followed: it may lead back.
-        found = sorted((entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in entries)
-    for name in found:
-        path = folder / name
-        if name.endswith("/"):
-            yield from _inside(path)
-        elif path.suffix.lower() in EXTENSIONS and path.is_file():
-            yield str(path)
+def _inside(folder: Path, passed_over: PassedOver) -> Iterator[str]:
+    """Yield the pictures below a folder, one folder at a time, and count what else lies there."""
+    for name, reason in pictures_below(folder):
+        if reason:
+            passed_over.add(str(folder / name), reason)
+        else:
+            yield str(folder / name)
 
 
 def _listed(path: Path) -> Iterator[str]:

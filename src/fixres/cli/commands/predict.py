@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fixres.cli.console import Console
     from fixres.cli.prediction_writers import TextWriter, Writer
     from fixres.inference.cascade import CascadePredictor
-    from fixres.inference.predict import Prediction, Predictor
+    from fixres.inference.predict import Pictures, Prediction, Predictor
     from fixres.runtime.device import Runtime
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
@@ -77,6 +77,8 @@ def predict(words: Sequence[str]) -> int:
         product = product.at(flags.size)
     console.preprocessing(product.preprocess, product.source)
     total = pictures.count()
+    if total is not None:
+        _say_passed_over(console, pictures)
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
     make = partial(
@@ -102,9 +104,16 @@ def predict(words: Sequence[str]) -> int:
     job = _Job(flags, console, predictor, iter(pictures), total, as_text)
     with contextlib.closing(console):
         num_failed = job.run()
+    if total is None:
+        _say_passed_over(console, pictures)
     if num_failed > _MANY_FAILURES:
         console.warn(f"{counted(num_failed, 'picture')} could not be read")
     return EXIT_USER_ERROR if num_failed else 0
+
+
+def _say_passed_over(console: Console, pictures: Pictures) -> None:
+    for line in pictures.passed_over.in_words():
+        console.say(f"note: {line}")
 
 
 def _check(flags: PredictFlags) -> None:

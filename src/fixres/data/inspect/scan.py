@@ -20,16 +20,16 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from fixres.data.decode import FORMATS as DECODED
 from fixres.data.decode import BadImage, decode_with_flaw
 from fixres.data.inspect.near_duplicates import likeness_hash, thumbnail
+from fixres.data.picture_formats import FORMATS as DECODED
 from fixres.data.splits import Encoded, Split
 from fixres.errors import UserError
 from fixres.io.progress import Progress
 
 T = TypeVar("T")
 
-FORMATS = ("no file", "JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "other")
+FORMATS = ("no file", *DECODED, "other")
 """What the column `format` of the facts counts through; pictures that are no files have the first."""
 
 TRAITS = ("grey", "CMYK", "16 bit", "transparency", "animation", "turned by EXIF")

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
-from fixres.data.sources.folder import EXTENSIONS, Files
+from fixres.data.picture_formats import EXTENSIONS
+from fixres.data.sources.folder import Files
 from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra

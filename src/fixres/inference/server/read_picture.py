@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fixres.data.decode import FORMATS, BadImage, decode, jpeg_size
+from fixres.data.decode import BadImage, decode, jpeg_size
 from fixres.data.evaluation_view import evaluation_view
+from fixres.data.picture_formats import FORMATS
 from fixres.resolution import Preprocess
 
 BYTES_PER_PIXEL = 17
