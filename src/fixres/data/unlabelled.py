@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fixres.data.decode import BadImage, decode, read_file
+from fixres.data.decode import BadImage, decode_with_flaw, read_file
 from fixres.data.loader import stack_views
 from fixres.data.picture_formats import EXTENSIONS
 from fixres.data.picture_walk import PassedOver, pictures_below
@@ -106,24 +106,34 @@ def open_picture(picture: Picture, p: Preprocess) -> Image.Image:
         BadImage: it cannot be read.
         UserError: an array that is no picture.
     """
+    return open_with_flaw(picture, p)[0]
+
+
+def open_with_flaw(picture: Picture, p: Preprocess) -> tuple[Image.Image, str]:
+    """Return an RGB picture, and what is wrong with it that did not keep it from being decoded.
+
+    Raises:
+        BadImage: it cannot be read.
+        UserError: an array that is no picture.
+    """
     if isinstance(picture, bytes):
-        return decode(picture, "bytes", p.exif, p.alpha)
+        return decode_with_flaw(picture, "bytes", p.exif, p.alpha)
     if isinstance(picture, Image.Image):
         # Through the decoder, so that transparency and 16 bits mean what they mean in a file.
         buffer = io.BytesIO()
         picture.save(buffer, "PNG" if picture.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else "TIFF")
-        return decode(buffer.getvalue(), name_of(picture), p.exif, p.alpha)
+        return decode_with_flaw(buffer.getvalue(), name_of(picture), p.exif, p.alpha)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
             raise UserError(
                 f"an array {picture.dtype} {list(picture.shape)} is no picture; give uint8 [H, W] or [H, W, 3]"
             )
-        return Image.fromarray(picture).convert("RGB")
+        return Image.fromarray(picture).convert("RGB"), ""
     try:
         data = read_file(picture, str(picture))
     except OSError as error:
         raise BadImage(str(picture), (error.strerror or str(error)).lower()) from error
-    return decode(data, str(picture), p.exif, p.alpha)
+    return decode_with_flaw(data, str(picture), p.exif, p.alpha)
 
 
 def name_of(picture: Picture) -> str:
@@ -143,6 +153,8 @@ class Batch:
     places: tuple[int, ...]
     errors: dict[int, str]
     """Why the others could not be read, by place."""
+    flaws: dict[int, str]
+    """What is wrong with some of those that could, by place."""
 
 
 def picture_batches(
@@ -171,10 +183,15 @@ class _Reader:
     def __getitem__(self, key: tuple[int, Sequence[Picture]]) -> Batch:
         first, chunk = key
 
+        flaws: dict[int, str] = {}
+
         def views(place: int) -> tuple[Tensor]:
             begin_picture(first + place, name_of(chunk[place]))
-            return (evaluation_crop(open_picture(chunk[place], self.preprocess), self.preprocess),)
+            image, flaw = open_with_flaw(chunk[place], self.preprocess)
+            if flaw:
+                flaws[place] = flaw
+            return (evaluation_crop(image, self.preprocess),)
 
         (images,), places, refused = stack_views(len(chunk), (self.preprocess.size,), views, UserError)
         errors = {place: getattr(error, "reason", str(error)).split("\n")[0] for place, error in refused.items()}
-        return Batch(tuple(map(name_of, chunk)), images, tuple(places), errors)
+        return Batch(tuple(map(name_of, chunk)), images, tuple(places), errors, flaws)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fixres.config.recipe import Data
 from fixres.data.collections import absolute_uri, open_splits
-from fixres.data.decode import BadImage
+from fixres.data.decode import LEFT_OUT, BadImage
 from fixres.data.inspect.check_report import Place, Report
 from fixres.data.inspect.near_duplicates import (
     BASELINE_PICTURES,
@@ -149,7 +149,8 @@ def _check_files(scanned: Scanned, report: Report) -> None:
     for row, error in scanned.bad.items():
         report.add(_kind_of(error), error.reason, _place(scanned, row))
     for row, flaw in scanned.flaws.items():
-        report.add("damaged inside", flaw, _place(scanned, row))
+        kind = "metadata left out" if flaw.startswith(LEFT_OUT) else "damaged inside"
+        report.add(kind, flaw.removeprefix(LEFT_OUT), _place(scanned, row))
     for row in np.flatnonzero(facts["readable"]).tolist():
         place = _place(scanned, row)
         is_really = wrong_type(place.path, int(facts["format"][row]))

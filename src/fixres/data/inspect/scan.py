@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
 import os
 import signal
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from fixres.data.decode import BadImage, decode_with_flaw
+from fixres.data.decode import BadImage, decode_with_flaw, open_header
 from fixres.data.inspect.near_duplicates import likeness_hash, thumbnail
 from fixres.data.picture_formats import FORMATS as DECODED
 from fixres.data.splits import Encoded, Split
@@ -207,7 +206,7 @@ def _header(encoded: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded), formats=DECODED) as image:
+            with open_header(encoded) as image:
                 kind = {"MPO": "JPEG"}.get(image.format or "", image.format)
                 found = (
                     image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
