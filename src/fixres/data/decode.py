@@ -29,6 +29,7 @@ import io
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -181,17 +182,29 @@ def _num_scans(data: bytes) -> int:
     return scans
 
 
+def path_on_disk(path: str | Path) -> str | Path:
+    """Return the path, in another Unicode form where only that one is there: é is one letter to some, two to others."""
+    if os.path.lexists(path):
+        return path
+    forms = (unicodedata.normalize(form, os.fspath(path)) for form in ("NFC", "NFD"))
+    return next((other for other in forms if os.path.lexists(other)), path)
+
+
 def read_file(path: str | Path, name: str) -> bytes:
-    """Return the bytes of a picture's file.
+    """Return the bytes of a picture's file, which may be there under another Unicode form of its name.
 
     Raises:
         BadImage: it is no ordinary file (a pipe would be waited for, a device has no end), is larger than any picture,
             or has a name that no file can have.
         OSError: it cannot be read.
     """
+    # Without waiting: opening a pipe that nobody writes to would never return.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Without waiting: opening a pipe that nobody writes to would never return.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(path_on_disk(path), flags)
     except ValueError as error:
         # A NUL byte in a name.
         raise BadImage(name, str(error)) from None

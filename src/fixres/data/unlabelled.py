@@ -17,6 +17,7 @@ from fixres.data.loader import stack_views
 from fixres.data.picture_formats import EXTENSIONS
 from fixres.data.picture_walk import PassedOver, pictures_below
 from fixres.data.read_in_processes import begin_picture, read_items
+from fixres.data.sources.missing_files import Listed, require_some
 from fixres.data.sources.tables import TABLES, listed_paths
 from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
@@ -34,11 +35,12 @@ class Pictures:
         """Check that what is named is there.
 
         Args:
-            arguments: files; folders, walked in sorted order; tables and lists (`LISTS`); `-` for `lines`.
-            lines: paths, one per line.
+            arguments: files; folders, walked in sorted order; tables and lists (`LISTS`), whose relative paths count
+                from their own folder; `-` for `lines`.
+            lines: paths, one per line; relative ones count from the current folder.
 
         Raises:
-            UserError: a path that does not exist, or a folder without pictures.
+            UserError: a path that does not exist, a folder without pictures, a list none of whose pictures is there.
         """
         self._arguments, self._lines = tuple(arguments), lines
         self.passed_over = PassedOver()
@@ -55,7 +57,8 @@ class Pictures:
             elif not path.exists():
                 raise UserError(f"no such file or folder: {argument}")
             elif path.suffix.lower() in LISTS:
-                next(_listed(path), None)
+                names = (Listed(name) for name in _names_in(path))
+                require_some(names, argument, path.parent, "in the folder DIR, fixres predict CKPT - < LIST")
 
     def __iter__(self) -> Iterator[str]:
         """Yield the paths."""
@@ -86,10 +89,16 @@ def _inside(folder: Path, passed_over: PassedOver) -> Iterator[str]:
 
 
 def _listed(path: Path) -> Iterator[str]:
+    """Yield the pictures of a table or list; relative paths count from its folder."""
+    for name in _names_in(path):
+        yield str(path.parent / name)
+
+
+def _names_in(path: Path) -> Iterator[str]:
     if path.suffix.lower() != ".txt":
         yield from listed_paths(path)
         return
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from _plain(lines)
 
 
