@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fixres.config.recipe import Data
+from fixres.data.class_spelling import one_spelling
 from fixres.data.sources.split_folders import one_level_down
 from fixres.data.sources.tables import TABLES, sorted_names
 from fixres.data.sources.uri import Scheme
@@ -90,6 +91,8 @@ def open_collection(
         UserError: unknown scheme, missing or empty folder, classes that do not fit.
     """
     uri, splits, notes = open_splits(data)
+    splits, respelt = one_spelling(splits, classes)
+    notes += respelt
     if for_training and classes is None and not {"train", "all"} & set(splits):
         raise UserError(
             f"{uri} holds {' and '.join(splits)}, but no train\n  training needs a split named train; in a folder that "

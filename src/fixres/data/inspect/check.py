@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
+from fixres.data.class_spelling import one_spelling
 from fixres.data.collections import absolute_uri, open_splits
 from fixres.data.decode import LEFT_OUT, BadImage
 from fixres.data.inspect.check_report import Place, Report
@@ -68,6 +69,8 @@ def open_anyhow(data: Data) -> Opened:
         opened = Opened(**vars(inspect_folder(data, uri.partition(":")[2])))
     else:
         opened = Opened(*open_splits(data))
+    opened.splits, respelt = one_spelling(opened.splits, None)
+    opened.notes += respelt
     if len(opened.splits) == 1 and set(opened.splits) <= {"all", "train"}:
         try:
             opened.splits = carve(opened.first, THIRDS, data.split_seed, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +130,12 @@ def _overlapping(names: Mapping[str, str], inside: Mapping[str, set[str]]) -> di
     if not able:
         return {}
     first = min(able, key=lambda name: (_ORDER.index(_SPLITS[able[name]]), -len(inside[name])))
-    shared = {name: word for name, word in able.items() if inside[name] & inside[first]}
+    shared = {name: word for name, word in able.items() if _forms(inside[name]) & _forms(inside[first])}
     return shared if len({_SPLITS[word] for word in shared.values()}) > 1 else {}
+
+
+def _forms(names: set[str]) -> set[str]:
+    return {unicodedata.normalize("NFC", name) for name in names}
 
 
 def _splits(root: Path, words: Mapping[str, str]) -> Recognised:
