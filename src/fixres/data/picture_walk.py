@@ -10,7 +10,6 @@ from fixres.errors import counted
 from fixres.io.folder_walk import Visited, walk
 
 NO_PICTURE = "no picture by its name"
-_NO_FILE = "no ordinary file"
 _HIDDEN = "hidden"
 _SYSTEM = "a system's own"
 _NAMED = 3
@@ -40,7 +39,7 @@ def _why_not(visited: Visited) -> str | None:
     if visited.is_hidden and path.rpartition("/")[2].startswith("."):
         return _HIDDEN if is_picture else None
     if is_picture:
-        return "" if visited.is_file else _NO_FILE
+        return "" if visited.is_file else NO_PICTURE
     name = unread_format(path)
     return f"{name}, {how_to_convert(path)}" if name else NO_PICTURE
 
