@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fixres
 from fixres.config.recipe import Recipe
+from fixres.errors import Notice
 from fixres.evaluation.results import Advice, Evaluated, Predictions, Run
+from fixres.models.build import build_model
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("load", "train", "fix", "evaluate", "predict", "advise", "extract", "export")
@@ -40,6 +43,19 @@ def test_verbs_say_what_they_take_and_what_goes_wrong(name: str) -> None:
     for parameter in inspect.signature(verb).parameters.values():
         assert f"{parameter.name}:" in text, parameter.name
     assert (ROOT / "src" / "fixres" / "py.typed").exists()
+
+
+def test_predict_warns_of_what_it_passes_over(tmp_path: Path) -> None:
+    torch.save(build_model("test_resnet", 2).state_dict(), tmp_path / "w.pth")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "raw.NEF").write_bytes(b"")
+    Image.new("RGB", (40, 40)).save(photos / "a.avif")
+    (photos / "notes.txt").write_text("words")
+    with pytest.warns(Notice) as told:
+        found = fixres.predict(fixres.load(tmp_path / "w.pth", model_name="test_resnet"), photos)
+    assert [Path(one.path).name for one in found] == ["a.avif"]
+    assert sorted(str(one.message).partition(",")[0] for one in told) == ["1 file ignored"] * 2
 
 
 def test_the_verbs_one_after_the_other(

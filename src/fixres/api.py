@@ -6,6 +6,7 @@ mistake is a `fixres.UserError` whose message says what was given, what is allow
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fixres.config.choices import Device, OnBadImage, SplitName
 from fixres.config.recipe import Recipe
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.unlabelled import Picture, Pictures
-from fixres.errors import UserError
+from fixres.errors import Notice, UserError
 from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.measure import measure_product, own_split
 from fixres.evaluation.results import Advice, Evaluated, Predicted, Predictions, Run
@@ -181,7 +182,8 @@ def predict(
     Args:
         checkpoint: the network.
         pictures: one, or any number: paths, bytes of a file, PIL images, uint8 arrays `[H, W, 3]` or `[H, W]`. One
-            path may be a folder, a table with a column `path`, or a list of paths in a .txt file.
+            path may be a folder, a table with a column `path`, or a list of paths in a .txt file; what lies in a folder
+            and is passed over is told by a warning of the kind `Notice`.
         top_k: classes to name, at most all of them.
         size: side in pixels in place of the product's test size.
         threshold: best probability below which a prediction is `unsure`.
@@ -205,12 +207,16 @@ def predict(
         product = product.at(size)
     runtime = Runtime(RuntimeSettings(device=device))
     predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold)
-    return Predictions(
+    found = Predictions(
         tuple(
             Predicted(p.path, tuple(name for name, _ in p.top), tuple(q for _, q in p.top), p.size, p.unsure, p.error)
             for p in predictor(given)
         )
     )
+    if isinstance(given, Pictures):
+        for line in given.passed_over.in_words():
+            warnings.warn(line, Notice, stacklevel=2)
+    return found
 
 
 def advise(

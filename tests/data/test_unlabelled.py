@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,16 @@ def test_folders_lists_tables_and_files_are_named_one_after_the_other(folder: Pa
     inside = [f"{folder}/{name}" for name in ("a/deep/1.jpg", "b.jpg", "b/10.PNG", "b/2.jpg", "c/0.jpg")]
     assert list(Pictures([str(folder)])) == inside
     (folder / "t.csv").write_text("label,path\nx,b.jpg\nx,c/0.jpg\n")
+    (folder / "a" / "notes.txt").write_text(f"../b.jpg\n\n../none.jpg\n{folder}/c/0.jpg")
     arguments = [f"{folder}/c/0.jpg", f"{folder}/a/notes.txt", f"{folder}/t.csv", f"{folder}/b"]
     pictures = Pictures(arguments)
-    listed = ["b.jpg", "c/0.jpg"]
-    assert list(pictures)[:3] == [inside[4], *listed]
-    assert [os.path.relpath(path, folder) for path in list(pictures)[3:5]] == listed
-    assert list(pictures)[5:] == inside[2:4]
+    # Relative paths count from the list's folder, whatever the list is.
+    assert list(pictures)[:4] == [inside[4], f"{folder}/a/../b.jpg", f"{folder}/a/../none.jpg", f"{folder}/c/0.jpg"]
+    assert list(pictures)[4:6] == [f"{folder}/b.jpg", f"{folder}/c/0.jpg"]
+    assert list(pictures)[6:] == inside[2:4]
     # They are looked for anew every time.
     (folder / "b" / "2.jpg").unlink()
-    assert pictures.count() == len(list(pictures)) == 6
+    assert pictures.count() == len(list(pictures)) == 7
     lines = Pictures(["-", f"{folder}/b.jpg"], iter(["one.jpg\r\n", "\n", " two.jpg"]))
     assert lines.count() is None
     assert list(lines) == ["one.jpg", " two.jpg", f"{folder}/b.jpg"]
@@ -54,6 +54,46 @@ def test_what_is_not_there_is_said_before_anything_is_read(folder: Path) -> None
     for argument, said in (("none.jpg", "no such file or folder: .*none"), ("empty", "no pictures in .*empty\n  look")):
         with pytest.raises(UserError, match=said):
             Pictures([f"{folder}/b.jpg", f"{folder}/{argument}"])
+
+
+def test_a_list_of_which_nothing_is_there_says_what_would_find_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a" / "l.txt").write_text("b/2.jpg\nb.jpg\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"none of the 2 pictures that a/l.txt lists is there") as caught:
+        Pictures(["a/l.txt"])
+    assert str(caught.value).endswith(
+        f"{folder}/b/2.jpg is there: in the folder {folder}, fixres predict CKPT - < LIST"
+    )
+    (folder / "t.csv").write_text("path\nb\\2\nc\\0\n")
+    with pytest.raises(UserError, match=r"b/2.jpg is there: write / in place of \\; add .jpg to the names"):
+        Pictures(["t.csv"])
+
+
+def test_folders_are_walked_as_collections_are(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere/1.png", "in/cat/0.png", "in/.trash/2.png", "in/@eaDir/3.png", "in/cat/._0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        smooth(8, 8).save(tmp_path / name)
+    smooth(8, 8).save(tmp_path / "in" / "cat" / "a.jfif", "JPEG")
+    smooth(8, 8).save(tmp_path / "in" / "cat" / "b.avif")
+    for k in range(4):
+        (tmp_path / "in" / f"{k}.NEF").write_bytes(b"")
+    (tmp_path / "in" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "dog2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "cat" / "loop").symlink_to(tmp_path / "in")
+    pictures = Pictures([str(tmp_path / "in")])
+    found = [Path(path).relative_to(tmp_path / "in").as_posix() for path in pictures]
+    assert found == ["cat/0.png", "cat/a.jfif", "cat/b.avif", "dog/1.png"]
+    lines = pictures.passed_over.in_words()
+    assert [line.partition(":")[0][:33] for line in lines] == [
+        "4 files ignored, a camera's raw f",
+        "1 folder ignored, a system's own",
+        "1 file ignored, hidden",
+    ]
+    list(pictures)
+    assert pictures.passed_over.in_words() == lines, "counted anew every time"
 
 
 def test_a_picture_is_the_same_in_every_form(folder: Path) -> None:

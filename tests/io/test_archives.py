@@ -171,3 +171,13 @@ def test_a_file_of_negative_size_ends_the_reading(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(first.tobuf() + entry.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
     with pytest.raises(UserError, match="damaged or cut short"):
         read_all(tmp_path / "a.tar")
+
+
+def test_linked_folders_are_read_and_a_circle_of_them_ends(tmp_path: Path) -> None:
+    (tmp_path / "shared" / "cat").mkdir(parents=True)
+    (tmp_path / "shared" / "cat" / "1.jpg").write_bytes(b"1")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "shared")
+    (tmp_path / "shared" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / ".hidden.jpg").write_bytes(b"")
+    assert [member.name for member in archives.members(tmp_path / "set")] == ["images/cat/1.jpg"]

@@ -12,9 +12,11 @@ from urllib.parse import quote
 import numpy as np
 
 from fixres.config.recipe import Data, Recipe
+from fixres.data.class_spelling import one_spelling
+from fixres.data.sources.split_folders import one_level_down
 from fixres.data.sources.tables import TABLES, sorted_names
 from fixres.data.sources.uri import Scheme
-from fixres.data.splits import THIRDS, Split, carve
+from fixres.data.splits import SPLIT_NAMES, THIRDS, Split, carve
 from fixres.errors import UserError, as_text, did_you_mean
 
 _SOURCES = ("folder", "tables", "torchvision", "hub", "shards", "elpv", "synthetic")
@@ -96,6 +98,8 @@ def open_collection(
         UserError: unknown scheme, missing or empty folder, classes that do not fit.
     """
     uri, splits, notes = open_splits(data)
+    splits, respelt = one_spelling(splits, classes)
+    notes += respelt
     if for_training and classes is None and not {"train", "all"} & set(splits):
         raise UserError(
             f"{uri} holds {' and '.join(splits)}, but no train\n  training needs a split named train; in a folder that "
@@ -105,7 +109,13 @@ def open_collection(
     if unkept := name_not_kept(names):
         raise UserError(f"{as_text(uri)}: {unkept}")
     if len(names) < 2:
-        raise UserError(f"{uri} holds only one class ({', '.join(names)})\n  a classifier needs at least two")
+        advice = _one_level_down(uri) or "a classifier needs at least two"
+        raise UserError(f"{uri} holds only one class ({', '.join(names)})\n  {advice}")
+    if classes is None and all(name.lower() in SPLIT_NAMES for name in names):
+        raise UserError(
+            f"the classes of {uri} are called {', '.join(names)}, as splits are and classes are not\n"
+            "  splits are train, val and test with the classes inside; of a table ?split= and ?label= name the columns"
+        )
     _check_classes(uri, splits, names, from_checkpoint=classes is not None)
     if classes is None and (order := _surprising_order(names)):
         notes.append(order)
@@ -235,12 +245,17 @@ def _check_classes(uri: str, splits: Mapping[str, Split], names: tuple[str, ...]
         if from_checkpoint:
             raise UserError(
                 f"{where} holds classes the checkpoint does not know: {_some(unknown)}{hint}\n"
-                f"  it knows {_some(names)}; rename or remove the others"
+                f"  {_one_level_down(uri) or f'it knows {_some(names)}; rename or remove the others'}"
             )
         raise UserError(
             f"{where} holds classes that train does not have: {_some(unknown)}{hint}\n"
             f"  train has {_some(names)}; rename them, or add these classes to train"
         )
+
+
+def _one_level_down(uri: str) -> str:
+    scheme, _, folder = uri.partition(":")
+    return one_level_down(Path(folder)) if scheme == "folder" else ""
 
 
 def _some(names: Sequence[str], limit: int = 10) -> str:

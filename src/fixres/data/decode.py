@@ -18,6 +18,8 @@ JPEG goes through simplejpeg, which is faster and pixel-identical to Pillow at f
 | other programs               |                                                    |
 | truncated, not a picture     | BadImage                                           |
 | JPEG with wrong bytes inside | what Pillow makes of it; `decode_with_flaw` tells  |
+| PNG with texts or profiles   | its pixels, without these; `decode_with_flaw`      |
+| that Pillow refuses          | tells                                              |
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import io
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -37,14 +40,13 @@ import PIL
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from fixres.data.picture_formats import FORMATS
+from fixres.data.png_metadata import without_metadata
 from fixres.errors import UserError, as_text
 from fixres.resolution import Alpha, Exif
 
 MAX_PIXELS = 178_956_970
 """Twice Pillow's warning level, where Pillow itself refuses; simplejpeg has no limit of its own."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What is read, from any door. Pillow knows more, some of which start other programs (EPS: Ghostscript)."""
 
 MAX_FILE_BYTES = 1 << 30
 """Bytes of the largest file that is read as a picture."""
@@ -54,6 +56,9 @@ MAX_WORK = 5_000_000_000
 """Pixels times scans beyond which a JPEG of more than `FEW_SCANS` is refused: about half a second of decoding."""
 
 DECODER = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
+
+LEFT_OUT = "decoded without its metadata, which cannot be read: "
+"""How the flaw of a picture begins whose pixels are sound."""
 
 _JPEG_START = b"\xff\xd8\xff"
 _START_OF_SCAN = 0xDA
@@ -100,7 +105,9 @@ def decode(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white")
 
 
 def decode_with_flaw(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha = "white") -> tuple[Image.Image, str]:
-    """Return what `decode` does, and what libjpeg says of wrong bytes inside a JPEG; nothing of a sound picture.
+    """Return what `decode` does, and what is wrong: what libjpeg says of wrong bytes inside a JPEG, or `LEFT_OUT`.
+
+    Nothing is said of a sound picture.
 
     Raises:
         BadImage: not a picture, damaged beyond decoding, or too large.
@@ -113,7 +120,7 @@ def decode_with_flaw(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode_pillow(data, name, exif, alpha), flaw
+            return _decode_leniently(data, name, exif, alpha, flaw)
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -175,17 +182,29 @@ def _num_scans(data: bytes) -> int:
     return scans
 
 
+def path_on_disk(path: str | Path) -> str | Path:
+    """Return the path, in another Unicode form where only that one is there: é is one letter to some, two to others."""
+    if os.path.lexists(path):
+        return path
+    forms = (unicodedata.normalize(form, os.fspath(path)) for form in ("NFC", "NFD"))
+    return next((other for other in forms if os.path.lexists(other)), path)
+
+
 def read_file(path: str | Path, name: str) -> bytes:
-    """Return the bytes of a picture's file.
+    """Return the bytes of a picture's file, which may be there under another Unicode form of its name.
 
     Raises:
         BadImage: it is no ordinary file (a pipe would be waited for, a device has no end), is larger than any picture,
             or has a name that no file can have.
         OSError: it cannot be read.
     """
+    # Without waiting: opening a pipe that nobody writes to would never return.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Without waiting: opening a pipe that nobody writes to would never return.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(path_on_disk(path), flags)
     except ValueError as error:
         # A NUL byte in a name.
         raise BadImage(name, str(error)) from None
@@ -264,6 +283,35 @@ def _head_length(data: bytes) -> int:
             return place
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return len(data)
+
+
+def open_header(data: bytes) -> Image.Image:
+    """Return the picture as Pillow opens it, not decoded yet; without its metadata where Pillow refuses it for these.
+
+    Raises:
+        Exception: whatever Pillow's parsers raise.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        reduced, left_out = without_metadata(data)
+        if not left_out:
+            raise
+        return Image.open(io.BytesIO(reduced), formats=FORMATS)
+
+
+def _decode_leniently(data: bytes, name: str, exif: Exif, alpha: Alpha, flaw: str) -> tuple[Image.Image, str]:
+    try:
+        return _decode_pillow(data, name, exif, alpha), flaw
+    except (BadImage, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        reduced, left_out = without_metadata(data)
+        if not left_out:
+            raise
+        return _decode_pillow(reduced, name, exif, alpha), f"{LEFT_OUT}{left_out}"
 
 
 def _decode_pillow(data: bytes, name: str, exif: Exif, alpha: Alpha) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,10 +12,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fixres.data.decode import BadImage, decode, read_file
+from fixres.data.decode import BadImage, decode_with_flaw, read_file
 from fixres.data.loader import stack_views
+from fixres.data.picture_formats import EXTENSIONS
+from fixres.data.picture_walk import PassedOver, pictures_below
 from fixres.data.read_in_processes import begin_picture, read_items
-from fixres.data.sources.folder import EXTENSIONS
+from fixres.data.sources.missing_files import Listed, require_some
 from fixres.data.sources.tables import TABLES, listed_paths
 from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
@@ -34,33 +35,40 @@ class Pictures:
         """Check that what is named is there.
 
         Args:
-            arguments: files; folders, walked in sorted order; tables and lists (`LISTS`); `-` for `lines`.
-            lines: paths, one per line.
+            arguments: files; folders, walked in sorted order; tables and lists (`LISTS`), whose relative paths count
+                from their own folder; `-` for `lines`.
+            lines: paths, one per line; relative ones count from the current folder.
 
         Raises:
-            UserError: a path that does not exist, or a folder without pictures.
+            UserError: a path that does not exist, a folder without pictures, a list none of whose pictures is there.
         """
         self._arguments, self._lines = tuple(arguments), lines
+        self.passed_over = PassedOver()
+        """What lies in the folders and is not taken, as far as they were walked the last time."""
         for argument in self._arguments:
             path = Path(argument)
             if argument == "-":
                 continue
             if path.is_dir():
-                if next(_inside(path), None) is None:
-                    raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}")
+                passed_over = PassedOver()
+                if next(_inside(path, passed_over), None) is None:
+                    others = "".join(f"\n  {line}" for line in passed_over.in_words())
+                    raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}{others}")
             elif not path.exists():
                 raise UserError(f"no such file or folder: {argument}")
             elif path.suffix.lower() in LISTS:
-                next(_listed(path), None)
+                names = (Listed(name) for name in _names_in(path))
+                require_some(names, argument, path.parent, "in the folder DIR, fixres predict CKPT - < LIST")
 
     def __iter__(self) -> Iterator[str]:
         """Yield the paths."""
+        self.passed_over = PassedOver()
         for argument in self._arguments:
             path = Path(argument)
             if argument == "-":
                 yield from _plain(self._lines)
             elif path.is_dir():
-                yield from _inside(path)
+                yield from _inside(path, self.passed_over)
             elif path.suffix.lower() in LISTS:
                 yield from _listed(path)
             else:
@@ -71,24 +79,26 @@ class Pictures:
         return None if "-" in self._arguments else sum(1 for _ in self)
 
 
-def _inside(folder: Path) -> Iterator[str]:
-    """Yield the pictures below a folder as sorting their paths would order them, one folder at a time."""
-    with os.scandir(folder) as entries:
-        # A link that leads to a folder is not followed: it may lead back.
-        found = sorted((entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in entries)
-    for name in found:
-        path = folder / name
-        if name.endswith("/"):
-            yield from _inside(path)
-        elif path.suffix.lower() in EXTENSIONS and path.is_file():
-            yield str(path)
+def _inside(folder: Path, passed_over: PassedOver) -> Iterator[str]:
+    """Yield the pictures below a folder, one folder at a time, and count what else lies there."""
+    for name, reason in pictures_below(folder):
+        if reason:
+            passed_over.add(str(folder / name), reason)
+        else:
+            yield str(folder / name)
 
 
 def _listed(path: Path) -> Iterator[str]:
+    """Yield the pictures of a table or list; relative paths count from its folder."""
+    for name in _names_in(path):
+        yield str(path.parent / name)
+
+
+def _names_in(path: Path) -> Iterator[str]:
     if path.suffix.lower() != ".txt":
         yield from listed_paths(path)
         return
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from _plain(lines)
 
 
@@ -105,24 +115,34 @@ def open_picture(picture: Picture, p: Preprocess) -> Image.Image:
         BadImage: it cannot be read.
         UserError: an array that is no picture.
     """
+    return open_with_flaw(picture, p)[0]
+
+
+def open_with_flaw(picture: Picture, p: Preprocess) -> tuple[Image.Image, str]:
+    """Return an RGB picture, and what is wrong with it that did not keep it from being decoded.
+
+    Raises:
+        BadImage: it cannot be read.
+        UserError: an array that is no picture.
+    """
     if isinstance(picture, bytes):
-        return decode(picture, "bytes", p.exif, p.alpha)
+        return decode_with_flaw(picture, "bytes", p.exif, p.alpha)
     if isinstance(picture, Image.Image):
         # Through the decoder, so that transparency and 16 bits mean what they mean in a file.
         buffer = io.BytesIO()
         picture.save(buffer, "PNG" if picture.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else "TIFF")
-        return decode(buffer.getvalue(), name_of(picture), p.exif, p.alpha)
+        return decode_with_flaw(buffer.getvalue(), name_of(picture), p.exif, p.alpha)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
             raise UserError(
                 f"an array {picture.dtype} {list(picture.shape)} is no picture; give uint8 [H, W] or [H, W, 3]"
             )
-        return Image.fromarray(picture).convert("RGB")
+        return Image.fromarray(picture).convert("RGB"), ""
     try:
         data = read_file(picture, str(picture))
     except OSError as error:
         raise BadImage(str(picture), (error.strerror or str(error)).lower()) from error
-    return decode(data, str(picture), p.exif, p.alpha)
+    return decode_with_flaw(data, str(picture), p.exif, p.alpha)
 
 
 def name_of(picture: Picture) -> str:
@@ -142,6 +162,8 @@ class Batch:
     places: tuple[int, ...]
     errors: dict[int, str]
     """Why the others could not be read, by place."""
+    flaws: dict[int, str]
+    """What is wrong with some of those that could, by place."""
 
 
 def picture_batches(
@@ -170,10 +192,15 @@ class _Reader:
     def __getitem__(self, key: tuple[int, Sequence[Picture]]) -> Batch:
         first, chunk = key
 
+        flaws: dict[int, str] = {}
+
         def views(place: int) -> tuple[Tensor]:
             begin_picture(first + place, name_of(chunk[place]))
-            return (evaluation_crop(open_picture(chunk[place], self.preprocess), self.preprocess),)
+            image, flaw = open_with_flaw(chunk[place], self.preprocess)
+            if flaw:
+                flaws[place] = flaw
+            return (evaluation_crop(image, self.preprocess),)
 
         (images,), places, refused = stack_views(len(chunk), (self.preprocess.size,), views, UserError)
         errors = {place: getattr(error, "reason", str(error)).split("\n")[0] for place, error in refused.items()}
-        return Batch(tuple(map(name_of, chunk)), images, tuple(places), errors)
+        return Batch(tuple(map(name_of, chunk)), images, tuple(places), errors, flaws)

@@ -28,6 +28,8 @@ class Prediction:
     """What people call the classes of `top`; the names themselves where they are words."""
     unsure: bool | None = None
     """Whether the best probability is below the threshold; None without one, or for what cannot be read."""
+    flaw: str = ""
+    """What is wrong with a file that could be decoded all the same."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of `predict --format json`."""
@@ -104,6 +106,7 @@ class Predictor:
                     tuple((product.classes[k], p) for k, p in zip(classes, probabilities, strict=True)),
                     size,
                     said=tuple(product.spoken(k) for k in classes),
+                    flaw=batch.flaws.get(place, ""),
                     unsure=None if self.threshold is None else probabilities[0] < self.threshold,
                 )
         return [found[place] for place in range(len(batch.names))]

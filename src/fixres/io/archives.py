@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import os
 import stat
 import tarfile
 import zipfile
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from fixres.errors import UserError
+from fixres.io.folder_walk import is_hidden, walk
 
 MAX_MEMBER_BYTES = 2**28
 """No picture, table or batch of a known data set is larger than 256 MB; an archive that says so is not believed."""
@@ -209,23 +209,20 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def _folder_members(root: Path) -> Iterator[Member]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not _is_clutter(name))
-        for name in sorted(files):
-            path = Path(folder) / name
-            if _is_clutter(name):
-                continue
-            inside = path.relative_to(root).as_posix()
-            with _damage(str(root)):
-                # Links are the user's own here: a folder of links to a shared disk is common.
-                status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"{path} is no plain file\n  remove it, or unpack the archive again")
+    for visited in walk(root):
+        if visited.is_hidden:
+            continue
+        path = root / visited.path
+        with _damage(str(root)):
+            # Links are the user's own here: a folder of links to a shared disk is common.
+            status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is no plain file\n  remove it, or unpack the archive again")
 
-            def open_file(path: Path = path) -> IO[bytes]:
-                return path.open("rb")
+        def open_file(path: Path = path) -> IO[bytes]:
+            return path.open("rb")
 
-            yield Member(str(root), inside, status.st_size, open_file)
+        yield Member(str(root), visited.path, status.st_size, open_file)
 
 
 class _Header(tarfile.TarInfo):
@@ -258,7 +255,7 @@ def _tar_members(file: IO[bytes], archive: str, budget: _Budget) -> Iterator[Mem
             # An empty file takes a block of the disk, and memory for its name.
             budget.take(max(entry.size, _BLOCK_BYTES))
             name = _safe_name(entry.name, archive)
-            if entry.isdir() or _is_clutter(PurePosixPath(name).name):
+            if entry.isdir() or is_hidden(PurePosixPath(name).name):
                 continue
             if not entry.isreg():
                 raise _refused(archive, name, "a link" if entry.issym() or entry.islnk() else "a device")
@@ -286,7 +283,7 @@ def _zip_members(file: IO[bytes], archive: str, budget: _Budget) -> Iterator[Mem
         _require_zip(packed, budget)
         for entry in packed.infolist():
             name = _safe_name(entry.filename, archive)
-            if entry.is_dir() or _is_clutter(PurePosixPath(name).name) or name.startswith("__MACOSX/"):
+            if entry.is_dir() or is_hidden(PurePosixPath(name).name) or name.startswith("__MACOSX/"):
                 continue
             mode = entry.external_attr >> 16
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
@@ -300,10 +297,6 @@ def _safe_name(name: str, archive: str) -> str:
     if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or (parts and parts[0].endswith(":")):
         raise _refused(archive, name, "a name that leads out of it")
     return str(PurePosixPath(*parts))
-
-
-def _is_clutter(name: str) -> bool:
-    return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "__MACOSX", ".git")
 
 
 def _refused(archive: str, name: str, what: str) -> UserError:

@@ -42,9 +42,10 @@ class StageTrainer:
     The life of the weights: `state.model` holds the **raw** ones, which every step moves. Where the stage keeps an
     average, `state.average` holds the **EMA**, which follows them. Of the two, those that would **ship** are
     `state.shipped`: the average where there is one. After each measurement, the shipped weights that were **best** on
-    the selecting split are copied to `state.best_weights`, and at the end of the stage they are put back into
-    `state.shipped`. The next stage starts from them, or from the raw ones where its `start_from` says so. **Before the
-    fix** are the weights the last fix found: run.py copies them, and the product keeps the tensors that it changed.
+    the selecting split, by top-1 and then by loss, are copied to `state.best_weights`, and at the end of the stage they
+    are put back into `state.shipped`. The next stage starts from them, or from the raw ones where its `start_from` says
+    so. **Before the fix** are the weights the last fix found: run.py copies them, and the product keeps the tensors
+    that it changed.
     """
 
     def __init__(self, context: RunContext, plan: StagePlan, model: nn.Module) -> None:
@@ -271,10 +272,8 @@ class StageTrainer:
             with context.runtime.averaged(state.shipped, state.model):
                 raw = None if state.average is None else context.measure(state.model, select, [size])
                 found = context.measure(state.shipped, select, [size])
-                top1 = found.results[0]["top1"]
-                if top1 > state.best_top1 or evaluation.keep == "last":
-                    state.best_top1, state.best_step = top1, state.step
-                    state.best_weights = copy_state(state.shipped)
+                first = found.results[0]
+                state.keep_if_better(first["top1"], first["loss"], always=evaluation.keep == "last")
             context.log.event(
                 "eval",
                 **self._where(),

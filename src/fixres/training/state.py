@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from fixres.errors import UserError
 from fixres.io.files import write_with
 from fixres.io.safe_load import read_checkpoint
+from fixres.io.tensors import copy_state
 from fixres.runtime.device import set_buffers
 from fixres.training.context import image_lists
 from fixres.training.optim import WeightAverage
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from fixres.training.loop import StageTrainer
 
 FORMAT = 2
-_AS_IT_IS = ("stage_index", "step", "best_top1", "best_step", "best_weights", "micro_batch")
+_AS_IT_IS = ("stage_index", "step", "best_top1", "best_loss", "best_step", "best_weights", "micro_batch")
 """What is saved as it is."""
+_SAME_LOSS = 1e-6
+"""Share of a loss by which another must be lower to be so: less is rounding, which no stage should go on for."""
 
 
 @dataclass
@@ -42,10 +46,19 @@ class TrainState:
     """Optimizer updates done in this stage."""
     best_top1: float = -1.0
     """Best top-1 in percent on the selecting split, of the weights that would ship."""
+    best_loss: float = math.inf
+    """Loss of the same weights there: of equal accuracies the lower loss is the better one."""
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     micro_batch: int = 0
     """Pictures per forward pass of a process; 0 before it is decided."""
+
+    def keep_if_better(self, top1: float, loss: float, *, always: bool = False) -> None:
+        """Copy the weights that would ship where they are the best so far, by top-1 and then by loss."""
+        is_lower = loss < self.best_loss * (1 - _SAME_LOSS)
+        if always or top1 > self.best_top1 or (top1 == self.best_top1 and is_lower):
+            self.best_top1, self.best_loss, self.best_step = top1, loss, self.step
+            self.best_weights = copy_state(self.shipped)
 
     @property
     def shipped(self) -> nn.Module:
@@ -171,7 +184,8 @@ def restore_stage(trainer: StageTrainer, content: dict[str, Any]) -> None:
         if part is not None and content[name] is not None:
             part.load_state_dict(content[name])
     for name in _AS_IT_IS:
-        setattr(state, name, content[name])
+        # States of 0.1.0 have no loss beside their accuracy: the stage ends by its rule, the first of equal accuracies.
+        setattr(state, name, content.get(name, -math.inf) if name == "best_loss" else content[name])
     trainer.watch.earlier = content["stage_seconds"]
     trainer.meter.losses = list(content["losses"])
     trainer.is_measured = content["is_measured"]

@@ -38,9 +38,33 @@ def test_cadenes_classifier_gets_the_networks_name(name: str, own: str) -> None:
     assert note == ("" if own == "last_linear" else f"renamed the classifier from last_linear to {own}")
 
 
+@pytest.mark.parametrize("prefix", ["net.", "learner.trunk.", "student.module.", "encoder.0."])
+@pytest.mark.parametrize("others", [(), ("critic.0.weight", "temperature")])
+def test_whatever_stands_in_front_of_the_names_is_removed(prefix: str, others: tuple[str, ...]) -> None:
+    model = build_model("test_resnet", 3)
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("fc.")}
+    state, note = fit({prefix + name: t for name, t in own.items()} | dict.fromkeys(others, torch.ones(1)), model, "F")
+    assert state == own
+    assert note == f"removed the prefix {prefix}" + (
+        "; left out critic, temperature, which are no part of this network" if others else ""
+    )
+
+
+def test_several_networks_that_fit_are_not_chosen_from() -> None:
+    model = build_model("test_resnet", 3)
+    both = {f"{prefix}{name}": t for prefix in ("student.", "teacher.") for name, t in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"holds 2 networks that fit: student\.\*, teacher\.\*\n  save one of them"):
+        fit(both, model, "FILE")
+    other = {f"teacher.{name}": t for name, t in build_model("resnet18", 3).state_dict().items()}
+    mine = {f"student.{name}": t for name, t in model.state_dict().items()}
+    state, note = fit(mine | other, model, "FILE")
+    assert list(state) == list(model.state_dict())
+    assert note == "removed the prefix student.; left out teacher, which are no part of this network"
+
+
 def test_nothing_else_is_renamed() -> None:
     model = build_model("test_resnet", 3)
-    state = {f"x.{name}": tensor for name, tensor in model.state_dict().items()}
+    state = {f"x.{name}": tensor for name, tensor in model.state_dict().items() if name != "conv1.0.weight"}
     assert fit(state, model, "FILE") == (state, "")
     both = {**model.state_dict(), "last_linear.weight": torch.zeros(3, 4)}
     assert fit(both, model, "FILE")[0].keys() == both.keys()

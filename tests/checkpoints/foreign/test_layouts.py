@@ -350,3 +350,18 @@ def test_opening_warns_of_nothing(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened(CASES["timm"][0], tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["ema_model.", "model_ema.module.", "ema."])
+def test_an_average_beside_its_network_is_told_apart(prefix: str, tmp_path: Path) -> None:
+    average = {name: tensor + 1 for name, tensor in RAW.items()}
+    content = {
+        **prefixed(RAW, "model."),
+        **prefixed(average, prefix),
+        f"{prefix.split('.')[0]}.decay": torch.tensor(0.9),
+    }
+    torch.save({"state_dict": content, "pytorch-lightning_version": "2"}, tmp_path / "a.ckpt")
+    found = open_checkpoint(tmp_path / "a.ckpt")
+    for label, wanted in (("raw", RAW), ("ema", average)):
+        assert found.weights[label].keys() == wanted.keys()
+        assert all(torch.equal(found.weights[label][name], tensor) for name, tensor in wanted.items())

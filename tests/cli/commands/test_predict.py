@@ -255,6 +255,19 @@ def test_a_missing_picture_is_named(predict: Run) -> None:
     assert "no such file or folder: nowhere" in err
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_notes_say_what_is_passed_over_and_what_was_left_out(predict: Run, workers: int) -> None:
+    Path("photos/a/raw.NEF").write_text("x")
+    Path("photos/c").symlink_to("a")
+    Path("more").mkdir()
+    Image.new("RGB", (40, 40)).save("more/long.png", icc_profile=bytes(2 << 20))
+    Path("more/linked").symlink_to("../photos/b")
+    code, out, err = predict("photos", "more", "--format", "jsonl", "--workers", workers)
+    assert (code, len(rows_of(out))) == (0, 23 + 1 + 11)
+    assert "note: 1 file ignored, a camera's raw format, convert to JPEG first" in err
+    assert "note: more/long.png: decoded without its metadata, which cannot be read: ICC profile" in err
+
+
 def test_workers_change_nothing_and_end_early(predict: Run) -> None:
     pictures = list(Pictures(["photos"]))
     read = [list(picture_batches(pictures, Preprocess(32), 5, workers)) for workers in (0, 2)]

@@ -12,6 +12,7 @@ from PIL import Image
 from fixres.config.recipe import Data
 from fixres.data.collections import open_collection
 from fixres.data.decode import BadImage
+from fixres.data.picture_formats import EXTENSIONS
 from fixres.errors import UserError
 from tests.support.class_folders import COLOURS, fill, three_splits
 from tests.support.opening import opened, refusal
@@ -71,26 +72,52 @@ def test_extensions_hidden_files_and_others(tmp_path: Path) -> None:
     assert sum(len(split) for split in collection.splits.values()) == 22
     assert collection.notes[0] == "2 files ignored, no picture by its name: apple/Thumbs.db, apple/notes.txt"
     assert collection.notes[1] == "1 file ignored, outside the class folders: loose.jpg"
+    assert collection.notes[2] == "1 file ignored, hidden: apple/.hidden.png"
     for split in collection.splits.values():
         for k in range(len(split)):
             split.read(k)
 
 
+def test_every_ending_that_can_be_decoded_is_taken(tmp_path: Path) -> None:
+    fill(tmp_path, {"apple": 6, "pear": 6})
+    picture = Image.new("RGB", (4, 4))
+    kinds = {"a.avif": "AVIF", "b.jfif": "JPEG", "c.JPE": "JPEG", "d.pnm": "PPM", "e.pbm": "PPM", "f.apng": "PNG"}
+    for name, kind in kinds.items():
+        picture.save(tmp_path / "apple" / name, kind)
+    collection = opened(tmp_path)
+    assert sum(len(split) for split in collection.splits.values()) == 18
+    for split in collection.splits.values():
+        for k in range(len(split)):
+            split.read(k)
+
+
+@pytest.mark.skipif(".heic" in EXTENSIONS, reason="a decoder for HEIC is installed")
 def test_pictures_of_phones_are_not_passed_over_in_silence(tmp_path: Path) -> None:
     fill(tmp_path, {"apple": 6, "pear": 6})
     for k in range(5):
         (tmp_path / "pear" / f"IMG_{k}.HEIC").write_bytes(b"")
-    (tmp_path / "apple" / "web.avif").write_bytes(b"")
+    (tmp_path / "apple" / "raw.NEF").write_bytes(b"")
     notes = opened(tmp_path).notes
-    assert "1 file ignored, AVIF, convert to JPEG first, for example with ImageMagick: " in notes[0]
+    assert "1 file ignored, a camera's raw format, convert to JPEG first, for example with ImageMagick: " in notes[0]
     assert notes[1] == (
         "5 files ignored, HEIC, convert to JPEG first, for example with ImageMagick: magick mogrify -format jpg *.heic"
-        ": pear/IMG_0.HEIC, pear/IMG_1.HEIC, pear/IMG_2.HEIC, ..."
+        " (or pip install 'fixres[heic]'): pear/IMG_0.HEIC, pear/IMG_1.HEIC, pear/IMG_2.HEIC, ..."
     )
     (tmp_path / "plum").mkdir()
     (tmp_path / "plum" / "a.heif").write_bytes(b"")
     with pytest.raises(UserError, match=r"folder plum of .*, but 1 file in HEIF: convert to JPEG first.*\*\.heif"):
         opened(tmp_path)
+
+
+def test_what_systems_leave_in_folders_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    fill(tmp_path, {"apple": 6, "apple/@eaDir/000.png": 2, "pear": 6, "__MACOSX/apple": 1, "pear/.thumbnails": 3})
+    (tmp_path / "pear" / "._000.png").write_bytes(b"")
+    collection = opened(tmp_path)
+    assert (collection.classes, sum(map(len, collection.splits.values()))) == (("apple", "pear"), 12)
+    assert collection.notes[:2] == (
+        "2 folders ignored, a system's own: __MACOSX/, apple/@eaDir/",
+        "1 file ignored, hidden: pear/._000.png",
+    )
 
 
 def test_classes_are_walked_to_any_depth_and_links_are_followed(tmp_path: Path) -> None:
@@ -178,6 +205,98 @@ def test_a_picture_that_vanishes_is_named(tmp_path: Path) -> None:
     (tmp_path / "val" / "pear" / "001.png").unlink()
     with pytest.raises(BadImage, match=r"^val/pear/001\.png: cannot be read \(No such file"):
         collection.split("val").read(3)
+
+
+def test_imagenet_as_it_lies_there(tmp_path: Path) -> None:
+    stem = "ILSVRC2012_img"
+    fill(tmp_path, {f"{stem}_{split}/{name}": 5 for split in ("train", "val") for name in ("n01", "n02")})
+    fill(tmp_path, {f"{stem}_val/n03": 0, f"{stem}_test": 4})
+    collection = opened(tmp_path, holdout=0)
+    assert ({name: len(split) for name, split in collection.splits.items()}, collection.classes) == (
+        {"train": 10, "val": 10},
+        ("n01", "n02"),
+    )
+    assert collection.notes[0] == f"splits recognised by their names: train in {stem}_train, val in {stem}_val"
+    assert collection.notes[1].startswith(f"not a split, ignored: {stem}_test")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "validation_images"),
+        ("train2017", "val2017"),
+        ("A-Train", "A-valid"),
+        ("test_a_train", "test_a_val"),
+    ],
+)
+def test_splits_are_a_common_stem_and_a_word(tmp_path: Path, names: tuple[str, str]) -> None:
+    fill(tmp_path, {f"{name}/{cls}": 3 for name in names for cls in ("apple", "pear")})
+    assert set(opened(tmp_path, holdout=0).splits) == {"train", "val"}
+
+
+@pytest.mark.parametrize("others", [{}, {"car": 6}])
+def test_classes_that_are_called_like_splits_stay_classes(tmp_path: Path, others: dict[str, int]) -> None:
+    fill(tmp_path, {"bus_train": 6, "bus_val": 6, **others})
+    collection = opened(tmp_path)
+    assert collection.classes == ("bus_train", "bus_val", *others)
+    assert collection.notes[0] == (
+        "bus_train and bus_val are taken for classes and not for splits: bus_train holds no class folders"
+    )
+
+
+def test_words_inside_words_are_no_splits(tmp_path: Path) -> None:
+    fill(tmp_path, {f"{name}/{cls}": 3 for name in ("contest", "restrain", "conval") for cls in "ab"})
+    assert opened(tmp_path).classes == ("contest", "conval", "restrain")
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        (
+            {"x_train/apple": 3, "x_train/pear": 3, "x_val/fig": 3},
+            "x_train and x_val of ROOT look like splits and not like classes, but no class folder has the same name",
+        ),
+        ({"x_train/apple": 3, "x_train/pear": 3, "x_val": 3}, "but x_val holds no class folders"),
+        ({"training_set/a": 3, "test_set/a": 3}, "test_set and training_set of ROOT look like splits"),
+        (
+            {"train": 9, "test": 9},
+            "test and train of ROOT look like splits and not like classes, but test holds",
+        ),
+        (
+            {f"{k}_{s}/{c}": 3 for k in "xy" for s in ("train", "val") for c in "ab"},
+            "holds more than one set of splits",
+        ),
+        (
+            {f"seg_{s}/seg_{s}/{c}": 3 for s in ("train", "test") for c in "ab"},
+            "lie one level down, in seg_test/seg_test, seg_train/seg_train",
+        ),
+        ({f"{s}/{s}/{c}": 3 for s in ("train", "test") for c in "ab"}, "lie one level down, in train/train, test/test"),
+        ({f"photos/{c}": 3 for c in "ab"}, "the classes (a, b) lie one level down, in photos: give ROOT/photos"),
+        (
+            {f"photos/{s}/{c}": 3 for s in ("train", "val") for c in "ab"},
+            "the splits of ROOT lie one level down, in photos",
+        ),
+        ({f"{s}/images/{c}": 3 for s in ("train", "val") for c in "ab"}, "in train/images, val/images\n  move them up"),
+        ({"photos/a": 3, "photos/b": 3, "tables": 0}, "the classes (a, b) lie one level down, in photos"),
+        (
+            {f"{v}/{s}/{c}": 3 for v in ("v1", "v2") for s in ("train", "val") for c in "ab"},
+            "the splits of ROOT lie one level down, in v1, v2\n  give one of them: ROOT/v1",
+        ),
+    ],
+)
+def test_folders_that_look_like_splits_or_lie_too_deep(tmp_path: Path, counts: dict[str, int], told: str) -> None:
+    assert told.replace("ROOT", str(tmp_path)) in refusal(fill(tmp_path, counts))
+
+
+def test_a_split_of_one_class_with_folders_in_it_is_measured(tmp_path: Path) -> None:
+    fill(tmp_path, {"val/pear/2019": 3, "val/pear/2020": 3})
+    collection = open_collection(Data(uri=str(tmp_path)), classes=("apple", "pear"), for_training=False)
+    assert len(collection.split("val")) == 6
+
+
+def test_splits_inside_the_classes_are_told(tmp_path: Path) -> None:
+    fill(tmp_path, {f"{name}/{split}": 6 for name in ("apple", "pear") for split in ("train", "val")})
+    assert "inside the classes apple, pear are not told apart" in opened(tmp_path).notes[0]
 
 
 def test_a_link_to_nothing_is_a_missing_picture_not_clutter(photos: Path) -> None:

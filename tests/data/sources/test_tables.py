@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fixres.config.recipe import Data
+from fixres.data.collections import open_collection
 from fixres.data.decode import BadImage
 from fixres.data.sources.tables import named_labels, sorted_names
 from tests.support.opening import opened, refusal
@@ -58,6 +60,7 @@ def test_every_kind_of_table_is_the_same_collection(tmp_path: Path, kind: str) -
 
 
 def test_a_bare_path_of_a_table_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, [ROWS[-1][0]])
     write(tmp_path / "50% off?", ".csv", ROWS)
     monkeypatch.chdir(tmp_path)
     collection = opened("50% off?.csv")
@@ -85,6 +88,7 @@ def test_other_columns_another_root_and_no_split_column(tmp_path: Path) -> None:
 def test_windows_tables_and_blank_lines_are_read(tmp_path: Path) -> None:
     text = "\ufeffpath , label\r\n\r\n" + "".join(f'"p,{k}.png", {"äb"[k % 2]}\r\n' for k in range(12)) + "\r\n"
     (tmp_path / "t.csv").write_bytes(text.encode())
+    pictures(tmp_path, ["p,0.png"])
     collection = opened(f"csv:{tmp_path}/t.csv")
     assert collection.classes == ("b", "ä")
     assert sorted(p for s in collection.splits.values() for p in s.paths)[0] == "p,0.png"
@@ -133,6 +137,7 @@ GOOD = "x.png,a,train\ny.png,b,train\n"
 )
 def test_a_faulty_table_names_the_line(tmp_path: Path, content: str, message: str) -> None:
     content = content.replace("ROOT", str(tmp_path))
+    pictures(tmp_path, ["x.png"])
     (tmp_path / "t.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert message in refusal(f"csv:{tmp_path}/t.csv")
 
@@ -165,8 +170,53 @@ def test_files_that_are_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_picture_is_a_bad_image_that_is_named(tmp_path: Path) -> None:
     table = write(tmp_path / "t", ".csv", ROWS)
+    pictures(tmp_path, [ROWS[-1][0]])
     with pytest.raises(BadImage, match=r"^train/a0\.png: cannot be read"):
         opened(f"csv:{table}").split("train").read(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "told"),
+    [
+        (
+            "a/{k:03}",
+            "photos/a/{k:03}.png",
+            "ROOT/photos/a/000.png is there: csv:ROOT/t.csv?root=ROOT/photos; add .png to",
+        ),
+        ("a/{k}.jpg", "a/{k}.JPG", "ROOT/a/0.JPG is there: they end in .JPG, not in .jpg"),
+        ("a\\{k}.png", "a/{k}.png", "ROOT/a/0.png is there: write / in place of \\"),
+        ("/old/disk/a/{k}.png", "a/{k}.png", "is there: leave out /old/disk/ in front of the names"),
+        ("{k}.png", "x/{k}.png", "ROOT/x/0.png is there: csv:ROOT/t.csv?root=ROOT/x"),
+        ("file:///b%20c/{k}.png", "b c/{k}.png", "is there: leave out file://; write the names without %20"),
+        (
+            "{k}.png",
+            "elsewhere/deep/{k}.png",
+            "paths count from ROOT; from another folder DIR: csv:ROOT/t.csv?root=DIR",
+        ),
+    ],
+)
+def test_a_table_of_which_nothing_is_there_says_what_would_find_it(
+    tmp_path: Path, name: str, there: str, told: str
+) -> None:
+    pictures(tmp_path, [there.format(k=k) for k in range(30)])
+    write(tmp_path / "t", ".csv", [(name.format(k=k), "xy"[k % 2]) for k in range(30)], ("path", "label"))
+    said = refusal(f"csv:{tmp_path}/t.csv")
+    assert f"none of the 30 pictures that {tmp_path}/t.csv lists is there: " in said
+    assert told.replace("ROOT", str(tmp_path)) in said
+
+
+def test_a_table_of_which_something_is_there_is_opened(tmp_path: Path) -> None:
+    rows = [(f"{k}.png", "xy"[k % 2]) for k in range(30)]
+    pictures(tmp_path, ["29.png"])
+    assert len(opened(f"csv:{write(tmp_path / 't', '.csv', rows, ('path', 'label'))}").split("train")) == 18
+
+
+def test_file_names_are_found_in_either_unicode_form(tmp_path: Path) -> None:
+    pictures(tmp_path, ["caf\N{LATIN SMALL LETTER E WITH ACUTE}/0.png", "cafe\N{COMBINING ACUTE ACCENT}2/1.png"])
+    rows = [("cafe\N{COMBINING ACUTE ACCENT}/0.png", "x"), ("caf\N{LATIN SMALL LETTER E WITH ACUTE}2/1.png", "y")]
+    write(tmp_path / "t", ".csv", [(*row, "train") for row in rows])
+    split = open_collection(Data(uri=f"csv:{tmp_path}/t.csv"), for_training=False).split("train")
+    assert [split.read(k).getpixel((0, 0)) for k in range(2)] == [(0, 0, 0), (1, 0, 0)]
 
 
 @given(st.lists(st.integers(-50, 50).map(str) | st.sampled_from(["a", "7x"]), min_size=1, unique=True), st.data())

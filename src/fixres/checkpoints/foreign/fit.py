@@ -24,12 +24,13 @@ def fit(
     """Return `state` under the network's own names, with a note on what was renamed ("" when nothing was).
 
     Two families are known by the shape of their names: the EfficientNets of efficientnet_pytorch, and files of
-    Cadene's pretrainedmodels, whose classifier is `last_linear`. Everything else stays as it is. A classifier that is
+    Cadene's pretrainedmodels, whose classifier is `last_linear`. What stands in front of the network's own names is
+    removed, and what else is in the file left out. Everything else stays as it is. A classifier that is
     missing, or for another number of classes, is left to the caller. `ordered`: whether the order of the tensors is
     that of the network that was saved.
 
     Raises:
-        UserError: the names are those of a known family, but not of this network.
+        UserError: the names are those of a known family, but not of this network; or several networks are this one.
     """
     if "_conv_stem.weight" in state:
         if not architecture(model).startswith("tf_efficientnet_"):
@@ -40,7 +41,42 @@ def fit(
             )
         renamed = from_lukemelas(state, model, source, head=False, ordered=ordered)
         return renamed, "renamed from efficientnet_pytorch's names to timm's"
-    return _with_own_head_name(state, model)
+    own, left_out = _only_network(state, model, source)
+    own, new_head = _with_own_head_name(own, model)
+    return own, "; ".join(note for note in (left_out, new_head) if note)
+
+
+def _only_network(state: Mapping[str, Tensor], model: nn.Module, source: str) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of the one network in the file that is this one, without what stands in front of their names.
+
+    Where the names fit as they are, or nothing in the file fits, everything stays as it is.
+
+    Raises:
+        UserError: several networks in the file are this one.
+    """
+    body = _body(model)
+    if body <= state.keys() or not body:
+        return dict(state), ""
+    prefixes = {name[: place + 1] for name in state for place, sign in enumerate(name) if sign == "."}
+    found = sorted(prefix for prefix in prefixes if all(prefix + name in state for name in body))
+    if not found:
+        return dict(state), ""
+    if len(found) > 1:
+        listed = ", ".join(f"{prefix}*" for prefix in found)
+        raise UserError(
+            f"{source} holds {len(found)} networks that fit: {listed}\n"
+            "  save one of them alone, without what stands in front of its names, and give that file"
+        )
+    own = {name.removeprefix(found[0]): tensor for name, tensor in state.items() if name.startswith(found[0])}
+    others = dict.fromkeys(name.partition(".")[0] for name in state if not name.startswith(found[0]))
+    note = f"removed the prefix {found[0]}"
+    return own, note + (f"; left out {', '.join(others)}, which are no part of this network" if others else "")
+
+
+def _body(model: nn.Module) -> set[str]:
+    """Return the names of the tensors that every file of this network holds: all but its heads and counters."""
+    heads = tuple(f"{head}." for head in head_names(model))
+    return {name for name in model.state_dict() if not name.startswith(heads) and not name.endswith(_BUFFERS[2])}
 
 
 def _with_own_head_name(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], str]:

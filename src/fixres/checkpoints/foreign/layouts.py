@@ -18,6 +18,8 @@ RAW_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights")
 EMA_KEYS = ("ema_state_dict", "state_dict_ema", "model_ema", "model_ema_state_dict", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "network.")
 """Prefixes that wrappers add; removed where every name has them, one after another."""
+EMA_PREFIXES = ("ema_model.", "model_ema.", "ema.", "averaged_model.", "average_model.")
+"""What stands in front of the names of an average that is in one dictionary with the network it follows."""
 
 _WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 _MOCO_DIMENSION = 128
@@ -188,6 +190,24 @@ def _without_prefixes(state: dict[str, Tensor], reading: _Reading) -> dict[str, 
             reading.removed.append(label)
 
 
+def _with_average_apart(state: dict[str, Tensor], reading: _Reading) -> dict[str, dict[str, Tensor]]:
+    """Return raw and averaged weights of a module that holds both, as Lightning saves it; else the raw ones alone."""
+    average: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        prefix = next((p for p in EMA_PREFIXES if name.startswith(p)), "")
+        (average if prefix else rest)[name.removeprefix(prefix)] = tensor
+    trial = _Reading(reading.path)
+    raw = _without_prefixes(rest, trial)
+    # Averages keep counters and rates beside the weights, numbers without a dimension.
+    weights = {name: tensor for name, tensor in average.items() if tensor.dim() or name.endswith("num_batches_tracked")}
+    ema = _without_prefixes(weights, trial)
+    if not raw or raw.keys() != ema.keys():
+        return {"raw": state}
+    reading.removed += [prefix for prefix in trial.removed if prefix not in reading.removed]
+    return {"raw": raw, "ema": ema}
+
+
 def _without_losses(state: dict[str, Tensor], reading: _Reading) -> dict[str, Tensor]:
     """Leave out what a loss keeps beside the network, as Lightning saves it: the weights of the classes."""
     names = [name for name in state if re.match(r"(criterion|\w*loss)\w*\.", name)]
@@ -257,6 +277,8 @@ def _title(content: dict[Any, Any], raw: list[str], ema: list[str], reading: _Re
 def _found(
     reading: _Reading, layout: str, description: str, weights: dict[str, dict[str, Tensor]], content: dict[Any, Any]
 ) -> Found:
+    if set(weights) == {"raw"}:
+        weights = _with_average_apart(weights["raw"], reading)
     if reading.removed:
         description += f"; removed the prefix {', '.join(reading.removed)}"
     names = _class_names(content)

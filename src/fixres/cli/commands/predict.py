@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from fixres.cli.console import Console
     from fixres.cli.prediction_writers import TextWriter, Writer
     from fixres.inference.cascade import CascadePredictor
-    from fixres.inference.predict import Prediction, Predictor
+    from fixres.inference.predict import Pictures, Prediction, Predictor
     from fixres.runtime.device import Runtime
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 RESUMABLE: tuple[Format, ...] = ("jsonl", "csv")
 """Formats a file of which can be gone on with."""
 _MANY_FAILURES = 20
-"""Warnings about single pictures before they are only counted."""
+"""Warnings and notes about single pictures before they are only counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,8 @@ def predict(words: Sequence[str]) -> int:
         product = product.at(flags.size)
     console.preprocessing(product.preprocess, product.source)
     total = pictures.count()
+    if total is not None:
+        _say_passed_over(console, pictures)
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
     make = partial(
@@ -103,9 +105,18 @@ def predict(words: Sequence[str]) -> int:
     job = _Job(flags, console, predictor, iter(pictures), total, as_text)
     with contextlib.closing(console):
         num_failed = job.run()
+    if total is None:
+        _say_passed_over(console, pictures)
+    if job.num_flawed > _MANY_FAILURES:
+        console.say(f"note: {counted(job.num_flawed, 'picture')} had something wrong and could be decoded")
     if num_failed > _MANY_FAILURES:
         console.warn(f"{counted(num_failed, 'picture')} could not be read")
     return EXIT_USER_ERROR if num_failed else 0
+
+
+def _say_passed_over(console: Console, pictures: Pictures) -> None:
+    for line in pictures.passed_over.in_words():
+        console.say(f"note: {line}")
 
 
 def _check(flags: PredictFlags) -> None:
@@ -151,6 +162,7 @@ class _Job:
     as_text: Callable[..., TextWriter]
     done: int = 0
     num_failed: int = 0
+    num_flawed: int = 0
 
     def run(self) -> int:
         """Predict everything and return how many pictures could not be read."""
@@ -236,6 +248,8 @@ class _Job:
         while batch := list(islice(found, self.flags.batch_size)):
             writer.write(batch)
             for number, prediction in enumerate(batch, self.done + 1):
+                if prediction.flaw:
+                    self._note(prediction)
                 if prediction.error:
                     self._fail(prediction)
                 elif explain is not None:
@@ -243,6 +257,11 @@ class _Job:
             self.done += len(batch)
             self.console.progress("predicting", self.done, self.total)
         writer.close()
+
+    def _note(self, prediction: Prediction) -> None:
+        self.num_flawed += 1
+        if self.num_flawed <= _MANY_FAILURES:
+            self.console.say(f"note: {prediction.path}: {prediction.flaw}")
 
     def _fail(self, prediction: Prediction) -> None:
         self.num_failed += 1

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
+from fixres.data.class_spelling import one_spelling
 from fixres.data.collections import absolute_uri, name_not_kept, open_splits
-from fixres.data.decode import BadImage
+from fixres.data.decode import LEFT_OUT, BadImage
 from fixres.data.inspect.check_report import Place, Report
 from fixres.data.inspect.near_duplicates import (
     BASELINE_PICTURES,
@@ -69,6 +70,8 @@ def open_anyhow(data: Data) -> Opened:
         opened = Opened(**vars(inspect_folder(data, uri.partition(":")[2])))
     else:
         opened = Opened(*open_splits(data))
+    opened.splits, respelt = one_spelling(opened.splits, None)
+    opened.notes += respelt
     if len(opened.splits) == 1 and set(opened.splits) <= {"all", "train"}:
         try:
             opened.splits = carve(opened.first, THIRDS, data.split_seed, None)
@@ -152,7 +155,8 @@ def _check_files(scanned: Scanned, report: Report) -> None:
     for row, error in scanned.bad.items():
         report.add(_kind_of(error), error.reason, _place(scanned, row))
     for row, flaw in scanned.flaws.items():
-        report.add("damaged inside", flaw, _place(scanned, row))
+        kind = "metadata left out" if flaw.startswith(LEFT_OUT) else "damaged inside"
+        report.add(kind, flaw.removeprefix(LEFT_OUT), _place(scanned, row))
     for row in np.flatnonzero(facts["readable"]).tolist():
         place = _place(scanned, row)
         is_really = wrong_type(place.path, int(facts["format"][row]))

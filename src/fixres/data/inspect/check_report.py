@@ -40,6 +40,7 @@ KINDS = {
     "extreme aspect": Kind("warning", "long pictures, of which the test crop throws most away"),
     "passed over": Kind("warning", "what was found and not used"),
     "smaller than the size": Kind("info", "pictures that are enlarged"),
+    "metadata left out": Kind("info", "texts or profiles that cannot be read or are too long; the pixels are sound"),
     "no contrast": Kind("info", "pictures of hardly more than one grey, not compared for likeness"),
     "grey": Kind("info", "grey pictures, read as RGB"),
     "CMYK": Kind("info", "CMYK pictures, converted by Pillow"),

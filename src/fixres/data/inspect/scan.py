@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fixres.data.decode import FORMATS as DECODED
-from fixres.data.decode import BadImage, decode_with_flaw
+from fixres.data.decode import BadImage, decode_with_flaw, open_header
 from fixres.data.inspect.near_duplicates import likeness_hash, thumbnail
+from fixres.data.picture_formats import FORMATS as DECODED
 from fixres.data.read_in_processes import begin_picture, read_items
 from fixres.data.splits import Encoded, Split
 from fixres.io.progress import Progress
 
 T = TypeVar("T")
 
-FORMATS = ("no file", "JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "other")
+FORMATS = ("no file", *DECODED, "other")
 """What the column `format` of the facts counts through; pictures that are no files have the first."""
 
 TRAITS = ("grey", "CMYK", "16 bit", "transparency", "animation", "turned by EXIF")
@@ -183,7 +182,7 @@ def _header(encoded: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded), formats=DECODED) as image:
+            with open_header(encoded) as image:
                 kind = {"MPO": "JPEG"}.get(image.format or "", image.format)
                 found = (
                     image.mode in ("1", "L", "LA") or image.mode.startswith("I"),

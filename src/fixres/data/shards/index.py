@@ -20,10 +20,11 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from fixres.data.sources.folder import EXTENSIONS
+from fixres.data.picture_formats import EXTENSIONS
 from fixres.data.splits import Names
 from fixres.errors import UserError
 from fixres.io.files import write_with
+from fixres.io.folder_walk import is_hidden
 
 INDEX_NAME = "fixres-index.npz"
 _VERSION = 1
@@ -213,7 +214,8 @@ def _members(shard: Shard, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
             # Otherwise it remembers every member it has seen.
             archive.members = []  # type: ignore[attr-defined]
             last = member.name
-            if member.isreg():
+            # What macOS adds to an archive, ._NAME for every file, would be a sample of its own.
+            if member.isreg() and not is_hidden(member.name.rpartition("/")[2]):
                 yield member
         end = archive.offset
     except tarfile.ReadError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,22 +13,15 @@ import numpy as np
 
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage, read_file
+from fixres.data.picture_formats import EXTENSIONS, how_to_convert, unread_format
+from fixres.data.picture_walk import NO_PICTURE, PassedOver, pictures_below
+from fixres.data.sources.split_folders import folders_in, one_level_down, recognise, splits_in_classes
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Encoded, Names, Split
 from fixres.errors import UserError, counted, did_you_mean
 from fixres.io.file_states import file_states
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"})
-
-_UNREAD = {".heic": "HEIC", ".heif": "HEIF", ".avif": "AVIF"}
-"""Formats of pictures that are not opened as such; passing them over in silence would lose a whole phone's worth."""
-_CONVERT = "convert to JPEG first, for example with ImageMagick: magick mogrify -format jpg *{ending}"
-_NO_PICTURE = "no picture by its name"
 _LOOSE = "outside the class folders"
-_NAMED = 3
-
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "dev", "eval", "evaluation", "valset"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,8 @@ class _Scan:
 
     classes: dict[str, list[str]] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    """Paths, and why."""
 
 
 def open_folder(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]:
@@ -107,33 +101,24 @@ def inspect_folder(data: Data, body: str) -> Found:
     """
     root = Path(body).expanduser().absolute()
     _check_folder(root, body)
-    found = Found(f"folder:{root}")
-    names = _folders_in(root)
-    try:
-        folders = _split_folders(root)
-    except UserError as error:
-        found.faults.append(error)
-        folders = {name: name for name in sorted(names) if name.lower() in _SPLITS and _folders_in(root / name)}
-    if folders:
-        others = sorted(names - set(folders.values()))
+    recognised = recognise(root)
+    found = Found(f"folder:{root}", notes=recognised.notes, faults=recognised.faults)
+    if recognised.folders:
+        others = sorted(folders_in(root) - set(recognised.folders.values()))
         if others:
             found.notes.append(f"not a split, ignored: {', '.join(others)} in {body}")
-    else:
-        misnamed = sorted(name for name in names if name.lower() in _MISNAMED)
-        if any(_folders_in(root / name) for name in misnamed):
-            found.faults.append(
-                UserError(
-                    f"{body} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
-                    "  rename the folders to train, val and test"
-                )
-            )
-    for name, folder in (folders or {"all": "."}).items():
+    for name, folder in (recognised.folders or {"all": "."}).items():
         scan = _scan(root, folder)
         try:
             _check_scan(scan, name, root / folder)
         except UserError as error:
             found.faults.append(error)
-        found.ignored += [Ignored(name, path, _why(path)) for path in sorted(scan.ignored)]
+        if name == "all":
+            ends = {cls: (paths[0], paths[-1]) for cls, paths in scan.classes.items() if paths}
+            inside = splits_in_classes(ends, root)
+            found.faults += inside.faults
+            found.notes += inside.notes
+        found.ignored += [Ignored(name, path, reason) for path, reason in sorted(scan.ignored)]
         found.ignored += [Ignored(name, path, _LOOSE) for path in sorted(scan.loose)]
         if any(scan.classes.values()):
             found.splits[name] = _split(name, scan, root, data)
@@ -144,15 +129,10 @@ def inspect_folder(data: Data, body: str) -> Found:
 
 def in_words(ignored: Sequence[Ignored]) -> list[str]:
     """Return a line for every split and reason, with the first files."""
-    by_kind: dict[tuple[str, str], list[str]] = {}
+    passed_over = PassedOver()
     for split, path, reason in ignored:
-        by_kind.setdefault((split, reason), []).append(path)
-    lines = []
-    for (split, reason), paths in by_kind.items():
-        where = "" if split == "all" else f" of {split}"
-        num = f"{counted(len(paths), 'file')}{where} ignored, {reason}"
-        lines.append(f"{num}: {', '.join(paths[:_NAMED])}" + (", ..." if len(paths) > _NAMED else ""))
-    return lines
+        passed_over.add(path, reason, split)
+    return passed_over.in_words()
 
 
 def _check_folder(root: Path, given: str) -> None:
@@ -162,7 +142,7 @@ def _check_folder(root: Path, given: str) -> None:
         raise UserError(f"{given} is a file; allowed is a folder with one sub-folder per class\n  unpack it first")
     parent = next(folder for folder in root.parents if folder.is_dir())
     missing = root.relative_to(parent).parts[0]
-    present = sorted(_folders_in(parent))
+    present = sorted(folders_in(parent))
     shown = ", ".join(present[:10]) + (" ..." if len(present) > 10 else "")
     raise UserError(
         f"there is no folder {given}{did_you_mean(missing, present)}\n"
@@ -170,75 +150,25 @@ def _check_folder(root: Path, given: str) -> None:
     )
 
 
-def _folders_in(folder: Path) -> set[str]:
-    return {entry.name for entry in _entries(folder) if _is_folder(entry)}
-
-
-def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    """Yield what lies in a folder and is not hidden."""
-    try:
-        entries = os.scandir(folder)
-    except OSError as error:
-        raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from None
-    with entries as found:
-        yield from (entry for entry in found if not entry.name.startswith("."))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder, or a link to one that can be followed."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # a link to itself, or into a folder that may not be entered
-
-
-def _split_folders(root: Path) -> dict[str, str]:
-    """Return split name -> folder name. A folder called train that holds no folders is a class, not a split."""
-    found: dict[str, str] = {}
-    for folder in sorted(_folders_in(root)):
-        split = _SPLITS.get(folder.lower())
-        if split is None or not _folders_in(root / folder):
-            continue
-        if split in found:
-            raise UserError(f"{root} holds both {found[split]} and {folder}; only one may be the split '{split}'")
-        found[split] = folder
-    order = ("train", "val", "test")
-    return {name: found[name] for name in order if name in found}
-
-
 def _scan(root: Path, folder: str) -> _Scan:
+    """Look through a folder of classes: what lies beside the class folders is told apart from what lies in them."""
     scan = _Scan()
     top = root if folder == "." else root / folder
     prefix = "" if folder == "." else f"{folder}/"
-    classes: list[str] = []
-    for entry in _entries(top):
-        if _is_folder(entry):
-            classes.append(entry.name)
-        elif _ending(entry.name) in EXTENSIONS:
-            scan.loose.append(prefix + entry.name)
-    for name in sorted(classes):
-        found: list[str] = []
-        _walk(os.fspath(top / name), f"{prefix}{name}/", found, scan.ignored, set())
-        scan.classes[name] = sorted(found)
+    for name in sorted(folders_in(top)):
+        found = scan.classes.setdefault(name, [])
+        for path, reason in pictures_below(top / name):
+            if reason:
+                scan.ignored.append((f"{prefix}{name}/{path}", reason))
+            else:
+                found.append(f"{prefix}{name}/{path}")
+        found.sort()
+    for name, reason in pictures_below(top, is_deep=False):
+        if not reason:
+            scan.loose.append(prefix + name)
+        elif reason != NO_PICTURE:
+            scan.ignored.append((prefix + name, reason))
     return scan
-
-
-def _walk(folder: str, prefix: str, found: list[str], ignored: list[str], seen: set[str]) -> None:
-    # Links are followed, to each folder once: a link to a folder above would never end, a dozen folders that link to
-    # each other have more ways through them than can be walked.
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    for entry in sorted(_entries(folder), key=lambda one: (one.is_symlink(), one.name)):
-        name = entry.name
-        if _is_folder(entry):
-            _walk(entry.path, f"{prefix}{name}/", found, ignored, seen)
-        elif _ending(name) in EXTENSIONS and (entry.is_symlink() or entry.is_file()):
-            # A link to nothing counts: its picture is missing, which reading it will say.
-            found.append(prefix + name)
-        else:
-            ignored.append(prefix + name)
 
 
 def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
@@ -254,30 +184,20 @@ def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
         )
     empty = [name for name, paths in scan.classes.items() if not paths]
     if empty and split in ("train", "all"):
-        inside = [path for path in scan.ignored if set(path.split("/")) & set(empty)]
+        inside = [(path, reason) for path, reason in scan.ignored if set(path.split("/")) & set(empty)]
+        deeper = one_level_down(folder, [name for name in scan.classes if name not in empty])
         raise UserError(
             f"no pictures in the class folder{'s' if len(empty) > 1 else ''} {', '.join(empty)} of {folder}"
-            f"{_unread_in(inside)}\n  add pictures, or remove the folder"
+            f"{_unread_in(inside)}\n  {deeper or 'add pictures, or remove the folder'}"
         )
 
 
-def _why(path: str) -> str:
-    """Return why a file of a class folder is not used."""
-    ending = _ending(path)
-    return f"{_UNREAD[ending]}, {_CONVERT.format(ending=ending)}" if ending in _UNREAD else _NO_PICTURE
-
-
-def _unread_in(paths: Sequence[str]) -> str:
+def _unread_in(ignored: Sequence[tuple[str, str]]) -> str:
     """Return what to say of files that are pictures for people but not for this program."""
-    unread = [path for path in paths if _ending(path) in _UNREAD]
+    unread = [path for path, _ in ignored if unread_format(path)]
     if not unread:
         return ""
-    ending = _ending(unread[0])
-    return f", but {counted(len(unread), 'file')} in {_UNREAD[ending]}: {_CONVERT.format(ending=ending)}"
-
-
-def _ending(path: str) -> str:
-    return os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path per file is slow
+    return f", but {counted(len(unread), 'file')} in {unread_format(unread[0])}: {how_to_convert(unread[0])}"
 
 
 def _split(name: str, scan: _Scan, root: Path, data: Data) -> Split:

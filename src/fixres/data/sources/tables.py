@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
-from fixres.data.sources.folder import EXTENSIONS, Files
+from fixres.data.picture_formats import EXTENSIONS
+from fixres.data.sources.folder import Files
+from fixres.data.sources.missing_files import Listed, require_some
 from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Names, Split
 from fixres.errors import UserError, did_you_mean, require_extra
@@ -59,7 +61,7 @@ def open_table(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]
     """Return the URI, the splits of the split column (or `{"all": ...}` without one) and notes.
 
     Raises:
-        UserError: no such file or column, a row that cannot be used, a picture listed twice.
+        UserError: no such file or column, a row that cannot be used, a picture listed twice, no picture that is there.
     """
     address = SCHEME.parse(body)
     columns = _Columns()
@@ -68,6 +70,9 @@ def open_table(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]
     if not len(paths):
         raise UserError(f"{address.body} lists no pictures\n  it needs one row per picture below the column names")
     _refuse_duplicates(paths, columns, address.body, root)
+    texts = list(columns.label_places)
+    listed = (Listed(path, texts[label]) for path, label in zip(paths, columns.labels, strict=True))
+    require_some(listed, address.body, root, f"csv:{address.body}?root=DIR")
     labels, splits = (np.frombuffer(column, dtype=column.typecode) for column in (columns.labels, columns.splits))
     names = list(dict.fromkeys(SPLIT_NAMES.values()))
     found: dict[str, Split] = {}
@@ -129,14 +134,14 @@ def read_table(address: Address, group: str = "") -> Iterator[Row]:
 
 
 def listed_paths(table: Path) -> Iterator[str]:
-    """Yield the pictures in column `path` of a CSV, TSV, JSONL or Parquet file, relative paths from its folder on.
+    """Yield the pictures in column `path` of a CSV, TSV, JSONL or Parquet file, as they are written there.
 
     Raises:
         UserError: it cannot be read, or has no such column; from the iterator, a line that cannot be used.
     """
     wanted = {"image": _COLUMNS["image"]}
     for line, cells in _READERS[table.suffix.lower()](table, wanted, ()):
-        yield str(table.parent / _row(table, line, cells, wanted).path)
+        yield _row(table, line, cells, wanted).path
 
 
 def _row(path: Path, line: int, cells: dict[str, str | None], wanted: dict[str, str]) -> Row:

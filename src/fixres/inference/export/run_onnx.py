@@ -9,6 +9,7 @@ import it: `Classifier("model.onnx")(["photo.jpg"])` gives float64 probabilities
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -48,8 +49,7 @@ class Classifier:
         self.require_size(size)
         rows = []
         for path in paths:
-            with Image.open(path) as opened:
-                pixels = np.asarray(view(to_rgb(opened, self.sheet), size, self.sheet))
+            pixels = np.asarray(view(picture(path, self.sheet), size, self.sheet))
             images = self.inputs(pixels)[None]
             rows.append(self.session.run(None, {self.session.get_inputs()[0].name: images})[0][0])
         outputs = np.asarray(rows, dtype=np.float64).reshape(-1, len(self.sheet["classes"]))
@@ -80,12 +80,42 @@ class Classifier:
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
+def picture(path: str, sheet: dict[str, Any]) -> Image.Image:
+    """Return the RGB picture of a file; of a PNG whose texts or profiles Pillow refuses, the pixels all the same."""
+    with open(path, "rb") as file:  # noqa: PTH123 - a path is text here
+        data = file.read()
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return to_rgb(opened, sheet)
+    except Exception:
+        reduced = without_metadata(data)
+        if len(reduced) == len(data):
+            raise
+        with Image.open(io.BytesIO(reduced)) as opened:
+            image = to_rgb(opened, sheet)
+        sys.stderr.write(f"{path}: decoded without its metadata, which cannot be read\n")
+        return image
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Return a PNG with the chunks alone that make its pixels and say which side is up; anything else as it is."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data
+    kept, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"):
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)
+
+
 def to_rgb(image: Image.Image, sheet: dict[str, Any]) -> Image.Image:
     """Return an upright RGB picture: 16-bit grey scaled by 1 / 257, transparency over white, first frame."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
     image.load()
-    upright = ImageOps.exif_transpose(image) if sheet["exif"] == "apply" else image
+    upright = turned(image) if sheet["exif"] == "apply" else image
     over_white = sheet["alpha"] == "white"
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         grey = np.asarray(upright).astype(np.int64)
@@ -101,6 +131,14 @@ def to_rgb(image: Image.Image, sheet: dict[str, Any]) -> Image.Image:
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     upright.info.pop("transparency", None)
     return upright.convert("RGB")
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Return the picture upright; as it is where its tags cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - damaged tags do not make the picture unreadable
+        return image
 
 
 def view(image: Image.Image, size: int, sheet: dict[str, Any]) -> Image.Image:

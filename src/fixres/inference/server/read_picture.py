@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import signal
 import sys
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fixres.data.decode import FORMATS, BadImage, decode, jpeg_size
+from fixres.data.decode import BadImage, decode, jpeg_size, open_header
 from fixres.data.evaluation_view import evaluation_view
+from fixres.data.picture_formats import FORMATS
 from fixres.resolution import Preprocess
 
 BYTES_PER_PIXEL = 17
@@ -113,7 +113,7 @@ def _stated_size(data: bytes, name: str) -> tuple[int, int] | Refusal:
         found = jpeg_size(data, name)
         if found is not None:
             return found
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with open_header(data) as opened:
             return opened.size
     except BadImage as error:
         return Refusal(413, "too_many_pixels", f"{name}: {error.reason}")
