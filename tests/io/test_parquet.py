@@ -56,3 +56,15 @@ def test_without_the_package_the_pip_line_is_named(tmp_path: Path, monkeypatch: 
         with pytest.raises(UserError, match=r"pip install 'fixres\[parquet\]'"):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_no_utf_8_are_spelt_out(tmp_path: Path) -> None:
+    name = "val/a/caf\udce9.jpg"
+    rows = ParquetRows(tmp_path / "rows.parquet", {"path": "str", "classes": "strs"})
+    rows.write([{"path": name, "classes": [name, "é"]}])
+    rows.close()
+    write_parquet(tmp_path / "columns.parquet", {"path": [name], "classes": [[name, "é"]]})
+    for file in tmp_path.iterdir():
+        assert reader.read_table(file).to_pylist() == [
+            {"path": "val/a/caf\\xe9.jpg", "classes": ["val/a/caf\\xe9.jpg", "é"]}
+        ]

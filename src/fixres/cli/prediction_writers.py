@@ -71,8 +71,7 @@ class ParquetWriter:
         """Write some more."""
         self._rows.write(
             {
-                # Parquet's text is UTF-8, a file name need not be.
-                "path": p.path.encode("utf-8", "backslashreplace").decode(),
+                "path": p.path,
                 "size": p.size,
                 "names": [name for name, _ in p.top],
                 "probabilities": [probability for _, probability in p.top],

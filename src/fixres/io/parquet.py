@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fixres.errors import require_extra
+from fixres.errors import as_text, require_extra
 
 Kind = Literal["str", "int", "float", "bool", "strs", "floats"]
 _GROUP = 10_000
@@ -33,7 +33,7 @@ class ParquetRows:
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows: a value, or None, for every column."""
-        self._rows.extend(rows)
+        self._rows.extend({name: _kept(value) for name, value in row.items()} for row in rows)
         if len(self._rows) >= _GROUP:
             self._flush()
 
@@ -51,7 +51,14 @@ class ParquetRows:
 def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of equal length; their types are those of their values."""
     pyarrow, parquet = require_parquet()
-    parquet.write_table(pyarrow.table(dict(columns)), path)
+    parquet.write_table(pyarrow.table({name: _kept(values) for name, values in columns.items()}), path)
+
+
+def _kept(value: Any) -> Any:
+    """Return a value or a list of values as Parquet can hold them: its text is UTF-8, a file name need not be."""
+    if isinstance(value, str):
+        return as_text(value)
+    return [_kept(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def require_parquet() -> tuple[Any, Any]:
