@@ -15,7 +15,6 @@ from torch import nn
 
 from fixres.checkpoints.feeding_request import CHANGES, PreprocessChanges, Program, shown
 from fixres.checkpoints.foreign.layouts import Found
-from fixres.config.yaml_text import parse, value_at
 from fixres.errors import UserError
 from fixres.models.build import architecture, default_size
 from fixres.models.names import bare, system_of
@@ -204,6 +203,9 @@ def _of_run(found: Found, model: nn.Module) -> Preprocess:
 
 
 def _of_recipe(run: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    # torch.hub.load, which opens no run, works without what reads YAML.
+    from fixres.config.yaml_text import parse, value_at
+
     values = parse(str(run.get("recipe", "")), "recipe.yaml").values
     published = published_preprocess(model)
     stated = {name: value_at(values, key, "model") for name, key in _RECIPE_KEYS.items()}

@@ -350,7 +350,8 @@ def _dashed(key: str) -> str:
 
 def _unknown_flags(keys: Sequence[str], options: dict[str, _Option], with_recipe: bool = False) -> Iterator[str]:
     """Yield what is wrong with unknown flags: a line each, those of the four systems together on one."""
-    if old := [key for key in keys if is_old(key)]:
+    # A letter that is missing from an option there is, is a slip first.
+    if old := [key for key in keys if is_old(key) and f"{key}s" not in options]:
         yield old_flags_line(old)
     yield from (_unknown_flag(key, options, with_recipe) for key in keys if key not in old)
 
