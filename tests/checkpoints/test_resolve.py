@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres.checkpoints.resolve import load, weights_and_kind
+from fixres.checkpoints.resolve import license_of, load, weights_and_kind
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.models.build import build_model
@@ -159,3 +159,14 @@ def test_anything_else_after_the_mark_is_refused_by_every_command(
         pictures = [str(photos / "val")] if command == "predict" else []
         assert main([command, words[0], *pictures, *words[1:], *model, *more]) == 2
         assert message in " ".join(capsys.readouterr().err.split()), command
+
+
+def test_a_folder_with_a_mark_in_its_name_is_named_as_any_other(tmp_path: Path) -> None:
+    run = tmp_path / "exp#2" / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "config.json").write_text(json.dumps({"fixres": {"data": {"weights_license": "cc-by-nc-4.0"}}}))
+    assert license_of(str(run)) == license_of(f"{run}#ema") == "cc-by-nc-4.0"
+    missing = str(tmp_path / "exp#2" / "no")
+    assert weights_and_kind(missing) == (missing, "fixed")
+    with pytest.raises(UserError, match="no"):
+        load(missing)

@@ -42,3 +42,12 @@ def test_other_mistakes_are_named_beside_them(capsys: pytest.CaptureFixture[str]
 def test_a_flag_that_a_command_has_is_that_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "nowhere.pth", "--batch-size", "8"]) == 2
     assert "migration" not in capsys.readouterr().err
+
+
+def test_a_key_of_the_recipe_by_that_name_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--epochs", "3", "--weight-decay", "0.1", "--max-lr", "1"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("docs/migration.md says what to type here")
+    assert lines[1] == "  --epochs: did you mean '--train.epochs'?"
+    assert lines[2].startswith("  --weight-decay: did you mean '--")
+    assert not any("--max-lr: did" in line for line in lines)

@@ -91,6 +91,9 @@ def weights_and_kind(text: str) -> tuple[str, str]:
     is_checksum = text.startswith("url:") and "=" in kind
     if not mark or is_checksum or Path(text).exists():
         return text, "fixed"
+    if "/" in kind:
+        # A folder's name may have a # in it; that it is not there is said as of any other.
+        return text, "fixed"
     if kind not in KINDS:
         raise UserError(f"{text}: after # may stand {', '.join(KINDS)}\n  {source}#{KINDS[0]}")
     return source, kind
@@ -329,7 +332,7 @@ def license_of(source: str) -> str:
     scheme, _, name = source.partition(":")
     if scheme == "fixres":
         return find_released(name).license
-    folder = Path(source.rpartition("#")[0] or source)
+    folder = Path(weights_and_kind(source)[0])
     for config in (folder / "model" / "config.json", folder / "config.json"):
         if config.is_file():
             own = json.loads(config.read_text()).get("fixres", {})

@@ -352,7 +352,10 @@ def _unknown_flags(keys: Sequence[str], options: dict[str, _Option], with_recipe
     """Yield what is wrong with unknown flags: a line each, those of the four systems together on one."""
     # A letter that is missing from an option there is, is a slip first.
     if old := [key for key in keys if is_old(key) and f"{key}s" not in options]:
-        yield old_flags_line(old)
+        hints = ((key, _unknown_flag(key, options, with_recipe).partition(" - did you mean ")[2]) for key in old)
+        # Where a key of the recipe has the very name, it is what others mean by it too.
+        close = "".join(f"\n  {_dashed(key)}: did you mean {hint}" for key, hint in hints if hint.endswith(f".{key}'?"))
+        yield old_flags_line(old) + close
     yield from (_unknown_flag(key, options, with_recipe) for key in keys if key not in old)
 
 

@@ -112,6 +112,10 @@ def published_length(epoch_samples: str) -> tuple[int, int]:
     return int(samples), int(pictures)
 
 
+def _times(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 1000 else f"{factor:.4g}"
+
+
 def describe_length(num_images: int, epoch_samples: float | str, key: str) -> str:
     """Return what to say of an epoch's length that is not the one written down, or far from the split's; else nothing.
 
@@ -123,8 +127,9 @@ def describe_length(num_images: int, epoch_samples: float | str, key: str) -> st
         if num_images == published_for:
             return ""
         return (
-            f"an epoch of stage {key} is {num / num_images:.4g} x the {num_images:,} pictures here, {num:,} samples: "
-            f"the {samples:,} of {key}.epoch_samples belong to the {published_for:,} pictures it was published for"
+            f"an epoch of stage {key} is {_times(num / num_images)} x the {num_images:,} pictures here, {num:,} "
+            f"samples: the {samples:,} of {key}.epoch_samples belong to the {published_for:,} pictures it was "
+            "published for"
         )
     if isinstance(epoch_samples, int) and num > MANY_PASSES * num_images:
         return (

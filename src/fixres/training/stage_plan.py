@@ -160,7 +160,7 @@ def average_warning(ema: Ema, stage: Stage, steps: int, key: str) -> str:
     instead = "--ema.rule timm forgets its start" if forgets else f"--{key}.ema false keeps no average"
     return (
         f"after {counted(steps, 'step')} of {key} the average of the weights, which ships, still is "
-        f"{100 * kept:.2g} % what it started from (ema.decay {ema.decay:g}, ema.rule {ema.rule})\n"
+        f"{float(f'{100 * kept:.2g}'):g} % what it started from (ema.decay {ema.decay:g}, ema.rule {ema.rule})\n"
         f"  {instead}"
     )
 

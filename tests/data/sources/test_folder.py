@@ -305,3 +305,29 @@ def test_a_link_to_nothing_is_a_missing_picture_not_clutter(photos: Path) -> Non
     place = list(split.paths).index("train/red/lost.jpg")
     with pytest.raises(BadImage, match=r"lost\.jpg"):
         split.read(place)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        (
+            {**{f"seg_{s}/seg_{s}/{c}": 3 for s in ("train", "test") for c in "ab"}, "seg_pred/seg_pred": 3},
+            "lie one level down, in seg_test/seg_test, seg_train/seg_train",
+        ),
+        ({f"{s}/{c}": 3 for s in ("01_train", "02_val", "03_test") for c in "ab"}, "have no stem in common"),
+        ({f"{s}/{c}": 3 for s in ("dogs-train", "cats-test") for c in "ab"}, "have no stem in common"),
+        (
+            {f"{s}/{c}": 3 for s in ("traindata", "testdata") for c in "ab"},
+            "testdata, traindata, which looks like a split",
+        ),
+        ({f"{s}/{c}": 3 for s in ("Training", "Test") for c in "ab"}, "Test and Training, which looks like a split"),
+        ({f"{s}_set/{c}": 3 for s in ("training", "test") for c in "ab"}, "training is no word for a split here"),
+    ],
+)
+def test_splits_by_other_names_are_no_classes(tmp_path: Path, counts: dict[str, int], told: str) -> None:
+    assert told in refusal(fill(tmp_path, counts))
+
+
+def test_folders_beside_train_may_be_called_as_they_like(tmp_path: Path) -> None:
+    fill(tmp_path, {f"{s}/{c}": 3 for s in ("train", "val", "eval") for c in "ab"})
+    assert set(open_collection(Data(uri=str(tmp_path), holdout=0)).splits) >= {"train", "val"}

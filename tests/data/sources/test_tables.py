@@ -186,6 +186,10 @@ def test_a_missing_picture_is_a_bad_image_that_is_named(tmp_path: Path) -> None:
         ("a/{k}.jpg", "a/{k}.JPG", "ROOT/a/0.JPG is there: they end in .JPG, not in .jpg"),
         ("a\\{k}.png", "a/{k}.png", "ROOT/a/0.png is there: write / in place of \\"),
         ("/old/disk/a/{k}.png", "a/{k}.png", "is there: leave out /old/disk/ in front of the names"),
+        ("/a/{k}.png", "a/{k}.png", "is there: leave out / in front of the names"),
+        ("a/{k}.PNG", "a/{k}.png", "they end in .png, not in .PNG"),
+        ("file://ROOT/a/{k}.png", "a/{k}.png", "is there: leave out file://"),
+        ("ROOT/a/{k}", "a/{k}.png", "ROOT/a/0.png is there: add .png to the names"),
         ("{k}.png", "x/{k}.png", "ROOT/x/0.png is there: csv:ROOT/t.csv?root=ROOT/x"),
         ("file:///b%20c/{k}.png", "b c/{k}.png", "is there: leave out file://; write the names without %20"),
         (
@@ -199,10 +203,23 @@ def test_a_table_of_which_nothing_is_there_says_what_would_find_it(
     tmp_path: Path, name: str, there: str, told: str
 ) -> None:
     pictures(tmp_path, [there.format(k=k) for k in range(30)])
-    write(tmp_path / "t", ".csv", [(name.format(k=k), "xy"[k % 2]) for k in range(30)], ("path", "label"))
+    write(
+        tmp_path / "t",
+        ".csv",
+        [(name.replace("ROOT", str(tmp_path)).format(k=k), "xy"[k % 2]) for k in range(30)],
+        ("path", "label"),
+    )
     said = refusal(f"csv:{tmp_path}/t.csv")
     assert f"none of the 30 pictures that {tmp_path}/t.csv lists is there: " in said
     assert told.replace("ROOT", str(tmp_path)) in said
+
+
+def test_advice_never_takes_two_names_for_one_file(tmp_path: Path) -> None:
+    pictures(tmp_path, [f"cat/{k}.png" for k in range(10)])
+    pictures(tmp_path, [f"dog/{k}.jpg" for k in range(10)])
+    rows = [(f"{kind}/{k}", kind) for k in range(10) for kind in ("cat", "dog")]
+    write(tmp_path / "t", ".csv", rows, ("path", "label"))
+    assert "leave out cat/" not in refusal(f"csv:{tmp_path}/t.csv")
 
 
 def test_a_table_of_which_something_is_there_is_opened(tmp_path: Path) -> None:

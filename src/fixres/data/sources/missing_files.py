@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from fixres.data.decode import path_on_disk
-from fixres.data.picture_formats import EXTENSIONS, ending
+from fixres.data.picture_formats import EXTENSIONS
 from fixres.errors import UserError, counted
 from fixres.io.folder_walk import entries, is_folder, is_hidden
 
@@ -81,7 +81,9 @@ def _advice(sample: list[Listed], root: Path, other_root: str) -> str:
     for is_far in (False, True):
         for read, what in _readings(sample):
             for way in _ways(read[0], root, is_far):
-                if all(is_there(_apply(way, one)) for one in read):
+                files = {one.path: _apply(way, one) for one in read}
+                # Two names that become one file are not what the list means.
+                if len(set(files.values())) == len(files) and all(map(is_there, files.values())):
                     found = f"{Path(_apply(way, read[0]))} is there: "
                     return found + "; ".join([*what, *_in_words(way, read[0], root, other_root)])
     return f"paths count from {root.absolute()}; from another folder DIR: {other_root}"
@@ -106,7 +108,8 @@ def _readings(sample: list[Listed]) -> Iterator[tuple[list[Listed], list[str]]]:
 
 def _ways(one: Listed, root: Path, is_far: bool) -> Iterator[_Way]:
     """Yield what makes a file that is there of a name; `is_far`: in other folders too, or with fewer above it."""
-    for left_out in range(len(_parts(one.path)) if is_far else 1):
+    # A name may begin with / and count from the folder all the same.
+    for left_out in range(len(_parts(one.path)) if is_far else 1 + one.path.startswith("/")):
         for folder in _folders(root) if is_far else (os.fspath(root),):
             for by_label in (False, True) if one.label else (False,):
                 way = _Way(folder, left_out, by_label, "", False)
@@ -127,7 +130,8 @@ def _apply(way: _Way, one: Listed) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
+    """Return the parts of a name; the first of an absolute one is its /."""
+    return ["/"] * path.startswith("/") + [part for part in path.split("/") if part not in ("", ".")]
 
 
 def _both_cases() -> Iterator[str]:
@@ -147,12 +151,13 @@ def _folders(root: Path) -> Iterator[str]:
 
 def _in_words(way: _Way, one: Listed, root: Path, other_root: str) -> Iterator[str]:
     if way.left_out:
-        first = "/".join(_parts(one.path)[: way.left_out])
-        yield f"leave out {'/' * one.path.startswith('/')}{first}/ in front of the names"
-    if way.folder != os.fspath(root):
+        first = "".join(f"{part}/" for part in _parts(one.path)[: way.left_out])
+        yield f"leave out {first.replace('//', '/')} in front of the names"
+    is_absolute = one.path.startswith("/") and not way.left_out
+    if way.folder != os.fspath(root) and not is_absolute:
         yield other_root.replace("DIR", way.folder)
     if way.by_label:
         yield f"put the label in front of the names, {one.label}/"
     if way.ending:
-        own = ending(one.path)
+        own = PurePosixPath(one.path).suffix
         yield f"add {way.ending} to the names" if way.is_added else f"they end in {way.ending}, not in {own}"

@@ -12,7 +12,22 @@ from fixres.errors import UserError
 from fixres.io.folder_walk import entries, is_folder, is_hidden
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_MISNAMED = frozenset({"training", "trainset", "testing", "tests", "testset", "dev", "eval", "evaluation", "valset"})
+_MISNAMED = frozenset(
+    {
+        "training",
+        "trainset",
+        "testing",
+        "tests",
+        "testset",
+        "dev",
+        "eval",
+        "evaluation",
+        "valset",
+        "traindata",
+        "testdata",
+        "valdata",
+    }
+)
 _WORD = re.compile("|".join(sorted({*_SPLITS, *_MISNAMED}, key=len, reverse=True)))
 _ORDER = ("train", "val", "test")
 _NAMED = 6
@@ -42,7 +57,7 @@ def recognise(root: Path) -> Recognised:
     inside = {name: folders_in(root / name) for name in sorted(folders_in(root)) if _readings(name)}
     plain = {name: name.lower() for name in inside if name.lower() in _SPLITS and inside[name]}
     if plain:
-        return _splits(root, plain)
+        return _with_misnamed(root, _splits(root, plain), inside)
     misnamed = [name for name in inside if name.lower() in _MISNAMED]
     if any(inside[name] for name in misnamed):
         told = f"{root} holds {', '.join(misnamed)}, which looks like a split and not like a class\n"
@@ -54,11 +69,18 @@ def recognise(root: Path) -> Recognised:
         several = f"{root} holds more than one set of splits: {told}\n  move all but one away"
         return Recognised(faults=[UserError(several)])
     if found:
-        result = _splits(root, found[0])
+        result = _with_misnamed(root, _splits(root, found[0]), inside)
         told = ", ".join(f"{split} in {name}" for split, name in result.folders.items())
         result.notes.append(f"splits recognised by their names: {told}")
         return result
     result = Recognised()
+    words = {name: _readings(name)[0][1] for name in inside}
+    if not alike and set(inside) == folders_in(root) and _overlapping(words, inside):
+        told = (
+            f"{' and '.join(inside)} of {root} look like splits and not like classes, but their names have no stem in "
+        )
+        told += "common\n  rename the folders to train, val and test"
+        return Recognised(faults=[UserError(told)])
     for names in alike:
         _say_of_classes(root, names, inside, result)
     return result
@@ -157,6 +179,19 @@ def _splits(root: Path, words: Mapping[str, str]) -> Recognised:
     return result
 
 
+def _with_misnamed(root: Path, result: Recognised, inside: Mapping[str, set[str]]) -> Recognised:
+    """Refuse splits without train where another folder with the same classes looks like it."""
+    if "train" in result.folders:
+        return result
+    shared = set().union(*(_forms(inside[name]) for name in result.folders.values()))
+    for name in inside:
+        words = {word.lower() for _, word, _ in _readings(name)}
+        if name not in result.folders.values() and words & _MISNAMED and _forms(inside[name]) & shared:
+            told = f"{root} holds {', '.join(result.folders.values())} and {name}, which looks like a split as well\n"
+            result.faults.append(UserError(f"{told}  rename it: splits are called {', '.join(_SPLITS)}"))
+    return result
+
+
 def _deeper(root: Path, names: Sequence[str]) -> dict[str, str]:
     """Return the only folder of each of the folders, where there is one in each and folders in it; else nothing."""
     lower = {name: sorted(folders_in(root / name)) for name in names}
@@ -176,11 +211,15 @@ def _say_of_classes(root: Path, names: Mapping[str, str], inside: Mapping[str, s
     """Refuse folders that look like splits and are not such, or say that they are taken for classes."""
     told, able = " and ".join(names), [name for name in names if inside[name]]
     is_all = set(names) == folders_in(root)
-    if is_all and able and (deeper := _deeper(root, list(names))):
+    deeper = _deeper(root, list(names)) if able else {}
+    if deeper and (is_all or all(map(_readings, deeper.values()))):
         result.faults.append(UserError(_all_deeper(root, deeper)))
         return
     lacking = [name for name in names if not inside[name]]
+    misnamed = [word.lower() for word in names.values() if word.lower() in _MISNAMED]
     why = f"{lacking[0]} holds no class folders" if lacking else "no class folder has the same name in both"
+    if misnamed and not lacking:
+        why = f"{misnamed[0]} is no word for a split here ({', '.join(_SPLITS)})"
     is_plain = all(name.lower() == word.lower() for name, word in names.items())
     if is_all and (able or is_plain):
         result.faults.append(
