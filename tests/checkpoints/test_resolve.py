@@ -161,6 +161,13 @@ def test_anything_else_after_the_mark_is_refused_by_every_command(
         assert message in " ".join(capsys.readouterr().err.split()), command
 
 
+@pytest.mark.parametrize("kind", ["raw", "ema", "before_fix"])
+def test_published_weights_are_one_set(kind: str) -> None:
+    for source, weights in ((f"timm:resnet18#{kind}", "fixed"), ("timm:resnet18", kind)):
+        with pytest.raises(UserError, match="one set of weights|before_fix"):
+            load(source, weights)
+
+
 def test_a_folder_with_a_mark_in_its_name_is_named_as_any_other(tmp_path: Path) -> None:
     run = tmp_path / "exp#2" / "run"
     (run / "model").mkdir(parents=True)

@@ -193,7 +193,9 @@ def _from_timm(name: str, weights: str, feeding: Feeding) -> tuple[Product, bool
         if not path.is_file():
             raise UserError(f"no such file: {path}\n  --weights takes a file, or {', '.join(WEIGHTS)}")
         return load_file(path, Wanted(name, which(kind), feeding=feeding), str(path.absolute()))[0], True
-    which(weights)
+    if weights != "fixed":
+        which(weights)
+        raise UserError(f"timm:{name} holds one set of weights\n  leave --weights out, or give it a file")
     return load_published(canonical(name)), False
 
 
