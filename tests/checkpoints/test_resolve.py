@@ -164,7 +164,7 @@ def test_anything_else_after_the_mark_is_refused_by_every_command(
 @pytest.mark.parametrize("kind", ["raw", "ema", "before_fix"])
 def test_published_weights_are_one_set(kind: str) -> None:
     for source, weights in ((f"timm:resnet18#{kind}", "fixed"), ("timm:resnet18", kind)):
-        with pytest.raises(UserError, match="one set of weights|before_fix"):
+        with pytest.raises(UserError, match=r"one set of weights|before_fix"):
             load(source, weights)
 
 
