@@ -120,7 +120,8 @@ def decode_with_flaw(data: bytes, name: str, exif: Exif = "apply", alpha: Alpha 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode_leniently(data, name, exif, alpha, flaw)
+            image, left_out = _in_spite_of_metadata(data, lambda one: _decode_pillow(one, name, exif, alpha))
+            return image, f"{LEFT_OUT}{left_out}" if left_out else flaw
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -291,27 +292,21 @@ def open_header(data: bytes) -> Image.Image:
     Raises:
         Exception: whatever Pillow's parsers raise.
     """
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (MemoryError, Image.DecompressionBombError):
-        raise
-    except Exception:
-        reduced, left_out = without_metadata(data)
-        if not left_out:
-            raise
-        return Image.open(io.BytesIO(reduced), formats=FORMATS)
+    return _in_spite_of_metadata(data, lambda encoded: Image.open(io.BytesIO(encoded), formats=FORMATS))[0]
 
 
-def _decode_leniently(data: bytes, name: str, exif: Exif, alpha: Alpha, flaw: str) -> tuple[Image.Image, str]:
+def _in_spite_of_metadata(data: bytes, work: Callable[[bytes], Image.Image]) -> tuple[Image.Image, str]:
+    """Return what `work` makes of the data, tried again without metadata where it fails, and what was left out then."""
     try:
-        return _decode_pillow(data, name, exif, alpha), flaw
+        return work(data), ""
     except (BadImage, MemoryError, Image.DecompressionBombError):
         raise
     except Exception:
+        # Whatever Pillow's parsers raise; it stands where there is no metadata to blame.
         reduced, left_out = without_metadata(data)
         if not left_out:
             raise
-        return _decode_pillow(reduced, name, exif, alpha), f"{LEFT_OUT}{left_out}"
+        return work(reduced), left_out
 
 
 def _decode_pillow(data: bytes, name: str, exif: Exif, alpha: Alpha) -> Image.Image:
