@@ -27,6 +27,7 @@ from fixres.data.read_in_processes import (
 from fixres.errors import Stopped, UserError
 from fixres.runtime import worker_process
 from fixres.runtime.signals import StopSignals
+from tests.support.processes import all_end_within
 
 
 class Item(NamedTuple):
@@ -223,8 +224,5 @@ def test_workers_end_with_a_parent_that_is_killed_whatever_they_do(tmp_path: Pat
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
         parent.kill()
-    until = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
-        time.sleep(0.1)
     assert pids
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert all_end_within(10, pids)

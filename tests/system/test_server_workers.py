@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.processes import all_end_within
 from tests.support.serving import Running, make_run, serving
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -84,5 +85,5 @@ def test_workers_end_with_what_started_them(run: Path) -> None:
         workers = workers_of(server)
         server.process.kill()
         server.process.wait()
-        assert within(40, lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        assert all_end_within(40, workers)
         assert not is_ready(server)

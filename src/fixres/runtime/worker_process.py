@@ -250,7 +250,7 @@ def _work(
     if parents is not None:
         parents.close()
     _place = place
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent(lambda: os._exit(1))
     prepare()
     with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError, KeyboardInterrupt):
         while True:
@@ -264,14 +264,23 @@ def _work(
             _send(connection, answer)
 
 
-def _end_with(parent: int) -> None:
-    """End this process, also in the middle of its work, once the one that started it is gone.
+def end_with_parent(end: Callable[[], object]) -> None:
+    """Call a function once the process that started this one is gone, also in the middle of work.
 
-    Not by the end of the pipe: workers that were started later hold a copy of its other end.
+    Not by the end of a pipe: processes that were started later hold a copy of its other end. The parent's number is
+    what it wrote down itself, since it may be gone before this process gets to ask who its parent is; a process that
+    a fork server made is the server's child, and the server ends with its own parent.
     """
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)
+    starter = multiprocessing.parent_process()
+    is_served = multiprocessing.get_start_method(allow_none=True) == "forkserver"
+    parent = os.getppid() if starter is None or is_served else starter.pid
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        end()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _send(connection: Connection, answer: tuple[bool, Any]) -> None:

@@ -7,8 +7,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +15,7 @@ from typing import Any
 from fixres.errors import UserError, require_extra
 from fixres.inference.server.settings import ServeRequest, Settings, decode_seconds
 from fixres.runtime.cpus import usable_cpus
+from fixres.runtime.worker_process import end_with_parent
 
 _SETTINGS = "FIXRES_SERVE_SETTINGS"
 TOKEN = "FIXRES_TOKEN"
@@ -101,7 +100,7 @@ def worker_app() -> Any:
     from fixres.inference.server.app import make_app
     from fixres.inference.server.network import open_network
 
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     settings = Settings.from_json(os.environ[_SETTINGS])
     try:
         network = open_network(settings)
@@ -109,13 +108,6 @@ def worker_app() -> Any:
         sys.stderr.write(f"fixres: {error}\n")
         raise SystemExit(2) from None
     return make_app(network, settings, os.environ.get(TOKEN, ""))
-
-
-def _end_with(parent: int) -> None:
-    """End this worker, as at SIGTERM, once the process that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_on_signals(is_started: Callable[[], bool]) -> None:
