@@ -53,6 +53,8 @@ class Data(SharedSection):
     """Transparent pixels: composited over white, or the alpha channel dropped."""
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of train carved out (stratified, saved) as the selecting split when the collection has none."""
+    train_on: Literal["train", "all"] = "train"
+    """all: every picture with a label, those to select and to report on too; nothing is chosen or measured."""
     split_seed: int = 0
     """Seed of every split that is carved."""
     license: str = ""

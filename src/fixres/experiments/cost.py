@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fixres.config.defaults import LR_RULES
 from fixres.config.recipe import Recipe, Stage
-from fixres.data.collections import open_collection
+from fixres.data.all_labelled import open_to_train
 from fixres.data.prepare.known_sets import SETS
 from fixres.data.progressive_sizes import Timeline, make_timeline
 from fixres.data.sampling import describe_length, num_epoch_samples
@@ -130,7 +130,7 @@ def count_pictures(recipe: Recipe, num_train: int = 0, num_classes: int = 0) -> 
         left = total - math.floor(total * carved + 0.5)
         return Pictures(left, num_classes or known.num_classes, f"{known.title} as published")
     try:
-        collection = open_collection(recipe.data)
+        collection = open_to_train(recipe.data)
     except UserError as error:
         first = str(error).splitlines()[0]
         raise UserError(f"how many pictures? {first}\n  --train-images N (and --classes N)") from error
@@ -325,7 +325,7 @@ def _device(recipe: Recipe) -> str:
 
 def dry_run(recipe: Recipe) -> list[str]:
     """Return what a run would do: data, plan, steps, cost and the shape of the first batch; nothing is written."""
-    collection = open_collection(recipe.data)
+    collection = open_to_train(recipe.data)
     torch.manual_seed(recipe.seed)
     model = starting_network(recipe, collection).model
     counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())

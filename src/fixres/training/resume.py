@@ -12,7 +12,8 @@ from typing import Any
 from fixres.config.loading import flatten, to_yaml, validate
 from fixres.config.recipe import Data, Recipe, Stage
 from fixres.config.yaml_text import parse
-from fixres.data.collections import Collection, differ_in_place_only, open_collection, open_splits
+from fixres.data.all_labelled import open_to_train
+from fixres.data.collections import Collection, differ_in_place_only, open_splits
 from fixres.data.sampling import num_epoch_samples
 from fixres.errors import UserError
 from fixres.io.files import write_text
@@ -116,7 +117,7 @@ def open_again(data: Data, folder: Path, saved: Mapping[str, Any]) -> Collection
         UserError: it cannot be opened, or its pictures or classes are not those the run began with.
     """
     try:
-        collection = open_collection(data, split_file=folder / "split.json")
+        collection = open_to_train(data, folder / "split.json")
         require_same_pictures(collection, saved["splits"])
         _require_same_classes(collection, saved["classes"])
     except UserError as error:

@@ -17,7 +17,8 @@ from torch import nn
 from fixres.checkpoints.resolve import weights_and_kind
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe, Stage
-from fixres.data.collections import Collection, absolute_uri, open_collection
+from fixres.data.all_labelled import open_to_train
+from fixres.data.collections import Collection, absolute_uri
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.evaluation.results import Run
@@ -232,7 +233,7 @@ def _absolute_teacher(stage: Stage) -> Stage:
 def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] | None) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     if saved is None:
-        collection = open_collection(recipe.data, split_file=folder / "split.json")
+        collection = open_to_train(recipe.data, folder / "split.json")
     else:
         collection = open_again(recipe.data, folder, saved)
     torch.manual_seed(recipe.seed)

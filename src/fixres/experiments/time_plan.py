@@ -1,0 +1,63 @@
+"""What training the time left allows: at which size and for how many epochs, from speeds that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FEWEST_EPOCHS = 3
+"""Epochs that a larger size must leave room for: fewer do not make up for what a smaller one trains."""
+MOST_EPOCHS = 20
+"""Epochs after which a small collection gains nothing more from the same rate."""
+_SAFETY = 0.9
+"""Share of the time left that is planned: a step may become slower, and an end that comes early costs nothing."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a network is at one size, reading included."""
+
+    size: int
+    """Side in pixels."""
+    forward: float
+    """Pictures a second that are measured or turned into features."""
+    training: float
+    """Pictures a second that are trained on."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A training that fits the time."""
+
+    size: int
+    epochs: int
+    seconds: float
+    """Estimated, of training and the measurements between its epochs."""
+
+
+def plan_training(
+    seconds: float, paces: Sequence[Pace], num_train: int, num_select: int, samples: int = 0
+) -> Planned | None:
+    """Return the training to do: at the largest size that leaves room for `FEWEST_EPOCHS`, else the longest there is.
+
+    Args:
+        seconds: time left for it.
+        paces: the sizes to choose from.
+        num_train: pictures of an epoch.
+        num_select: pictures measured after each epoch.
+        samples: pictures after which it is long enough, whatever the epochs; 0: no such number.
+
+    Returns:
+        None where not even one epoch fits at any size.
+    """
+    fitting: list[Planned] = []
+    for pace in paces:
+        each = num_train / pace.training + num_select / pace.forward
+        most = MOST_EPOCHS if not samples else max(FEWEST_EPOCHS, min(MOST_EPOCHS, -(-samples // num_train)))
+        epochs = min(most, int(_SAFETY * seconds / each))
+        if epochs:
+            fitting.append(Planned(pace.size, epochs, epochs * each))
+    enough = [one for one in fitting if one.epochs >= FEWEST_EPOCHS]
+    if enough:
+        return max(enough, key=lambda one: one.size)
+    return max(fitting, key=lambda one: one.epochs, default=None)

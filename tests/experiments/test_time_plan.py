@@ -1,0 +1,50 @@
+"""What training the time left allows."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixres.experiments.time_plan import FEWEST_EPOCHS, MOST_EPOCHS, Pace, plan_training
+
+PACES = (Pace(64, 400, 100), Pace(96, 200, 50), Pace(128, 100, 25))
+SIZES = st.sampled_from([32, 64, 96, 128, 160, 224])
+RATES = st.floats(0.1, 1e5)
+PLANS = st.builds(Pace, SIZES, RATES, RATES)
+
+
+def test_the_largest_size_with_room_for_enough_epochs_is_taken() -> None:
+    # An epoch of 1,000 pictures takes 10.25 s at 64 px, 20.5 s at 96 px, 41 s at 128 px.
+    assert plan_training(70, PACES, 1000, 100).size == 96
+    assert plan_training(140, PACES, 1000, 100).size == 128
+    assert plan_training(40, PACES, 1000, 100).size == 64
+
+
+def test_the_longest_training_is_taken_where_none_has_room_for_enough() -> None:
+    planned = plan_training(25, PACES, 1000, 100)
+    assert (planned.size, planned.epochs) == (64, 2)
+
+
+def test_nothing_is_trained_where_not_one_epoch_fits() -> None:
+    assert plan_training(9, PACES, 1000, 100) is None
+    assert plan_training(100, (), 1000, 100) is None
+
+
+@given(st.floats(0, 1e5), st.lists(PLANS, max_size=6), st.integers(1, 10**6), st.integers(0, 10**5))
+def test_a_plan_keeps_to_the_time_and_is_one_of_those_offered(
+    seconds: float, paces: list[Pace], num_train: int, num_select: int
+) -> None:
+    planned = plan_training(seconds, paces, num_train, num_select)
+    if planned is not None:
+        assert planned.seconds <= seconds
+        assert 1 <= planned.epochs <= MOST_EPOCHS
+        assert planned.size in {pace.size for pace in paces}
+
+
+@given(st.lists(PLANS, min_size=1, max_size=6), st.integers(1, 1000))
+def test_more_time_never_means_a_smaller_size_or_none(paces: list[Pace], num_train: int) -> None:
+    sizes = []
+    for seconds in (1.0, 10.0, 100.0, 1000.0, 1e7):
+        planned = plan_training(seconds, paces, num_train, 0)
+        sizes.append(planned.size if planned and planned.epochs >= FEWEST_EPOCHS else 0)
+    assert sizes == sorted(sizes)
