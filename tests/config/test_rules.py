@@ -125,3 +125,16 @@ def test_data_is_needed_only_to_run() -> None:
     assert load(None).data.uri == ""
     with pytest.raises(UserError, match=r"data\.uri: no data; give a folder of pictures"):
         load(None, require_data=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("train: {norm_statistics: frozen}", "train.norm_statistics: frozen would keep mean 0 and variance 1"),
+        ("train: {decay: 0.1}", "train.decay: 0.1 has no effect: nothing is solved"),
+        ("fix: {size: 64, solver: cached, stop_step: 5}", "fix.solver: the cached solver has no stop_step 5"),
+    ],
+)
+def test_a_setting_that_could_not_do_anything_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    lines = refusal(tmp_path / "r.yaml", text)
+    assert any(key in line for line in lines), lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -231,3 +233,55 @@ def test_dropout_in_front_of_the_classifier_is_active_while_the_last_stage_train
 
 def test_the_recipe_of_pnasnet_has_the_published_dropout() -> None:
     assert load("fixres/pnasnet5-fix480").model.kwargs == {"drop_rate": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("test_resnet", "all"),
+        ("test_resnet", "last-stage"),
+        ("test_resnet", "head+norm"),
+        ("test_vit", "all"),
+        ("mobilenetv3_small_050", "all"),
+    ],
+)
+def test_frozen_statistics_stay_while_the_weights_of_their_norms_train(name: str, moves: str) -> None:
+    torch.manual_seed(1)
+    model = build_model(name, 3, {"img_size": 64} if name == "test_vit" else {})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    plan, plain = (make_plan(model, moves, 64, norm_statistics=kind) for kind in ("frozen", "batch"))
+    assert plan.trained == plain.trained
+    assert (plan.live_norms, plan.statistics) == ((), ())
+    assert plan.frozen_norms == plain.live_norms
+    assert ("norm statistics frozen" in plan.describe()) == bool(plain.live_norms)
+    before, after = one_step(model, plan, 64)
+    assert not verify_plan(before, after, plan)
+    assert changed_tensors(before, after) == set(plan.trained)
+
+
+def test_norms_of_any_kind_with_running_statistics_can_be_frozen() -> None:
+    model = build_model("test_resnet", 3)
+    model.bn1 = nn.InstanceNorm2d(model.bn1.num_features, affine=True, track_running_stats=True)
+    plan = make_plan(model, "all", 64, norm_statistics="frozen")
+    before, after = one_step(model, plan, 64)
+    assert not {name for name in changed_tensors(before, after) if "running" in name}
+    assert torch.equal(model.bn1.running_mean, before["bn1.running_mean"])
+
+
+def test_what_is_in_a_norm_with_frozen_statistics_still_trains() -> None:
+    model = build_model("mobilenetv3_small_050", 3)
+    norm = model.get_submodule("blocks.1.0.bn1")
+    norm.drop = nn.Dropout(0.5)
+    set_train_mode(model, make_plan(model, "all", 64, norm_statistics="frozen"))
+    assert (norm.training, norm.drop.training) == (False, True)
+
+
+def test_moving_and_freezing_the_same_statistics_is_refused_and_auto_moves_the_head() -> None:
+    model = build_model("test_resnet", 3)
+    for moves in ("head+stats", "stats"):
+        with pytest.raises(UserError, match=rf"moves {re.escape(moves)} moves the statistics of layer4.* frozen keeps"):
+            make_plan(model, moves, 64, norm_statistics="frozen")
+    plan = make_plan(model, "auto", 64, norm_statistics="frozen")
+    assert (plan.moves, plan.tensors) == ("head", {"fc.weight", "fc.bias"})

@@ -13,6 +13,7 @@ from fixres.io.tensors import copy_state
 from fixres.models.anatomy import last_norms
 from fixres.models.build import build_model
 from fixres.models.moves import make_plan
+from fixres.runtime.run_folder import read_events
 from fixres.training.freeze import set_train_mode, verify_plan
 from fixres.training.run import run_recipe
 from tests.support.same_run import weights
@@ -46,3 +47,23 @@ def test_a_frozen_stem_stays_and_the_rest_moves(make_recipe: Make, trained_run: 
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert not [name for name in moved if name.startswith(("conv1.", "layer1."))]
     assert {"layer2.0.conv1.weight", "bn1.running_mean", "fc.weight"} <= moved
+
+
+def test_a_stage_with_frozen_statistics_leaves_those_of_the_weights_it_starts_from(
+    make_recipe: Make, trained_run: Path, tmp_path: Path
+) -> None:
+    stage = {"size": 32, "epochs": 1, "batch_size": 16, "norm_statistics": "frozen"}
+    recipe = make_recipe(model={"weights": str(trained_run / "model")}, train=stage, ema={"enabled": True})
+    run_recipe(recipe, tmp_path / "r")
+    before, after = weights(trained_run), weights(tmp_path / "r")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"bn1.weight", "layer4.0.bn2.bias", "fc.weight"} <= moved
+    assert not {name for name in moved if "running" in name or "num_batches" in name}
+    plan = next(event for event in read_events(tmp_path / "r") if event["event"] == "plan")
+    assert plan["text"].endswith("; norm statistics frozen")
+
+
+def test_a_batch_of_one_trains_with_frozen_statistics(make_recipe: Make, trained_run: Path, tmp_path: Path) -> None:
+    stage = {"size": 32, "epochs": 1, "batch_size": 1, "epoch_samples": 3, "norm_statistics": "frozen"}
+    run_recipe(make_recipe(model={"weights": str(trained_run / "model")}, train=stage), tmp_path / "r")
+    assert [event["step"] for event in read_events(tmp_path / "r") if event["event"] == "eval"] == [3]

@@ -141,3 +141,34 @@ def test_a_stage_without_progress_ends_early_and_resumes_to_the_same_end(make_re
     run_recipe(recipe, tmp_path / "a", resume=True)
     assert [e["epoch"] for e in read_events(tmp_path / "a") if e["event"] == "eval"][-1] == last
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "a").items())
+
+
+def test_a_stage_that_stops_at_a_step_has_the_schedule_and_the_bits_of_the_whole_one(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    def stage(**more: Any) -> dict[str, Any]:
+        return {"size": 32, "epochs": 3, "batch_size": 16, **more}
+
+    run_recipe(make_recipe(train=stage(), output={"save_every_steps": 1, "keep_newest": 9}), tmp_path / "whole")
+    last = {"evaluation": {"keep": "last"}}
+    run_recipe(make_recipe(train=stage(stop_step=4), **last), tmp_path / "stopped")
+    events = read_events(tmp_path / "stopped")
+    assert [(e["step"], e["epoch"]) for e in events if e["event"] == "eval"] == [(3, 1), (4, 1.3333)]
+    kept = next(e for e in events if e["event"] == "kept")
+    assert (kept["step"], kept["why"]) == (4, "last; the stage ended after 4 of 9 steps, as stop_step says")
+    whole = [e["lr"] for e in read_events(tmp_path / "whole") if e["event"] == "train" and e["step"] == 3]
+    assert [e["lr"] for e in events if e["event"] == "train"][0] == whole[0]
+    # Step 4 of the whole run is in its checkpoints.
+    there = read_checkpoint(tmp_path / "whole" / "checkpoints" / "step-1-4.pt")["model"]
+    assert not changed_tensors(there, weights(tmp_path / "stopped"))
+
+
+def test_a_stop_at_the_end_of_an_epoch_measures_once_and_one_that_never_comes_is_refused(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    stage = {"size": 32, "epochs": 3, "batch_size": 16, "stop_step": 3}
+    run_recipe(make_recipe(train=stage, evaluation={"every_epochs": 2}), tmp_path / "r")
+    assert [e["step"] for e in read_events(tmp_path / "r") if e["event"] == "eval"] == [3]
+    with pytest.raises(UserError, match=r"train.stop_step 10 never comes: the stage has 9 steps\n  .*at most 9"):
+        run_recipe(make_recipe(train={**stage, "stop_step": 10}), tmp_path / "no")
+    assert not (tmp_path / "no").exists()

@@ -35,7 +35,7 @@ FIX = {name: default if SETTINGS[name].fix is None else SETTINGS[name].fix for n
 """Where a fix takes it."""
 CACHED_KEYS = {name for name, setting in SETTINGS.items() if setting.is_cached}
 """What the cached solver reads of a stage. A fix that says more, such as its epochs, is solved by sgd."""
-CACHED_NEEDS: dict[str, Any] = {"loss": "ce", "teacher": "", "sizes": ()}
+CACHED_NEEDS: dict[str, Any] = {"loss": "ce", "teacher": "", "sizes": (), "stop_step": 0}
 """What a stage must not say otherwise for the cached solver: it would solve another problem."""
 _WITHOUT_FLIP = ("none", "v1", "trivial")
 """Training policies without a mirror image, which a fix must then not show either."""

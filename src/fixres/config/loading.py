@@ -124,6 +124,25 @@ def to_yaml(recipe: Recipe, header: str = "") -> str:
     return comments + dump(values)
 
 
+def saved_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved recipe's values by dotted key, `stages.N.key` those of a list, completed with what it lacks.
+
+    Keys that its version did not know yet are there with their defaults; a recipe that is none any more stays as it is.
+    """
+    try:
+        known = by_key(validate(values).model_dump(mode="json"))
+    except UserError:
+        known = {}
+    return {**known, **by_key(values)}
+
+
+def by_key(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values by dotted key, those of a list of stages as `stages.N.key`."""
+    given = dict(values)
+    stages = given.pop("stages", None) or []
+    return flatten(given) | {f"stages.{n}.{key}": value for n, one in enumerate(stages) for key, value in one.items()}
+
+
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested overrides by dotted key; the free-form model.kwargs keep one level, `model.kwargs.NAME`."""
     flat: dict[str, Any] = {}

@@ -231,5 +231,5 @@ class Recipe(Section):
         """Whether the selecting split decides anything: which epoch ships, when to stop, a size, a solver's pull."""
         stages = self.run_stages
         return self.evaluation.keep == "best" or any(
-            stage.size == "auto" or stage.solver != "sgd" or stage.patience for stage in stages
+            stage.size == "auto" or (stage.solver != "sgd" and not stage.decay) or stage.patience for stage in stages
         )

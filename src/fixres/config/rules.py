@@ -41,6 +41,11 @@ def _first_problems(recipe: Recipe, require_data: bool) -> Iterator[Problem]:
             yield key, "pixels are in [0, 1] here; divide values meant for 0 to 255 by 255"
     stages = list(named_stages(recipe))
     name, first = next(((name, stage) for name, stage in stages if stage.enabled), (stages[0][0], None))
+    if first is not None and first.norm_statistics == "frozen" and recipe.model.weights == "none":
+        yield (
+            f"{name}.norm_statistics",
+            "frozen would keep mean 0 and variance 1, which a random network starts with; give model.weights, or batch",
+        )
     if first is None:
         yield f"{name}.enabled", "no stage is enabled, so there is nothing to run"
     elif first.moves != "all" and recipe.model.weights == "none":
@@ -168,6 +173,8 @@ def _solver_problems(stage: Stage) -> Iterable[Problem]:
         yield "solver", f"cached moves {allowed}, not '{stage.moves}'; use solver sgd"
     elif stage.solver == "cached" and cached_conflict(stage):
         yield "solver", f"{cached_conflict(stage)}; use solver sgd"
+    if stage.decay and stage.solver == "sgd":
+        yield "decay", f"{stage.decay:g} has no effect: nothing is solved; weight_decay is what sgd has"
     if stage.solver == "sgd" and stage.moves not in solved_by("sgd"):
         yield "solver", f"sgd trains parameters, and moves '{stage.moves}' has none; use solver cached"
 

@@ -82,6 +82,8 @@ class Stage(Section):
     """Side in pixels of the square the network sees; auto: a fix stage chooses it on the selecting split."""
     epochs: Annotated[Positive, Setting(fix=10)] = 30
     """Passes over the training split, or rounds of epoch_samples."""
+    stop_step: Annotated[int, Field(ge=0)] = 0
+    """Step after which the stage ends, in the middle of the schedule that epochs shape; 0: it runs to its end."""
     batch_size: Annotated[Positive, Setting(fix=From("train.batch_size"))] = 64
     """Global batch."""
     sizes: tuple[Positive, ...] = ()
@@ -107,6 +109,9 @@ class Stage(Section):
     """Evaluations without a better result after which the stage ends; 0: it runs to its end."""
     moves: Annotated[Moves, Setting(fix="auto", is_cached=True)] = "all"
     """Tensors that may change; auto: head+stats, or head without BatchNorm; stats: no labels are used."""
+    norm_statistics: Annotated[Literal["batch", "frozen"], Setting(is_cached=True)] = "batch"
+    """batch: norms in what moves use each batch's statistics and keep a running mean of them; frozen: they use the
+    running ones, which stay, and their weights still train."""
     crop: Annotated[Crop, Setting("augment.crop", fix="center")] = "random"
     """random: RandomResizedCrop; resize: as in testing, any place; pad: resize, pad by 1/8, any place; center: the
     test-time crop."""
@@ -194,6 +199,9 @@ class Stage(Section):
     where the network's head suits it, else sgd."""
     views: Annotated[int, Field(ge=1, le=10), Setting(is_cached=True)] = 2
     """cached: views of a picture to take features of: the test-time crop, its mirror image, then shifted crops."""
+    decay: Annotated[NonNegative, Setting(is_cached=True)] = 0.0
+    """cached: strength of the pull on the head, relative to the mean variance of the features; 0: chosen on the
+    selecting split."""
     cache_gib: Annotated[float, Field(ge=0), Setting(is_cached=True)] = 2.0
     """cached: memory and disk for what need not be computed twice; past it, it is."""
     start_from: Annotated[Literal["ema", "raw"], Setting(is_cached=True)] = "ema"

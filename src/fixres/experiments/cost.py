@@ -174,7 +174,7 @@ def _stage_cost(
 ) -> StageCost:
     size, note = _size(recipe, stage)
     network = at_size(model, size)
-    plan = make_plan(network, stage.moves, size, stage.freeze)
+    plan = make_plan(network, stage.moves, size, stage.freeze, stage.norm_statistics)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
     forward = gmacs(network, size)
     if stage.batch_size % devices:
@@ -190,9 +190,10 @@ def _stage_cost(
         batch_size, share = stage.batch_size, stage.batch_size // devices
         num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
         timeline = make_timeline(stage, size, num_samples, seed=recipe.seed, stage_index=index)
-        num_epochs, num_steps = timeline.num_epochs, timeline.total_steps
+        num_steps = stage.stop_step or timeline.total_steps
+        num_epochs = math.ceil(timeline.epochs_done(num_steps))
         distinct = min(pictures.num_train, -(-num_samples // stage.repeats))
-        shown, gigamacs = training_work(timeline, model, plan)
+        shown, gigamacs = training_work(timeline, model, plan, stage.stop_step)
         key = stage_key(recipe, index)
         length = describe_length(pictures.num_train, stage.epoch_samples, key)
         warning = average_warning(recipe.ema, stage, num_steps, key)
@@ -203,21 +204,24 @@ def _stage_cost(
     )
 
 
-def training_work(timeline: Timeline, model: nn.Module, plan: Plan) -> tuple[int, float]:
+def training_work(timeline: Timeline, model: nn.Module, plan: Plan, stop_step: int = 0) -> tuple[int, float]:
     """Return the pictures of all steps of a stage, and the multiply-adds it takes to train on them, in billions.
+
+    With `stop_step` it ends after that step.
 
     A backward pass costs about two forward ones: a gradient for the inputs and one for the weights. It is hardly any
     work where the trunk is frozen.
     """
     work = {size: gmacs(at_size(model, size), size) for size in timeline.sizes}
-    shown, gigamacs = 0, 0.0
+    shown, gigamacs, last_step = 0, 0.0, stop_step or timeline.total_steps
     for epoch, choices in enumerate(timeline.choices):
+        steps = range(timeline.first_steps[epoch], min(timeline.first_steps[epoch + 1], last_step))
         if len(choices) == 1:
-            num = timeline.steps_in(epoch) * choices[0].batch_size
+            num = len(steps) * choices[0].batch_size
             shown += num
             gigamacs += num * work[choices[0].size]
             continue
-        for step in range(timeline.first_steps[epoch], timeline.first_steps[epoch + 1]):
+        for step in steps:
             place = timeline.at(step)
             shown += place.batch_size
             gigamacs += place.batch_size * work[place.size]
@@ -292,7 +296,7 @@ def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pict
     runtime = Runtime(recipe.runtime.model_copy(update={"device": _device(recipe)}))
     model = build_model(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
     model = runtime.place(at_size(model, cost.size))
-    plan = make_plan(model, stage.moves, cost.size, stage.freeze)
+    plan = make_plan(model, stage.moves, cost.size, stage.freeze, stage.norm_statistics)
     apply_plan(model, plan)
     is_solved = cost.num_steps == 0
     batch = cost.batch_size if is_solved else max(2, cost.batch_size // devices)
@@ -344,8 +348,8 @@ def dry_run(recipe: Recipe) -> list[str]:
             teramacs = forward * num / 1000
             pace = [f"  no epochs and no learning rate: the head is solved on {stage.views} views of each picture"]
         else:
-            what = f"{run.total_steps:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
-            shown, gigamacs = training_work(run.timeline, model, run.move_plan)
+            what = f"{run.last_step:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
+            shown, gigamacs = training_work(run.timeline, model, run.move_plan, stage.stop_step)
             teramacs, pace = gigamacs / 1000, _pace(run, len(collection.split("train")), shown)
         lines += [
             f"stage {run.name}: {run.move_plan.describe()}",
@@ -363,7 +367,7 @@ def _pace(run: StagePlan, num_images: int, shown: int) -> list[str]:
     rate = f"{stage.lr:.4g}"
     if stage.lr_rule != "none":
         rate += f" ({stage.base_lr:g} x {stage.batch_size} / {LR_RULES[stage.lr_rule]}, {stage.lr_rule})"
-    shape = f"{stage.schedule}, {curve.at(0):.4g} at the first step and {curve.at(run.total_steps - 1):.4g} at the last"
+    shape = f"{stage.schedule}, {curve.at(0):.4g} at the first step and {curve.at(run.last_step - 1):.4g} at the last"
     warmup = "no warm-up"
     if curve.warmup_steps:
         warmup = f"warm-up {stage.warmup_epochs:g} epochs ({counted(curve.warmup_steps, 'step')}, {stage.warmup_shape})"

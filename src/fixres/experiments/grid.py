@@ -20,6 +20,7 @@ from fixres.checkpoints.resolve import load
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.config.registry import MOVES, solved_by
+from fixres.config.stage import Stage
 from fixres.data.collections import open_collection
 from fixres.errors import UserError, started_rank
 from fixres.experiments.cost import training_work
@@ -40,6 +41,8 @@ from fixres.training.run import run_recipe, with_absolute_paths
 from fixres.training.stage_plan import describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
+LATER_SETTINGS = ("stop_step", "norm_statistics", "decay")
+"""Stage settings that studies of earlier versions did not have."""
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""
 
@@ -126,7 +129,7 @@ def unsuited_arms(recipe: Recipe, arms: Sequence[str], sizes: Sequence[int]) -> 
         if arm in ("none", "direct"):
             continue
         try:
-            make_plan(model, arm, sizes[-1])
+            make_plan(model, arm, sizes[-1], norm_statistics=recipe.fix.norm_statistics)
         except UserError as error:
             found[arm] = str(error).splitlines()[0]
     return found
@@ -226,6 +229,11 @@ def _key(recipe: Recipe) -> str:
         for name, value in flatten(with_absolute_paths(recipe).model_dump(mode="json")).items()
         if not name.startswith(MAY_DIFFER) or name in ("evaluation.keep", "evaluation.select_size")
     }
+    for stage in ("train", "fix"):
+        for name in LATER_SETTINGS:
+            # Cells of before there was such a setting are those of its default.
+            if kept[f"{stage}.{name}"] == Stage.model_fields[name].default:
+                kept.pop(f"{stage}.{name}")
     for name in ("seed", "train.size", "train.enabled", "fix.size", "fix.enabled", "fix.moves", "fix.solver"):
         kept.pop(name)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -273,7 +281,7 @@ class _Bench:
         world = runtime.processes.shard.world
         stage = describe_stage(recipe, collection, product.model, 0, product.train_size, world)
         seconds = math.fsum(e["seconds"] for e in read_events(run) if e["event"] == "stage_done")
-        _, gmacs = training_work(stage.timeline, product.model, stage.move_plan)
+        _, gmacs = training_work(stage.timeline, product.model, stage.move_plan, stage.stage.stop_step)
         return cls(context, product.model, seconds, gmacs)
 
     def measure(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
@@ -321,7 +329,7 @@ class _Bench:
             start = time.perf_counter()
             state = StageTrainer(context, run, model).fit()
             model.load_state_dict(copy_state(state.shipped))
-            work = training_work(run.timeline, model, run.move_plan)[1]
+            work = training_work(run.timeline, model, run.move_plan, run.stage.stop_step)[1]
             return time.perf_counter() - start, work, "sgd", model
         finally:
             shutil.rmtree(context.folder / "checkpoints", ignore_errors=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fixres.config.loading import flatten, read_document
+from fixres.config.loading import read_document, saved_values
 from fixres.errors import UserError, counted
 from fixres.evaluation.metrics import METRICS
 from fixres.io.csv_text import read_marked
@@ -147,9 +147,9 @@ def different_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
 
 def _settings(run: Path) -> dict[str, Any]:
     """Return the settings of a run by dotted key, those of a stage that did not run left out."""
-    values = read_document(run / "recipe.yaml").values
-    ran = {key: value for key, value in values.items() if not isinstance(value, dict) or value.get("enabled", True)}
-    return flatten(ran)
+    values = saved_values(read_document(run / "recipe.yaml").values)
+    idle = tuple(key.removesuffix("enabled") for key, value in values.items() if key.endswith(".enabled") and not value)
+    return {key: value for key, value in values.items() if not key.startswith(idle)}
 
 
 def _differences(runs: Sequence[Path]) -> tuple[Difference, Difference]:

@@ -16,7 +16,9 @@ from fixres.models.anatomy import has_parameters, head_names, is_inside, last_no
 from fixres.models.build import architecture
 
 
-def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = ()) -> Plan:
+def make_plan(
+    model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (), norm_statistics: str = "batch"
+) -> Plan:
     """Return which tensors a stage at `size` may move.
 
     Args:
@@ -24,6 +26,7 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
         moves: a name in `registry.MOVES`, which says what each means.
         size: side in pixels of the stage.
         freeze: module names and name patterns of parameters that stay as they are all the same; with `all` only.
+        norm_statistics: batch, or frozen: running statistics are used and stay.
 
     Raises:
         UserError: the network has no norm, statistics or stage of the kind, and the message names what suits it; a
@@ -32,6 +35,9 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
     assert not freeze or moves == "all", "only moves all has anything to freeze"
     parameters = dict(model.named_parameters())
     selected = SELECT[moves](model, size)
+    held: tuple[str, ...] = ()
+    if norm_statistics == "frozen":
+        selected, held = _with_frozen_statistics(model, moves, selected)
     kept = matching(parameters, freeze)
     trained = tuple(n for n in parameters if is_inside(n, selected.modules) and n not in kept)
     if kept and not trained:
@@ -49,6 +55,7 @@ def make_plan(model: nn.Module, moves: str, size: int, freeze: Sequence[str] = (
         sum(p.numel() for p in parameters.values()),
         selected.whole,
         frozen,
+        held,
     )
 
 
@@ -142,6 +149,25 @@ def _with_statistics(model: nn.Module, inside: str) -> tuple[str, ...]:
     return tuple(name for name, module in modules if _keeps_statistics(module))
 
 
+def _with_frozen_statistics(model: nn.Module, moves: str, selected: Selection) -> tuple[Selection, tuple[str, ...]]:
+    """Return a selection no statistics of which move, and the norms that would have moved theirs."""
+    alone = [name for name in selected.norms if not is_inside(name, selected.modules)]
+    if alone and moves != "auto":
+        raise UserError(
+            f"moves {moves} moves the statistics of {alone[0]}, which norm_statistics frozen keeps\n"
+            "  use moves: head, or norm_statistics: batch"
+        )
+    running = [name for name, module in model.named_modules() if _has_running_statistics(module)]
+    is_whole = "" in selected.whole
+    held = tuple(name for name in running if is_whole or name in selected.norms or is_inside(name, selected.whole))
+    return selected._replace(norms=(), stands_for="head" if alone else selected.stands_for), held
+
+
+def _has_running_statistics(module: nn.Module) -> bool:
+    """Return whether a module keeps statistics of what it was given in training, of whatever kind of norm it is."""
+    return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+
+
 def _frozen_modules(model: nn.Module, kept: frozenset[str]) -> tuple[str, ...]:
     """Return the outermost modules that have parameters, all of them in `kept`."""
     frozen: list[str] = []
@@ -177,6 +203,8 @@ class Plan:
     """Modules that train as a whole, their dropout and stochastic depth included; an empty name: the network."""
     frozen: tuple[str, ...] = ()
     """Modules all of whose parameters are frozen by name: they stay in evaluation mode, statistics and dropout too."""
+    frozen_norms: tuple[str, ...] = ()
+    """Norms that use and keep their running statistics though they, or what they are in, train."""
 
     @property
     def is_trunk_frozen(self) -> bool:
@@ -195,7 +223,7 @@ class Plan:
         if self.frozen:
             text += f"; frozen: {', '.join(self.frozen) if len(self.frozen) <= 4 else f'{len(self.frozen)} modules'}"
         if not self.live_norms:
-            return text + "; no live statistics"
+            return text + ("; norm statistics frozen" if self.frozen_norms else "; no live statistics")
         named = ", ".join(self.live_norms) if len(self.live_norms) <= 4 else f"{len(self.live_norms)} norms"
         return f"{text}; live statistics: {named}"
 

@@ -27,12 +27,15 @@ def set_train_mode(model: nn.Module, plan: Plan) -> None:
 
     Everything is in evaluation mode, dropout and stochastic depth of frozen parts included, except the modules the plan
     trains as a whole, of which those frozen by name are excepted again, and the norms whose statistics it lets live.
+    Norms with frozen statistics are in evaluation mode; what timm puts inside them, such as DropBlock, is not.
     """
     model.eval()
     for name in (*plan.whole, *plan.live_norms):
         model.get_submodule(name).train()
     for name in plan.frozen:
         model.get_submodule(name).eval()
+    for name in plan.frozen_norms:
+        model.get_submodule(name).training = False
 
 
 def verify_plan(before: Mapping[str, Tensor], after: Mapping[str, Tensor], plan: Plan) -> tuple[str, ...]:

@@ -129,12 +129,12 @@ class StageTrainer:
                 loss = self.step(batch, lr)
                 if batch is not None:
                     meter.add(loss, place.batch_size)
-                is_epoch_end = plan.timeline.is_epoch_end(state.step)
+                is_end = plan.timeline.is_epoch_end(state.step) or state.step == plan.last_step
                 what = f"{plan.name} at {place.size} px"
-                log.progress(what=what, done=state.step, total=plan.total_steps, loss=loss, rate=meter.rate())
-                if state.step % self.context.recipe.output.log_every_steps == 0 or is_epoch_end:
+                log.progress(what=what, done=state.step, total=plan.last_step, loss=loss, rate=meter.rate())
+                if state.step % self.context.recipe.output.log_every_steps == 0 or is_end:
                     log.event("train", **self._where(), **meter.drain(), lr=lr)
-                if is_epoch_end:
+                if is_end:
                     log.event("epoch", **self._where(), **meter.epoch())
                     self.evaluate()
                     meter.restart()
@@ -267,7 +267,7 @@ class StageTrainer:
         self.is_measured = False
         evaluation, select = context.recipe.evaluation, context.collection.select
         epoch = round(plan.timeline.epochs_done(state.step))
-        if epoch % evaluation.every_epochs == 0 or state.step == plan.total_steps:
+        if epoch % evaluation.every_epochs == 0 or state.step == plan.last_step:
             size = plan.size if evaluation.select_size == "stage" else evaluation.select_size
             with context.runtime.averaged(state.shipped, state.model):
                 raw = None if state.average is None else context.measure(state.model, select, [size])
@@ -318,8 +318,10 @@ class StageTrainer:
         context, plan, state = self.context, self.plan, self.state
         state.shipped.load_state_dict(state.best_weights)
         why = "last" if context.recipe.evaluation.keep == "last" else f"best top-1 on {context.collection.select}"
-        if state.step < plan.total_steps:
+        if state.step < plan.last_step:
             why += f"; no better for {plan.stage.patience} evaluations, so the stage ended after {state.step} steps"
+        elif state.step < plan.total_steps:
+            why += f"; the stage ended after {state.step} of {plan.total_steps} steps, as stop_step says"
         context.log.event(
             "kept",
             stage=plan.name,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from fixres.config.loading import flatten, to_yaml, validate
+from fixres.config.loading import by_key, saved_values, to_yaml, validate
 from fixres.config.recipe import Data, Recipe, Stage
 from fixres.config.yaml_text import parse
 from fixres.data.all_labelled import open_to_train
@@ -17,7 +18,7 @@ from fixres.data.collections import Collection, differ_in_place_only, open_split
 from fixres.data.sampling import num_epoch_samples
 from fixres.errors import UserError
 from fixres.io.files import write_text
-from fixres.runtime.run_folder import MuteLog, RunLog
+from fixres.runtime.run_folder import MuteLog, RunLog, read_events
 from fixres.training.context import image_lists
 from fixres.training.picture_files import Look, look_at_files, other_names, write_files
 from fixres.training.start_checks import StartChecks
@@ -60,6 +61,7 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
     if moved(saved["recipe"], recipe_text) is not None:
         del changed["data.uri"]  # said once it is known that the pictures are the same
     fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
+    fatal = [line for line in fatal if not _is_end_of_time(line, folder)]
     if extend:
         fatal = [line for line in fatal if not _is_extension(line, saved["stage_index"])]
     if fatal:
@@ -73,40 +75,52 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
 
 def compare_recipes(saved: str, now: str) -> dict[str, str]:
     """Return {key: "key: old -> new"} for every setting in which two recipe texts differ."""
-    old, new = (_flat(parse(text, "recipe.yaml").values) for text in (saved, now))
+    texts = [parse(text, "recipe.yaml").values for text in (saved, now)]
+    old, new = map(by_key, texts)
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    if old.keys() != new.keys():
+        # A recipe of an earlier version lacks keys of this one, and meant their defaults.
+        before, after = map(saved_values, texts)
+        keys = [key for key in keys if before.get(key) != after.get(key)]
     return {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys}
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's values by dotted key, those of a list of stages as `stages.N.key`."""
-    given = dict(values)
-    stages = given.pop("stages", None) or []
-    return flatten(given) | {f"stages.{n}.{key}": value for n, one in enumerate(stages) for key, value in one.items()}
 
 
 def _lengths_spelt_otherwise(saved: Mapping[str, Any], now: str) -> set[str]:
     """Return the keys of epoch lengths that are the same number of samples for the pictures the run began with."""
     num_images = saved["splits"]["train"][0]
-    old, new = (_flat(parse(text, "recipe.yaml").values) for text in (saved["recipe"], now))
+    old, new = (by_key(parse(text, "recipe.yaml").values) for text in (saved["recipe"], now))
     keys = {key for key in old if key.endswith(".epoch_samples") and key in new}
     return {key for key in keys if num_epoch_samples(num_images, old[key]) == num_epoch_samples(num_images, new[key])}
 
 
 def _is_extension(change: str, stage_index: int) -> bool:
-    """Return whether "key: old -> new" gives more epochs to the stage that was saved, or to a later one."""
+    """Return whether "key: old -> new" gives more epochs or steps to the stage that was saved, or to a later one."""
     key, _, values = change.partition(": ")
     section, _, name = key.rpartition(".")
     old, _, new = values.partition(" -> ")
-    if name != "epochs" or not (old.isdigit() and new.isdigit() and int(new) > int(old)):
+    if not (old.isdigit() and new.isdigit()) or name not in ("epochs", "stop_step"):
+        return False
+    # No stop_step is the latest.
+    before, after = (math.inf if name == "stop_step" and value == "0" else int(value) for value in (old, new))
+    if after <= before:
         return False
     own = {"train": 0, "fix": 1}.get(section)
     return (int(section.rpartition(".")[2]) if own is None else own) >= stage_index
 
 
+def _is_end_of_time(change: str, folder: Path) -> bool:
+    """Return whether "key: old -> new" writes down the step at which the stage ended because its time was up."""
+    key, _, values = change.partition(": ")
+    section, _, name = key.rpartition(".")
+    if name != "stop_step":
+        return False
+    ends = [event for event in read_events(folder) if event["event"] == "out_of_time" and event["key"] == section]
+    return values.rpartition(" -> ")[2] in {str(event["step"]) for event in ends}
+
+
 def moved(saved: str, now: str) -> tuple[str, str] | None:
     """Return where the data of two recipe texts lies, if it is one collection by its URI, in two places."""
-    old, new = (str(_flat(parse(text, "recipe.yaml").values).get("data.uri", "")) for text in (saved, now))
+    old, new = (str(by_key(parse(text, "recipe.yaml").values).get("data.uri", "")) for text in (saved, now))
     return (old, new) if old != new and differ_in_place_only(old, new) else None
 
 

@@ -51,6 +51,11 @@ class StagePlan:
         return self.timeline.total_steps
 
     @property
+    def last_step(self) -> int:
+        """Steps after which the stage ends: all of them, or those of `stop_step`."""
+        return self.stage.stop_step or self.total_steps
+
+    @property
     def curve(self) -> Curve:
         """The learning rate of every step."""
         return Curve(self.stage, self.timeline)
@@ -78,8 +83,8 @@ class StagePlan:
 
     def is_over(self, step: int, best_step: int, every_epochs: int) -> bool:
         """Return whether the stage ends after `step` steps: all done, or no better for as long as `patience` says."""
-        if step >= self.total_steps or not self.timeline.is_epoch_end(step):
-            return step >= self.total_steps
+        if step >= self.last_step or not self.timeline.is_epoch_end(step):
+            return step >= self.last_step
         epoch, best = round(self.timeline.epochs_done(step)), round(self.timeline.epochs_done(best_step))
         return epoch % every_epochs == 0 and is_stale(epoch, best, every_epochs, self.stage.patience)
 
@@ -99,7 +104,7 @@ def describe_stage(
     is_mixed = bool(stage.mixup or stage.cutmix)
     name = "fix" if is_fix(recipe, index) else "train" if index == 0 else f"train{index + 1}"
     network = at_size(model, size)
-    plan = make_plan(network, stage.moves, size, stage.freeze)
+    plan = make_plan(network, stage.moves, size, stage.freeze, stage.norm_statistics)
     stage, note = _decide_solver(stage, network, plan, size)
     if stage.solver == "cached":
         # It sees every picture once: no steps, and what a balanced order would show is a weight.
@@ -107,6 +112,11 @@ def describe_stage(
         timeline = Timeline((), (0,), 0, (recipe.seed, index))
         return StagePlan(index, name, key, stage, size, plan, timeline, weights)
     timeline = stage_timeline(split, stage, size, seed=recipe.seed, stage_index=index, key=key)
+    if stage.stop_step > timeline.total_steps:
+        raise UserError(
+            f"{key}.stop_step {stage.stop_step} never comes: the stage has {counted(timeline.total_steps, 'step')}"
+            f"\n  leave it out, or use at most {timeline.total_steps}"
+        )
     batches = {choice.batch_size for epoch in set(timeline.choices) for choice in epoch}
     for batch_size in sorted(batches):
         unit = 2 * world if is_mixed else world
@@ -125,7 +135,7 @@ def describe_stage(
         )
     weights = class_weights(recipe.data.class_weights, split)
     notes = tuple(filter(None, (note, describe_length(len(split), stage.epoch_samples, key))))
-    warning = average_warning(recipe.ema, stage, timeline.total_steps, key)
+    warning = average_warning(recipe.ema, stage, stage.stop_step or timeline.total_steps, key)
     return StagePlan(index, name, key, stage, size, plan, timeline, weights, notes, warning)
 
 

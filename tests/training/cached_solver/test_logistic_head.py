@@ -82,3 +82,15 @@ def test_class_weights_reach_the_head() -> None:
     weighted = search(rows(features, labels), select, old, class_weights=(2.5, 0.25, 0.25)).head
     share = [float((h.logits(features).argmax(1) == 0).float().mean()) for h in (plain, weighted)]
     assert share[1] > share[0] + 0.1
+
+
+def test_one_strength_is_solved_alone_and_nothing_is_chosen() -> None:
+    features, labels = clusters(60, 0)
+    old = Head(torch.zeros(3, 4).double(), torch.zeros(3).double())
+    select = rows(*clusters(40, 1))
+    one = search(rows(features, labels), select, old, decays=(1e-3,))
+    assert [candidate.decay for candidate in one.candidates] == [1e-3]
+    assert one.chosen is one.candidates[0]
+    # Labels to select on that are no use change nothing.
+    other = search(rows(features, labels), rows(clusters(40, 1)[0], torch.zeros(40).long()), old, decays=(1e-3,))
+    assert torch.equal(one.head.weight, other.head.weight)

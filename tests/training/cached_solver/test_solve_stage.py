@@ -31,3 +31,14 @@ def test_the_model_scores_in_eval_what_it_scored_in_the_solver(make_recipe: Make
     assert fix["solver"] == "cached"
     assert 0 < fix["solver_seconds"] < 60
     assert not (tmp_path / "r" / "cache").exists()
+
+
+def test_a_pull_that_the_recipe_states_is_solved_alone(make_recipe: Make, trained_run: Path, tmp_path: Path) -> None:
+    settings = {"model": {"weights": str(trained_run / "model")}, "train": {"enabled": False, "size": 32}}
+    recipe = make_recipe(**settings, fix={"size": 48, "decay": 0.03}, evaluation={"keep": "last"})
+    assert (recipe.fix.solver, recipe.chooses) == ("auto", False)
+    assert make_recipe(**settings, fix={"size": 48}, evaluation={"keep": "last"}).chooses
+    run_recipe(recipe, tmp_path / "r")
+    events = read_events(tmp_path / "r")
+    assert [c["decay"] for e in events if e["event"] == "solved" for c in e["candidates"]] == [0.03]
+    assert any("at decay 0.03, as asked" in e["text"] for e in events if e["event"] == "note")

@@ -89,8 +89,12 @@ def search(
     smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
     has_bias: bool = True,
+    decays: Sequence[float | None] = (),
 ) -> Found:
     """Return the head that pays the least loss on the selecting split, and all that were tried.
+
+    `decays` are the strengths to try, in this order, None being the old head as it is; by default that and `DECAYS`.
+    A single one is solved, and nothing is chosen.
 
     The objective is the stage's training loss plus `decay * v / 2 * |W - W_old|^2`, with v the mean variance of the
     features (L2-SP, Li et al. 2018): without a pull, heads trained to convergence on features of a trunk that has
@@ -103,20 +107,25 @@ def search(
     the gain is below the error of a small split, as most gains of a fix are.
     """
     problem = _Problem(train, old, smoothing, class_weights, has_bias)
-    candidates = [_measured(None, 0, old, select)]
-    chosen, head = candidates[0], old
+    candidates: list[Candidate] = []
+    chosen, head = None, old
     flat, least, rises = problem.start(), math.inf, 0
-    for decay in DECAYS:
-        flat, iterations = problem.solve(flat, decay)
-        own = problem.head(flat)
+    for decay in decays or (None, *DECAYS):
+        own, iterations = old, 0
+        if decay is not None:
+            flat, iterations = problem.solve(flat, decay)
+            own = problem.head(flat)
         candidate = _measured(decay, iterations, own, select)
         candidates.append(candidate)
-        if (candidate.loss, -candidate.top1) < (chosen.loss, -chosen.top1):
+        if chosen is None or (candidate.loss, -candidate.top1) < (chosen.loss, -chosen.top1):
             chosen, head = candidate, own
+        if decay is None:
+            continue
         rises = 0 if candidate.loss < least else rises + 1
         least = min(least, candidate.loss)
         if rises == _PATIENCE:
             break
+    assert chosen is not None, "something is tried"
     return Found(head, chosen, tuple(candidates))
 
 

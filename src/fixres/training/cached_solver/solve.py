@@ -25,6 +25,7 @@ from fixres.models.sizes import evaluation_mode
 from fixres.models.split_trunk import cut_network, require_solvable
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
+from fixres.training.cached_solver import logistic_head
 from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search
 from fixres.training.cached_solver.trunk import Trunk, first_batch
@@ -60,6 +61,10 @@ class Problem:
     """What crosses the cut is kept, and features are held in memory, up to here; past it they stay on disk."""
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    decay: float = 0.0
+    """Strength of the pull; 0: the one with the least loss on the selecting split."""
+    is_new_head: bool = False
+    """Whether the head is a random one: the pull is then towards zero, and the head as it is no candidate."""
     progress: NamedProgress = lambda what, done, total: None
 
 
@@ -185,7 +190,8 @@ def _set_statistics(trunk: Trunk, problem: Problem, keep: bool) -> None:
 
 def _solution(problem: Problem) -> str:
     """Return the name a solution is kept under: features serve every objective, a solution its own alone."""
-    objective = json.dumps([problem.label_smoothing, problem.class_weights])
+    later = [problem.decay, problem.is_new_head]
+    objective = json.dumps([problem.label_smoothing, problem.class_weights, *(later if any(later) else ())])
     return f"solution.{hashlib.sha256(objective.encode()).hexdigest()[:8]}"
 
 
@@ -226,9 +232,11 @@ def _search(trunk: Trunk, problem: Problem) -> Found:
     if len(problem.train) * num_views * weight.shape[1] * 4 <= problem.cache_gib * 2**30:
         rows = rows.held(device)
     select = _rows(trunk, "select", problem.select, 1, device).held(device)
-    return search(
-        rows, select, Head(weight, bias), problem.label_smoothing, problem.class_weights, layer.bias is not None
-    )
+    old, has_bias = Head(weight, bias), layer.bias is not None
+    decays: tuple[float | None, ...] = (problem.decay,) if problem.decay else ()
+    if problem.is_new_head:
+        old, decays = Head(torch.zeros_like(weight), torch.zeros_like(bias)), decays or logistic_head.DECAYS
+    return search(rows, select, old, problem.label_smoothing, problem.class_weights, has_bias, decays)
 
 
 def _rows(trunk: Trunk, what: str, split: Split, num_views: int, device: torch.device) -> Rows:
@@ -277,6 +285,7 @@ def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solut
             cache_gib=plan.stage.cache_gib,
             label_smoothing=plan.stage.label_smoothing,
             class_weights=plan.class_weights,
+            decay=plan.stage.decay,
             progress=progress,
         )
     )
@@ -305,6 +314,9 @@ def describe(found: Solution, select: str) -> str:
     if found.chosen is None:
         return text
     old, chosen = found.candidates[0], found.chosen
+    if old.decay is not None:
+        how = "as asked" if len(found.candidates) == 1 else f"the best of {len(found.candidates)}"
+        return f"{text}; loss on {select} {chosen.loss:.4f} at decay {chosen.decay:.2g}, {how}"
     if chosen.decay is None:
         return f"{text}; no head pays less loss on {select} than the old one ({old.loss:.4f}), which stays"
     return f"{text}; loss on {select} {old.loss:.4f} with the old head, {chosen.loss:.4f} at decay {chosen.decay:.2g}"
