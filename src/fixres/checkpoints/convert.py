@@ -73,6 +73,7 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
         before_size=product.details.get("before_fix_size"),
         has_names=product.has_names,
         descriptions=product.descriptions,
+        has_new_head=bool(product.details.get("new_head")),
     )
     save_product(request.out, product.model, sheet, _before_fix(product))
     if named_state is not None:

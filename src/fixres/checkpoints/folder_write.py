@@ -81,6 +81,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
             "data": dict(sheet.data),
             "seed": sheet.seed,
             **({"average": dict(sheet.average)} if sheet.average else {}),
+            **({"new_head": True} if sheet.has_new_head else {}),
         },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -116,9 +117,12 @@ def _card(config: Mapping[str, Any]) -> str:
     if "average" in own:
         used = [entry["source"] for entry in own["average"]["ingredients"] if entry["used"]]
         made = f"\nThe mean ({own['average']['kind']}) of the weights of {len(used)} networks: {', '.join(used)}.\n"
+    trained = f"Trained at {own['train_size']} px"
+    if own.get("new_head"):
+        trained = "A head on frozen features: the network itself was not trained on these pictures; it is"
     return (
         f"# {config['architecture']}, {config['num_classes']} classes\n\n"
-        f"Trained at {own['train_size']} px, to be used at {own['test_size']} px: {crop}, "
+        f"{trained}{'' if own.get('new_head') else ','} to be used at {own['test_size']} px: {crop}, "
         f"{config['pretrained_cfg']['interpolation']}; moved last: {own['moves']}; weights: {own['weights']}.\n"
         f"{made}{results}{note}\n"
         f"```python\n{_usage(config['architecture'])}```\n\n"

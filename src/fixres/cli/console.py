@@ -200,9 +200,11 @@ class Console:
     def _on_comparison(self, event: Mapping[str, Any]) -> None:
         title = f"result on {event['split']}, n = {event['num_images']:,}"
         labels = [row["label"] for row in event["rows"]]
+        if event.get("new_head"):
+            labels = [label.replace("fixed", "head solved") for label in labels]
         self.table(title, *results_table(event["rows"], labels))
-        if event["paired"]:
-            self.rich.print(paired_sentence(event["paired"]), markup=False)
+        for line in comparison_lines(event):
+            self.rich.print(line, markup=False)
 
 
 def results_table(
@@ -239,23 +241,56 @@ def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
         ]
         for row in study.rows
     ]
-    for what, d, digits in (("points of top-1", study.top1, 2), ("nats of loss", study.loss, 3)):
+    # After a new head there is no before.
+    size = "of that, the size" if study.top1 else "fixed minus fixed at the train size"
+    for said, what, d, digits in (
+        ("fixed minus before", "points of top-1", study.top1, 2),
+        ("of that, the head solved again at the train size", "points of top-1", study.head, 2),
+        (size, "points of top-1", study.size, 2),
+        ("fixed minus before", "nats of loss", study.loss, 3),
+    ):
         if d is not None:
             low, high = d.ci95
             verdict = " (not distinguishable)" if low <= 0 <= high else ""
             spread = f"+- {d.std:.{digits}f} {what} over seeds" if has_spread else what
             title += (
-                f"\nfixed minus before: {d.mean:+.{digits}f} {spread}, "
+                f"\n{said}: {d.mean:+.{digits}f} {spread}, "
                 f"95 % interval over pictures {low:+.{digits}f} to {high:+.{digits}f}{verdict}"
             )
     return title, ["", "size", "top-1 %", "GMACs", "minutes"], rows
 
 
-def paired_sentence(paired: Mapping[str, Any]) -> str:
-    """Return the headline: fixed minus before on the same pictures, and whether the interval contains 0."""
+def paired_sentence(paired: Mapping[str, Any], what: str = "fixed minus before") -> str:
+    """Return a difference on the same pictures, its interval, and whether that contains 0."""
+    from fixres.reporting.number_format import p_value
+
     low, high = paired["ci95"]
     text = (
-        f"fixed minus before: {paired['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
-        f"(better on {paired['num_better']} pictures, worse on {paired['num_worse']}, p = {paired['p_value']:.3f})"
+        f"{what}: {paired['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
+        f"(better on {counted(paired['num_better'], 'picture')}, worse on {paired['num_worse']}, "
+        f"{p_value(paired['p_value'])})"
     )
     return text + (": not distinguishable" if low <= 0 <= high or paired["p_value"] >= 0.05 else "")
+
+
+def comparison_lines(event: Mapping[str, Any]) -> list[str]:
+    """Return what is said below the table of a comparison: what the fix gained, and where that comes from."""
+    from fixres.training.train_size_control import CONTROL
+
+    found = {(d["row"], d["minus"]): d for d in event.get("differences", ())}
+    size = found.get(("fixed", CONTROL))
+    if event.get("new_head"):
+        fixed = event["rows"][-1]["size"]
+        lines = [f"a head on frozen features at {fixed} px; the network itself was not trained on these pictures"]
+        return lines + ([paired_sentence(size, f"{fixed} px minus the train size")] if size else [])
+    if not event["paired"]:
+        return []
+    lines = [paired_sentence(event["paired"])]
+    if (CONTROL, "train size") in found and size:
+        lines.append(
+            paired_sentence(found[CONTROL, "train size"], "  of that, the head solved again at the train size")
+        )
+        lines.append(paired_sentence(size, "  of that, the size"))
+    if ("fixed", "larger size only") in found:
+        lines.append(paired_sentence(found["fixed", "larger size only"], "fixed minus the larger size only"))
+    return lines

@@ -103,4 +103,5 @@ def estimate_minutes(recipe: Recipe) -> float:
     seconds += 2 * num_val * sum(forward.values()) + 3 * num_val * forward[largest]
     if recipe.fix.enabled:
         seconds += recipe.fix.epochs * (num_train + num_val) * forward[largest]
+        seconds += recipe.evaluation.control * (recipe.fix.views * num_train + 2 * num_val) * forward[train.size]
     return max(1.0, (seconds + _OTHER_SECONDS) / 60)

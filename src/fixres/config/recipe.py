@@ -174,6 +174,8 @@ class Evaluation(Section):
     """Epochs between evaluations on the selecting split."""
     keep: Literal["best", "last"] = "best"
     """Which weights of a stage ship: the best on the selecting split, or the last."""
+    control: bool = True
+    """After a cached fix, also solve the head at the train size: it tells what the size alone gained."""
     exact: bool = False
     """Resize, then crop, equal to torchvision bit for bit, instead of both in one call (within 1 level)."""
 

@@ -31,9 +31,11 @@ class Run:
     split: str
     num_images: int
     rows: tuple[Mapping[str, Any], ...]
-    """One, or around a fix three: the fields of `eval --json` and a `label`. Accuracies in percent."""
+    """One, or around a fix up to four, the fixed one last: the fields of `eval --json` and a `label`. Percent."""
     paired: PairedDifference | None
-    """Fixed minus before on the same pictures, in points."""
+    """Fixed minus before on the same pictures, in points; None without a fix, or where the head before it was new."""
+    differences: tuple[Mapping[str, Any], ...] = ()
+    """The fixed row minus every other, and what the head alone gained: `row`, `minus` and the fields of `paired`."""
 
     @property
     def top1(self) -> float:

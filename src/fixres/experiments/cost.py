@@ -182,7 +182,8 @@ def _stage_cost(
     is_solved = stage.solver in ("cached", "auto")
     if is_solved:
         batch_size = share = recipe.evaluation.batch_size
-        note = "; ".join(filter(None, [note, f"solved on features of {stage.views} views"]))
+        views = f"solved on features of {stage.views} views"
+        note = "; ".join(filter(None, [note, views, _control_words(recipe, index, size, model, pictures.num_train)]))
         num_epochs, num_steps, distinct = 1, 0, pictures.num_train
         shown = pictures.num_train * stage.views
         gigamacs = forward * shown
@@ -202,6 +203,18 @@ def _stage_cost(
     return StageCost(
         name, size, note, num_epochs, num_steps, shown, distinct, batch_size, forward, gigamacs / 1000, memory
     )
+
+
+def _control_words(recipe: Recipe, index: int, size: int, model: nn.Module, num_train: int) -> str:
+    """Return what the control of a fix costs beside it; empty where there is none."""
+    stages = recipe.run_stages
+    trained = [stage.size for place, stage in enumerate(stages[:index]) if not is_fix(recipe, place)]
+    train_size = trained[-1] if trained else recipe.train.size
+    is_last_fix = index == len(stages) - 1 and is_fix(recipe, index)
+    if not (is_last_fix and recipe.evaluation.control and isinstance(train_size, int)) or train_size == size:
+        return ""
+    teramacs = gmacs(at_size(model, train_size), train_size) * num_train * stages[index].views / 1000
+    return f"the same at {train_size} px, to tell what the size gains: {teramacs:,.1f} teraMACs more"
 
 
 def training_work(timeline: Timeline, model: nn.Module, plan: Plan, stop_step: int = 0) -> tuple[int, float]:
@@ -347,6 +360,8 @@ def dry_run(recipe: Recipe) -> list[str]:
             what = f"cached: {num:,} pictures of [3, {size}, {size}] through the trunk once"
             teramacs = forward * num / 1000
             pace = [f"  no epochs and no learning rate: the head is solved on {stage.views} views of each picture"]
+            control = _control_words(recipe, index, size, model, len(collection.split("train")))
+            pace += [f"  {control}"] if control else []
         else:
             what = f"{run.last_step:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
             shown, gigamacs = training_work(run.timeline, model, run.move_plan, stage.stop_step)

@@ -20,6 +20,7 @@ from fixres.evaluation.metrics import METRICS
 from fixres.io.csv_text import read_marked
 from fixres.runtime.run_folder import read_events
 from fixres.training.before_after import PICTURES
+from fixres.training.train_size_control import CONTROL
 
 Found = dict[str, Any]
 """A cell of the grid as `run_grid` returns it."""
@@ -74,6 +75,10 @@ class Study:
     """In points of accuracy."""
     loss: Difference | None
     """In nats; below 0 is better."""
+    head: Difference | None = None
+    """The part of `top1` that solving the head again gains at the train size, where every run has that control."""
+    size: Difference | None = None
+    """The part that the size gains: the fixed network minus the control."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of study.json."""
@@ -84,6 +89,8 @@ class Study:
             "rows": [{**vars(row), "mean": row.mean, "std": row.std} for row in self.rows],
             "top1_difference": vars(self.top1) if self.top1 else None,
             "loss_difference": vars(self.loss) if self.loss else None,
+            "head_difference": vars(self.head) if self.head else None,
+            "size_difference": vars(self.size) if self.size else None,
         }
 
 
@@ -116,8 +123,15 @@ def summarise(runs: Sequence[Path]) -> Study:
         )
     if not rows:
         raise UserError("these runs were not made by one recipe and cannot be averaged")
-    top1, loss = _differences(runs) if first["paired"] else (None, None)
-    return Study(first["split"], first["num_images"], seeds, tuple(rows), top1, loss)
+    top1 = loss = head = size = None
+    if first["paired"]:
+        top1, loss = _differences(runs, "fixed", "train size")
+    labels = {row.label for row in rows}
+    if CONTROL in labels:
+        size, _ = _differences(runs, "fixed", CONTROL)
+    if {CONTROL, "train size"} <= labels:
+        head, _ = _differences(runs, CONTROL, "train size")
+    return Study(first["split"], first["num_images"], seeds, tuple(rows), top1, loss, head, size)
 
 
 def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:
@@ -152,9 +166,9 @@ def _settings(run: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.startswith(idle)}
 
 
-def _differences(runs: Sequence[Path]) -> tuple[Difference, Difference]:
-    """Return the differences in top-1 and in loss."""
-    tables = [_gains(run / PICTURES) for run in runs]
+def _differences(runs: Sequence[Path], row: str, minus: str) -> tuple[Difference, Difference]:
+    """Return the differences of two rows in top-1 and in loss."""
+    tables = [_gains(run / PICTURES, row, minus) for run in runs]
     if any(list(table) != list(tables[0]) for table in tables):
         raise UserError("these runs report on different pictures and cannot be averaged")
     gains = np.array([list(table.values()) for table in tables])
@@ -173,15 +187,15 @@ def difference(gains: np.ndarray) -> Difference:
     return Difference(mean, std, interval, tuple(map(float, per_seed)), len(per_picture))
 
 
-def _gains(path: Path) -> dict[str, tuple[float, float]]:
-    """Return {picture: (gain in top-1 in points, gain in loss)} of a run."""
+def _gains(path: Path, row: str, minus: str) -> dict[str, tuple[float, float]]:
+    """Return {picture: (gain in top-1 in points, gain in loss)} of one row of a run's comparison over another."""
     if not path.exists():
         raise UserError(f"{path} is missing: the run has no comparison")
     gains = {}
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for row in read_marked(file):
-            right = (row["fixed"] == row["label"]) - (row["train size"] == row["label"])
-            gains[row["path"]] = 100.0 * right, float(row["fixed loss"]) - float(row["train size loss"])
+        for told in read_marked(file):
+            right = (told[row] == told["label"]) - (told[minus] == told["label"])
+            gains[told["path"]] = 100.0 * right, float(told[f"{row} loss"]) - float(told[f"{minus} loss"])
     return gains
 
 
@@ -198,9 +212,14 @@ def last_comparison(run: Path) -> dict[str, Any]:
 
 
 def _train_seconds(run: Path, label: str) -> float:
-    """Return the wall time of the stages behind a row: the fix counts for the fixed row only."""
-    stages = [e for e in read_events(run) if e["event"] == "stage_done"]
-    return math.fsum(e["seconds"] for e in stages if label == "fixed" or e["stage"] != "fix")
+    """Return the wall time of the work behind a row: a fix counts for the fixed row only, so does its control."""
+    own = {"fixed": "fix", CONTROL: "control"}.get(label)
+    done = [
+        ("control" if e["event"] == "control" else e["stage"], e["seconds"])
+        for e in read_events(run)
+        if e["event"] in ("stage_done", "control")
+    ]
+    return math.fsum(seconds for what, seconds in done if what == own or what not in ("fix", "control"))
 
 
 def summarise_grid(cells: Sequence[Found]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Literal
 from fixres.errors import counted
 from fixres.reporting.number_format import duration, figures, interval, p_value, percent, points
 from fixres.reporting.run_record import Comparison, Json, Record, number
+from fixres.training.train_size_control import CONTROL
 
 _ENDED = {"failed": "failed", "stopped": "was stopped", "killed": "was killed"}
 """What became of a run that ended without a result, by its state."""
@@ -35,7 +36,7 @@ def headline(record: Record) -> Headline:
     fixed = comparison.row("fixed")
     if fixed is None or not record.has_fix:
         return _without_fix(record, comparison)
-    return _fixed(comparison, fixed)
+    return _fixed(record, comparison, fixed)
 
 
 def verdict_of(paired: Json) -> Verdict:
@@ -68,15 +69,28 @@ def repeats_headline(records: Sequence[Record]) -> Headline | None:
         f"Over {len(known)} seeds, fixing changes accuracy by {points(mean)} ± {spread:.1f} points.",
         f"Mean and standard deviation over seeds of the paired difference, fixed minus train size: "
         f"{', '.join(points(difference) for difference in known)}. "
-        f"In {num_decided} of {len(known)} runs the run's own 95 % interval excludes 0.",
+        f"In {num_decided} of {len(known)} runs the run's own 95 % interval excludes 0."
+        + _split_over_seeds(comparisons),
     )
 
 
-def _fixed(comparison: Comparison, fixed: Json) -> Headline:
+def _split_over_seeds(comparisons: Sequence[Comparison | None]) -> str:
+    parts = []
+    for row, minus in ((CONTROL, "train size"), ("fixed", CONTROL)):
+        found = [number(c.difference(row, minus).get("difference")) for c in comparisons if c is not None]
+        known = [difference for difference in found if difference is not None]
+        if len(known) < len(comparisons):
+            return ""
+        parts.append(f"{points(statistics.mean(known))} ± {statistics.stdev(known):.1f}")
+    return f" Solving the head again at the train size gains {parts[0]} of it, the size {parts[1]}."
+
+
+def _fixed(record: Record, comparison: Comparison, fixed: Json) -> Headline:
+    if comparison.has_new_head:
+        return _on_frozen_features(record, comparison, fixed)
     before = comparison.row("train size") or comparison.rows[0]
     difference = number(comparison.paired.get("difference"))
-    where = counted(comparison.num_images, f"{comparison.split} picture")
-    opening = f"Fixed at {fixed.get('size')} pixels, the network is right on {percent(fixed.get('top1'))} % of {where}"
+    opening = f"Fixed at {fixed.get('size')} pixels, the network is right on {_share(comparison, fixed)}"
     verdict = verdict_of(comparison.paired)
     if verdict == "none" or difference is None:
         sentence = f"{opening}; at its training size, on {percent(before.get('top1'))} %."
@@ -86,21 +100,56 @@ def _fixed(comparison: Comparison, fixed: Json) -> Headline:
     detail = f"Paired 95 % interval of the difference: {bounds} points{zero}{_counts(comparison.paired)}."
     larger = comparison.row("larger size only")
     if larger is not None:
-        detail += f" The larger size alone, without the fix, reaches {percent(larger.get('top1'))} %."
+        detail += f" The larger size alone, without the fix, reaches {percent(larger.get('top1'))} %"
+        against = comparison.difference("fixed", "larger size only")
+        detail += f"; fixed minus that: {gain(against)}." if against else "."
+    split = split_of_gain(comparison)
     if verdict == "open":
-        return Headline(
-            "open",
-            f"{points(difference)} points",
-            f"{opening}, against {percent(before.get('top1'))} % at its training size: not distinguishable.",
-            detail,
-        )
-    more = "more" if verdict == "better" else "fewer"
-    return Headline(
-        verdict,
-        f"{points(difference)} points",
-        f"{opening}, {percent(abs(difference))} points {more} than at its training size.",
-        detail,
+        sentence = f"{opening}, against {percent(before.get('top1'))} % at its training size: not distinguishable."
+    else:
+        more = "more" if verdict == "better" else "fewer"
+        sentence = f"{opening}, {percent(abs(difference))} points {more} than at its training size."
+    return Headline(verdict, f"{points(difference)} points", f"{sentence} {split}".rstrip(), detail)
+
+
+def split_of_gain(comparison: Comparison) -> str:
+    """Return how much of a fix comes from solving the head again and how much from the size; empty in older runs."""
+    head, size = comparison.difference(CONTROL, "train size"), comparison.difference("fixed", CONTROL)
+    if head and size:
+        return f"Solving the head again at the train size gains {gain(head)}, the size {gain(size)}."
+    sizes = [(comparison.row(label) or {}).get("size") for label in ("train size", "fixed")]
+    if not comparison.control or comparison.row(CONTROL) is not None:
+        return ""
+    if sizes[0] == sizes[1]:
+        return "All of it comes from solving the head again: the test size is the train size."
+    return f"What the size alone gains is not measured: {comparison.control}."
+
+
+def gain(paired: Json) -> str:
+    """Return a paired difference in points with its 95 % interval."""
+    return f"{points(paired['difference'])} ({interval(paired['ci95'], is_signed=True)})"
+
+
+def _on_frozen_features(record: Record, comparison: Comparison, fixed: Json) -> Headline:
+    """Return what to say where the head began random: nothing came before that it could be compared with."""
+    control = comparison.row(CONTROL)
+    sentence = (
+        f"A head on the frozen features of {record.model or 'the network'} at {fixed.get('size')} pixels is right on "
+        f"{_share(comparison, fixed)}."
     )
+    detail = f"95 % interval: {interval(fixed.get('top1_ci95'))}. The network itself was not trained on these pictures."
+    size = comparison.difference("fixed", CONTROL)
+    if control is None or not size:
+        return Headline("none", "", sentence, detail)
+    detail += (
+        f" At {control.get('size')} pixels such a head reaches {percent(control.get('top1'))} %; "
+        f"{fixed.get('size')} pixels minus that: {gain(size)} points{_counts(size)}."
+    )
+    return Headline(verdict_of(size), f"{points(size['difference'])} points by the size", sentence, detail)
+
+
+def _share(comparison: Comparison, row: Json) -> str:
+    return f"{percent(row.get('top1'))} % of {counted(comparison.num_images, f'{comparison.split} picture')}"
 
 
 def _counts(paired: Json) -> str:

@@ -23,7 +23,7 @@ from fixres.reporting.png import write_pngs
 from fixres.reporting.quality import calibration_view, scores_view, written
 from fixres.reporting.reproduce import reproduce
 from fixres.reporting.run_record import Json, Record, number, read_run
-from fixres.reporting.sections import comparison_rows, milliseconds, row_title
+from fixres.reporting.sections import comparison_rows, milliseconds, row_note, row_title
 from fixres.reporting.svg import ROLES
 
 _IN_TEMPLATES = (
@@ -36,6 +36,7 @@ _IN_TEMPLATES = (
     number,
     percent,
     points,
+    row_note,
     row_title,
     verdict_of,
     written,
@@ -145,6 +146,7 @@ def _size(record: Record) -> Json | None:
         "cost": charts.accuracy_against_cost(curves, marks, cost_title) if has_cost else "",
         "cost_note": sections.cost_note(record),
         "rows": sections.size_rows(record),
+        "has_before": record.sweep("before") is not None,
         "has_fixed": record.sweep("fixed") is not None,
     }
 
@@ -198,5 +200,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {function.__name__: function for function in _IN_TEMPLATES} | {"NOTES": sections.NOTES}
+    environment.globals |= {function.__name__: function for function in _IN_TEMPLATES}
     return environment

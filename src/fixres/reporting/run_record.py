@@ -26,6 +26,16 @@ class Comparison:
     num_images: int
     rows: tuple[Json, ...]
     paired: Json
+    differences: tuple[Json, ...] = ()
+    """Paired like `paired`, each of `row` minus `minus`; runs before the control have none."""
+    control: str = ""
+    """The row of the control, or why there is none."""
+    has_new_head: bool = False
+    """Whether the fix began with a random head, so that nothing came before it."""
+
+    def difference(self, row: str, minus: str) -> Json:
+        """Return the paired difference of two rows, empty where it was not logged."""
+        return next((d for d in self.differences if (d.get("row"), d.get("minus")) == (row, minus)), {})
 
     def row(self, label: str) -> Json | None:
         """Return the row of that label."""
@@ -119,6 +129,9 @@ class Record:
             int(event.get("num_images") or 0),
             tuple(event["rows"]),
             event.get("paired") or {},
+            tuple(event.get("differences") or ()),
+            str(event.get("control") or ""),
+            bool(event.get("new_head")),
         )
 
     @property

@@ -13,6 +13,7 @@ from fixres.reporting import charts
 from fixres.reporting.charts import Curve, Series
 from fixres.reporting.number_format import figures
 from fixres.reporting.run_record import Comparison, Json, Record, number
+from fixres.training.train_size_control import CONTROL
 
 MAX_CLASSES_BESIDE = 4
 MAX_CLASSES_IN_TABLE = 12
@@ -20,12 +21,26 @@ MAX_CLASSES_LISTED = 20
 MAX_CLASSES_DRAWN = 100
 MAX_POINTS = 600
 
-LABELS = {"train size": "Train size", "larger size only": "Larger size only", "fixed": "Fixed"}
+LABELS = {
+    "train size": "Train size",
+    "larger size only": "Larger size only",
+    CONTROL: "Fixed at the train size",
+    "fixed": "Fixed",
+}
 NOTES = {
     "train size": "the network as trained",
     "larger size only": "the same weights, larger pictures",
+    CONTROL: "only the head solved again",
     "fixed": "the network after the fix",
 }
+
+
+_NOTES_OF_NEW_HEAD = {CONTROL: "a head on frozen features", "fixed": "a head on frozen features"}
+
+
+def row_note(comparison: Comparison, label: str) -> str:
+    """Return what a row of the comparison is, in a few words."""
+    return ({**NOTES, **_NOTES_OF_NEW_HEAD} if comparison.has_new_head else NOTES).get(label, "")
 
 
 def row_title(label: str) -> str:

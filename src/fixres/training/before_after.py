@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fixres.models.sizes import bound_size
 from fixres.training.context import RunContext
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
+from fixres.training.train_size_control import CONTROL, differences, solve_control
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts.
@@ -43,6 +45,8 @@ class Handover:
     """Which weights it holds: ema | raw."""
     before: nn.Module | None = None
     """The network as the last fix found it."""
+    has_new_head: bool = False
+    """Whether no stage has moved the random head of `model`; of `before`, once a fix has begun."""
 
 
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
@@ -82,6 +86,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
         model_args=context.model_args,
         seed=context.recipe.seed,
         before_size=bound_size(handover.before) if handover.before is not None else None,
+        has_new_head=handover.has_new_head and handover.before is not None,
     )
     if context.runtime.processes.is_main:
         save_product(context.folder / "model", model, sheet, moved)
@@ -134,16 +139,30 @@ def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run
 
 
 def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Run, list[Evaluation]]:
-    """Measure before and after a fix on the same pictures."""
+    """Measure before and after a fix, and the control between them, on the same pictures."""
     assert handover.before is not None
-    sizes = sorted({handover.train_size, plan.size})
-    earlier = context.measure(handover.before, context.collection.report, sizes)
-    fixed = context.measure(handover.model, context.collection.report, [plan.size])
-    rows = [{"label": _label(result["size"], handover.train_size), **result} for result in earlier.results]
-    rows.append({"label": "fixed", **fixed.results[0]})
-    at_train = sizes.index(handover.train_size)
-    paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
-    return _record(context, plan.size, rows, paired, fixed.num_images), [earlier, fixed]
+    report = context.collection.report
+    labels, found = [], []
+    if not handover.has_new_head:
+        sizes = sorted({handover.train_size, plan.size})
+        found.append(context.measure(handover.before, report, sizes))
+        labels += [_label(size, handover.train_size) for size in sizes]
+    control = solve_control(context, plan, handover.before, handover.train_size)
+    if control.model is not None:
+        found.append(context.measure(control.model, report, [handover.train_size]))
+        labels.append(CONTROL)
+    found.append(context.measure(handover.model, report, [plan.size]))
+    results = [result for one in found for result in one.results]
+    rows = [{"label": label, **result} for label, result in zip([*labels, "fixed"], results, strict=True)]
+    correct = np.concatenate([one.correct() for one in found])
+    at_train = None if handover.has_new_head else correct[labels.index("train size")]
+    paired = None if at_train is None else paired_difference(at_train, correct[-1])
+    more = {
+        "differences": differences([*labels, "fixed"], correct),
+        "control": control.why_not or CONTROL,
+        "new_head": handover.has_new_head,
+    }
+    return _record(context, plan.size, rows, paired, found[-1].num_images, more), found
 
 
 def _label(size: int, train_size: int) -> str:
@@ -171,11 +190,17 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
 
 
 def _record(
-    context: RunContext, size: int, rows: list[dict[str, Any]], paired: PairedDifference | None, num_images: int
+    context: RunContext,
+    size: int,
+    rows: list[dict[str, Any]],
+    paired: PairedDifference | None,
+    num_images: int,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    outcome = Run(context.folder, size, context.collection.report, num_images, tuple(rows), paired)
+    differences = tuple(more.get("differences", ()))
+    outcome = Run(context.folder, size, context.collection.report, num_images, tuple(rows), paired, differences)
     fields = asdict(paired) if paired else None
-    context.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
+    context.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields, **more)
     return outcome
 
 

@@ -28,7 +28,7 @@ MAY_DIFFER = (
     "runtime.",
     "output.",
     "data.workers",
-    *(f"evaluation.{name}" for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep")),
+    *(f"evaluation.{name}" for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep", "control")),
 )
 """Settings a resumed run may change: none of them decides what a training step sees."""
 

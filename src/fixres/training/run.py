@@ -46,7 +46,7 @@ from fixres.training.distillation import find_teacher
 from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
-from fixres.training.size_choice import decide_size
+from fixres.training.size_choice import decide_size, size_of_new_head
 from fixres.training.stage_plan import StagePlan, describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
@@ -130,7 +130,7 @@ def run_recipe(
                 remove_new()
             raise
         with _telling_the_end(context):
-            return _run_stages(context, start.model, saved)
+            return _run_stages(context, start, saved)
 
 
 def _remover_of_new(folder: Path) -> Callable[[], None]:
@@ -195,7 +195,8 @@ def finished_outcome(folder: Path) -> Run | None:
     paired = (
         PairedDifference(**{**event["paired"], "ci95": tuple(event["paired"]["ci95"])}) if event["paired"] else None
     )
-    return Run(folder, event["rows"][-1]["size"], event["split"], event["num_images"], tuple(event["rows"]), paired)
+    rows, differences = tuple(event["rows"]), tuple(event.get("differences") or ())
+    return Run(folder, rows[-1]["size"], event["split"], event["num_images"], rows, paired, differences)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -274,18 +275,19 @@ def _announce(context: RunContext, how: str, note: str) -> None:
     context.log.status("running")
 
 
-def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | None) -> Run:
+def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None) -> Run:
     """Run the stages in order, carrying the weights that ship from one to the next."""
-    recipe = context.recipe
+    recipe, model = context.recipe, start.model
     stages = recipe.run_stages
-    handover = Handover(model, recipe.train.size if isinstance(recipe.train.size, int) else default_size(model))
+    size = recipe.train.size if isinstance(recipe.train.size, int) else default_size(model)
+    handover = Handover(model, size, has_new_head=start.has_new_head)
     first = saved["stage_index"] if saved else 0
     if first:
         handover = _resume_handover(context, model, first)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
-        size = resumed["size"] if resumed else decide_size(context, handover.model, index, handover.train_size)
+        size = resumed["size"] if resumed else _decide_size(context, handover, index)
         world = context.runtime.processes.shard.world
         plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
         handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None
@@ -304,6 +306,7 @@ def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | N
         else:
             handover.train_size = size
         if index + 1 < len(stages):
+            handover.has_new_head = False
             _leave(context, handover, index + 1, size)
     assert plan is not None, "a recipe has at least one enabled stage"
     outcome = finish(context, plan, handover)
@@ -311,6 +314,13 @@ def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | N
         # Features are for going on after an interruption; the product is written.
         shutil.rmtree(context.folder / CACHE, ignore_errors=True)
     return outcome
+
+
+def _decide_size(context: RunContext, handover: Handover, index: int) -> int:
+    model, train_size = handover.model, handover.train_size
+    if handover.has_new_head:
+        return size_of_new_head(context, model, index, train_size)
+    return decide_size(context, model, index, train_size)
 
 
 def _solve(

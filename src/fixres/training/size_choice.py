@@ -30,6 +30,21 @@ def decide_size(context: RunContext, model: nn.Module, index: int, train_size: i
     return size
 
 
+def size_of_new_head(context: RunContext, model: nn.Module, index: int, train_size: int) -> int:
+    """Return the size of stage `index`; of a fix that begins with a random head, whose accuracy says nothing.
+
+    Where the recipe leaves it open, it is the size at which objects look most nearly as large as in training.
+    """
+    stage = context.recipe.run_stages[index]
+    if stage.size != "auto":
+        return stage.size
+    matching = _offer(context, model, train_size).matching
+    size = min(sizes_to_measure(context, model, train_size, "auto"), key=lambda one: (abs(one - matching), one))
+    text = f"test size {size} px: the head is new, so accuracy before the fix cannot choose it; "
+    context.log.event("note", text=f"{text}at {matching} px objects look as large as in training")
+    return size
+
+
 def sweep_sizes(wanted: Sequence[int], train_size: int, stage_size: int | str) -> list[int]:
     """Return the sizes to measure: those wanted, the train size and, where it has one, the stage's own."""
     own = {train_size} if isinstance(stage_size, str) else {train_size, stage_size}

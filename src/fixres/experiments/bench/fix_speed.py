@@ -135,9 +135,11 @@ def _fix(product: Product, bench: FixBench, side: str, run: Path, listeners: Seq
         settings = {"size": bench.size, "solver": "sgd", "augment": side, "epochs": epochs}
         settings |= {"lr": bench.lr} if bench.lr is not None else {}
     recipe = fix_recipe(product, bench.data, settings, bench.seed)
+    # The control is no part of what is timed.
+    changed: dict[str, Any] = {"control": False}
     if side != CACHED:
-        evaluation = recipe.evaluation.model_copy(update={"keep": "last", "every_epochs": settings["epochs"]})
-        recipe = recipe.model_copy(update={"evaluation": evaluation})
+        changed |= {"keep": "last", "every_epochs": settings["epochs"]}
+    recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update=changed)})
     run_recipe(recipe, run, listeners=listeners, split_from=own_split(product, bench.data))
     return recipe
 

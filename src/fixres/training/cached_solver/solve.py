@@ -258,6 +258,30 @@ def _set_head(model: nn.Module, name: str, head: Head) -> None:
             layer.bias.copy_(head.bias)
 
 
+def stage_problem(context: RunContext, plan: StagePlan, model: nn.Module, cache: str) -> Problem:
+    """Return what a stage has to solve for `model` at the plan's size, its features kept under `cache` in the run."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        context.log.progress(what=_WORDS.get(what, what), done=done, total=total)
+
+    return Problem(
+        model=model,
+        plan=plan.move_plan,
+        train=context.collection.split("train"),
+        select=context.collection.split(context.collection.select),
+        preprocess=context.preprocess.at(plan.size),
+        runtime=context.runtime,
+        reading=context.reading,
+        cache=context.folder / CACHE / cache,
+        num_views=plan.stage.views,
+        cache_gib=plan.stage.cache_gib,
+        label_smoothing=plan.stage.label_smoothing,
+        class_weights=plan.class_weights,
+        decay=plan.stage.decay,
+        progress=progress,
+    )
+
+
 def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solution:
     """Solve a stage in place, leave a record in the log, and return it, its seconds with the interrupted ones.
 
@@ -267,28 +291,7 @@ def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solut
     """
     before = copy_state(model)
     model = context.runtime.place(model)
-
-    def progress(what: str, done: int, total: int) -> None:
-        context.log.progress(what=_WORDS.get(what, what), done=done, total=total)
-
-    found = solve(
-        Problem(
-            model=model,
-            plan=plan.move_plan,
-            train=context.collection.split("train"),
-            select=context.collection.split(context.collection.select),
-            preprocess=context.preprocess.at(plan.size),
-            runtime=context.runtime,
-            reading=context.reading,
-            cache=context.folder / CACHE / f"stage-{plan.index}",
-            num_views=plan.stage.views,
-            cache_gib=plan.stage.cache_gib,
-            label_smoothing=plan.stage.label_smoothing,
-            class_weights=plan.class_weights,
-            decay=plan.stage.decay,
-            progress=progress,
-        )
-    )
+    found = solve(stage_problem(context, plan, model, f"stage-{plan.index}"))
     # A statistic over the whole set is no running one, so its count of batches has nothing to count.
     moving = tuple(name for name in plan.move_plan.statistics if not name.endswith("num_batches_tracked"))
     unmoved = verify_plan(before, model.state_dict(), replace(plan.move_plan, statistics=moving))

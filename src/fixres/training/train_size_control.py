@@ -1,0 +1,71 @@
+"""The control of a fix: the head solved again at the train size, so that a gain splits into head and size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fixres.errors import UserError
+from fixres.evaluation.metrics import paired_difference
+from fixres.models.sizes import at_size
+from fixres.models.split_trunk import require_solvable
+from fixres.training.cached_solver.solve import solve, stage_problem
+from fixres.training.context import RunContext
+from fixres.training.stage_plan import StagePlan
+
+CONTROL = "fixed at the train size"
+"""Its row in the comparison."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The network with its head solved at the train size, or why there is none."""
+
+    model: nn.Module | None
+    why_not: str = ""
+
+
+def solve_control(context: RunContext, plan: StagePlan, before: nn.Module, train_size: int) -> Control:
+    """Do at the train size what a cached fix did at its own, to a copy of the network it found.
+
+    Solving a head again gains something at any size: it undoes what the last epochs, or their selection, left. Only
+    what is left beside it comes from the size. The features are kept like those of the fix until the run is done.
+
+    Raises:
+        UserError: pictures cannot be read.
+        Stopped: a signal came; features that are complete are kept for a rerun.
+    """
+    if not context.recipe.evaluation.control:
+        return Control(None, "evaluation.control false leaves it out")
+    if plan.stage.solver != "cached":
+        return Control(None, "the fix was trained by sgd")
+    if plan.size == train_size:
+        return Control(None, "the fix is at the train size itself")
+    model = context.runtime.place(at_size(copy.deepcopy(before), train_size))
+    try:
+        require_solvable(model, plan.move_plan, train_size)
+    except UserError as error:
+        return Control(None, str(error).splitlines()[0])
+    own = replace(plan, size=train_size)
+    found = solve(stage_problem(context, own, model, f"stage-{plan.index}-control"))
+    context.log.event("control", stage=plan.name, stage_index=plan.index, size=train_size, **found.as_dict())
+    return Control(model)
+
+
+def differences(labels: Sequence[str], correct: np.ndarray) -> list[dict[str, Any]]:
+    """Return the paired differences of a comparison in points: fixed minus every other row, and what the head gained.
+
+    Args:
+        labels: of the rows, the fixed one last.
+        correct: bool `[rows, N]`, whether each picture is classified right.
+    """
+    rows = dict(zip(labels, correct, strict=True))
+    pairs = [(labels[-1], label) for label in labels[:-1]]
+    if CONTROL in rows and "train size" in rows:
+        pairs.append((CONTROL, "train size"))
+    return [{"row": row, "minus": minus, **asdict(paired_difference(rows[minus], rows[row]))} for row, minus in pairs]
