@@ -144,3 +144,28 @@ def test_a_batch_may_hold_no_picture_at_all() -> None:
     (batch,) = picture_batches([b"", b"words"], VIEW, 8)
     assert (tuple(batch.images.shape), batch.places, set(batch.errors)) == ((0, 3, 16, 16), (), {0, 1})
     assert list(picture_batches([], VIEW, 8)) == []
+
+
+def test_tables_of_ids_name_their_pictures_and_carry_columns_along(tmp_path: Path) -> None:
+    for folder, names in (("train", "abc"), ("test", "ab")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            smooth(8, 8).save(tmp_path / folder / f"{name}.jpg")
+    form = tmp_path / "sample_submission.csv"
+    form.write_text("id,label,note\nb,0,\na,0,x y\n")
+    pictures = Pictures([str(form)], keep=("id", "note"))
+    assert list(pictures.rows()) == [
+        (f"{tmp_path}/test/b.jpg", {"id": "b", "note": ""}),
+        (f"{tmp_path}/test/a.jpg", {"id": "a", "note": "x y"}),
+    ]
+    assert pictures.notes == [f"{form}: pictures in 'id', files in {tmp_path}/test"]
+    named = Pictures([f"csv:{form}?root={tmp_path}/train&image=id"])
+    assert list(named) == [f"{tmp_path}/train/b.jpg", f"{tmp_path}/train/a.jpg"]
+    assert named.count() == 2
+    (tmp_path / "ids.csv").write_text("id\na\n")
+    with pytest.raises(UserError, match="'a' may be test/a.jpg or train/a.jpg in .*\n  csv:.*ids.csv.root=.*/test"):
+        Pictures([f"{tmp_path}/ids.csv"])
+    with pytest.raises(UserError, match="has no column 'who'\n.*--keep NAME"):
+        Pictures([str(form)], keep=("who",))
+    with pytest.raises(UserError, match="--keep carries columns of a table, which .*train is not"):
+        Pictures([f"{tmp_path}/train"], keep=("id",))

@@ -14,7 +14,9 @@ import numpy as np
 from fixres.config.recipe import Data, Recipe
 from fixres.data.class_spelling import one_spelling
 from fixres.data.sources.split_folders import one_level_down
-from fixres.data.sources.tables import TABLES, sorted_names
+from fixres.data.sources.table_folders import LabelTable, table_of_labels
+from fixres.data.sources.table_rows import TABLES
+from fixres.data.sources.tables import sorted_names
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import SPLIT_NAMES, THIRDS, Split, carve
 from fixres.errors import UserError, as_text, did_you_mean
@@ -152,6 +154,8 @@ def absolute_uri(uri: str) -> str:
         UserError: it does not follow the grammar of its scheme.
     """
     scheme, body = _take_apart(uri.strip())
+    if (table := _labelled(scheme, body)) is not None:
+        return str(table.address)
     known = _find(scheme)
     if known is not None and known.grammar is not None:
         return str(known.parse(body))
@@ -189,6 +193,10 @@ def open_splits(data: Data) -> tuple[str, dict[str, Split], list[str]]:
     if not uri:
         raise UserError("no data given\n  --data.uri folder:DIR (or elpv:, or synthetic:classes=4,images=64)")
     scheme, body = _take_apart(uri)
+    table = _labelled(scheme, body)
+    if table is not None:
+        uri, splits, notes = open_splits(data.model_copy(update={"uri": str(table.address)}))
+        return uri, splits, [table.note, *notes]
     known = _find(scheme)
     if known is None:
         hint = did_you_mean(scheme, [each.name for each in schemes()])
@@ -232,6 +240,12 @@ def _take_apart(uri: str) -> tuple[str, str]:
         return match[1].lower(), uri[match.end() :]
     is_table = Path(uri).suffix.lower() in TABLES and Path(uri).expanduser().is_file()
     return ("csv", quote(uri)) if is_table else ("folder", uri)
+
+
+def _labelled(scheme: str, body: str) -> LabelTable | None:
+    """Return the table that labels the pictures of a folder, where it is no folder of classes."""
+    folder = Path(body).expanduser().absolute()
+    return table_of_labels(folder) if scheme == "folder" and body and folder.is_dir() else None
 
 
 def _check_classes(uri: str, splits: Mapping[str, Split], names: tuple[str, ...], *, from_checkpoint: bool) -> None:

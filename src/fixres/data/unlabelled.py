@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,65 +18,106 @@ from fixres.data.picture_formats import EXTENSIONS
 from fixres.data.picture_walk import PassedOver, pictures_below
 from fixres.data.read_in_processes import begin_picture, read_items
 from fixres.data.sources.missing_files import Listed, require_some
-from fixres.data.sources.tables import TABLES, listed_paths
+from fixres.data.sources.table_folders import address_of_pictures
+from fixres.data.sources.table_rows import TABLES
+from fixres.data.sources.tables import SCHEME, listed_rows, root_of
+from fixres.data.sources.uri import Address
 from fixres.data.transforms import evaluation_crop
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 LISTS = (*TABLES, ".txt")
-"""Files that name pictures: tables with a column `path`, and texts with one path per line."""
+"""Files that name pictures: tables with a column of them, and texts with one path per line."""
+
+Row = tuple[str, Mapping[str, str]]
+"""The path of a picture, and what is carried along of its table."""
 
 
 class Pictures:
     """The pictures that files, folders and lists name, found while they are used: a million of them take no memory."""
 
-    def __init__(self, arguments: Sequence[str], lines: Iterable[str] = ()) -> None:
+    def __init__(self, arguments: Sequence[str], lines: Iterable[str] = (), keep: Sequence[str] = ()) -> None:
         """Check that what is named is there.
 
         Args:
-            arguments: files; folders, walked in sorted order; tables and lists (`LISTS`), whose relative paths count
-                from their own folder; `-` for `lines`.
+            arguments: files; folders, walked in sorted order; tables, also as `csv:FILE?root=DIR&image=COLUMN`, and
+                lists (`LISTS`), whose relative paths count from their own folder; `-` for `lines`.
             lines: paths, one per line; relative ones count from the current folder.
+            keep: columns of the tables that are carried along; then there is nothing but tables.
 
         Raises:
             UserError: a path that does not exist, a folder without pictures, a list none of whose pictures is there.
         """
-        self._arguments, self._lines = tuple(arguments), lines
+        self._lines, self._keep = lines, tuple(keep)
         self.passed_over = PassedOver()
         """What lies in the folders and is not taken, as far as they were walked the last time."""
-        for argument in self._arguments:
-            path = Path(argument)
-            if argument == "-":
-                continue
-            if path.is_dir():
-                passed_over = PassedOver()
-                if next(_inside(path, passed_over), None) is None:
-                    others = "".join(f"\n  {line}" for line in passed_over.in_words())
-                    raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}{others}")
-            elif not path.exists():
-                raise UserError(f"no such file or folder: {argument}")
-            elif path.suffix.lower() in LISTS:
-                names = (Listed(name) for name in _names_in(path))
-                require_some(names, argument, path.parent, "in the folder DIR, fixres predict CKPT - < LIST")
+        self.notes: list[str] = []
+        """Which columns and folders of tables were taken that were not named."""
+        self._arguments = [self._checked(argument) for argument in arguments]
+        for argument in self._arguments if self._keep else ():
+            if not isinstance(argument, Address):
+                raise UserError(f"--keep carries columns of a table, which {argument} is not\n  leave --keep out")
+
+    def _checked(self, argument: str) -> str | Address:
+        """Return an argument, a table as its address, when it is found to name pictures."""
+        path = Path(argument)
+        if argument == "-":
+            return argument
+        if path.is_dir():
+            passed_over = PassedOver()
+            if next(_inside(path, passed_over), None) is None:
+                others = "".join(f"\n  {line}" for line in passed_over.in_words())
+                raise UserError(f"no pictures in {path}\n  looked for {', '.join(sorted(EXTENSIONS))}{others}")
+            return argument
+        if argument.startswith("csv:") and not path.exists():
+            return self._listed(SCHEME.parse(argument.removeprefix("csv:")))
+        if not path.exists():
+            raise UserError(f"no such file or folder: {argument}")
+        if path.suffix.lower() in TABLES:
+            return self._listed(address_of_pictures(path))
+        if path.suffix.lower() in LISTS:
+            names = (Listed(name) for name in _names_in(path))
+            require_some(names, argument, path.parent, "in the folder DIR, fixres predict CKPT - < LIST")
+        return argument
+
+    def _listed(self, address: Address) -> Address:
+        """Return the address of a table after a look at its pictures, and note what was not said."""
+        names = (Listed(name) for name, _ in listed_rows(address, self._keep))
+        require_some(names, address.body, root_of(address), f"csv:{address.body}?root=DIR")
+        if address["image"] and address["root"]:
+            self.notes.append(f"{address.body}: pictures in {address['image']!r}, files in {address['root']}")
+        return address
 
     def __iter__(self) -> Iterator[str]:
         """Yield the paths."""
+        for path, _ in self.rows():
+            yield path
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the paths with what is carried along of their tables."""
         self.passed_over = PassedOver()
         for argument in self._arguments:
-            path = Path(argument)
-            if argument == "-":
-                yield from _plain(self._lines)
-            elif path.is_dir():
-                yield from _inside(path, self.passed_over)
-            elif path.suffix.lower() in LISTS:
-                yield from _listed(path)
+            if isinstance(argument, Address):
+                root = root_of(argument)
+                yield from ((str(root / name), kept) for name, kept in listed_rows(argument, self._keep))
             else:
-                yield argument
+                yield from ((name, {}) for name in self._named(argument))
+
+    def _named(self, argument: str) -> Iterator[str]:
+        path = Path(argument)
+        if argument == "-":
+            yield from _plain(self._lines)
+        elif path.is_dir():
+            yield from _inside(path, self.passed_over)
+        elif path.suffix.lower() in LISTS:
+            yield from (str(path.parent / name) for name in _names_in(path))
+        else:
+            yield argument
 
     def count(self) -> int | None:
         """Return how many there are, None where they come in as lines."""
-        return None if "-" in self._arguments else sum(1 for _ in self)
+        return None if "-" in self._arguments else sum(1 for _ in self.rows())
 
 
 def _inside(folder: Path, passed_over: PassedOver) -> Iterator[str]:
@@ -88,16 +129,8 @@ def _inside(folder: Path, passed_over: PassedOver) -> Iterator[str]:
             yield str(folder / name)
 
 
-def _listed(path: Path) -> Iterator[str]:
-    """Yield the pictures of a table or list; relative paths count from its folder."""
-    for name in _names_in(path):
-        yield str(path.parent / name)
-
-
 def _names_in(path: Path) -> Iterator[str]:
-    if path.suffix.lower() != ".txt":
-        yield from listed_paths(path)
-        return
+    """Yield the lines of a list."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from _plain(lines)
 

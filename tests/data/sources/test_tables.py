@@ -190,11 +190,11 @@ def test_a_missing_picture_is_a_bad_image_that_is_named(tmp_path: Path) -> None:
         ("a/{k}.PNG", "a/{k}.png", "they end in .png, not in .PNG"),
         ("file://ROOT/a/{k}.png", "a/{k}.png", "is there: leave out file://"),
         ("ROOT/a/{k}", "a/{k}.png", "ROOT/a/0.png is there: add .png to the names"),
-        ("{k}.png", "x/{k}.png", "ROOT/x/0.png is there: csv:ROOT/t.csv?root=ROOT/x"),
+        ("in/{k}.png", "x/in/{k}.png", "ROOT/x/in/0.png is there: csv:ROOT/t.csv?root=ROOT/x"),
         ("file:///b%20c/{k}.png", "b c/{k}.png", "is there: leave out file://; write the names without %20"),
         (
-            "{k}.png",
-            "elsewhere/deep/{k}.png",
+            "in/{k}.png",
+            "elsewhere/deep/in/{k}.png",
             "paths count from ROOT; from another folder DIR: csv:ROOT/t.csv?root=DIR",
         ),
     ],
@@ -217,9 +217,9 @@ def test_a_table_of_which_nothing_is_there_says_what_would_find_it(
 def test_advice_never_takes_two_names_for_one_file(tmp_path: Path) -> None:
     pictures(tmp_path, [f"cat/{k}.png" for k in range(10)])
     pictures(tmp_path, [f"dog/{k}.jpg" for k in range(10)])
-    rows = [(f"{kind}/{k}", kind) for k in range(10) for kind in ("cat", "dog")]
+    rows = [(f"old/{kind}/{k}", kind) for k in range(10) for kind in ("cat", "dog")]
     write(tmp_path / "t", ".csv", rows, ("path", "label"))
-    assert "leave out cat/" not in refusal(f"csv:{tmp_path}/t.csv")
+    assert "leave out old/cat/" not in refusal(f"csv:{tmp_path}/t.csv")
 
 
 def test_a_table_of_which_something_is_there_is_opened(tmp_path: Path) -> None:

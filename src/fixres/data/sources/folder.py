@@ -16,6 +16,7 @@ from fixres.data.decode import BadImage, read_file
 from fixres.data.picture_formats import EXTENSIONS, how_to_convert, unread_format
 from fixres.data.picture_walk import NO_PICTURE, PassedOver, pictures_below
 from fixres.data.sources.split_folders import folders_in, one_level_down, recognise, splits_in_classes
+from fixres.data.sources.table_folders import advice_without_table, stores_taken_for_classes
 from fixres.data.sources.uri import Scheme
 from fixres.data.splits import Encoded, Names, Split
 from fixres.errors import UserError, counted, did_you_mean
@@ -114,6 +115,12 @@ def inspect_folder(data: Data, body: str) -> Found:
         except UserError as error:
             found.faults.append(error)
         if name == "all":
+            if stores := stores_taken_for_classes(
+                root, {cls: paths[0] for cls, paths in scan.classes.items() if paths}
+            ):
+                # What names and folders say of splits comes first, what to type is the same.
+                told = str(stores) if not found.faults else f"{found.faults[0]}\n{str(stores).partition(chr(10))[2]}"
+                found.faults[:1] = [UserError(told)]
             ends = {cls: (paths[0], paths[-1]) for cls, paths in scan.classes.items() if paths}
             inside = splits_in_classes(ends, root)
             found.faults += inside.faults
@@ -176,7 +183,8 @@ def _check_scan(scan: _Scan, split: str, folder: Path) -> None:
         if scan.loose:
             raise UserError(
                 f"{counted(len(scan.loose), 'picture')} in the folder {folder} itself, and none in a class folder\n"
-                "  put the pictures of each class into a sub-folder named after the class"
+                "  put the pictures of each class into a sub-folder named after the class\n"
+                f"  {advice_without_table(folder)}"
             )
         raise UserError(
             f"no pictures in {folder}{_unread_in(scan.ignored)}\n  allowed are sub-folders, one per class, with files "

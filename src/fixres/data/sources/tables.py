@@ -1,13 +1,12 @@
 """`csv:FILE[?root=DIR&image=path&label=label&split=split]` - one row per picture, in CSV, TSV, JSONL or Parquet.
 
-Paths are relative to the file, or to `root`. Labels are names; when all of them are whole numbers they sort as numbers.
-Every mistake names the line. Rows are taken one at a time into flat arrays, so ten million of them fit.
+Paths are relative to the file, or to `root`; ids without an ending are looked for there and below. Labels are names;
+when all of them are whole numbers they sort as numbers. Every mistake names the line. Rows are taken one at a time into
+flat arrays, so ten million of them fit.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,21 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.config.recipe import Data
-from fixres.data.picture_formats import EXTENSIONS
 from fixres.data.sources.folder import Files
 from fixres.data.sources.missing_files import Listed, require_some
+from fixres.data.sources.picture_names import PictureNames
+from fixres.data.sources.table_columns import (
+    LABEL,
+    SPLIT,
+    Columns,
+    class_of,
+    class_roles,
+    find_columns,
+    image_column,
+    why_no_label,
+)
+from fixres.data.sources.table_rows import KEPT, OF_CLASS, read_cells
 from fixres.data.sources.uri import Address, Grammar, Scheme
 from fixres.data.splits import SPLIT_NAMES, Names, Split
-from fixres.errors import UserError, did_you_mean, require_extra
-
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-_COLUMNS = {"image": "path", "label": "label", "split": "split"}
-_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-
-
-_Line = tuple[int, dict[str, str | None]]
-"""Where a row stands, and its cells by role."""
+from fixres.errors import UserError, did_you_mean
 
 
 class Row(NamedTuple):
@@ -47,7 +48,7 @@ class Row(NamedTuple):
 
 
 @dataclass
-class _Columns:
+class _Filled:
     """Rows in flat arrays, as they come."""
 
     labels: array[int] = field(default_factory=lambda: array("q"))
@@ -64,8 +65,8 @@ def open_table(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]
         UserError: no such file or column, a row that cannot be used, a picture listed twice, no picture that is there.
     """
     address = SCHEME.parse(body)
-    columns = _Columns()
-    root = Path(address["root"] or Path(address.body).parent)
+    columns = _Filled()
+    root = root_of(address)
     paths = Names(_fill(columns, address, root))
     if not len(paths):
         raise UserError(f"{address.body} lists no pictures\n  it needs one row per picture below the column names")
@@ -82,7 +83,15 @@ def open_table(data: Data, body: str) -> tuple[str, dict[str, Split], list[str]]
         classes, own = named_labels(list(columns.label_places), labels[chosen])
         kept = paths if len(chosen) == len(paths) else paths.take(chosen)
         found[name] = Split(name, classes, own, kept, Files(root), data.exif, data.alpha)
-    return str(address), found, []
+    return str(address), found, _what_was_taken(address)
+
+
+def _what_was_taken(address: Address) -> list[str]:
+    """Return a note about columns that were not named and are not called as usual."""
+    columns = _columns_of(address)
+    if not (columns.is_image_guessed or columns.is_label_guessed):
+        return []
+    return [f"{Path(address.body).name}: {columns.in_words()} (?image=NAME&label=NAME say otherwise)"]
 
 
 def named_labels(texts: Sequence[str], codes: npt.NDArray[Any]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
@@ -114,39 +123,55 @@ def read_table(address: Address, group: str = "") -> Iterator[Row]:
         UserError: the file or a row cannot be read, or a column is missing; the message names the line.
     """
     path = Path(address.body)
-    kind = path.suffix.lower()
-    if kind not in TABLES:
-        raise UserError(f"{path} is none of the tables that can be read\n  allowed: {' '.join(TABLES)}")
-    if not path.is_file():
-        there = (
-            sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in TABLES) if path.parent.is_dir() else []
-        )
-        raise UserError(
-            f"there is no file {path}{did_you_mean(path.name, there)}\n"
-            f"  {path.parent} holds {', '.join(there[:10]) if there else 'no tables'}"
-        )
-    wanted = {role: address[role] or default for role, default in _COLUMNS.items()}
+    columns = _columns_of(address, group)
+    wanted = {"image": columns.image, "label": columns.label, "split": address["split"] or SPLIT}
+    if columns.classes:
+        del wanted["label"]
+        wanted |= dict(class_roles(columns.classes))
+    elif columns.is_label_guessed and columns.label == LABEL and (why := why_no_label(path, columns)):
+        raise UserError(f"{path} has no column of labels: {why}\n  ?label=NAME names the column")
     optional = () if address["split"] else ("split",)
     if group:
         wanted["group"] = group
-    for line, cells in _READERS[kind](path, wanted, optional):
-        yield _row(path, line, cells, wanted)
+    names = PictureNames(root_of(address))
+    for line, cells in read_cells(path, wanted, optional):
+        where = f"{path} line {line}"
+        if columns.classes:
+            label = class_of(cells, where)
+            cells = {role: cell for role, cell in cells.items() if not role.startswith(OF_CLASS)} | {"label": label}
+        row = _row(path, line, cells, wanted)
+        yield row._replace(path=names.path_of(row.path, where, f"{address.scheme}:{path}?root=DIR"))
 
 
-def listed_paths(table: Path) -> Iterator[str]:
-    """Yield the pictures in column `path` of a CSV, TSV, JSONL or Parquet file, as they are written there.
+def root_of(address: Address) -> Path:
+    """Return the folder that the paths of a table count from."""
+    return Path(address["root"] or Path(address.body).parent)
+
+
+def _columns_of(address: Address, group: str = "") -> Columns:
+    return find_columns(Path(address.body), address.options, (group,) if group else ())
+
+
+def listed_rows(address: Address, keep: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the path of every picture of a table, labels or not, and the cells of the columns `keep`.
+
+    The column of the pictures is the one that `image=` names, else `path`, else one that is called as usual elsewhere.
 
     Raises:
         UserError: it cannot be read, or has no such column; from the iterator, a line that cannot be used.
     """
-    wanted = {"image": _COLUMNS["image"]}
-    for line, cells in _READERS[table.suffix.lower()](table, wanted, ()):
-        yield _row(table, line, cells, wanted).path
+    path = Path(address.body)
+    wanted = {"image": address["image"] or image_column(path)}
+    names = PictureNames(root_of(address))
+    for line, cells in read_cells(path, wanted | {KEPT + column: column for column in keep}):
+        row = _row(path, line, {"image": cells["image"]}, wanted)
+        found = names.path_of(row.path, f"{path} line {line}", f"csv:{path}?root=DIR")
+        yield found, {column: cells[KEPT + column] or "" for column in keep}
 
 
-def _row(path: Path, line: int, cells: dict[str, str | None], wanted: dict[str, str]) -> Row:
+def _row(path: Path, line: int, cells: dict[str, str | None], wanted: Mapping[str, str]) -> Row:
     for role, text in cells.items():
-        where = f"{path} line {line}: column '{wanted[role]}'"
+        where = f"{path} line {line}: column '{wanted.get(role, role)}'"
         if text is None or not text.strip():
             raise UserError(f"{where} is empty\n  fill it in, or remove the line")
         if "\0" in text:
@@ -163,7 +188,7 @@ def _row(path: Path, line: int, cells: dict[str, str | None], wanted: dict[str, 
     return Row(line, cells["image"] or "", label, SPLIT_NAMES.get(split.lower(), ""), group)
 
 
-def _fill(columns: _Columns, address: Address, root: Path) -> Iterator[str]:
+def _fill(columns: _Filled, address: Address, root: Path) -> Iterator[str]:
     """Yield the paths; put everything else into `columns`."""
     names, prefix = list(dict.fromkeys(SPLIT_NAMES.values())), f"{root}/"
     for row in read_table(address):
@@ -182,7 +207,7 @@ def _plain(path: str, prefix: str) -> str:
     return path
 
 
-def _refuse_duplicates(paths: Names, columns: _Columns, table: str, root: Path) -> None:
+def _refuse_duplicates(paths: Names, columns: _Filled, table: str, root: Path) -> None:
     hashes = np.frombuffer(columns.hashes, dtype=np.int64)
     order = np.argsort(hashes, kind="stable")
     for place in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]).tolist():
@@ -195,135 +220,19 @@ def _refuse_duplicates(paths: Names, columns: _Columns, table: str, root: Path) 
             )
 
 
-def _require_columns(
-    path: Path, present: Sequence[str], wanted: dict[str, str], optional: Sequence[str]
-) -> dict[str, str]:
-    """Return role -> column for the columns that are there."""
-    for role, name in wanted.items():
-        if name in present or role in optional:
-            continue
-        raise UserError(
-            f"{path} has no column '{name}'{did_you_mean(name, present)}\n"
-            f"  its columns are {', '.join(present)}; name the right one: "
-            + ("--group NAME" if role == "group" else f"?{role}=NAME")
-        )
-    return {role: name for role, name in wanted.items() if name in present}
-
-
-def _refuse_other_layouts(path: Path, separator: str, first_line: Sequence[str], wanted: Mapping[str, str]) -> None:
-    """Refuse a table whose first line tells that it has another separator than its ending says, or no column names."""
-    for mark, name in _SEPARATORS.items():
-        if mark != separator and len(first_line) == 1 and mark in first_line[0]:
-            ending = {"\t": ".tsv", ",": ".csv"}.get(mark)
-            raise UserError(
-                f"{path} has {name} between its columns, where a {path.suffix} file has {_SEPARATORS[separator]}\n  "
-                + (f"rename it to end in {ending}" if ending else "save it again with commas, or as .tsv with tabs")
-            )
-    if any(cell.lower().endswith(tuple(EXTENSIONS)) for cell in first_line):
-        names = separator.join((wanted["image"], wanted["label"], "...")[: max(2, len(first_line))])
-        raise UserError(
-            f"{path} has no column names: its first line is a picture already, {separator.join(first_line)}\n"
-            f"  write a line of names above it: {names}"
-        )
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, ends included; the byte order mark that Excel writes is dropped."""
-    try:
-        with path.open("rb") as file:
-            if file.read(2) in _UTF_16:
-                raise UserError(f"{path} is UTF-16\n  save it as UTF-8")
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                try:
-                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError:
-                    raise UserError(f"{path} line {number} is not UTF-8\n  save the table as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def _separated(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[_Line]:
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(_lines(path), delimiter=separator, strict=True)
-    places: dict[str, int] = {}
-    num_columns = 0
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(f"{path} line {line}: {error}\n  check the quotes of this line") from None
-        if not cells or cells == [""]:
-            continue
-        if not places:
-            header = [cell.strip() for cell in cells]
-            if not all(name in header for role, name in wanted.items() if role not in optional):
-                _refuse_other_layouts(path, separator, header, wanted)
-            if len(set(header)) < len(header):
-                raise UserError(f"{path} line {line}: a column name occurs twice: {', '.join(header)}\n  rename one")
-            columns = _require_columns(path, header, wanted, optional)
-            places, num_columns = {role: header.index(name) for role, name in columns.items()}, len(header)
-            continue
-        if len(cells) != num_columns:
-            raise UserError(
-                f"{path} line {line} has {len(cells)} cells, the first line {num_columns}\n"
-                "  put cells that hold the separator into double quotes"
-            )
-        yield line, {role: cells[place] for role, place in places.items()}
-
-
-def _jsonl(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[_Line]:
-    roles: dict[str, str] | None = None
-    for line, text in enumerate(_lines(path), 1):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{path} line {line} is not JSON ({error})") from None
-        if not isinstance(values, dict):
-            raise UserError(f'{path} line {line} is not an object\n  write one per line: {{"path": ..., "label": ...}}')
-        if roles is None:
-            roles = _require_columns(path, list(values), wanted, optional)
-        yield line, {role: _text(values.get(name), path, line, name) for role, name in roles.items()}
-
-
-def _parquet(path: Path, wanted: dict[str, str], optional: Sequence[str]) -> Iterator[_Line]:
-    try:
-        import pyarrow.lib
-        from pyarrow import parquet
-    except ImportError:
-        raise require_extra("pyarrow", "parquet") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            roles = _require_columns(path, file.schema_arrow.names, wanted, optional)
-            row = 0
-            for batch in file.iter_batches(columns=list(roles.values())):
-                values = [batch.column(name).to_pylist() for name in roles.values()]
-                for cells in zip(*values, strict=True):
-                    row += 1
-                    texts = zip(roles.items(), cells, strict=True)
-                    yield row, {role: _text(cell, path, row, name) for (role, name), cell in texts}
-    except (OSError, pyarrow.lib.ArrowException) as error:
-        raise UserError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]})") from None
-
-
-def _text(value: object, path: Path, line: int, column: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise UserError(f"{path} line {line}: column '{column}' holds {value!r}\n  allowed are texts and whole numbers")
-
-
-_READERS = {".csv": _separated, ".tsv": _separated, ".jsonl": _jsonl, ".parquet": _parquet}
 SCHEME = Scheme(
     "csv",
     "csv:FILE",
     "one row per picture, in CSV, TSV, JSONL or Parquet",
     open_table,
-    Grammar("csv:FILE?root=DIR&image=path&label=label&split=split", ("root", "image", "label", "split"), ("root",)),
+    Grammar(
+        "csv:FILE?root=DIR&image=path&label=label&split=split",
+        ("root", "image", "label", "split"),
+        ("root",),
+        habits={
+            **dict.fromkeys(("path", "file", "filename", "id", "image_id", "images", "img"), "image"),
+            **dict.fromkeys(("class", "target", "labels", "classes", "y"), "label"),
+            **dict.fromkeys(("dir", "folder", "image_dir", "base"), "root"),
+        },
+    ),
 )

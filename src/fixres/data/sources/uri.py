@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -36,6 +36,8 @@ class Grammar:
     body: Literal["path", "folder or name", "name"] = "path"
     instead: tuple[str, ...] = ()
     """Keys of which one may stand in place of the body; then their values are paths."""
+    habits: Mapping[str, str] = field(default_factory=dict)
+    """What other programs call a key -> the key."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ class Scheme:
         for item in query.split("&") if mark else ():
             key, equals, value = item.partition("=")
             if key not in grammar.keys:
+                habit = grammar.habits.get(key.lower())
+                hint = f" - did you mean '{habit}={value}'?" if habit else did_you_mean(key, grammar.keys)
                 raise UserError(
-                    f"{self.name}: has no setting '{key}'{did_you_mean(key, grammar.keys)}\n"
+                    f"{self.name}: has no setting '{key}'{hint}\n"
                     f"  allowed: {', '.join(grammar.keys)}; for example {grammar.example}"
                 )
             if key in given:
@@ -96,8 +100,9 @@ class Scheme:
         paths = grammar.paths if body else (*grammar.paths, *grammar.instead)
         if body and (grammar.body == "path" or (grammar.body == "folder or name" and Path(body).expanduser().is_dir())):
             body = absolute(body)
+        beside = Path(body).parent if body and grammar.body == "path" else None
         options = {key: given[key] for key in grammar.keys if key in given}
-        return Address(self.name, body, {key: absolute(v) if key in paths else v for key, v in options.items()})
+        return Address(self.name, body, {key: _place(v, beside) if key in paths else v for key, v in options.items()})
 
     def without_places(self, text: str) -> tuple[str, dict[str, str]]:
         """Return what follows the scheme without the paths in it: the name, if it is one, and the other settings.
@@ -126,6 +131,14 @@ def is_remote(path: str) -> bool:
 def absolute(path: str) -> str:
     """Return the path made absolute; an address as it is."""
     return path if is_remote(path) else str(Path(path).expanduser().absolute())
+
+
+def _place(path: str, beside: Path | None) -> str:
+    """Return a path made absolute: from here, or where there is none such from the folder the file lies in."""
+    here = absolute(path)
+    if beside is None or is_remote(path) or Path(here).exists() or not (beside / path).exists():
+        return here
+    return str(beside / path)
 
 
 def _decode(text: str) -> str:
