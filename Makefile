@@ -18,8 +18,8 @@ test-system: $(STAMP)  ## The demo itself and a browser: under 60 minutes.
 	$(BIN)/python -m pytest -m system
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check src tests tools
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## The pages and pictures of docs/ that are made from the code; minutes.

@@ -308,7 +308,8 @@ def test_every_test_file_is_named_after_what_it_tests() -> None:
         folder = path.relative_to(ROOT / "tests").parent
         if folder.parts[:1] in (("docs",), ("system",), ("tools",)):
             continue
-        names = [one.stem.rstrip("_") for one in (SOURCE / folder).iterdir() if one.suffix in ("", ".py")]
+        home = ROOT if folder.parts[:1] == ("benchmarks",) else SOURCE
+        names = [one.stem.rstrip("_") for one in (home / folder).iterdir() if one.suffix in ("", ".py")]
         names += ["architecture", "surface", "hubconf"] if not folder.parts else []
         own = path.stem.removeprefix("test_")
         assert any(own == name or own.startswith(f"{name}_") for name in names), f"{path}: there is no such module"

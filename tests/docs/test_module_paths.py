@@ -22,6 +22,7 @@ PACKAGES = sorted({path.stem for path in SOURCE.iterdir() if path.suffix in ("",
 _KINDS = (
     "*.md",
     "docs/*.md",
+    "benchmarks/**/*.md",
     "src/**/*.md",
     "src/**/*.yaml",
     "src/**/*.html",
@@ -36,17 +37,19 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
     if path.is_file() and "__pycache__" not in path.parts
 )
-CODE = sorted([*SOURCE.rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
+CODE = sorted([*SOURCE.rglob("*.py"), *(ROOT / "tools").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 GONE = {"CHANGELOG.md": {"fixres.reference", "fixres.plots", "fixres.commands.catalogue"}}
 """What a document names because it is there no longer."""
 
 _ENDINGS = r"(?:py|json|yaml|md|txt|csv|pbtxt)\b"
 # No file of this name (deploy/fixres.service), no attribute of something else.
 _DOTTED = re.compile(r"(?<![\w./-])fixres(?:\.[A-Za-z_]\w*)+(?::[A-Za-z_]\w*)?")
-_RUN = re.compile(r"-m ((?:fixres|tools|tests)(?:\.\w+)*)")
+_RUN = re.compile(r"-m ((?:fixres|tools|tests|benchmarks)(?:\.\w+)*)")
 _IMPORT = re.compile(r"from (fixres[\w.]*) import (\([^)]*\)|[^\n#`;]*)")
 _RELATIVE = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.(?!{_ENDINGS})[A-Za-z_]\w*)+)")
-_SLASHED = re.compile(rf"(?<![\w./-])((?:src|tests|tools)/[\w./*{{}}-]+|(?:{'|'.join(PACKAGES)})/[\w/]+\.py)")
+_SLASHED = re.compile(
+    rf"(?<![\w./-])((?:src|tests|tools|benchmarks)/[\w./*{{}}-]+|(?:{'|'.join(PACKAGES)})/[\w/]+\.py)"
+)
 
 
 def is_there(dotted: str) -> bool:
