@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ from PIL import Image
 
 from fixres.errors import UserError
 from fixres.io.files import write_with
-from fixres.reporting.svg import POINT, ROLES, clear, settings
+from fixres.reporting.svg import POINT, ROLES, clear, lettering, settings
 
 if TYPE_CHECKING:
     from fixres.reporting.gallery import Picture
@@ -95,7 +94,7 @@ def draw_pictures(title: str, rows: Sequence[tuple[str, Sequence[Picture]]], pat
     ]
     cell, text, heading_room = 130, 44, 24
     tall = 40 + len(lines) * (cell + text + heading_room)
-    with mpl.rc_context({"font.size": 9, "text.parse_math": False}):
+    with lettering({"font.size": 9}):
         figure = Figure(figsize=(_COLUMNS * (cell + 12) / POINT, tall / POINT))
         figure.patch.set_facecolor(_ink("paper"))
         wide = _COLUMNS * (cell + 12)

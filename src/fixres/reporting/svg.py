@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import cache
 from html import escape
-from typing import Self
+from typing import Any, Self
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 # matplotlib knows colours, not CSS variables: each role is drawn in a colour nobody uses and renamed in the SVG.
 # The second value is what a viewer without the page's style sheet shows, and what a PNG is drawn in.
@@ -30,6 +33,14 @@ ROLES = {
     "run5": ("#01010b", "#4d7c1f"),
     "run6": ("#01010c", "#8a6d00"),
 }
+_MORE_LETTERS = (
+    *(f"Noto Sans CJK {kind}" for kind in ("SC", "TC", "JP", "KR")),
+    *("Source Han Sans SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic", "Arial Unicode MS"),
+    *(f"Noto Sans {script}" for script in ("Arabic", "Hebrew", "Devanagari", "Bengali", "Tamil", "Thai")),
+    *("Noto Emoji", "Symbola", "Segoe UI Emoji"),
+)
+"""Fonts with letters that DejaVu lacks, in the order they are asked; emoji in colours cannot be drawn."""
 POINT = 72.0
 _DOTS_PER_POINT = 2
 _is_picture: ContextVar[bool] = ContextVar("_is_picture", default=False)
@@ -74,8 +85,28 @@ def ink(role: str) -> str:
 
 def settings(salt: str) -> AbstractContextManager[None]:
     """Return matplotlib's settings for a chart; equal salts give equal names inside an SVG."""
+    return lettering({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 11})
+
+
+@contextmanager
+def lettering(more: Mapping[str, Any]) -> Iterator[None]:
+    """Draw text in whatever script it is written in, with further settings of matplotlib.
+
+    In a page the browser has its own fonts. In a picture a letter that no font of this machine has is a box, without
+    a line of warning for each.
+    """
     # Run and class names may hold a dollar sign: they are text, never mathematics.
-    return mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 11, "text.parse_math": False})
+    fonts = {"font.family": list(_fonts()), "text.parse_math": False}
+    with mpl.rc_context({**fonts, **more}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
+        yield
+
+
+@cache
+def _fonts() -> tuple[str, ...]:
+    """Return matplotlib's own font and those of this machine that have the letters it lacks."""
+    there = {font.name for font in fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in _MORE_LETTERS if name in there))
 
 
 def clear(axes: Axes, rule: str) -> None:
