@@ -43,6 +43,8 @@ class Handover:
     """Which weights it holds: ema | raw."""
     before: nn.Module | None = None
     """The network as the last fix found it."""
+    is_new_head: bool = False
+    """Whether the head is a random one that no stage has trained."""
 
 
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:

@@ -36,6 +36,8 @@ class Start(NamedTuple):
     note: str
     model_args: dict[str, Any]
     """What timm.create_model was given beside the name."""
+    is_new_head: bool = False
+    """Whether the head is a random one."""
 
 
 def starting_network(recipe: Recipe, collection: Collection) -> Start:
@@ -55,7 +57,7 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
         )
     product: Product | None = None
     model_args: Mapping[str, Any] = settings.kwargs
-    note = f"the head starts from random weights, for {num_classes} classes"
+    note, is_new = f"the head starts from random weights, for {num_classes} classes", True
     if settings.weights == "none":
         note = ""
         zero_init_last = None if settings.zero_init_last == "init" else settings.zero_init_last
@@ -74,7 +76,8 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
             note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
         else:
             reset_head(model, num_classes)
-    return Start(model, _preprocess(recipe, model, product), note, dict(model_args))
+            is_new = True
+    return Start(model, _preprocess(recipe, model, product), note, dict(model_args), is_new)
 
 
 def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:

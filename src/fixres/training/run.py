@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fixres.checkpoints.resolve import weights_and_kind
 from fixres.config.loading import flatten, to_yaml
-from fixres.config.recipe import Recipe, Stage
-from fixres.data.collections import Collection, absolute_uri, open_collection
+from fixres.config.recipe import Recipe
+from fixres.data.collections import Collection, open_collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.evaluation.results import Run
@@ -38,10 +37,12 @@ from fixres.runtime.run_folder import (
 )
 from fixres.runtime.run_lock import RunLock
 from fixres.runtime.trackers import required_trackers
+from fixres.training.absolute_paths import with_absolute_paths
 from fixres.training.before_after import Handover, finish
 from fixres.training.cached_solver.solve import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
+from fixres.training.head_start import require_solvable_head, set_head
 from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
@@ -129,7 +130,7 @@ def run_recipe(
                 remove_new()
             raise
         with _telling_the_end(context):
-            return _run_stages(context, start.model, saved)
+            return _run_stages(context, start, saved)
 
 
 def _remover_of_new(folder: Path) -> Callable[[], None]:
@@ -197,38 +198,6 @@ def finished_outcome(folder: Path) -> Run | None:
     return Run(folder, event["rows"][-1]["size"], event["split"], event["num_images"], tuple(event["rows"]), paired)
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
-    weights = _absolute_weights(recipe.model.weights)
-    class_weights = recipe.data.class_weights
-    if class_weights not in ("none", "auto"):
-        class_weights = str(Path(class_weights).absolute())
-    state = str(Path(recipe.optim.state).absolute()) if recipe.optim.state else ""
-    return recipe.model_copy(
-        update={
-            "data": recipe.data.model_copy(
-                update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
-            ),
-            "model": recipe.model.model_copy(update={"weights": weights}),
-            "train": _absolute_teacher(recipe.train),
-            "fix": _absolute_teacher(recipe.fix),
-            "stages": tuple(map(_absolute_teacher, recipe.stages)),
-            "optim": recipe.optim.model_copy(update={"state": state}),
-        }
-    )
-
-
-def _absolute_weights(source: str) -> str:
-    path, which = weights_and_kind(source)
-    if path in ("", "none", "pretrained") or not Path(path).exists():
-        return source
-    return str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
-
-
-def _absolute_teacher(stage: Stage) -> Stage:
-    return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
-
-
 def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] | None) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     if saved is None:
@@ -240,7 +209,9 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
     for index, stage in enumerate(recipe.run_stages):
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
-        describe_stage(recipe, collection, start.model, index, size, runtime.processes.shard.world)
+        plan = describe_stage(recipe, collection, start.model, index, size, runtime.processes.shard.world)
+        if stage.head == "solved":
+            require_solvable_head(at_size(start.model, size), size, f"{plan.key}.head solved")
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)
@@ -273,14 +244,15 @@ def _announce(context: RunContext, how: str, note: str) -> None:
     context.log.status("running")
 
 
-def _run_stages(context: RunContext, model: nn.Module, saved: dict[str, Any] | None) -> Run:
+def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None) -> Run:
     """Run the stages in order, carrying the weights that ship from one to the next."""
     recipe = context.recipe
     stages = recipe.run_stages
-    handover = Handover(model, recipe.train.size if isinstance(recipe.train.size, int) else default_size(model))
+    train_size = recipe.train.size if isinstance(recipe.train.size, int) else default_size(start.model)
+    handover = Handover(start.model, train_size, is_new_head=start.is_new_head)
     first = saved["stage_index"] if saved else 0
     if first:
-        handover = _resume_handover(context, model, first)
+        handover = _resume_handover(context, start.model, first)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
@@ -319,10 +291,15 @@ def _solve(
 
     `from_raw`: the next stage wants the weights without the average.
     """
+    start = time.perf_counter()
+    is_new_head = handover.is_new_head
+    if resumed is None:
+        is_new_head = set_head(context, plan, handover.model, is_new_head)
+    # Whatever a stage trains, the head is part of it.
+    handover.is_new_head = is_new_head and not plan.move_plan.trained
     if plan.stage.solver == "cached":
         handover.label = "raw"
-        return solve_stage(context, plan, handover.model).seconds
-    start = time.perf_counter()
+        return solve_stage(context, plan, handover.model, is_new_head).seconds
     state = StageTrainer(context, plan, handover.model).fit(resumed)
     handover.label = "raw" if from_raw else state.shipped_label
     if not from_raw:
@@ -371,6 +348,7 @@ def _leave(context: RunContext, handover: Handover, index: int, size: int) -> No
         "label": handover.label,
         "size": size,
         "train_size": handover.train_size,
+        "is_new_head": handover.is_new_head,
     }
     if context.runtime.processes.is_main:
         write_with(context.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
@@ -381,4 +359,6 @@ def _resume_handover(context: RunContext, model: nn.Module, index: int) -> Hando
     content = read_checkpoint(context.folder / "checkpoints" / f"start-{index}.pt")
     model = at_size(model, content["size"])
     load_strict(model, content["weights"], "the weights of the stage before")
-    return Handover(context.runtime.place(model), content["train_size"], content["label"])
+    # Before a head could be solved towards zero, nobody asked whether one is new.
+    is_new_head = content.get("is_new_head", False)
+    return Handover(context.runtime.place(model), content["train_size"], content["label"], is_new_head=is_new_head)
