@@ -157,7 +157,7 @@ def test_a_stage_that_stops_at_a_step_has_the_schedule_and_the_bits_of_the_whole
     kept = next(e for e in events if e["event"] == "kept")
     assert (kept["step"], kept["why"]) == (4, "last; the stage ended after 4 of 9 steps, as stop_step says")
     whole = [e["lr"] for e in read_events(tmp_path / "whole") if e["event"] == "train" and e["step"] == 3]
-    assert [e["lr"] for e in events if e["event"] == "train"][0] == whole[0]
+    assert next(e["lr"] for e in events if e["event"] == "train") == whole[0]
     # Step 4 of the whole run is in its checkpoints.
     there = read_checkpoint(tmp_path / "whole" / "checkpoints" / "step-1-4.pt")["model"]
     assert not changed_tensors(there, weights(tmp_path / "stopped"))

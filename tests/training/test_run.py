@@ -18,7 +18,7 @@ from fixres.io.safe_load import read_checkpoint
 from fixres.io.tensors import changed_tensors
 from fixres.runtime.run_folder import read_events
 from fixres.training import before_after
-from fixres.training.run import finished_outcome, run_recipe, with_absolute_paths
+from fixres.training.run import finished_outcome, run_recipe
 from tests.support.same_run import weights
 
 Make = Callable[..., Recipe]
@@ -77,29 +77,6 @@ def test_a_run_that_is_not_done_has_no_outcome(
     if events is not None:
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     assert finished_outcome(tmp_path) is None
-
-
-def test_what_a_recipe_names_becomes_absolute_where_it_is_there(
-    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "run").mkdir()
-    found = with_absolute_paths(
-        make_recipe(
-            data={"uri": "folder:photos", "class_weights": "weights.csv"},
-            model={"weights": "run#raw"},
-            distill={"teacher": "run"},
-            optim={"state": "state.safetensors"},
-        )
-    )
-    assert (found.data.uri, found.data.class_weights) == (f"folder:{tmp_path}/photos", f"{tmp_path}/weights.csv")
-    assert (found.model.weights, found.train.teacher) == (f"{tmp_path}/run#raw", f"{tmp_path}/run")
-    assert found.optim.state == f"{tmp_path}/state.safetensors"
-    assert with_absolute_paths(found) == found
-    # What is no path of this machine stays as it was written.
-    named = make_recipe(data={"class_weights": "auto"}, model={"weights": "timm:resnet18"})
-    assert with_absolute_paths(named) == named
 
 
 def test_a_refused_recipe_leaves_nothing_behind_and_removes_nothing(

@@ -132,6 +132,8 @@ def _complete_stage(stage: Any, table: Mapping[str, Any], raw: Mapping[str, Any]
     filled.update(stage)
     if table is FIX:
         filled = {**filled, **_solver_defaults(stage, filled, raw)}
+    elif "views" not in stage and filled["head"] == "solved" and filled["augment"] in _WITHOUT_FLIP:
+        filled["views"] = 1
     if "warmup_epochs" not in stage and not is_given(raw, "schedule.warmup_epochs"):
         # One epoch is a sensible warm-up only for stages that are longer than two.
         epochs = filled["epochs"]
@@ -165,7 +167,7 @@ def _solver_defaults(stage: Mapping[str, Any], filled: Mapping[str, Any], raw: M
     """Return solver and views of a fix where it does not say them itself."""
     found: dict[str, Any] = {}
     if "solver" not in stage:
-        is_cached = filled["moves"] in solved_by("cached")
+        is_cached = filled["moves"] in solved_by("cached") and filled["head"] != "solved"
         is_cached = is_cached and not (filled["moves"] in solved_by("sgd") and set(stage) - CACHED_KEYS)
         # Whether the network's head suits the cached solver is known once there is a network.
         found["solver"] = "auto" if is_cached else "sgd"

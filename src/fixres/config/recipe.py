@@ -231,7 +231,6 @@ class Recipe(Section):
     @property
     def chooses(self) -> bool:
         """Whether the selecting split decides anything: which epoch ships, when to stop, a size, a solver's pull."""
-        stages = self.run_stages
-        return self.evaluation.keep == "best" or any(
-            stage.size == "auto" or (stage.solver != "sgd" and not stage.decay) or stage.patience for stage in stages
-        )
+        chosen_pulls = [(s.solver != "sgd" or s.head == "solved") and not s.decay for s in self.run_stages]
+        sizes_and_ends = [stage.size == "auto" or stage.patience for stage in self.run_stages]
+        return self.evaluation.keep == "best" or any(chosen_pulls) or any(sizes_and_ends)

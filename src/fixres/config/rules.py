@@ -173,7 +173,7 @@ def _solver_problems(stage: Stage) -> Iterable[Problem]:
         yield "solver", f"cached moves {allowed}, not '{stage.moves}'; use solver sgd"
     elif stage.solver == "cached" and cached_conflict(stage):
         yield "solver", f"{cached_conflict(stage)}; use solver sgd"
-    if stage.decay and stage.solver == "sgd":
+    if stage.decay and stage.solver == "sgd" and stage.head != "solved":
         yield "decay", f"{stage.decay:g} has no effect: nothing is solved; weight_decay is what sgd has"
     if stage.solver == "sgd" and stage.moves not in solved_by("sgd"):
         yield "solver", f"sgd trains parameters, and moves '{stage.moves}' has none; use solver cached"
@@ -191,6 +191,8 @@ def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
 
 def cached_conflict(stage: Stage) -> str:
     """Return what the stage asks for that the cached solver does not do; empty where there is nothing."""
+    if stage.head == "solved":
+        return "the cached solver solves the head anyway, so that head solved means a stage by sgd"
     asked = [key for key, only in CACHED_NEEDS.items() if getattr(stage, key) != only]
     if not asked or stage.moves not in solved_by("sgd"):
         return ""

@@ -198,12 +198,16 @@ class Stage(Section):
     """cached: the frozen trunk runs once, the head is solved on its features; sgd: epochs, as published; auto: cached
     where the network's head suits it, else sgd."""
     views: Annotated[int, Field(ge=1, le=10), Setting(is_cached=True)] = 2
-    """cached: views of a picture to take features of: the test-time crop, its mirror image, then shifted crops."""
+    """cached: views of a picture to take features of: the test-time crop, its mirror image, then shifted crops; head
+    solved takes the first two at most."""
     decay: Annotated[NonNegative, Setting(is_cached=True)] = 0.0
     """cached: strength of the pull on the head, relative to the mean variance of the features; 0: chosen on the
     selecting split."""
     cache_gib: Annotated[float, Field(ge=0), Setting(is_cached=True)] = 2.0
     """cached: memory and disk for what need not be computed twice; past it, it is."""
+    head: Annotated[Literal["keep", "new", "solved"], Setting(is_cached=True)] = "keep"
+    """Head a stage starts with. keep: as it comes; new: random weights; solved: logistic regression on the features of
+    the training split at the stage's size, by the cached solver."""
     start_from: Annotated[Literal["ema", "raw"], Setting(is_cached=True)] = "ema"
     """Weights taken over from the stage before; ema: its average, when it kept one."""
 

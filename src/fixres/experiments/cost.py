@@ -23,6 +23,7 @@ from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
 from fixres.runtime.device import Runtime
 from fixres.training.freeze import apply_plan, set_train_mode
+from fixres.training.head_start import MOST_HEAD_VIEWS
 from fixres.training.initial_weights import starting_network
 from fixres.training.optim import make_optimizer
 from fixres.training.stage_plan import StagePlan, average_warning, describe_stage, is_fix, stage_key
@@ -196,6 +197,10 @@ def _stage_cost(
         distinct = min(pictures.num_train, -(-num_samples // stage.repeats))
         shown, gigamacs = training_work(timeline, model, plan, stage.stop_step)
         key = stage_key(recipe, index)
+        if stage.head == "solved":
+            views = min(MOST_HEAD_VIEWS, stage.views)
+            gigamacs += forward * pictures.num_train * views
+            note = "; ".join(filter(None, [note, f"the head is solved first, on features of {counted(views, 'view')}"]))
         length = describe_length(pictures.num_train, stage.epoch_samples, key)
         warning = average_warning(recipe.ema, stage, num_steps, key)
         note = "; ".join(filter(None, [note, length, *warning.split("\n  ")]))
@@ -366,6 +371,9 @@ def dry_run(recipe: Recipe) -> list[str]:
             what = f"{run.last_step:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
             shown, gigamacs = training_work(run.timeline, model, run.move_plan, stage.stop_step)
             teramacs, pace = gigamacs / 1000, _pace(run, len(collection.split("train")), shown)
+            if stage.head == "solved":
+                views = counted(min(MOST_HEAD_VIEWS, stage.views), "view")
+                pace.append(f"  before the first step the head is solved on features of {views} of each picture")
         lines += [
             f"stage {run.name}: {run.move_plan.describe()}",
             f"  {what}{when}, about {teramacs:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",

@@ -33,15 +33,16 @@ from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
 from fixres.runtime.run_lock import RunLock
+from fixres.training.absolute_paths import with_absolute_paths
 from fixres.training.cached_solver.solve import solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER
-from fixres.training.run import run_recipe, with_absolute_paths
+from fixres.training.run import run_recipe
 from fixres.training.stage_plan import describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
-LATER_SETTINGS = ("stop_step", "norm_statistics", "decay")
+LATER_SETTINGS = ("stop_step", "norm_statistics", "decay", "head")
 """Stage settings that studies of earlier versions did not have."""
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""

@@ -45,8 +45,10 @@ class Handover:
     """Which weights it holds: ema | raw."""
     before: nn.Module | None = None
     """The network as the last fix found it."""
-    has_new_head: bool = False
-    """Whether no stage has moved the random head of `model`; of `before`, once a fix has begun."""
+    is_new_head: bool = False
+    """Whether the head of `model` is a random one that no stage has trained."""
+    had_new_head: bool = False
+    """The same of `before`."""
 
 
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
@@ -86,7 +88,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
         model_args=context.model_args,
         seed=context.recipe.seed,
         before_size=bound_size(handover.before) if handover.before is not None else None,
-        has_new_head=handover.has_new_head and handover.before is not None,
+        has_new_head=handover.had_new_head and handover.before is not None,
     )
     if context.runtime.processes.is_main:
         save_product(context.folder / "model", model, sheet, moved)
@@ -143,7 +145,7 @@ def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[
     assert handover.before is not None
     report = context.collection.report
     labels, found = [], []
-    if not handover.has_new_head:
+    if not handover.had_new_head:
         sizes = sorted({handover.train_size, plan.size})
         found.append(context.measure(handover.before, report, sizes))
         labels += [_label(size, handover.train_size) for size in sizes]
@@ -155,12 +157,12 @@ def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[
     results = [result for one in found for result in one.results]
     rows = [{"label": label, **result} for label, result in zip([*labels, "fixed"], results, strict=True)]
     correct = np.concatenate([one.correct() for one in found])
-    at_train = None if handover.has_new_head else correct[labels.index("train size")]
+    at_train = None if handover.had_new_head else correct[labels.index("train size")]
     paired = None if at_train is None else paired_difference(at_train, correct[-1])
     more = {
         "differences": differences([*labels, "fixed"], correct),
         "control": control.why_not or CONTROL,
-        "new_head": handover.has_new_head,
+        "new_head": handover.had_new_head,
     }
     return _record(context, plan.size, rows, paired, found[-1].num_images, more), found
 

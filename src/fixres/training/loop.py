@@ -19,6 +19,7 @@ from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.metrics import without_confusion
 from fixres.io.tensors import copy_state, read_weights
+from fixres.models.anatomy import head_names, is_inside
 from fixres.models.build import sync_norms
 from fixres.training.bad_image_log import BadImageLog
 from fixres.training.context import RunContext, Stopwatch
@@ -55,8 +56,8 @@ class StageTrainer:
         self.meter = ThroughputMeter()
         self.watch = Stopwatch()
         self.bad_images = BadImageLog(context)
-        self.is_measured = True
-        """False between the last step of an epoch and the end of its measurement."""
+        self.is_measured = plan.stage.head != "solved"
+        """False between the last step of an epoch and the end of its measurement, and before a solved head's first."""
         self.saved_step, self.saved_at = 0, time.monotonic()
         runtime, stage = context.runtime, plan.stage
         runtime.keep_memory()
@@ -114,7 +115,7 @@ class StageTrainer:
             data_wait_ratio=self.meter.wait_ratio(),
         )
         unmoved = verify_plan(self._before, state.shipped.state_dict(), plan.move_plan)
-        if unmoved:
+        if unmoved and state.best_step:
             text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
             context.log.event("note", text=text)
         return state
@@ -301,6 +302,10 @@ class StageTrainer:
         """Put the content of last.pt into the freshly begun stage."""
         restore_stage(self, content)
         self.saved_step = self.state.step
+        if self.plan.stage.head != "keep":
+            # It was set before the first step, and this stage was made anew without that.
+            own, heads = copy_state(self.state.model), head_names(self.state.model)
+            self._before |= {name: own[name] for name in own if is_inside(name, heads)}
 
     def _is_due(self) -> bool:
         """Return whether steps or minutes ask for a checkpoint within the epoch."""

@@ -8,7 +8,7 @@ that grows; cells that a cheaper one beats are dropped (successive halving, Jami
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fixres.checkpoints.resolve import weights_and_kind
 from fixres.config.loading import flatten, to_yaml
-from fixres.config.recipe import Recipe, Stage
+from fixres.config.recipe import Recipe
 from fixres.data.all_labelled import open_to_train
-from fixres.data.collections import Collection, absolute_uri
+from fixres.data.collections import Collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference
 from fixres.evaluation.results import Run
@@ -39,10 +38,12 @@ from fixres.runtime.run_folder import (
 )
 from fixres.runtime.run_lock import RunLock
 from fixres.runtime.trackers import required_trackers
+from fixres.training.absolute_paths import with_absolute_paths
 from fixres.training.before_after import Handover, finish
 from fixres.training.cached_solver.solve import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
+from fixres.training.head_start import require_solvable_head, set_head
 from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
@@ -199,38 +200,6 @@ def finished_outcome(folder: Path) -> Run | None:
     return Run(folder, rows[-1]["size"], event["split"], event["num_images"], rows, paired, differences)
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with the folders it names made absolute, so that it can be run again from anywhere."""
-    weights = _absolute_weights(recipe.model.weights)
-    class_weights = recipe.data.class_weights
-    if class_weights not in ("none", "auto"):
-        class_weights = str(Path(class_weights).absolute())
-    state = str(Path(recipe.optim.state).absolute()) if recipe.optim.state else ""
-    return recipe.model_copy(
-        update={
-            "data": recipe.data.model_copy(
-                update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
-            ),
-            "model": recipe.model.model_copy(update={"weights": weights}),
-            "train": _absolute_teacher(recipe.train),
-            "fix": _absolute_teacher(recipe.fix),
-            "stages": tuple(map(_absolute_teacher, recipe.stages)),
-            "optim": recipe.optim.model_copy(update={"state": state}),
-        }
-    )
-
-
-def _absolute_weights(source: str) -> str:
-    path, which = weights_and_kind(source)
-    if path in ("", "none", "pretrained") or not Path(path).exists():
-        return source
-    return str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
-
-
-def _absolute_teacher(stage: Stage) -> Stage:
-    return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
-
-
 def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] | None) -> tuple[Collection, Start]:
     """Open the pictures, build the network with its starting weights, and check that every stage suits both."""
     if saved is None:
@@ -242,7 +211,9 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
     for index, stage in enumerate(recipe.run_stages):
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
-        describe_stage(recipe, collection, start.model, index, size, runtime.processes.shard.world)
+        plan = describe_stage(recipe, collection, start.model, index, size, runtime.processes.shard.world)
+        if stage.head == "solved":
+            require_solvable_head(at_size(start.model, size), size, f"{plan.key}.head solved")
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)
@@ -277,13 +248,13 @@ def _announce(context: RunContext, how: str, note: str) -> None:
 
 def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None) -> Run:
     """Run the stages in order, carrying the weights that ship from one to the next."""
-    recipe, model = context.recipe, start.model
+    recipe = context.recipe
     stages = recipe.run_stages
-    size = recipe.train.size if isinstance(recipe.train.size, int) else default_size(model)
-    handover = Handover(model, size, has_new_head=start.has_new_head)
+    train_size = recipe.train.size if isinstance(recipe.train.size, int) else default_size(start.model)
+    handover = Handover(start.model, train_size, is_new_head=start.is_new_head)
     first = saved["stage_index"] if saved else 0
     if first:
-        handover = _resume_handover(context, model, first)
+        handover = _resume_handover(context, start.model, first)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
@@ -291,6 +262,7 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         world = context.runtime.processes.shard.world
         plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
         handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None
+        handover.had_new_head = handover.is_new_head
         handover.model = at_size(handover.model, size)
         _log_plan(context, plan)
         from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
@@ -306,7 +278,6 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         else:
             handover.train_size = size
         if index + 1 < len(stages):
-            handover.has_new_head = False
             _leave(context, handover, index + 1, size)
     assert plan is not None, "a recipe has at least one enabled stage"
     outcome = finish(context, plan, handover)
@@ -318,7 +289,7 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
 
 def _decide_size(context: RunContext, handover: Handover, index: int) -> int:
     model, train_size = handover.model, handover.train_size
-    if handover.has_new_head:
+    if handover.is_new_head:
         return size_of_new_head(context, model, index, train_size)
     return decide_size(context, model, index, train_size)
 
@@ -330,10 +301,15 @@ def _solve(
 
     `from_raw`: the next stage wants the weights without the average.
     """
+    start = time.perf_counter()
+    is_new_head = handover.is_new_head
+    if resumed is None:
+        is_new_head = set_head(context, plan, handover.model, is_new_head)
+    # Whatever a stage trains, the head is part of it.
+    handover.is_new_head = is_new_head and not plan.move_plan.trained
     if plan.stage.solver == "cached":
         handover.label = "raw"
-        return solve_stage(context, plan, handover.model).seconds
-    start = time.perf_counter()
+        return solve_stage(context, plan, handover.model, is_new_head).seconds
     state = StageTrainer(context, plan, handover.model).fit(resumed)
     handover.label = "raw" if from_raw else state.shipped_label
     if not from_raw:
@@ -382,6 +358,7 @@ def _leave(context: RunContext, handover: Handover, index: int, size: int) -> No
         "label": handover.label,
         "size": size,
         "train_size": handover.train_size,
+        "is_new_head": handover.is_new_head,
     }
     if context.runtime.processes.is_main:
         write_with(context.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
@@ -392,4 +369,6 @@ def _resume_handover(context: RunContext, model: nn.Module, index: int) -> Hando
     content = read_checkpoint(context.folder / "checkpoints" / f"start-{index}.pt")
     model = at_size(model, content["size"])
     load_strict(model, content["weights"], "the weights of the stage before")
-    return Handover(context.runtime.place(model), content["train_size"], content["label"])
+    # Before a head could be solved towards zero, nobody asked whether one is new.
+    is_new_head = content.get("is_new_head", False)
+    return Handover(context.runtime.place(model), content["train_size"], content["label"], is_new_head=is_new_head)

@@ -14,7 +14,7 @@ from fixres.errors import UserError
 from fixres.evaluation.metrics import paired_difference
 from fixres.models.sizes import at_size
 from fixres.models.split_trunk import require_solvable
-from fixres.training.cached_solver.solve import solve, stage_problem
+from fixres.training.cached_solver.solve import problem_of, solve
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import StagePlan
 
@@ -52,7 +52,7 @@ def solve_control(context: RunContext, plan: StagePlan, before: nn.Module, train
     except UserError as error:
         return Control(None, str(error).splitlines()[0])
     own = replace(plan, size=train_size)
-    found = solve(stage_problem(context, own, model, f"stage-{plan.index}-control"))
+    found = solve(problem_of(context, own, model, f"stage-{plan.index}-control"))
     context.log.event("control", stage=plan.name, stage_index=plan.index, size=train_size, **found.as_dict())
     return Control(model)
 

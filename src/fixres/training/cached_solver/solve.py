@@ -258,8 +258,8 @@ def _set_head(model: nn.Module, name: str, head: Head) -> None:
             layer.bias.copy_(head.bias)
 
 
-def stage_problem(context: RunContext, plan: StagePlan, model: nn.Module, cache: str) -> Problem:
-    """Return what a stage has to solve for `model` at the plan's size, its features kept under `cache` in the run."""
+def problem_of(context: RunContext, plan: StagePlan, model: nn.Module, cache: str) -> Problem:
+    """Return what a stage asks of a network on the device; `cache` is a folder of its own in RUN/cache."""
 
     def progress(what: str, done: int, total: int) -> None:
         context.log.progress(what=_WORDS.get(what, what), done=done, total=total)
@@ -282,8 +282,10 @@ def stage_problem(context: RunContext, plan: StagePlan, model: nn.Module, cache:
     )
 
 
-def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solution:
+def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module, is_new_head: bool = False) -> Solution:
     """Solve a stage in place, leave a record in the log, and return it, its seconds with the interrupted ones.
+
+    A new head is pulled towards zero, and is no candidate as it is.
 
     Raises:
         UserError: the network does not suit the solver, or pictures cannot be read.
@@ -291,10 +293,21 @@ def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solut
     """
     before = copy_state(model)
     model = context.runtime.place(model)
-    found = solve(stage_problem(context, plan, model, f"stage-{plan.index}"))
+    found = solve(replace(problem_of(context, plan, model, f"stage-{plan.index}"), is_new_head=is_new_head))
     # A statistic over the whole set is no running one, so its count of batches has nothing to count.
     moving = tuple(name for name in plan.move_plan.statistics if not name.endswith("num_batches_tracked"))
     unmoved = verify_plan(before, model.state_dict(), replace(plan.move_plan, statistics=moving))
+    tell(context, plan, found)
+    if unmoved and (found.chosen is None or found.chosen.decay is not None):
+        text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
+        context.log.event("note", text=text)
+    seconds = round(found.seconds, 3)
+    context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
+    return found
+
+
+def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
+    """Leave a record of a solution in the log."""
     context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
     context.log.event("note", text=describe(found, context.collection.select))
     if found.num_views < plan.stage.views:
@@ -302,12 +315,6 @@ def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module) -> Solut
             "note",
             text=f"{found.num_views} views, not {plan.stage.views}: the test-time crop leaves no room to shift it",
         )
-    if unmoved and (found.chosen is None or found.chosen.decay is not None):
-        text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
-        context.log.event("note", text=text)
-    seconds = round(found.seconds, 3)
-    context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
-    return found
 
 
 def describe(found: Solution, select: str) -> str:
