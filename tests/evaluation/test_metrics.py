@@ -20,6 +20,8 @@ from fixres.evaluation.metrics import (
     bootstrap_intervals,
     class_table,
     confusion_matrix,
+    imbalance,
+    is_uneven,
     paired_difference,
     register_metric,
     wilson_interval,
@@ -258,3 +260,9 @@ def test_all_wrong_and_one_class_have_intervals() -> None:
     assert wrong["top1"] == wrong["balanced_accuracy"] == wrong["macro_f1"] == (0, 0)
     right = intervals(logits, torch.zeros(8, dtype=torch.int64))
     assert right["top1"] == right["balanced_accuracy"] == right["macro_f1"] == (100, 100)
+
+
+def test_classes_without_a_picture_do_not_make_the_others_uneven() -> None:
+    assert imbalance([4, 0, 6]) == 1.5
+    assert imbalance([]) == imbalance([0, 7]) == 1.0
+    assert [is_uneven(ratio) for ratio in (None, 1.5, 1.6)] == [False, False, True]

@@ -206,3 +206,19 @@ def test_a_run_without_a_fix_gets_an_interval(tmp_path: Path) -> None:
     comparison = {"split": "test", "num_images": 40, "rows": [{"label": "trained", **result(32, 86.0)}], "paired": None}
     folder = write_run(tmp_path / "run", [{"event": "comparison", **comparison}, {"event": "done", "seconds": 5.0}])
     assert "95 % interval: 82.0 to 90.0" in Page(write_report([folder], tmp_path / "report.html")).text
+
+
+def test_tables_show_balanced_accuracy_of_uneven_classes_and_no_top5_of_few(tmp_path: Path) -> None:
+    events = fixed_events()
+    comparison = next(event for event in events if event["event"] == "comparison")
+    for row in comparison["rows"]:
+        row |= {"top5": 99.5, "balanced_accuracy": 77.7}
+    pages = []
+    for ratio in (1.2, 2.0):
+        events[0]["imbalance"] = {"test": ratio, "val": 9.0}
+        found = read_report([write_run(tmp_path / str(ratio), events)])
+        pages.append(Page(found.write_html(tmp_path / f"{ratio}.html")).text)
+        assert "top5" in found.content()["runs"][0]["scores"][0]["metrics"]
+    assert [page.count("77.7") for page in pages] == [3, 6]
+    assert ["Balanced, %" in page for page in pages] == [False, True]
+    assert not any("Top-5" in page for page in pages)

@@ -18,7 +18,7 @@ from tests.support.shared_runs import stamps
 
 PACE = ("images_per_second", "fps", "seconds", "solver_seconds", "data_wait_ratio")
 """What the same steps need not repeat."""
-LATER = ("differences", "control", "new_head", "imbalance")
+LATER = ("differences", "control", "new_head", "num_epochs")
 """What a log of 0.1.0 does not say."""
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from fixres.cli.epoch_lines import LONG_WAIT, EpochLines
 from fixres.errors import counted, printable
 from fixres.io.progress import Progress
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from fixres.experiments.seeds import Study
     from fixres.resolution import Preprocess
 
-_LONG_WAIT = 0.2
-"""Share of the training time spent waiting for pictures above which advice is printed."""
 _WIDEST = 10_000
 """Columns that no table needs."""
 _LINES = {
@@ -47,12 +47,16 @@ class Console:
         self.verbose = verbose
         self._progress: RichProgress | None = None
         self._task: tuple[str, TaskID] | None = None
-        self._last_train: Mapping[str, Any] = {}
         self._told = time.monotonic()
+        self._num_classes = 1
+        self._imbalance: Mapping[str, float] = {}
+        self._stage = EpochLines({})
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Print one event."""
         name = event["event"]
+        if self._stage.ended and name not in ("eval", "progress"):
+            self._tell_epoch({})
         if name in _LINES:
             self.say(_LINES[name].format_map(event))
         elif (handler := getattr(self, f"_on_{name}", None)) is not None:
@@ -99,7 +103,7 @@ class Console:
             if time.monotonic() - self._told > 30:
                 self._told = time.monotonic()
                 # What comes in through a pipe has no known end.
-                self.say(f"  {what}: {done}" + ("" if total is None else f"/{total}"))
+                self.say(f"  {what}: {done}" + ("" if total is None else f"/{total}") + (f"  {note}" if note else ""))
             return
         if self._progress is None:
             from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
@@ -131,12 +135,16 @@ class Console:
             self._progress, self._task = None, None
 
     def _on_progress(self, event: Mapping[str, Any]) -> None:
-        note = f"loss {event['loss']:.3f}  {event['rate']:.0f} img/s" if "loss" in event else ""
+        note = ""
+        if "loss" in event:
+            note = f"loss {event['loss']:.3f}  {event['rate']:.0f} img/s"
+            self._stage.begin(event["done"])
         self.progress(event["what"], event["done"], event["total"], note)
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{name} {count:,}" for name, count in event["num_images"].items())
         classes = event["classes"]
+        self._num_classes, self._imbalance = len(classes), event.get("imbalance", {})
         names = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
         self.say(f"model: {event['model']}, weights {event['weights']}, on {event['device']}")
         self.say(f"data: {event['uri']}, {len(classes)} classes ({names}); {counts}")
@@ -145,6 +153,7 @@ class Console:
             self.say(f"note: {note}")
 
     def _on_plan(self, event: Mapping[str, Any]) -> None:
+        self._stage = EpochLines(event)
         crops = {"random": "random crops", "resize": "resized random crops", "pad": "padded random crops"}
         crops["center"] = "the test-time crop"
         self.say(f"stage {event['stage']}: {event['text']}")
@@ -155,33 +164,27 @@ class Console:
         self.say(f"  test at {event['preprocess']}")
 
     def _on_train(self, event: Mapping[str, Any]) -> None:
-        self._last_train = event
+        self._stage.add(event)
         self._told = time.monotonic()
         if self.verbose:
             self.say(f"  step {event['step']} loss {event['loss']:.4f} lr {event['lr']:.2e}")
 
     def _on_epoch(self, event: Mapping[str, Any]) -> None:
-        wait = event.get("data_wait_ratio", 0.0)
-        self.say(
-            f"  {event['stage']} epoch {event['epoch']:g}  FPS {event['fps']:.1f} img/s  "
-            f"{event['seconds']:.1f} s, {100 * wait:.0f} % of it waiting for pictures"
-        )
+        # Its line waits for the measurement that most epochs end with.
+        self._stage.ended = event
 
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self.warn(event["text"])
 
     def _on_eval(self, event: Mapping[str, Any]) -> None:
-        result = event["results"][0]
-        train = self._last_train
-        speed = f"loss {train['loss']:.3f}  {train['images_per_second']:.0f} img/s  " if train else ""
-        self.say(
-            f"  {event['stage']} epoch {event['epoch']:g}  {speed}"
-            f"{event['split']} top-1 {result['top1']:.2f} % at {result['size']} px ({event['weights']})"
-        )
+        self._tell_epoch(event)
+
+    def _tell_epoch(self, measured: Mapping[str, Any]) -> None:
+        self.say(self._stage.line(measured, self._imbalance))
 
     def _on_stage_done(self, event: Mapping[str, Any]) -> None:
         wait = event.get("data_wait_ratio", 0.0)
-        if wait > _LONG_WAIT:
+        if wait > LONG_WAIT:
             self.say(
                 f"  {100 * wait:.0f} % of stage {event['stage']} went to waiting for pictures: raise --data.workers; "
                 "at the number of cores, store them smaller, or on a faster disk"
@@ -195,47 +198,72 @@ class Console:
         if self.quiet:
             return
         title = f"{event['label']}: accuracy against size on {event['split']}, n = {event['num_images']:,}"
-        self.table(title, *results_table(event["results"]))
+        self.table(title, *self._results(event))
+
+    def _results(
+        self, event: Mapping[str, Any], labels: Sequence[str] | None = None
+    ) -> tuple[list[str], list[list[str]]]:
+        return results_table(event["results"], labels, self._num_classes, self._imbalance.get(event["split"]))
 
     def _on_comparison(self, event: Mapping[str, Any]) -> None:
         title = f"result on {event['split']}, n = {event['num_images']:,}"
         labels = [row["label"] for row in event["rows"]]
         if event.get("new_head"):
             labels = [label.replace("fixed", "head solved") for label in labels]
-        self.table(title, *results_table(event["rows"], labels))
+        self.table(title, *self._results({**event, "results": event["rows"]}, labels))
         for line in comparison_lines(event):
             self.rich.print(line, markup=False)
 
 
 def results_table(
-    results: Sequence[Mapping[str, Any]], labels: Sequence[str] | None = None
+    results: Sequence[Mapping[str, Any]],
+    labels: Sequence[str] | None = None,
+    num_classes: int = 1,
+    imbalance: float | None = None,
 ) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows for a list of results, with a column of labels when given."""
-    with_top5 = any(r["top5"] is not None for r in results)
-    header = ["", "size"] if labels else ["size"]
-    header += ["top-1 %", "95 % interval", *(["top-5 %"] if with_top5 else []), "loss", "ECE", "GMACs", "img/s"]
-    rows = []
-    for i, r in enumerate(results):
-        low, high = r["top1_ci95"]
-        row = [labels[i], str(r["size"])] if labels else [str(r["size"])]
-        row += [f"{r['top1']:.2f}", f"{low:.1f} to {high:.1f}"]
-        row += [f"{r['top5']:.2f}" if r["top5"] is not None else "-"] if with_top5 else []
-        row += [f"{r['loss']:.3f}", f"{r['ece']:.3f}", f"{r['gmacs']:.3f}", f"{r['images_per_second']:.0f}"]
-        rows.append(row)
-    return header, rows
+    """Return header and rows for a list of results, with a column of labels when given.
+
+    Top-5 is for more than ten classes, balanced accuracy for uneven ones (`is_uneven`).
+    """
+    from fixres.evaluation.metrics import is_shown, is_uneven
+
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "top-1 %": lambda r: f"{r['top1']:.2f}",
+        "95 % interval": lambda r: "{:.1f} to {:.1f}".format(*r["top1_ci95"]),
+    }
+    if is_uneven(imbalance):
+        columns["balanced %"] = lambda r: f"{r['balanced_accuracy']:.2f}"
+    if is_shown("top5", num_classes):
+        columns["top-5 %"] = lambda r: f"{r['top5']:.2f}" if r["top5"] is not None else "-"
+    columns["loss"] = lambda r: f"{r['loss']:.3f}"
+    columns["ECE"] = lambda r: f"{r['ece']:.3f}"
+    columns["GMACs"] = lambda r: f"{r['gmacs']:.3f}"
+    columns["img/s"] = lambda r: f"{r['images_per_second']:.0f}"
+    rows = [[str(r["size"]), *(write(r) for write in columns.values())] for r in results]
+    if labels is None:
+        return ["size", *columns], rows
+    return ["", "size", *columns], [[label, *row] for label, row in zip(labels, rows, strict=True)]
 
 
 def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
     """Return title, header and rows of a study: mean and standard deviation over seeds."""
+    from fixres.evaluation.metrics import is_uneven
+
     seeds = ", ".join(map(str, study.seeds))
     title = f"{study.split}, n = {study.num_images:,} pictures, {counted(len(study.seeds), 'seed')} ({seeds})"
     # One seed has no spread, which is not a spread of 0.
     has_spread = len(study.seeds) > 1
+    with_balanced = is_uneven(study.imbalance) and all("balanced_accuracy" in row.metrics for row in study.rows)
+
+    def mean(values: Sequence[float]) -> str:
+        return f"{fmean(values):.2f}" + (f" +- {stdev(values):.2f}" if has_spread else "")
+
     rows = [
         [
             row.label,
             "/".join(map(str, row.sizes)),
-            f"{row.mean:.2f}" + (f" +- {row.std:.2f}" if has_spread else ""),
+            mean(row.top1),
+            *([mean(row.metrics["balanced_accuracy"])] if with_balanced else []),
             f"{row.gmacs:.3f}",
             f"{row.train_seconds / 60:.1f}",
         ]
@@ -257,7 +285,7 @@ def study_table(study: Study) -> tuple[str, list[str], list[list[str]]]:
                 f"\n{said}: {d.mean:+.{digits}f} {spread}, "
                 f"95 % interval over pictures {low:+.{digits}f} to {high:+.{digits}f}{verdict}"
             )
-    return title, ["", "size", "top-1 %", "GMACs", "minutes"], rows
+    return title, ["", "size", "top-1 %", *(["balanced %"] if with_balanced else []), "GMACs", "minutes"], rows
 
 
 def paired_sentence(paired: Mapping[str, Any], what: str = "fixed minus before") -> str:

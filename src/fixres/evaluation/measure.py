@@ -23,7 +23,14 @@ from fixres.data.test_time_augmentation import View, parse_corruptions, views_at
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import EvalRequest, SplitRequest
 from fixres.evaluation.evaluate import Evaluation, NetworkView, Reading, conditions, evaluate, network_views
-from fixres.evaluation.metrics import METRICS, bootstrap_intervals, class_table, confusion_matrix, paired_difference
+from fixres.evaluation.metrics import (
+    METRICS,
+    bootstrap_intervals,
+    class_table,
+    confusion_matrix,
+    imbalance,
+    paired_difference,
+)
 from fixres.evaluation.temperature_scaling import fit_temperature
 from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
@@ -148,6 +155,7 @@ def answer_of(product: Product, collection: Collection, split: Split, found: Eva
         "split": split.name,
         "num_images": found.num_images,
         "num_classes": len(product.classes),
+        "imbalance": round(imbalance(split.counts()), 3),
         "weights": product.weights,
         "num_bad_images": len(found.bad_images),
         "bad_images": found.bad_images,

@@ -80,8 +80,12 @@ class Metric:
     """From outcomes `[..., N]` to the figure `[...]`."""
     min_classes: int = 1
     """Networks with fewer classes have no such figure."""
+    shown_from_classes: int = 1
+    """Tables for people leave it out below: of six classes five guesses are right nearly always."""
 
 
+_UNEVEN = 1.5
+"""Times the smallest class that the largest may have before classes count as uneven."""
 METRICS: dict[str, Metric] = {}
 """Every metric by its key in `eval --json`, in the order it is printed; `register_metric` adds to it."""
 
@@ -153,11 +157,28 @@ def _sums(places: Ints, num: int, weights: npt.NDArray[np.float64 | np.bool_] | 
 
 
 register_metric("top1", Metric("Top-1", "%", 2, True, _top1))
-register_metric("top5", Metric("Top-5", "%", 2, True, _top5, min_classes=6))
+register_metric("top5", Metric("Top-5", "%", 2, True, _top5, min_classes=6, shown_from_classes=11))
 register_metric("loss", Metric("Loss", "nats", 3, False, _loss))
 register_metric("ece", Metric("Calibration error (ECE)", "", 3, False, _calibration_error))
 register_metric("balanced_accuracy", Metric("Balanced accuracy", "%", 2, True, _balanced_accuracy))
 register_metric("macro_f1", Metric("Macro-F1", "%", 2, True, _macro_f1))
+
+
+def is_shown(key: str, num_classes: int) -> bool:
+    """Return whether tables for people have a metric, of a network with so many classes."""
+    return num_classes >= METRICS[key].shown_from_classes
+
+
+def imbalance(counts: npt.ArrayLike) -> float:
+    """Return how many times as many pictures the largest class has as the smallest that has any; 1 without pictures."""
+    found = np.asarray(counts)
+    found = found[found > 0]
+    return float(found.max() / found.min()) if len(found) else 1.0
+
+
+def is_uneven(ratio: float | None) -> bool:
+    """Return whether tables show balanced accuracy beside top-1: the largest class is over 1.5 times the smallest."""
+    return ratio is not None and ratio > _UNEVEN
 
 
 def figures(outcomes: Outcomes) -> dict[str, float | None]:

@@ -18,6 +18,7 @@ from fixres.data.progressive_sizes import Timeline, make_timeline
 from fixres.data.sampling import describe_length, num_epoch_samples
 from fixres.data.splits import THIRDS
 from fixres.errors import UserError, counted
+from fixres.experiments.first_batches import first_measured_batches, first_training_batch
 from fixres.models.build import build_model, in_channels
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
@@ -198,9 +199,10 @@ def _stage_cost(
         shown, gigamacs = training_work(timeline, model, plan, stage.stop_step)
         key = stage_key(recipe, index)
         if stage.head == "solved":
-            views = min(MOST_HEAD_VIEWS, stage.views)
-            gigamacs += forward * pictures.num_train * views
-            note = "; ".join(filter(None, [note, f"the head is solved first, on features of {counted(views, 'view')}"]))
+            num_views = min(MOST_HEAD_VIEWS, stage.views)
+            gigamacs += forward * pictures.num_train * num_views
+            first = f"the head is solved first, on features of {counted(num_views, 'view')}"
+            note = "; ".join(filter(None, [note, first]))
         length = describe_length(pictures.num_train, stage.epoch_samples, key)
         warning = average_warning(recipe.ema, stage, num_steps, key)
         note = "; ".join(filter(None, [note, length, *warning.split("\n  ")]))
@@ -346,10 +348,15 @@ def _device(recipe: Recipe) -> str:
 
 
 def dry_run(recipe: Recipe) -> list[str]:
-    """Return what a run would do: data, plan, steps, cost and the shape of the first batch; nothing is written."""
+    """Return what a run would do: data, plan, steps, cost and what its first batches look like; nothing is written.
+
+    Raises:
+        UserError: whatever the run would be refused for, and a picture of a first batch that cannot be read.
+    """
     collection = open_to_train(recipe.data)
     torch.manual_seed(recipe.seed)
-    model = starting_network(recipe, collection).model
+    start = starting_network(recipe, collection)
+    model = start.model
     counts = ", ".join(f"{name} {len(split):,}" for name, split in collection.splits.items())
     lines = [f"{collection.uri}: {counts}", *(f"note: {note}" for note in collection.notes_for(recipe))]
     for index, stage in enumerate(recipe.run_stages):
@@ -378,8 +385,9 @@ def dry_run(recipe: Recipe) -> list[str]:
             f"stage {run.name}: {run.move_plan.describe()}",
             f"  {what}{when}, about {teramacs:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
             *pace,
+            first_training_batch(recipe, collection, run, start.preprocess.at(size)),
         ]
-    return lines
+    return lines + first_measured_batches(recipe, collection, start.preprocess.at(size))
 
 
 def _pace(run: StagePlan, num_images: int, shown: int) -> list[str]:

@@ -79,12 +79,15 @@ class Study:
     """The part of `top1` that solving the head again gains at the train size, where every run has that control."""
     size: Difference | None = None
     """The part that the size gains: the fixed network minus the control."""
+    imbalance: float | None = None
+    """How many times larger the largest class of the split is than the smallest; None where the runs do not say."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of study.json."""
         return {
             "split": self.split,
             "num_images": self.num_images,
+            "imbalance": self.imbalance,
             "seeds": self.seeds,
             "rows": [{**vars(row), "mean": row.mean, "std": row.std} for row in self.rows],
             "top1_difference": vars(self.top1) if self.top1 else None,
@@ -131,7 +134,14 @@ def summarise(runs: Sequence[Path]) -> Study:
         size, _ = _differences(runs, "fixed", CONTROL)
     if {CONTROL, "train size"} <= labels:
         head, _ = _differences(runs, CONTROL, "train size")
-    return Study(first["split"], first["num_images"], seeds, tuple(rows), top1, loss, head, size)
+    ratio = _imbalance(runs[0], first["split"])
+    return Study(first["split"], first["num_images"], seeds, tuple(rows), top1, loss, head, size, ratio)
+
+
+def _imbalance(run: Path, split: str) -> float | None:
+    starts = [event for event in read_events(run) if event["event"] == "start"]
+    found: float | None = (starts[-1].get("imbalance") or {}).get(split) if starts else None
+    return found
 
 
 def _check_recipes(runs: Sequence[Path]) -> tuple[int, ...]:

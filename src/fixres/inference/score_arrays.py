@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fixres.errors import UserError, counted, require_extra
-from fixres.evaluation.metrics import Outcomes, result_fields, wilson_interval, without_confusion
+from fixres.evaluation.metrics import Outcomes, imbalance, result_fields, wilson_interval, without_confusion
 from fixres.io.array_store import load_array
 
 _PIECE = 4096
@@ -163,6 +163,7 @@ def score(arrays: Arrays) -> dict[str, Any]:
         "name": arrays.title(),
         "num_images": n,
         "num_classes": num_classes,
+        "imbalance": round(imbalance(np.bincount(arrays.labels)), 3),
         "size": arrays.details.get("preprocess", {}).get("size"),
         **without_confusion(result_fields(outcomes, None if noted is None else int(noted["near_tie"].sum()))),
         "source": "softmax" if noted is None else "outcomes",

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fixres.errors import UserError, as_text, counted
+from fixres.evaluation.metrics import is_uneven
 from fixres.io.files import write_text
 from fixres.reporting import charts, sections
 from fixres.reporting.content import Findings, content, find, finite
@@ -120,7 +121,8 @@ def _run(found: Findings, position: int) -> Json:
         "training": sections.training_charts(record),
         "errors": _errors(found),
         "gallery": found.gallery,
-        "scores": scores_view(found.scores),
+        "scores": scores_view(found.scores, len(record.classes)),
+        "is_uneven": is_uneven(record.imbalance),
         "calibration": calibration_view(found.calibration),
         "mistakes": found.mistakes,
         "pictures": found.pictures,

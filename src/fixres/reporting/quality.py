@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixres.evaluation.metrics import METRICS, Metric
+from fixres.evaluation.metrics import METRICS, Metric, is_shown
 from fixres.reporting import charts
 from fixres.reporting.number_format import MISSING, figures, percent
 from fixres.reporting.per_image import Answers, bins, expected_calibration_error, intervals
@@ -35,12 +35,12 @@ def scores(record: Record, answers: Answers | None) -> list[Json]:
     return rows
 
 
-def scores_view(rows: list[Json]) -> Json | None:
-    """Return the table: a line per metric, a column per row of the comparison."""
+def scores_view(rows: list[Json], num_classes: int) -> Json | None:
+    """Return the table: a line per metric worth showing of so many classes, a column per row of the comparison."""
     lines = [
         (METRICS[key], [row["metrics"].get(key) for row in rows])
         for key in _in_order()
-        if any(key in row["metrics"] for row in rows)
+        if any(key in row["metrics"] for row in rows) and is_shown(key, num_classes)
     ]
     has_intervals = any(found["ci95"] for row in rows for key, found in row["metrics"].items() if key != "top1")
     return {"columns": rows, "lines": lines, "has_intervals": has_intervals} if lines else None

@@ -141,6 +141,12 @@ class Record:
         return [str(name) for name in names]
 
     @property
+    def imbalance(self) -> float | None:
+        """How many times larger the largest class of the report split is than the smallest; None where unknown."""
+        split = self.comparison.split if self.comparison else ""
+        return number(_as_dict((self.last("start") or {}).get("imbalance")).get(split))
+
+    @property
     def notes(self) -> list[str]:
         """What the run wanted its user to know."""
         start = self.last("start") or {}

@@ -96,8 +96,8 @@ def lettering(more: Mapping[str, Any]) -> Iterator[None]:
     a line of warning for each.
     """
     # Run and class names may hold a dollar sign: they are text, never mathematics.
-    fonts = {"font.family": list(_fonts()), "text.parse_math": False}
-    with mpl.rc_context({**fonts, **more}), warnings.catch_warnings():
+    rules: Any = {"font.family": list(_fonts()), "text.parse_math": False, **more}
+    with mpl.rc_context(rules), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         yield
 

@@ -19,7 +19,7 @@ from fixres.config.recipe import Recipe
 from fixres.data.all_labelled import open_to_train
 from fixres.data.collections import Collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
-from fixres.evaluation.metrics import METRICS, PairedDifference
+from fixres.evaluation.metrics import METRICS, PairedDifference, imbalance
 from fixres.evaluation.results import Run
 from fixres.io.files import remove_leftovers, write_text, write_with
 from fixres.io.safe_load import read_checkpoint
@@ -47,7 +47,7 @@ from fixres.training.head_start import require_solvable_head, set_head
 from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
-from fixres.training.size_choice import decide_size, size_of_new_head
+from fixres.training.size_choice import decide_size
 from fixres.training.stage_plan import StagePlan, describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
@@ -236,6 +236,7 @@ def _announce(context: RunContext, how: str, note: str) -> None:
         uri=collection.uri,
         classes=list(collection.classes),
         num_images={name: len(split) for name, split in collection.splits.items()},
+        imbalance={name: round(imbalance(split.counts()), 3) for name, split in collection.splits.items()},
         select=collection.select,
         report=collection.report,
         notes=[*collection.notes_for(context.recipe), *([note] if note else [])],
@@ -258,7 +259,11 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
-        size = resumed["size"] if resumed else _decide_size(context, handover, index)
+        size = (
+            resumed["size"]
+            if resumed
+            else decide_size(context, handover.model, index, handover.train_size, has_new_head=handover.is_new_head)
+        )
         world = context.runtime.processes.shard.world
         plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
         handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None
@@ -285,13 +290,6 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         # Features are for going on after an interruption; the product is written.
         shutil.rmtree(context.folder / CACHE, ignore_errors=True)
     return outcome
-
-
-def _decide_size(context: RunContext, handover: Handover, index: int) -> int:
-    model, train_size = handover.model, handover.train_size
-    if handover.is_new_head:
-        return size_of_new_head(context, model, index, train_size)
-    return decide_size(context, model, index, train_size)
 
 
 def _solve(
@@ -325,6 +323,7 @@ def _log_plan(context: RunContext, plan: StagePlan) -> None:
         size=plan.size,
         text=plan.move_plan.describe(),
         total_steps=plan.total_steps,
+        num_epochs=plan.timeline.num_epochs,
         solver=plan.stage.solver,
         preprocess=context.preprocess.at(plan.size).describe(),
         crop=plan.stage.crop,

@@ -14,9 +14,13 @@ from fixres.training.context import RunContext
 from fixres.training.stage_plan import is_fix
 
 
-def decide_size(context: RunContext, model: nn.Module, index: int, train_size: int) -> int:
+def decide_size(
+    context: RunContext, model: nn.Module, index: int, train_size: int, *, has_new_head: bool = False
+) -> int:
     """Return the size of stage `index`. Before a fix, measure the network against size on the selecting split."""
     stage = context.recipe.run_stages[index]
+    if has_new_head:
+        return _size_of_new_head(context, model, index, train_size)
     if stage.size != "auto" and not is_fix(context.recipe, index):
         return stage.size
     model = context.runtime.place(model)
@@ -30,7 +34,7 @@ def decide_size(context: RunContext, model: nn.Module, index: int, train_size: i
     return size
 
 
-def size_of_new_head(context: RunContext, model: nn.Module, index: int, train_size: int) -> int:
+def _size_of_new_head(context: RunContext, model: nn.Module, index: int, train_size: int) -> int:
     """Return the size of stage `index`; of a fix that begins with a random head, whose accuracy says nothing.
 
     Where the recipe leaves it open, it is the size at which objects look most nearly as large as in training.

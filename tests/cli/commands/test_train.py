@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from tests.support.command_line import FAST, Run, break_folder, snapshot
 
@@ -78,7 +80,31 @@ def test_dry_run_writes_nothing(fixres: Run, tmp_path: Path) -> None:
     code, _, err = fixres("train", "--data.uri", "synthetic:images=64", *FAST, "--dry-run")
     assert code == 0
     assert "8 steps of [8, 3, 32, 32]" in err
+    assert "first batch of train: [8, 3, 32, 32], " in err
+    assert all(f"first batch of {name}: [" in err for name in ("val", "test"))
+    assert "read in" in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("solver", ["sgd", "cached"])
+def test_dry_run_finds_an_unreadable_picture_in_the_first_batches(
+    fixres: Run, photos: Path, split: str, solver: str, tmp_path: Path
+) -> None:
+    for path in (photos / split / "red").iterdir():
+        path.write_bytes(b"no picture")
+    words = ["train", "--data.uri", f"folder:{photos}", *FAST, "--dry-run"]
+    if solver == "cached":
+        torch.save(build_model("test_resnet", 2).state_dict(), tmp_path / "weights.pt")
+        words += ["--model.weights", str(tmp_path / "weights.pt"), "--train.enabled", "false"]
+        words += ["--fix.size", "32", "--fix.solver", "cached"]
+    code, _, err = fixres(*words)
+    assert code == 2
+    assert f"{split}/red/" in err
+    assert "--data.on_bad_image skip" in err
+    code, _, err = fixres(*words, "--data.on_bad_image", "skip", "--data.max_bad_images", "1")
+    assert code == 0, err
+    assert "left out (" in err
 
 
 def test_dry_run_shows_the_pace_of_a_published_recipe_on_other_pictures(fixres: Run) -> None:

@@ -13,7 +13,7 @@ from fixres.cli.commands.common import CheckpointFlags, open_checkpoint, open_pr
 from fixres.cli.parse import parse_flags
 from fixres.config.choices import Count
 from fixres.config.stage import Positive
-from fixres.errors import UserError, started_rank
+from fixres.errors import UserError, counted, started_rank
 from fixres.evaluation.eval_request import EvalRequest
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _show(console: Console, answer: Mapping[str, Any], flags: EvalFlags) -> None
     labels = [result.get("corruption") or "as they are" for result in results] if flags.corrupt else None
     how = "" if flags.tta == "none" else f", mean of --tta {flags.tta}"
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}{how}"
-    console.table(title, *results_table(results, labels))
+    console.table(title, *results_table(results, labels, answer["num_classes"], answer["imbalance"]))
     for result in results:
         where = f"{result['size']} px" + (f", {result['corruption']}" if result.get("corruption") else "")
         line = f"{where}: balanced accuracy {result['balanced_accuracy']:.2f} %, macro-F1 {result['macro_f1']:.2f} %"
@@ -181,14 +181,16 @@ def _show_classes(console: Console, where: str, table: Sequence[Mapping[str, Any
 
 
 def _show_comparison(console: Console, answer: Mapping[str, Any]) -> None:
+    from fixres.reporting.number_format import p_value
+
     for pair, result in zip(answer["against"]["paired"], answer["against"]["results"], strict=True):
         low, high = pair["ci95"]
         close = low <= 0 <= high or pair["p_value"] >= 0.05
         console.say(
             f"{pair['size']} px against {answer['against']['checkpoint']} at {pair['against_size']} px "
             f"({result['top1']:.2f} %): {pair['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} "
-            f"(better on {pair['num_better']} pictures, worse on {pair['num_worse']}, McNemar's exact "
-            f"p = {pair['p_value']:.3g})" + (": not distinguishable" if close else "")
+            f"(better on {counted(pair['num_better'], 'picture')}, worse on {pair['num_worse']}, McNemar's exact "
+            f"{p_value(pair['p_value'])})" + (": not distinguishable" if close else "")
         )
 
 
@@ -197,7 +199,9 @@ def _tell_ensemble(console: Console, answer: Mapping[str, Any]) -> None:
 
     ensemble = answer["ensemble"]
     label = "+".join(map(str, ensemble["sizes"]))
-    header, rows = results_table([*answer["results"], {**ensemble, "size": label}])
+    header, rows = results_table(
+        [*answer["results"], {**ensemble, "size": label}], None, answer["num_classes"], answer["imbalance"]
+    )
     # Sizes are measured side by side here, so no speed belongs to one of them.
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}"
     console.table(title, header[:-1], [row[:-1] for row in rows])

@@ -68,13 +68,18 @@ def score(words: Sequence[str]) -> int:
 
 
 def _table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    with_top5 = any(result["top5"] is not None for result in results)
+    from fixres.evaluation.metrics import is_shown, is_uneven
+
+    with_top5 = any(is_shown("top5", result["num_classes"]) for result in results)
+    with_balanced = any(is_uneven(result["imbalance"]) for result in results)
     probes = [key for key in ("neighbours", "linear_probe") if key in results[0]]
-    header = ["", "top-1 %", "95 % interval", *(["top-5 %"] if with_top5 else []), "loss", "ECE"]
+    header = ["", "top-1 %", "95 % interval", *(["balanced %"] if with_balanced else [])]
+    header += [*(["top-5 %"] if with_top5 else []), "loss", "ECE"]
     rows = []
     for result in results:
         low, high = result["top1_ci95"]
         row = [result["name"], f"{result['top1']:.2f}", f"{low:.1f} to {high:.1f}"]
+        row += [f"{result['balanced_accuracy']:.2f}"] if with_balanced else []
         row += [f"{result['top5']:.2f}" if result["top5"] is not None else "-"] if with_top5 else []
         row += [f"{result['loss']:.3f}", f"{result['ece']:.3f}"]
         rows.append(row + [f"{result[key]['top1']:.2f}" for key in probes])
