@@ -163,9 +163,9 @@ def test_tables_of_ids_name_their_pictures_and_carry_columns_along(tmp_path: Pat
     assert list(named) == [f"{tmp_path}/train/b.jpg", f"{tmp_path}/train/a.jpg"]
     assert named.count() == 2
     (tmp_path / "ids.csv").write_text("id\na\n")
-    with pytest.raises(UserError, match="'a' may be test/a.jpg or train/a.jpg in .*\n  csv:.*ids.csv.root=.*/test"):
+    with pytest.raises(UserError, match=r"'a' may be test/a.jpg or train/a.jpg in .*\n  csv:.*ids.csv.root=.*/test"):
         Pictures([f"{tmp_path}/ids.csv"])
-    with pytest.raises(UserError, match="has no column 'who'\n.*--keep NAME"):
+    with pytest.raises(UserError, match=r"has no column 'who'\n.*--keep NAME"):
         Pictures([str(form)], keep=("who",))
-    with pytest.raises(UserError, match="--keep carries columns of a table, which .*train is not"):
+    with pytest.raises(UserError, match=r"--keep carries columns of a table, which .*train is not"):
         Pictures([f"{tmp_path}/train"], keep=("id",))

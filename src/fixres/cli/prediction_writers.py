@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from fixres.cli.commands.predict import Format
+from fixres.cli.prediction_columns import Cells, Layout
 from fixres.errors import on_one_line
 from fixres.inference.predict import Prediction
 from fixres.io.csv_text import CsvRows
 from fixres.io.parquet import Kind, ParquetRows
+
+_AS_THE_FORMAT = Layout()
 
 
 class TextWriter:
@@ -26,24 +29,39 @@ class TextWriter:
         with_unsure: bool,
         goes_on: bool = False,
         spreadsheet: bool = False,
+        layout: Layout = _AS_THE_FORMAT,
     ) -> None:
         """Write what comes first, unless the file `goes_on`. `spreadsheet` is about CSV."""
         self.file, self.style = file, style
         rows = CsvRows(spreadsheet=spreadsheet)
-        self._row: Callable[[Prediction], str] = {"table": _for_people, "json": _json, "jsonl": _json_line}.get(
-            style, lambda p: rows.text([_cells(p, top_k, with_unsure)])
-        )
+
+        def cells(p: Prediction, kept: Cells) -> str:
+            if layout.chosen:
+                return rows.text([list(map(_cell, layout.row(p, kept).values()))])
+            return rows.text([[*(kept[name] for name in layout.keep), *_cells(p, top_k, with_unsure)]])
+
+        def fields(p: Prediction, kept: Cells) -> dict[str, Any]:
+            return layout.row(p, kept) if layout.chosen else {**kept, **p.as_dict()}
+
+        by_style: dict[str, Callable[[Prediction, Cells], str]] = {
+            "table": lambda p, _: _for_people(p),
+            "json": lambda p, kept: _json(fields(p, kept)),
+            "jsonl": lambda p, kept: json.dumps(fields(p, kept)) + "\n",
+        }
+        self._row = by_style.get(style, cells)
         self._is_first = True
         if style == "csv" and not goes_on:
             names = [column for i in range(1, top_k + 1) for column in (f"name{i}", f"probability{i}")]
-            file.write(rows.text([["path", "size", *names, *(["unsure"] if with_unsure else []), "error"]]))
+            own = ["path", "size", *names, *(["unsure"] if with_unsure else []), "error"]
+            header = [column.name for column in layout.chosen] or [*layout.keep, *own]
+            file.write(rows.text([header]))
 
-    def write(self, predictions: Sequence[Prediction]) -> None:
-        """Write some more."""
-        for prediction in predictions:
+    def write(self, predictions: Sequence[Prediction], kept: Sequence[Cells] = ()) -> None:
+        """Write some more, with what was carried along of each."""
+        for prediction, cells in zip(predictions, kept or [{}] * len(predictions), strict=True):
             if self.style == "json":
                 self.file.write("[\n" if self._is_first else ",\n")
-            self.file.write(self._row(prediction))
+            self.file.write(self._row(prediction, cells))
             self._is_first = False
         self.file.flush()
 
@@ -55,22 +73,28 @@ class TextWriter:
 
 
 class ParquetWriter:
-    """Writes predictions to a Parquet file: path, size, names, probabilities (lists), unsure, error."""
+    """Writes predictions to a Parquet file: path, size, names, probabilities (lists), unsure, error, or as chosen."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: Layout = _AS_THE_FORMAT) -> None:
         """Begin the file.
 
         Raises:
             UserError: pyarrow is not installed.
         """
-        columns: dict[str, Kind] = {"path": "str", "size": "int", "names": "strs", "probabilities": "floats"}
+        columns: dict[str, Kind] = dict.fromkeys(layout.keep, "str")
+        columns |= {"path": "str", "size": "int", "names": "strs", "probabilities": "floats"}
         columns |= {"unsure": "bool", "error": "str"}
-        self._rows = ParquetRows(path, columns)
+        chosen: dict[str, Kind] = {column.name: column.kind for column in layout.chosen}
+        self._layout = layout
+        self._rows = ParquetRows(path, chosen or columns)
 
-    def write(self, predictions: Sequence[Prediction]) -> None:
-        """Write some more."""
+    def write(self, predictions: Sequence[Prediction], kept: Sequence[Cells] = ()) -> None:
+        """Write some more, with what was carried along of each."""
         self._rows.write(
-            {
+            self._layout.row(p, cells)
+            if self._layout.chosen
+            else {
+                **cells,
                 "path": p.path,
                 "size": p.size,
                 "names": [name for name, _ in p.top],
@@ -78,7 +102,7 @@ class ParquetWriter:
                 "unsure": p.unsure,
                 "error": p.error or None,
             }
-            for p in predictions
+            for p, cells in zip(predictions, kept or [{}] * len(predictions), strict=True)
         )
 
     def close(self) -> None:
@@ -100,12 +124,15 @@ def _for_people(p: Prediction) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _json(p: Prediction) -> str:
-    return "\n".join("  " + line for line in json.dumps(p.as_dict(), indent=2).split("\n"))
+def _json(fields: Mapping[str, Any]) -> str:
+    return "\n".join("  " + line for line in json.dumps(fields, indent=2).split("\n"))
 
 
-def _json_line(p: Prediction) -> str:
-    return json.dumps(p.as_dict()) + "\n"
+def _cell(value: Any) -> Any:
+    """Return a value as CSV has it: six digits of a probability, nothing for None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6f}" if isinstance(value, float) else "" if value is None else value
 
 
 def _cells(p: Prediction, top_k: int, with_unsure: bool) -> list[Any]:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,16 @@ Style = Literal["jsonl", "csv"]
 class Unfinished:
     """OUT.part, and OUT.part.json that says how its rows are made."""
 
-    def __init__(self, out: Path, style: Style, spreadsheet: bool = False) -> None:
-        """Name the files. `spreadsheet`: names in a CSV that begin like a formula are marked."""
-        self.out, self.style, self.spreadsheet = out, style, spreadsheet
+    def __init__(self, out: Path, style: Style, spreadsheet: bool = False, error: str = "error") -> None:
+        """Name the files.
+
+        Args:
+            out: the file when it is finished.
+            style: what its rows are.
+            spreadsheet: names in a CSV that begin like a formula are marked.
+            error: the column that says why a picture could not be read; empty where none does.
+        """
+        self.out, self.style, self.spreadsheet, self.error = out, style, spreadsheet, error
         self.part = out.with_name(out.name + ".part")
         self.sheet = out.with_name(out.name + ".part.json")
 
@@ -58,8 +65,18 @@ class Unfinished:
                     + f"\n  ask for the same, or delete {self.part} to start over"
                 )
 
-    def keep(self, pictures: Iterator[str], batch_size: int) -> tuple[int, int]:
+    def keep(
+        self,
+        pictures: Iterator[str],
+        batch_size: int,
+        identity: Callable[[str], Mapping[str, str]] = lambda path: {"path": path},
+    ) -> tuple[int, int]:
         """Cut the file after its last complete batch, and take as many pictures from the list.
+
+        Args:
+            pictures: the list.
+            batch_size: rows of a batch.
+            identity: what the row of a picture says of it, by column.
 
         Returns:
             The number of rows that stay, and how many of them tell of pictures that could not be read.
@@ -70,21 +87,26 @@ class Unfinished:
         num_rows = max(0, sum(1 for _ in self._rows()) - (self.style == "csv"))
         kept = num_rows // batch_size * batch_size
         num_failed, end = 0, 0
+        names: list[str] = []
         for number, (row, place) in enumerate(self._rows(), 1 - (self.style == "csv")):
             if number > kept:
                 break
             end = place
             if number == 0:
+                names = _cells(row)
                 continue
-            path, error = self._read(row)
-            wanted = next(pictures, None)
-            if path != wanted:
-                listed = f"the list has {wanted} there" if wanted is not None else "the list is shorter"
+            fields = self._read(row, names)
+            picture = next(pictures, None)
+            wanted = {} if picture is None else identity(picture)
+            differs = next((name for name, cell in wanted.items() if fields.get(name) != cell), None)
+            if picture is None or differs is not None:
+                found = fields.get(differs or "path", "another picture")
+                listed = "the list is shorter" if differs is None else f"the list has {wanted[differs]} there"
                 raise UserError(
-                    f"row {number:,} of {self.part} is of {path}, {listed}\n"
+                    f"row {number:,} of {self.part} is of {found}, {listed}\n"
                     f"  name the same pictures, or delete {self.part} to start over"
                 )
-            num_failed += bool(error)
+            num_failed += bool(fields.get(self.error))
         os.truncate(self.part, end)
         return kept, num_failed
 
@@ -110,13 +132,17 @@ class Unfinished:
                 yield row, end
                 row = b""
 
-    def _read(self, row: bytes) -> tuple[str, str]:
-        """Return path and error of a row."""
+    def _read(self, row: bytes, names: Sequence[str]) -> Mapping[str, Any]:
+        """Return the cells of a row by column."""
         if self.style == "jsonl":
-            fields = json.loads(row)
-            return fields["path"], fields.get("error", "")
-        cells = next(csv.reader(io.StringIO(row.decode("utf-8", "surrogateescape"), newline="")))
-        return unmarked(cells[0]) if self.spreadsheet else cells[0], cells[-1]
+            fields: dict[str, Any] = json.loads(row)
+            return fields
+        cells = _cells(row)
+        return dict(zip(names, map(unmarked, cells) if self.spreadsheet else cells, strict=False))
+
+
+def _cells(row: bytes) -> list[str]:
+    return next(csv.reader(io.StringIO(row.decode("utf-8", "surrogateescape"), newline="")))
 
 
 def _is_json(row: bytes) -> bool:

@@ -6,16 +6,17 @@ import contextlib
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from fixres.checkpoints.feeding_request import given_changes
 from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.parse import Positional, parse_flags
+from fixres.cli.prediction_columns import Carried, Layout, layout_of, require_readable
 from fixres.errors import EXIT_USER_ERROR, UserError, counted
 from fixres.inference.requests import PredictRequest
 from fixres.io.files import cannot_write, is_special, require_writable_file, require_writable_folder
@@ -40,11 +41,17 @@ class PredictFlags(CheckpointFlags, PredictRequest):
     """Flags of `fixres predict`."""
 
     paths: Annotated[tuple[str, ...], Positional("PATHS")]
-    """Pictures, folders, patterns, tables with a column path (.csv .tsv .jsonl .parquet), lists (.txt), - for stdin."""
+    """Pictures, folders, patterns, lists (.txt), - for stdin, and tables with a column of pictures (.csv .tsv .jsonl
+    .parquet, or csv:FILE?image=COLUMN&root=DIR)."""
     cascade: bool = False
     """Use the two sizes that `eval --cascade SMALL,LARGE --save` kept in the product."""
-    format: Format = "table"
-    """Form of the output."""
+    format: Format | None = None
+    """Form of the output; left out: by the ending of --out, else a table for people."""
+    keep: str = ""
+    """Columns of the table that is given, A,B, which are carried into the output as they are."""
+    columns: str = ""
+    """Columns of the output in their order, id,label: kept ones, path, size, label (the best class), name1, unsure,
+    probability1, error, probabilities (one for each class), probability:CLASS; NAME=COLUMN calls one otherwise."""
     out: Path | None = None
     """Write here in place of stdout; it grows as OUT.part."""
     resume: bool = False
@@ -55,6 +62,13 @@ class PredictFlags(CheckpointFlags, PredictRequest):
     """Folder for a picture of where the network looks, at the train and the test size."""
     quiet: bool = False
     """Print predictions only."""
+
+    @property
+    def style(self) -> Format:
+        """The form of the output."""
+        ending = self.out.suffix.lower().removeprefix(".") if self.out is not None else ""
+        by_ending = {name: name for name in get_args(Format) if name != "table"}
+        return self.format or by_ending.get(ending, "table")
 
 
 def predict(words: Sequence[str]) -> int:
@@ -72,7 +86,11 @@ def predict(words: Sequence[str]) -> int:
 
     console = Console(flags.quiet)
     product = open_checkpoint(console, flags)
-    pictures = Pictures(_expand(flags.paths), map(os.fsdecode, sys.stdin.buffer) if "-" in flags.paths else ())
+    layout = layout_of(flags.keep, flags.columns, product.classes, flags.top_k)
+    stdin = map(os.fsdecode, sys.stdin.buffer) if "-" in flags.paths else ()
+    pictures = Pictures(_expand(flags.paths), stdin, layout.keep)
+    for note in pictures.notes:
+        console.say(f"note: {note}")
     if flags.size is not None and flags.size != product.preprocess.size:
         console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
         product = product.at(flags.size)
@@ -85,7 +103,7 @@ def predict(words: Sequence[str]) -> int:
     make = partial(
         Predictor,
         runtime=runtime,
-        top_k=flags.top_k,
+        top_k=layout.top_k or flags.top_k,
         batch_size=flags.batch_size,
         workers=_workers(flags, total),
         threshold=flags.threshold,
@@ -97,12 +115,13 @@ def predict(words: Sequence[str]) -> int:
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
     as_text = partial(
         TextWriter,
-        style=flags.format,
+        style=flags.style,
         top_k=predictor.top_k,
         with_unsure=flags.threshold is not None,
         spreadsheet=flags.spreadsheet,
+        layout=layout,
     )
-    job = _Job(flags, console, predictor, iter(pictures), total, as_text)
+    job = _Job(flags, console, predictor, Carried(pictures.rows()), total, as_text, layout)
     with contextlib.closing(console):
         num_failed = job.run()
     if total is None:
@@ -129,11 +148,16 @@ def _check(flags: PredictFlags) -> None:
         )
     if flags.backend != "torch" and (flags.cascade or flags.device not in ("auto", "cpu")):
         raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
-    if flags.format == "parquet" and flags.out is None:
+    if flags.style == "parquet" and flags.out is None:
         raise UserError("Parquet goes to a file\n  add --out FILE.parquet")
-    if flags.spreadsheet and flags.format != "csv":
-        raise UserError(f"--spreadsheet is about CSV, the format is {flags.format}\n  add --format csv")
-    if flags.resume and (flags.out is None or flags.format not in RESUMABLE):
+    if flags.spreadsheet and flags.style != "csv":
+        raise UserError(f"--spreadsheet is about CSV, the format is {flags.style}\n  add --format csv")
+    if flags.style == "table" and (flags.keep or flags.columns):
+        asked = "--keep" if flags.keep else "--columns"
+        raise UserError(
+            f"{asked} is about columns, which a table for people has not\n  add --format csv, or --out FILE.csv"
+        )
+    if flags.resume and (flags.out is None or flags.style not in RESUMABLE):
         raise UserError("--resume goes on with a file of rows\n  add --format jsonl (or csv) --out FILE")
     if flags.out is not None:
         require_writable_file(flags.out)
@@ -157,9 +181,10 @@ class _Job:
     flags: PredictFlags
     console: Console
     predictor: Predictor | CascadePredictor
-    pictures: Iterator[str]
+    pictures: Carried
     total: int | None
     as_text: Callable[..., TextWriter]
+    layout: Layout
     done: int = 0
     num_failed: int = 0
     num_flawed: int = 0
@@ -173,7 +198,7 @@ class _Job:
         try:
             if is_special(out):
                 self._pour(out)
-            elif flags.format in RESUMABLE:
+            elif flags.style in RESUMABLE:
                 self._append(out)
             else:
                 self._replace(out)
@@ -183,7 +208,7 @@ class _Job:
 
     def _pour(self, out: Path) -> None:
         """Write to a device or a pipe, as /dev/stdout is."""
-        if self.flags.format == "parquet":
+        if self.flags.style == "parquet":
             raise UserError(f"{out} is no ordinary file, which Parquet needs\n  --format jsonl, or the name of a file")
         with out.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             self._write(self.as_text(file))
@@ -194,8 +219,8 @@ class _Job:
 
         part = out.with_name(out.name + ".part")
         try:
-            if self.flags.format == "parquet":
-                self._write(ParquetWriter(part))
+            if self.flags.style == "parquet":
+                self._write(ParquetWriter(part, self.layout))
             else:
                 with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
                     self._write(self.as_text(file))
@@ -209,7 +234,7 @@ class _Job:
         from fixres.io.resumable_table import Unfinished, no_longer_asked
 
         flags, product = self.flags, self.predictor.product
-        rows = Unfinished(out, "csv" if flags.format == "csv" else "jsonl", flags.spreadsheet)
+        rows = Unfinished(out, "csv" if flags.style == "csv" else "jsonl", flags.spreadsheet, self.layout.error)
         made_by = {
             "size": product.preprocess.size,
             "cascade": flags.cascade,
@@ -217,14 +242,16 @@ class _Job:
             "top_k": self.predictor.top_k,
             "threshold": flags.threshold,
             "batch_size": flags.batch_size,
-            "format": f"{flags.format} --spreadsheet" if flags.spreadsheet else flags.format,
+            "format": f"{flags.style} --spreadsheet" if flags.spreadsheet else flags.style,
+            "keep": flags.keep or None,
+            "columns": flags.columns or None,
             "network": cache_key(product.model, product.preprocess, {}, {}),
         }
         if rows.exists() and not flags.resume:
             raise no_longer_asked(rows)
         if rows.exists():
             rows.require_same(made_by)
-            self.done, self.num_failed = rows.keep(self.pictures, flags.batch_size)
+            self.done, self.num_failed = rows.keep(self.pictures, flags.batch_size, self._identity)
             self.console.say(f"goes on after {counted(self.done, 'picture')}")
         elif flags.resume and out.exists():
             self.console.say(f"{out} is complete\n  delete it to start over")
@@ -246,7 +273,8 @@ class _Job:
         # Where rows are gone on with, the batches are as large as they would have been.
         found = self.predictor(self.pictures, self.flags.batch_size if self.done else 0)
         while batch := list(islice(found, self.flags.batch_size)):
-            writer.write(batch)
+            require_readable(batch, self.layout, self.flags.style in RESUMABLE and self.flags.out is not None)
+            writer.write(batch, [self.pictures.next_cells() for _ in batch])
             for number, prediction in enumerate(batch, self.done + 1):
                 if prediction.flaw:
                     self._note(prediction)
@@ -257,6 +285,10 @@ class _Job:
             self.done += len(batch)
             self.console.progress("predicting", self.done, self.total)
         writer.close()
+
+    def _identity(self, path: str) -> Mapping[str, str]:
+        """Return what the row of the picture that was taken last says of it."""
+        return self.layout.identity(path, self.pictures.next_cells())
 
     def _note(self, prediction: Prediction) -> None:
         self.num_flawed += 1
