@@ -87,7 +87,7 @@ def measure_fold(file: Path, fold: int, minutes: float, out: Path) -> None:
     arm = f"fixres {minutes:g} min"
     run = out / "runs" / f"{minutes:g}-min-fold-{fold}"
     uri = f"csv:{file.parent / f'train-{fold}.csv'}"
-    final = f"{arm}, final"
+    final = f"{arm} final"
     if not answers_file(out, arm, fold).exists():
         command = ["train", uri, "--minutes", f"{minutes:g}", "--out", str(run)]
         seconds, first = timed_command(command, run)

@@ -22,9 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import t as student
+from torch import Tensor
 
 from fixres.data.sampling import stratified_split
 from fixres.evaluation.temperature_scaling import fit_temperature
+from fixres.io.files import write_text
 
 Floats = npt.NDArray[np.float64]
 Rule = Callable[["Selection"], int]
@@ -44,6 +46,10 @@ class Selection:
     """Cross-entropy of the logits as they are."""
     calibrated: Floats
     """Cross-entropy after the temperature that was fitted, epoch by epoch, on these very pictures."""
+    common: Floats
+    """The same with one temperature, fitted on the logits of all epochs together."""
+    crossed: Floats
+    """The same with the temperature of the epoch's other half: none is fitted on the picture it is used for."""
 
 
 def _last(values: Floats, best: float) -> int:
@@ -92,6 +98,11 @@ RULES: dict[str, Rule] = {
     "loss after temperature, earliest within 1 SE": lambda s: int(_within(s.calibrated, 1)[0]),
     "loss after temperature, latest within 1 SE": lambda s: int(_within(s.calibrated, 1)[-1]),
     "loss after temperature, latest within 1/2 SE": lambda s: int(_within(s.calibrated, 0.5)[-1]),
+    "loss after one temperature for all": lambda s: int(s.common.mean(1).argmin()),
+    "loss after one temperature for all, latest within 1 SE": lambda s: int(_within(s.common, 1)[-1]),
+    "loss after the other half's temperature": lambda s: int(s.crossed.mean(1).argmin()),
+    "loss after the other half's temperature, latest within 1 SE": lambda s: int(_within(s.crossed, 1)[-1]),
+    "loss, latest within 1 SE": lambda s: int(_within(s.losses, 1)[-1]),
     "last, unless loss after temperature is lower by 1 SE": lambda s: last_unless(s.calibrated),
     "last, unless loss after temperature is lower by 2 SE": lambda s: last_unless(s.calibrated, 2),
 }
@@ -107,13 +118,37 @@ def cross_entropy(logits: Floats, labels: npt.NDArray[np.int64]) -> Floats:
     return log_sum - chosen
 
 
+def _own_temperatures(logits: Tensor, labels: Tensor) -> Floats:
+    """Return the temperature of every epoch."""
+    return np.array([fit_temperature(epoch, labels) for epoch in logits])
+
+
+def select(logits: Floats, labels: npt.NDArray[np.int64]) -> tuple[Selection, Floats]:
+    """Return what a rule may read of the selecting pictures, logits `[E, n, C]`, and every epoch's temperature."""
+    given, target = torch.from_numpy(np.ascontiguousarray(logits)), torch.from_numpy(labels)
+    own = _own_temperatures(given, target)
+    common = fit_temperature(given.flatten(0, 1), target.repeat(len(given)))
+    # Drawn in the order of the collection, which is not that of the classes.
+    crossed, halves = np.empty(logits.shape[:2]), np.arange(len(labels)) % 2
+    for half in (0, 1):
+        there, elsewhere = halves == half, halves != half
+        fitted = _own_temperatures(given[:, torch.from_numpy(elsewhere)], target[torch.from_numpy(elsewhere)])
+        crossed[:, there] = cross_entropy(logits[:, there] / fitted[:, None, None], labels[there])
+    read = Selection(
+        hits=(logits.argmax(-1) == labels).astype(np.float64),
+        losses=cross_entropy(logits, labels),
+        calibrated=cross_entropy(logits / own[:, None, None], labels),
+        common=cross_entropy(logits / common, labels),
+        crossed=crossed,
+    )
+    return read, own
+
+
 def regrets(logits: Floats, labels: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> dict[str, Floats]:
     """Return what each rule's epoch loses on the pictures that are not `chosen`, per rule in the order of MEASURES."""
     hits, losses = (logits.argmax(-1) == labels).astype(np.float64), cross_entropy(logits, labels)
-    select, target = torch.from_numpy(np.ascontiguousarray(logits[:, chosen])), torch.from_numpy(labels[chosen])
-    temperatures = np.array([fit_temperature(epoch, target) for epoch in select])
+    selection, temperatures = select(logits[:, chosen], labels[chosen])
     calibrated = cross_entropy(logits / temperatures[:, None, None], labels)
-    selection = Selection(hits[:, chosen], losses[:, chosen], calibrated[:, chosen])
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     test = np.stack([100 * (1 - hits[:, rest].mean(1)), losses[:, rest].mean(1), calibrated[:, rest].mean(1)])
     lost = test - test.min(1, keepdims=True)
@@ -176,9 +211,11 @@ def main() -> None:
         if not file.name.startswith(tuple(asked.recipes)) or file.name.endswith(".part.npz"):
             continue
         answer = file.with_suffix(f".{asked.draws}.json")
-        if not answer.exists():
-            answer.write_text(json.dumps(study(file, asked.draws)), encoding="utf-8")
-        studies[file.stem] = json.loads(answer.read_text(encoding="utf-8"))
+        found = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {}
+        if any({*found.get(str(num), {})} != {*RULES, FLOOR} for num in SIZES):
+            found = study(file, asked.draws)
+            write_text(answer, json.dumps(found))
+        studies[file.stem] = found
     print(f"{len(studies)} trainings: {', '.join(studies)}; {asked.draws} draws of each\n")
     titles = ("Points of accuracy lost", "Cross-entropy lost", "Cross-entropy lost, after temperature")
     for place, (title, digits) in enumerate(zip(titles, (2, 4, 4), strict=True)):

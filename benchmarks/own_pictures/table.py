@@ -64,11 +64,11 @@ class Arm:
 
 
 def arms_of(answers: Iterable[Answers]) -> list[Arm]:
-    """Return the arms in the order in which they come."""
+    """Return the arms by name, ours behind the others."""
     groups: dict[str, list[Answers]] = {}
     for one in answers:
         groups.setdefault(one.arm, []).append(one)
-    return [Arm(group) for group in groups.values()]
+    return sorted(map(Arm, groups.values()), key=lambda arm: (arm.kind == "ours", arm.name))
 
 
 def better_of(others: Sequence[Arm], paths: Sequence[str]) -> Arm | None:

@@ -14,6 +14,7 @@ from benchmarks.own_pictures.selection_rules import (
     interval,
     last_unless,
     regrets,
+    select,
 )
 
 HITS = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0]], dtype=float)
@@ -41,7 +42,7 @@ CALIBRATED = np.array([[0.6, 0.4, 0.5, 0.5], [0.1] * 4, [0.2, 0.1, 0.05, 0.1], [
     ],
 )
 def test_a_rule_takes_the_epoch_it_says(rule: str, epoch: int) -> None:
-    assert RULES[rule](Selection(HITS, LOSSES, CALIBRATED)) == epoch
+    assert RULES[rule](Selection(HITS, LOSSES, CALIBRATED, CALIBRATED, CALIBRATED)) == epoch
 
 
 def test_the_last_epoch_goes_where_another_is_lower_beyond_doubt() -> None:
@@ -61,6 +62,20 @@ def test_what_is_lost_is_counted_on_the_pictures_that_were_not_read() -> None:
     assert lost["last epoch"][0] == 0
     assert lost["loss"][1] == pytest.approx(3 * 12 / 32)
     assert lost[FLOOR].tolist() == [0, 0, 0]
+
+
+def test_temperatures_are_own_common_or_of_the_other_half() -> None:
+    """Two epochs that say the same, the second ten times as surely."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    plain = rng.normal(size=(200, 2)) + np.eye(2)[labels]
+    read, own = select(np.stack([plain, 10 * plain]), labels)
+    assert own[1] == pytest.approx(10 * own[0])
+    assert read.calibrated[0] == pytest.approx(read.calibrated[1])
+    assert read.crossed[0] == pytest.approx(read.crossed[1])
+    assert read.crossed.mean() > read.calibrated.mean()
+    assert read.common[0].mean() > read.calibrated[0].mean()
+    assert read.losses[1].mean() > read.common[1].mean()
 
 
 def test_draws_are_stratified_and_differ() -> None:

@@ -21,7 +21,7 @@ def answers(arm: str, kind: str, num_wrong: int, folds: tuple[int, ...] = (0, 1)
 
 
 def test_ours_meets_the_better_rate_of_timm_and_the_row_says_so() -> None:
-    ours, *others = arms_of(
+    *others, ours = arms_of(
         [
             *answers("fixres 3 min", "ours", 30),
             *answers("timm sgd 0.01", "timm", 50),
@@ -47,13 +47,13 @@ def test_ours_meets_the_better_rate_of_timm_and_the_row_says_so() -> None:
     ],
 )
 def test_a_row_that_misses_a_bar_says_which(bars: Bars, verdict: str) -> None:
-    ours, other = arms_of([*answers("fixres", "ours", 30), *answers("logistic regression", "logistic", 25)])
+    other, ours = arms_of([*answers("fixres", "ours", 30), *answers("logistic regression", "logistic", 25)])
     assert comparison(ours, [other], bars)[1] == verdict
 
 
 def test_one_fold_is_compared_on_its_own_pictures() -> None:
     """The other is best there, though it is worst over all."""
-    ours, first, second = arms_of(
+    second, first, ours = arms_of(
         [
             *answers("fixres 6 min", "ours", 10, folds=(1,)),
             *answers("timm sgd 0.01", "timm", 100, folds=(0,)),
@@ -66,7 +66,7 @@ def test_one_fold_is_compared_on_its_own_pictures() -> None:
 
 
 def test_an_arm_that_lacks_pictures_is_not_compared_with() -> None:
-    ours, other = arms_of([*answers("fixres", "ours", 10), *answers("timm sgd 0.01", "timm", 0, folds=(0,))])
+    other, ours = arms_of([*answers("fixres", "ours", 10), *answers("timm sgd 0.01", "timm", 0, folds=(0,))])
     assert better_of([other], sorted(ours.right)) is None
     assert comparison(ours, [other], Bars(-2)) == ("nothing to compare with on these pictures", "")
 
@@ -84,7 +84,7 @@ def test_times_are_medians_over_folds() -> None:
             *answers("logistic regression", "logistic", 10, folds=(0, 1, 2)),
         ]
     )
-    ours, other = markdown(arms, Bars(-2)).splitlines()[2:]
+    other, ours = markdown(arms, Bars(-2)).splitlines()[2:]
     assert ours.startswith("| fixres | 3 | 1,500 | 98.00 (97.2 to 98.6) | +0.00 (")
     assert ours.endswith("| passes | 11 | 40 |")
     assert other.endswith("|  |  | 11 |  |")
