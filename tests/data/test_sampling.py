@@ -20,6 +20,7 @@ from fixres.data.sampling import (
     epoch_indices,
     sample_draws,
     sample_seed,
+    stratified_folds,
     stratified_split,
     uniforms,
 )
@@ -117,6 +118,22 @@ def test_split_depends_on_the_index_and_not_on_names_or_order_of_strata() -> Non
 def test_split_refuses_fractions_that_do_not_make_a_whole(fractions: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="sum to 1"):
         stratified_split(["a", "b"], fractions, 0)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.integers(1, 7), st.integers(0, 99))
+def test_folds_are_even_in_all_and_within_every_class(labels: list[int], num_folds: int, seed: int) -> None:
+    array = np.array(labels, dtype=np.int64)
+    folds = stratified_folds(array, num_folds, seed)
+    assert np.array_equal(folds, stratified_folds(array, num_folds, seed))
+    for own in (folds, *(folds[array == label] for label in set(labels))):
+        counts = np.bincount(own, minlength=num_folds)
+        assert len(counts) == num_folds
+        assert np.ptp(counts) <= 1
+
+
+def test_folds_of_another_seed_are_others() -> None:
+    labels = np.zeros(50, dtype=np.int64)
+    assert not np.array_equal(stratified_folds(labels, 5, 0), stratified_folds(labels, 5, 1))
 
 
 def test_keys_do_not_depend_on_the_pieces_they_are_made_in() -> None:

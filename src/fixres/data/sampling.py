@@ -263,6 +263,19 @@ def stratified_split(
     return {name: np.sort(np.concatenate([empty, *groups])) for name, groups in parts.items()}
 
 
+def stratified_folds(labels: Indices, num_folds: int, seed: int) -> Indices:
+    """Return the fold of every picture, 0 ... num_folds - 1, for labels int64 `[N]`.
+
+    The folds of a class, and all of them together, differ by at most one picture in size; a class of fewer pictures
+    than folds is in as many of them as it has pictures.
+    """
+    keys = _keys(len(labels), _hash(seed))
+    folds = np.empty(len(labels), dtype=np.int64)
+    # Class by class, within each in the order of the draws, the folds take turns.
+    folds[np.lexsort((keys, labels))] = np.arange(len(labels)) % num_folds
+    return folds
+
+
 def _largest_remainder(num: int, fractions: Mapping[str, float]) -> dict[str, int]:
     quotas = {name: num * share for name, share in fractions.items()}
     counts = {name: math.floor(quota) for name, quota in quotas.items()}

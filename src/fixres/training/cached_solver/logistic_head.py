@@ -14,9 +14,10 @@ from fixres.training.cached_solver.preconditioner import Dense, Metric, Narrow
 DECAYS = tuple(10.0 ** (power / 2) for power in range(2, -10, -1))
 """Strengths of the pull, relative to the mean variance of the features, strongest first."""
 
+PATIENCE = 2
+"""Rises of the loss after which weaker pulls are no longer tried."""
 _MAX_ITERATIONS = 200
 _TOLERANCE = 1e-5
-_PATIENCE = 2
 _ROWS_PER_FEATURE = 4
 """Rows whose covariance stands for that of all: it only decides how many steps are needed."""
 _BLOCK_ROWS = {"cpu": 256}
@@ -96,13 +97,13 @@ def search(
     features (L2-SP, Li et al. 2018): without a pull, heads trained to convergence on features of a trunk that has
     seen these pictures grow without bound. The bias is free, or 0 where the head has none. One problem is solved from
     the solution of the one before, from the strongest pull to the weakest; the search ends when the loss has risen
-    `_PATIENCE` times.
+    `PATIENCE` times.
 
     The least loss decides, accuracy only between equals. Not the one-standard-error rule: the solutions lie on one
     smooth path, so a dozen of them leave little room for luck, while that rule would give the old head back whenever
     the gain is below the error of a small split, as most gains of a fix are.
     """
-    problem = _Problem(train, old, smoothing, class_weights, has_bias)
+    problem = HeadProblem(train, old, smoothing, class_weights, has_bias)
     candidates = [_measured(None, 0, old, select)]
     chosen, head = candidates[0], old
     flat, least, rises = problem.start(), math.inf, 0
@@ -115,7 +116,7 @@ def search(
             chosen, head = candidate, own
         rises = 0 if candidate.loss < least else rises + 1
         least = min(least, candidate.loss)
-        if rises == _PATIENCE:
+        if rises == PATIENCE:
             break
     return Found(head, chosen, tuple(candidates))
 
@@ -130,7 +131,7 @@ def _measured(decay: float | None, iterations: int, head: Head, select: Rows) ->
     return Candidate(decay, loss / max(1, num), 100 * num_correct / max(1, num), iterations)
 
 
-class _Problem:
+class HeadProblem:
     """The objective around the old head, in coordinates in which it is about equally curved in every direction."""
 
     def __init__(
@@ -198,41 +199,15 @@ class _Problem:
     def solve(self, start: Tensor, decay: float) -> tuple[Tensor, int]:
         """Minimise from `start`; return the point and the number of iterations."""
         num_classes = len(self.old.bias)
-        # The curvature of the loss of an undecided head, and that of the pull.
-        undecided = (1 - 1 / num_classes) / num_classes
+        curvature = undecided(num_classes)
         pull = decay * self.variance or 1.0
         metric: Metric
         if self.few is not None:
-            metric = Narrow(self.few * math.sqrt(undecided), pull)
+            metric = Narrow(self.few * math.sqrt(curvature), pull)
         else:
             assert self.covariance is not None
-            metric = Dense(self.covariance * undecided, pull)
-        bias_root = math.sqrt(undecided)
-
-        def joined(weight: Tensor, bias: Tensor) -> Tensor:
-            return torch.cat([weight, bias], 1)
-
-        scaled = joined(metric.times_root(start[:, :-1]), start[:, -1:] * bias_root).requires_grad_(True)
-        optimizer = torch.optim.LBFGS(
-            [scaled],
-            max_iter=_MAX_ITERATIONS,
-            tolerance_grad=_TOLERANCE,
-            tolerance_change=1e-9,
-            history_size=20,
-            line_search_fn="strong_wolfe",
-        )
-
-        def unscaled() -> Tensor:
-            point = scaled.detach()
-            return joined(metric.over_root(point[:, :-1]), point[:, -1:] / bias_root)
-
-        def closure() -> Tensor:
-            loss, gradient = self.value(unscaled(), decay)
-            scaled.grad = joined(metric.over_transposed_root(gradient[:, :-1]), gradient[:, -1:] / bias_root)
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return unscaled(), int(optimizer.state[scaled]["n_iter"])
+            metric = Dense(self.covariance * curvature, pull)
+        return minimise(lambda point: self.value(point, decay), start, metric, curvature)
 
     def value(self, point: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         """Return the objective at a point and its gradient `[C, D + 1]`."""
@@ -258,3 +233,50 @@ class _Problem:
         by_bias = by_bias if self.has_bias else torch.zeros_like(by_bias)
         by_change = (by_weight - by_bias[:, None] * self.mean) / self.num + pull * change
         return loss, torch.cat([by_change, (by_bias / self.num)[:, None]], 1)
+
+
+def undecided(num_classes: int) -> float:
+    """Return the curvature of the loss of a head that has not decided on anything, in the direction of a logit."""
+    return (1 - 1 / num_classes) / num_classes
+
+
+def minimise(
+    value: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, metric: Metric, bias_curvature: float
+) -> tuple[Tensor, int]:
+    """Minimise a smooth function of weights and biases `[C, D + 1]` from `start`.
+
+    Args:
+        value: a point to the function there and its gradient.
+        start: where to begin.
+        metric: a root of the curvature of the weights.
+        bias_curvature: that of the biases.
+
+    Returns:
+        the point and the number of iterations.
+    """
+    bias_root = math.sqrt(bias_curvature)
+
+    def joined(weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.cat([weight, bias], 1)
+
+    scaled = joined(metric.times_root(start[:, :-1]), start[:, -1:] * bias_root).requires_grad_(True)
+    optimizer = torch.optim.LBFGS(
+        [scaled],
+        max_iter=_MAX_ITERATIONS,
+        tolerance_grad=_TOLERANCE,
+        tolerance_change=1e-9,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def unscaled() -> Tensor:
+        point = scaled.detach()
+        return joined(metric.over_root(point[:, :-1]), point[:, -1:] / bias_root)
+
+    def closure() -> Tensor:
+        loss, gradient = value(unscaled())
+        scaled.grad = joined(metric.over_transposed_root(gradient[:, :-1]), gradient[:, -1:] / bias_root)
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return unscaled(), int(optimizer.state[scaled]["n_iter"])

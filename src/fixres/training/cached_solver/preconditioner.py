@@ -52,5 +52,22 @@ class Narrow:
     over_transposed_root = over_root
 
 
-Metric = Dense | Narrow
+class Diagonal:
+    """The root of a curvature `[D]` along the axes plus a multiple of the identity."""
+
+    def __init__(self, curvature: Tensor, pull: float) -> None:
+        self.root: Tensor = (curvature + pull).sqrt()
+
+    def times_root(self, point: Tensor) -> Tensor:
+        """See `Dense`."""
+        return point * self.root
+
+    def over_root(self, point: Tensor) -> Tensor:
+        """See `Dense`."""
+        return point / self.root
+
+    over_transposed_root = over_root
+
+
+Metric = Dense | Narrow | Diagonal
 """A root R of a curvature: points times R are the new coordinates."""
