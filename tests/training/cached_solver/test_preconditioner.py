@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fixres.training.cached_solver.preconditioner import Dense, Metric, Narrow
+from fixres.training.cached_solver.preconditioner import Dense, Diagonal, Metric, Narrow
 
 PULL = 0.3
 METRICS: dict[str, Callable[[Tensor], Metric]] = {
@@ -38,3 +38,11 @@ def test_rows_that_repeat_each_other_count_as_one_direction() -> None:
     assert metric.directions.shape == (6, 1)
     point = torch.eye(6, dtype=torch.float64)
     torch.testing.assert_close(metric.over_root(metric.times_root(point)), point)
+
+
+def test_along_the_axes_a_diagonal_is_the_whole_curvature() -> None:
+    variances = torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)
+    point = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    metric, dense = Diagonal(variances, PULL), Dense(torch.diag(variances), PULL)
+    for move in ("times_root", "over_root", "over_transposed_root"):
+        torch.testing.assert_close(getattr(metric, move)(point), getattr(dense, move)(point))
