@@ -21,7 +21,7 @@ class AverageRequest(FedAs):
     out: Path
     """New model folder."""
     greedy: bool = False
-    """Best network first; add another only where the soup loses nothing on the selecting split."""
+    """Best network first; add another only where the soup is no worse on the selecting split."""
     recalibrate: bool = False
     """Recompute BatchNorm statistics over the training split, in place of averaging them."""
     data: str | None = None

@@ -55,14 +55,15 @@ class RunContext:
         workers = resolve_workers(data.workers)
         return Reading(self.recipe.evaluation.batch_size, workers, data.on_bad_image)
 
-    def measure(self, model: nn.Module, split: str, sizes: list[int]) -> Evaluation:
+    def measure(self, model: nn.Module, split: str, sizes: list[int], *, keep_logits: bool = False) -> Evaluation:
         """Evaluate `model` on a split at the given sizes."""
 
         def report(done: int, total: int) -> None:
             self.log.progress(what=f"measuring on {split}", done=done, total=total)
 
         views = network_views(model, [self.preprocess.at(size) for size in sizes])
-        return evaluate(views, self.collection.split(split), self.runtime, self.reading, report)
+        pictures = self.collection.split(split)
+        return evaluate(views, pictures, self.runtime, self.reading, report, keep_logits=keep_logits)
 
 
 def image_lists(collection: Collection) -> dict[str, list[Any]]:

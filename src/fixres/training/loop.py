@@ -18,6 +18,7 @@ from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.metrics import without_confusion
+from fixres.evaluation.selection import figures_of, is_few
 from fixres.io.tensors import copy_state, read_weights
 from fixres.models.anatomy import head_names, is_inside
 from fixres.models.build import sync_norms
@@ -43,10 +44,10 @@ class StageTrainer:
     The life of the weights: `state.model` holds the **raw** ones, which every step moves. Where the stage keeps an
     average, `state.average` holds the **EMA**, which follows them. Of the two, those that would **ship** are
     `state.shipped`: the average where there is one. After each measurement, the shipped weights that were **best** on
-    the selecting split, by top-1 and then by loss, are copied to `state.best_weights`, and at the end of the stage they
-    are put back into `state.shipped`. The next stage starts from them, or from the raw ones where its `start_from` says
-    so. **Before the fix** are the weights the last fix found: run.py copies them, and the product keeps the tensors
-    that it changed.
+    the selecting split, by the rule of `evaluation.selection`, are copied to `state.best_weights`, and at the end of
+    the stage they are put back into `state.shipped`. The next stage starts from them, or from the raw ones where its
+    `start_from` says so. **Before the fix** are the weights the last fix found: run.py copies them, and the product
+    keeps the tensors that it changed.
     """
 
     def __init__(self, context: RunContext, plan: StagePlan, model: nn.Module) -> None:
@@ -270,18 +271,19 @@ class StageTrainer:
         epoch = round(plan.timeline.epochs_done(state.step))
         if epoch % evaluation.every_epochs == 0 or state.step == plan.last_step:
             size = plan.size if evaluation.select_size == "stage" else evaluation.select_size
+            by_loss = state.may_select_by_loss and is_few(len(context.collection.split(select)))
             with context.runtime.averaged(state.shipped, state.model):
                 raw = None if state.average is None else context.measure(state.model, select, [size])
-                found = context.measure(state.shipped, select, [size])
-                first = found.results[0]
-                state.keep_if_better(first["top1"], first["loss"], always=evaluation.keep == "last")
+                found = context.measure(state.shipped, select, [size], keep_logits=by_loss)
+                figures = figures_of(found)
+                state.keep_if_better(figures, always=evaluation.keep == "last")
             context.log.event(
                 "eval",
                 **self._where(),
                 split=select,
                 weights=state.shipped_label,
                 num_images=found.num_images,
-                results=[without_confusion(r) for r in found.results],
+                results=[without_confusion(r) | figures.fields for r in found.results],
                 **({} if raw is None else {"raw_results": [without_confusion(r) for r in raw.results]}),
             )
             if context.runtime.processes.is_main and self._is_over():
@@ -322,7 +324,8 @@ class StageTrainer:
     def _take_best(self) -> None:
         context, plan, state = self.context, self.plan, self.state
         state.shipped.load_state_dict(state.best_weights)
-        why = "last" if context.recipe.evaluation.keep == "last" else f"best top-1 on {context.collection.select}"
+        what = "best top-1" if state.best_calibrated_loss is None else "lowest loss after temperature"
+        why = "last" if context.recipe.evaluation.keep == "last" else f"{what} on {context.collection.select}"
         if state.step < plan.last_step:
             why += f"; no better for {plan.stage.patience} evaluations, so the stage ended after {state.step} steps"
         elif state.step < plan.total_steps:

@@ -28,6 +28,7 @@ from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, Reading, conditions, evaluate, network_views
 from fixres.evaluation.measure import open_for
+from fixres.evaluation.selection import Figures, best_first, figures_of, is_better, is_few
 from fixres.models.build import load_strict
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -66,7 +67,9 @@ class _Bench:
 
     def measure(self, model: nn.Module, split: str) -> Evaluation:
         views = network_views(self.runtime.place(model), [self.preprocess])
-        return evaluate(views, self.collection.split(split), self.runtime, self.reading)
+        pictures = self.collection.split(split)
+        keep_logits = split == self.collection.select and is_few(len(pictures))
+        return evaluate(views, pictures, self.runtime, self.reading, keep_logits=keep_logits)
 
 
 def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
@@ -195,26 +198,33 @@ def _select(
     calibrate = bench if request.recalibrate else None
     finished.select, finished.report = select, bench.collection.report
 
-    def top1(sources: Sequence[str], calibrate: _Bench | None) -> float:
+    def measured(sources: Sequence[str], calibrate: _Bench | None) -> Figures:
         _fill(model, [states[source] for source in sources], calibrate)
-        return float(bench.measure(model, select).results[0]["top1"])
+        return figures_of(bench.measure(model, select))
 
+    alone = {}
     for source in states:
-        finished.alone[source] = top1([source], None)
-        say(f"{source}: {finished.alone[source]:.2f} % on {select}")
+        alone[source] = measured([source], None)
+        finished.alone[source] = alone[source].top1
+        say(f"{source}: {_told(alone[source], select)}")
     if not request.greedy:
-        finished.soup_top1 = top1(finished.used, calibrate)
+        finished.soup_top1 = measured(finished.used, calibrate).top1
         return
-    order = sorted(states, key=lambda source: -finished.alone[source])
+    order = best_first(alone)
     used = order[:1]
-    best = finished.alone[order[0]] if calibrate is None else top1(used, calibrate)
+    best = alone[order[0]] if calibrate is None else measured(used, calibrate)
     for source in order[1:]:
-        found = top1([*used, source], calibrate)
-        is_taken = found >= best
-        say(f"with {source}: {found:.2f} % on {select}, {'taken' if is_taken else 'left out'}")
+        found = measured([*used, source], calibrate)
+        is_taken = not is_better(best, found)
+        say(f"with {source}: {_told(found, select)}, {'taken' if is_taken else 'left out'}")
         if is_taken:
             used, best = [*used, source], found
-    finished.used, finished.soup_top1 = used, best
+    finished.used, finished.soup_top1 = used, best.top1
+
+
+def _told(figures: Figures, select: str) -> str:
+    by = "" if figures.calibrated_loss is None else f" (loss after temperature {figures.calibrated_loss:.4f})"
+    return f"{figures.top1:.2f} % on {select}{by}"
 
 
 def _fill(model: nn.Module, states: Sequence[State], calibrate: _Bench | None) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.errors import UserError
+from fixres.evaluation.selection import Figures, is_better
 from fixres.io.files import write_with
 from fixres.io.safe_load import read_checkpoint
 from fixres.io.tensors import copy_state
@@ -24,10 +25,18 @@ if TYPE_CHECKING:
     from fixres.training.loop import StageTrainer
 
 FORMAT = 2
-_AS_IT_IS = ("stage_index", "step", "best_top1", "best_loss", "best_step", "best_weights", "micro_batch")
+_AS_IT_IS = (
+    *("stage_index", "step", "best_top1", "best_loss", "best_calibrated_loss", "best_step", "best_weights"),
+    *("may_select_by_loss", "micro_batch"),
+)
 """What is saved as it is."""
-_SAME_LOSS = 1e-6
-"""Share of a loss by which another must be lower to be so: less is rounding, which no stage should go on for."""
+_OF_EARLIER_VERSIONS: dict[str, Any] = {
+    "best_loss": -math.inf,
+    "best_calibrated_loss": None,
+    "may_select_by_loss": False,
+}
+"""What states of earlier versions lack: their stages end by the rule they began with, the first, or the one with the
+lower loss, of equal accuracies."""
 
 
 @dataclass
@@ -47,17 +56,22 @@ class TrainState:
     best_top1: float = -1.0
     """Best top-1 in percent on the selecting split, of the weights that would ship."""
     best_loss: float = math.inf
-    """Loss of the same weights there: of equal accuracies the lower loss is the better one."""
+    """Loss of the same weights there."""
+    best_calibrated_loss: float | None = None
+    """Their loss after temperature, where that decides."""
+    may_select_by_loss: bool = True
+    """Whether the loss after temperature decides where selecting pictures are few; not in a stage of before."""
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     micro_batch: int = 0
     """Pictures per forward pass of a process; 0 before it is decided."""
 
-    def keep_if_better(self, top1: float, loss: float, *, always: bool = False) -> None:
-        """Copy the weights that would ship where they are the best so far, by top-1 and then by loss."""
-        is_lower = loss < self.best_loss * (1 - _SAME_LOSS)
-        if always or top1 > self.best_top1 or (top1 == self.best_top1 and is_lower):
-            self.best_top1, self.best_loss, self.best_step = top1, loss, self.step
+    def keep_if_better(self, found: Figures, *, always: bool = False) -> None:
+        """Copy the weights that would ship where they are the best so far on the selecting split."""
+        best = Figures(self.best_top1, self.best_loss, self.best_calibrated_loss)
+        if always or not self.best_weights or is_better(found, best):
+            self.best_top1, self.best_loss, self.best_step = found.top1, found.loss, self.step
+            self.best_calibrated_loss = found.calibrated_loss
             self.best_weights = copy_state(self.shipped)
 
     @property
@@ -184,8 +198,8 @@ def restore_stage(trainer: StageTrainer, content: dict[str, Any]) -> None:
         if part is not None and content[name] is not None:
             part.load_state_dict(content[name])
     for name in _AS_IT_IS:
-        # States of 0.1.0 have no loss beside their accuracy: the stage ends by its rule, the first of equal accuracies.
-        setattr(state, name, content.get(name, -math.inf) if name == "best_loss" else content[name])
+        is_missing = name in _OF_EARLIER_VERSIONS and name not in content
+        setattr(state, name, _OF_EARLIER_VERSIONS[name] if is_missing else content[name])
     trainer.watch.earlier = content["stage_seconds"]
     trainer.meter.losses = list(content["losses"])
     trainer.is_measured = content["is_measured"]
