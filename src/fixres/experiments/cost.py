@@ -313,21 +313,37 @@ def _activations(model: nn.Module, plan: Plan, size: int, is_solved: bool) -> tu
 
 def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pictures, devices: int) -> float:
     """Return pictures per second of 20 steps on this machine's device, times `devices`; reading is not in it."""
+    batch = cost.batch_size if cost.num_steps == 0 else max(2, cost.batch_size // devices)
+    return devices * measured_rate(recipe, stage, cost.size, pictures.num_classes, batch)
+
+
+def measured_rate(
+    recipe: Recipe, stage: Stage, size: int, num_classes: int, batch: int, num_steps: int = MEASURED_STEPS
+) -> float:
+    """Return pictures a second of some steps of a stage on this machine's device, the median; reading is not in it.
+
+    Args:
+        recipe: names the network; its weights do not matter and are random.
+        stage: one that trains, or that the cached solver solves.
+        size: side in pixels.
+        num_classes: outputs of the head.
+        batch: pictures of a step.
+        num_steps: a quarter of them, at the beginning, does not count.
+    """
     runtime = Runtime(recipe.runtime.model_copy(update={"device": _device(recipe)}))
-    model = build_model(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
-    model = runtime.place(at_size(model, cost.size))
-    plan = make_plan(model, stage.moves, cost.size, stage.freeze, stage.norm_statistics)
+    model = build_model(recipe.model.name, num_classes, recipe.model.kwargs)
+    model = runtime.place(at_size(model, size))
+    plan = make_plan(model, stage.moves, size, stage.freeze, stage.norm_statistics)
     apply_plan(model, plan)
-    is_solved = cost.num_steps == 0
-    batch = cost.batch_size if is_solved else max(2, cost.batch_size // devices)
-    images = runtime.images(torch.randn(batch, in_channels(model), cost.size, cost.size))
+    is_solved = stage.solver in ("cached", "auto")
+    images = runtime.images(torch.randn(batch, in_channels(model), size, size))
     labels = torch.zeros(batch, dtype=torch.int64, device=runtime.device)
     wrapped, optimizer = model, None
     if not is_solved:
         wrapped, optimizer = runtime.prepare(model, make_optimizer(model, recipe.optim, stage))
     set_train_mode(model, plan)
     seconds = []
-    for _ in range(MEASURED_STEPS):
+    for _ in range(num_steps):
         start = time.perf_counter()
         with runtime.autocast(), torch.set_grad_enabled(not is_solved):
             loss = nn.functional.cross_entropy(wrapped(images), labels)
@@ -337,8 +353,8 @@ def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pict
             optimizer.zero_grad()
         loss.item()
         seconds.append(time.perf_counter() - start)
-    middle = sorted(seconds[MEASURED_STEPS // 4 :])
-    return devices * batch / middle[len(middle) // 2]
+    middle = sorted(seconds[max(1, num_steps // 4) :])
+    return batch / middle[len(middle) // 2]
 
 
 def _device(recipe: Recipe) -> str:

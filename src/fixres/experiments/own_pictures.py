@@ -6,31 +6,74 @@ by the clock and cannot.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fixres.config.loading import load
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.product import Sheet
+from fixres.checkpoints.resolve import license_of
+from fixres.config.loading import load, to_yaml
+from fixres.config.recipe import Recipe
+from fixres.data.collections import Collection, open_collection
+from fixres.data.loader import resolve_workers
+from fixres.errors import UserError, counted
+from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
+from fixres.experiments.cost import measured_rate
+from fixres.experiments.time_plan import Pace, Planned, plan_training
 from fixres.io.files import write_text
-from fixres.runtime.run_folder import Listener
+from fixres.models.sizes import at_size, gmacs
+from fixres.models.small_networks import named_networks, networks_on_disk
+from fixres.models.split_trunk import linear_head
+from fixres.runtime.device import Runtime
+from fixres.runtime.run_folder import Listener, read_events
+from fixres.training.cached_solver.cross_validation import solve_head
+from fixres.training.cached_solver.solve import set_head
+from fixres.training.initial_weights import starting_network
+from fixres.training.probe import Cell, Network, Probe, Probed
 from fixres.training.resume import find_start
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
 RECORD = "choices.json"
-"""In the run folder: what was tried, what was chosen and why, and the seconds each part took."""
-
+"""In the run folder: what was tried, what was chosen and why, and the seconds it took."""
 MINUTES = 3.0
 PROBE_SHARE = 1 / 3
 """Of the minutes, what trying networks and sizes may take."""
+SIZES = (96, 128, 160, 192, 224)
+"""Sides in pixels that are probed."""
+TRAIN_SIZES = (64, 96, 128, 160, 192, 224)
+"""Sides in pixels to train at, up to the one that the probe chose."""
 _END_SECONDS = 8.0
 """Kept for the last measurements, the product and the report."""
-_FEW = 1000
-"""Training pictures below which more than a tenth of them is held out to choose on."""
+_READING = 1.3
+"""How much longer a pass takes than its network alone."""
+_MANY_SELECTING = 150
+"""Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
+_SPEED_STEPS = 3
+_LEAST_SECONDS = 15.0
+"""Time below which no training is begun: measuring its speed would take much of it."""
+_TRAINING: Mapping[str, Any] = {
+    "train.batch_size": 32,
+    "train.head": "solved",
+    "train.norm_statistics": "frozen",
+    "optim.name": "adamw",
+    "optim.lr": 1e-4,
+    "optim.weight_decay": 0.05,
+    "augment.crop_scale": [0.35, 1.0],
+    "augment.label_smoothing": 0.1,
+    "fix.enabled": True,
+    "fix.views": 1,
+    "fix.label_smoothing": 0.0,
+    "evaluation.ship": "best",
+}
+"""How a network is trained that starts from a solved head: with the statistics of its norms as they are, at a rate at
+which it keeps what it knows. docs/results.md has the figures."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +102,10 @@ class Clock:
     def left(self) -> float:
         """Seconds until the end."""
         return self.end - time.monotonic()
+
+    def share(self, part: float) -> float:
+        """Return the seconds that are left of the first part of the minutes."""
+        return max(0.0, self.left - (1 - part) * (self.end - self.started + self.earlier))
 
     @property
     def spent(self) -> float:
@@ -96,12 +143,10 @@ def train_pictures(
     clock = Clock(wish.minutes, started, record.get("seconds", 0.0))
     saved = folder / "recipe.yaml"
     try:
-        if resume and saved.exists():
-            recipe = load(saved)
-        else:
-            recipe = _Choice(wish, folder, clock, record, listeners).recipe()
+        is_chosen = resume and saved.exists()
+        recipe = load(saved) if is_chosen else _Choice(wish, folder, clock, record, listeners).recipe()
         end = time.monotonic() + max(1.0, clock.left - record.get("end_seconds", _END_SECONDS))
-        run = run_recipe(recipe, folder, resume=resume, listeners=listeners, checks=replace(checks, train_until=end))
+        run = run_recipe(recipe, folder, resume=resume, listeners=listeners, checks=replace(checks, deadline=end))
     finally:
         record.note(seconds=round(clock.spent, 1))
     _keep_where_it_ended(folder)
@@ -143,3 +188,203 @@ class Record:
         """Add values and write the file."""
         self._content |= values
         write_text(self.path, json.dumps(self._content, indent=1) + "\n")
+
+
+class _Choice:
+    """The choosing, from the first look at the pictures to a recipe."""
+
+    def __init__(self, wish: Wish, folder: Path, clock: Clock, record: Record, listeners: Sequence[Listener]) -> None:
+        self.wish, self.folder, self.clock, self.record = wish, folder, clock, record
+        self.listeners = listeners
+
+    def recipe(self) -> Recipe:
+        """Return the recipe of the run, after the first product has been written."""
+        base = self._base({})
+        runtime = Runtime(base.runtime)
+        if runtime.processes.shard.world > 1:
+            raise UserError(
+                "choosing for your own pictures runs in one process\n  fixres train PHOTOS --out RUN, and then the "
+                "recipe it writes, RUN/recipe.yaml, in as many as you like"
+            )
+        collection = open_collection(base.data)
+        self.record.note(holdout=_holdout(collection))
+        base = self._base({"data.holdout": self.record.get("holdout", None)})
+        collection = open_collection(base.data, split_file=self.folder / "split.json")
+        self._say(_look(collection, self.wish.minutes))
+        with runtime.stop:
+            networks = self._networks(collection)
+            probed = self._probe(base, collection, networks, runtime)
+            self.record.note(probe=[cell.as_dict() for cell in probed.cells], why=probed.why)
+            self._say(f"{probed.pays.name}: {probed.why}")
+            planned = self._plan(probed, collection, runtime)
+        return self._settled(probed, planned)
+
+    def _base(self, chosen: Mapping[str, Any]) -> Recipe:
+        """Return a recipe of what is chosen; what was decided before anything was looked at stays so."""
+        return load(None, {**chosen, **self.wish.settings, "data.uri": self.wish.uri}, require_data=True)
+
+    def _say(self, text: str) -> None:
+        for listener in self.listeners:
+            listener({"event": "begin", "text": text})
+
+    def _networks(self, collection: Collection) -> list[Network]:
+        found = []
+        for one in named_networks(self.wish.models) if self.wish.models else networks_on_disk():
+            recipe = self._base({"model.name": one.name, "model.weights": one.weights})
+            start = starting_network(recipe, collection)
+            found.append(Network(recipe.model.name, recipe.model.weights, start.model, start.preprocess))
+        return found
+
+    def _probe(self, base: Recipe, collection: Collection, networks: Sequence[Network], runtime: Runtime) -> Probed:
+        reading = Reading(base.evaluation.batch_size, resolve_workers(base.data.workers), base.data.on_bad_image)
+        is_first = True
+
+        def told(cell: Cell) -> None:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                self._first_product(collection, cell)
+            for listener in self.listeners:
+                listener({"event": "probed", **cell.as_dict()})
+
+        def progress(what: str, done: int, total: int) -> None:
+            for listener in self.listeners:
+                listener({"event": "progress", "what": what, "done": done, "total": total})
+
+        return Probe(
+            networks,
+            collection.split("train"),
+            runtime,
+            reading,
+            SIZES,
+            seconds=self.clock.share(PROBE_SHARE),
+            seed=base.seed,
+            told=told,
+            progress=progress,
+        ).run()
+
+    def _first_product(self, collection: Collection, cell: Cell) -> None:
+        """Write a product of the first cell, so that there is one whatever happens."""
+        model = copy.deepcopy(at_size(cell.network.model, cell.size))
+        assert cell.found is not None
+        num_classes = len(collection.classes)
+        set_head(model, linear_head(model), solve_head(cell.features, cell.labels, num_classes, cell.found.decay))
+        sheet = Sheet(
+            classes=collection.classes,
+            preprocess=cell.preprocess,
+            train_size=cell.size,
+            moves="head",
+            weights="raw",
+            results=(),
+            evaluation={},
+            data={
+                "uri": collection.uri,
+                "weights": cell.network.weights,
+                "weights_license": license_of(cell.network.weights),
+            },
+            model_args={},
+        )
+        save_product(self.folder / "model", model, sheet)
+        self.record.note(first_product_seconds=round(self.clock.spent, 1))
+        self._say(
+            f"a first product after {self.clock.spent:.0f} s: {self.folder / 'model'} ({cell.name}, "
+            f"{cell.found.top1:.1f} % cross-validated on {counted(len(cell.places), 'picture')})"
+        )
+
+    def _plan(self, probed: Probed, collection: Collection, runtime: Runtime) -> Planned | None:
+        """Return the training that the time left allows, after what the fix and the report will take."""
+        cell = probed.pays
+        num = {name: len(split) for name, split in collection.splits.items()}
+        each = _READING * cell.ms / 1000
+        # Features for the probe and for the fix at its size, and what is measured at it on the other splits.
+        end = _END_SECONDS + each * (2 * num["train"] + 3 * num[collection.select] + 4 * num[collection.report])
+        self.record.note(end_seconds=round(end, 1))
+        left = self.clock.left - end
+        if left < _LEAST_SECONDS:
+            return None
+        sizes = [size for size in TRAIN_SIZES if size <= cell.size]
+        if "train.size" in self.wish.settings:
+            sizes = [int(self.wish.settings["train.size"])]
+        paces = self._paces(cell, sizes, len(collection.classes))
+        planned = plan_training(self.clock.left - end, paces, num["train"], num[collection.select])
+        self.record.note(paces=[asdict(pace) for pace in paces], planned=asdict(planned) if planned else None)
+        return planned
+
+    def _paces(self, cell: Cell, sizes: Sequence[int], num_classes: int) -> list[Pace]:
+        """Return how fast each size is, from a few steps at the smallest."""
+        work = {size: gmacs(at_size(cell.network.model, size), size) for size in (*sizes, cell.size)}
+        recipe = self._training(cell, sizes[0], 2)
+        batch = recipe.train.batch_size
+        rate = measured_rate(recipe, recipe.train, sizes[0], num_classes, batch, _SPEED_STEPS) / _READING
+        forward = 1000 / cell.ms / _READING
+        return [
+            Pace(size, forward * work[cell.size] / work[size], rate * work[sizes[0]] / work[size]) for size in sizes
+        ]
+
+    def _training(self, cell: Cell, size: int, epochs: int) -> Recipe:
+        """Return the recipe that trains at a size and fixes at the probe's, and ships the best of all."""
+        fix_size = max(cell.size, size)
+        return self._base(
+            {
+                **_of_network(cell),
+                **_TRAINING,
+                "data.holdout": self.record.get("holdout", 0.1),
+                "train.size": size,
+                "train.epochs": epochs,
+                "evaluation.sizes": sorted({size, fix_size}),
+                "fix.size": fix_size,
+            }
+        )
+
+    def _settled(self, probed: Probed, planned: Planned | None) -> Recipe:
+        cell = probed.pays
+        if planned is not None:
+            self._say(
+                f"training {cell.network.name} at {planned.size} px for {counted(planned.epochs, 'epoch')}, "
+                f"about {planned.seconds:.0f} s"
+            )
+            return self._training(cell, planned.size, planned.epochs)
+        self._say("there is no time to train in: the head on frozen features is what the minutes allow")
+        return self._base(
+            {
+                **_of_network(cell),
+                "data.holdout": self.record.get("holdout", 0.1),
+                "train.enabled": False,
+                "train.size": cell.size,
+                "fix.enabled": True,
+                "fix.size": cell.size,
+                "fix.moves": "head",
+                "fix.views": 1,
+                "evaluation.sizes": [cell.size],
+            }
+        )
+
+
+def _of_network(cell: Cell) -> dict[str, Any]:
+    """Return the keys of a recipe that say which network a cell is, and how it is fed."""
+    crop = {"evaluation.crop_ratio": cell.crop_ratio} if cell.network.preprocess.is_cropped else {}
+    return {"model.name": cell.network.name, "model.weights": cell.network.weights, **crop}
+
+
+def _holdout(collection: Collection) -> float:
+    """Return the share of the training pictures to choose on, where it has to be carved out of them.
+
+    A tenth, and more of few: choosing between candidates by 45 pictures is luck.
+    """
+    num = len(collection.split("train")) + len(collection.split(collection.select))
+    return round(min(0.2, max(0.1, _MANY_SELECTING / num)), 3)
+
+
+def _look(collection: Collection, minutes: float) -> str:
+    """Return what is there and what will be done with it, for people."""
+    num = {name: len(split) for name, split in collection.splits.items()}
+    counts = collection.split("train").counts()
+    uneven = f", from {counts.min():,} to {counts.max():,} a class" if counts.min() < counts.max() else ""
+    classes = counted(len(collection.classes), "class", "classes")
+    return (
+        f"{collection.uri}: {counted(sum(num.values()), 'picture')} of {classes}; {num['train']:,} to train on{uneven}, "
+        f"{num[collection.select]:,} to choose on ({collection.select}), "
+        f"{num[collection.report]:,} to report on ({collection.report})\n"
+        f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "
+        "fixed, and the best of all ships"
+    )

@@ -128,7 +128,7 @@ def solve(problem: Problem) -> Solution:
         features_done = time.perf_counter()
         if plan.trained:
             found = _solve_head(trunk, problem)
-            _set_head(model, trunk.cut.head, found.head)
+            set_head(model, trunk.cut.head, found.head)
     passes = views if keep or not plan.live_norms else views + 1
     return Solution(
         path=trunk.cut.path,
@@ -250,7 +250,8 @@ def _rows(trunk: Trunk, what: str, split: Split, num_views: int, device: torch.d
     return Rows([partial(read, chunk, number) for number in range(num_views) for chunk in chunks])
 
 
-def _set_head(model: nn.Module, name: str, head: Head) -> None:
+def set_head(model: nn.Module, name: str, head: Head) -> None:
+    """Give the classifier called `name` the values of a head."""
     layer: Any = model.get_submodule(name)
     with torch.no_grad():
         layer.weight.copy_(head.weight.view_as(layer.weight))
