@@ -19,7 +19,7 @@ from fixres.runtime.run_folder import read_events
 from fixres.training import loop
 from fixres.training.loop import StageTrainer
 from fixres.training.run import run_recipe
-from tests.support.same_run import assert_same_run, weights
+from tests.support.same_run import assert_same_run, untimed, weights
 
 Make = Callable[..., Recipe]
 
@@ -172,3 +172,57 @@ def test_a_stop_at_the_end_of_an_epoch_measures_once_and_one_that_never_comes_is
     with pytest.raises(UserError, match=r"train.stop_step 10 never comes: the stage has 9 steps\n  .*at most 9"):
         run_recipe(make_recipe(train={**stage, "stop_step": 10}), tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def run_with_time_for(num_steps: int, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, folder: Path) -> None:
+    """Run a recipe whose time is up within a step of its first stage."""
+    update = StageTrainer.step
+
+    def counted(trainer: StageTrainer, batch: Any, lr: float) -> float:
+        if trainer.state.step + 1 == num_steps:
+            object.__setattr__(trainer.context, "deadline", 0.0)
+        return update(trainer, batch, lr)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTrainer, "step", counted)
+        run_recipe(recipe, folder)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 4])
+def test_a_stage_whose_time_is_up_ends_as_one_that_stops_at_the_same_step(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int
+) -> None:
+    def recipe(**more: Any) -> Recipe:
+        stage = {"size": 32, "epochs": 3, "batch_size": 16, **more}
+        return make_recipe(train=stage, ema={"enabled": True}, augment={"mixup": 0.2})
+
+    run_with_time_for(num_steps, monkeypatch, recipe(), tmp_path / "late")
+    (said,) = [e for e in read_events(tmp_path / "late") if e["event"] == "out_of_time"]
+    assert (said["key"], said["step"]) == ("train", num_steps)
+    assert [e["step"] for e in read_events(tmp_path / "late") if e["event"] == "eval"][-1] == num_steps
+    assert json.loads((tmp_path / "late" / "status.json").read_text())["state"] == "done"
+    run_recipe(recipe(stop_step=num_steps), tmp_path / "stopped")
+    assert not changed_tensors(weights(tmp_path / "late"), weights(tmp_path / "stopped"))
+    evals = [[untimed(e) for e in read_events(tmp_path / name) if e["event"] == "eval"] for name in ("late", "stopped")]
+    assert evals[0] == evals[1]
+    # With the step written down it is the same run, and finished; to go on is another wish.
+    run_recipe(recipe(stop_step=num_steps), tmp_path / "late", resume=True)
+    with pytest.raises(UserError, match=r"another recipe\n  train.stop_step: 0 -> 7"):
+        run_recipe(recipe(stop_step=7), tmp_path / "late", resume=True)
+    if num_steps == 4:
+        run_recipe(recipe(), tmp_path / "late", resume=True, extend=True)
+        run_recipe(recipe(), tmp_path / "whole")
+        ends = [read_checkpoint(tmp_path / name / "checkpoints" / "last.pt")["model"] for name in ("late", "whole")]
+        assert not changed_tensors(*ends)
+
+
+def test_a_stage_whose_time_was_up_is_over_when_the_run_goes_on_in_the_next(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(train={"size": 32, "epochs": 3, "batch_size": 16}, fix={"size": 48})
+    with monkeypatch.context() as patch:
+        patch.setattr("fixres.training.run.solve_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_with_time_for(4, monkeypatch, recipe, tmp_path / "r")
+    run_recipe(recipe, tmp_path / "r", resume=True)
+    assert max(e["step"] for e in read_events(tmp_path / "r") if e["event"] == "train") == 4

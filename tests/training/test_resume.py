@@ -222,3 +222,17 @@ def test_a_split_that_is_gone_is_not_the_one_the_run_began_with(make_recipe: Mak
     require_same_pictures(collection, saved)
     with pytest.raises(UserError, match=r"the split 'holdout' .*: 5 pictures then, 0 now\n  bring back the pictures"):
         require_same_pictures(collection, {**saved, "holdout": [5, "abc"]})
+
+
+def test_a_stage_that_stopped_at_a_step_is_extended_beyond_it(make_recipe: Make, tmp_path: Path) -> None:
+    def recipe(stop_step: int) -> Recipe:
+        stage = {"size": 32, "epochs": 2, "batch_size": 16, "stop_step": stop_step}
+        return make_recipe(train=stage, evaluation={"keep": "last"})
+
+    run_recipe(recipe(4), tmp_path / "r")
+    with pytest.raises(UserError, match=r"train.stop_step: 4 -> 3"):
+        run_recipe(recipe(3), tmp_path / "r", resume=True, extend=True)
+    run_recipe(recipe(0), tmp_path / "r", resume=True, extend=True)
+    run_recipe(recipe(0), tmp_path / "whole")
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "r")
+    assert all(torch.equal(one[name], two[name]) for name in one)

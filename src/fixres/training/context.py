@@ -47,6 +47,8 @@ class RunContext:
     model_args: Mapping[str, Any]
     """What timm.create_model was given beside the name."""
     watch: Stopwatch
+    deadline: float | None = None
+    """Of `time.monotonic()`: when a stage by sgd ends after the step it is in."""
 
     @property
     def reading(self) -> Reading:

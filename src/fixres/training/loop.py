@@ -59,6 +59,7 @@ class StageTrainer:
         self.bad_images = BadImageLog(context)
         self.is_measured = plan.stage.head != "solved"
         """False between the last step of an epoch and the end of its measurement, and before a solved head's first."""
+        self.is_out_of_time = False
         self.saved_step, self.saved_at = 0, time.monotonic()
         runtime, stage = context.runtime, plan.stage
         runtime.keep_memory()
@@ -131,7 +132,8 @@ class StageTrainer:
                 loss = self.step(batch, lr)
                 if batch is not None:
                     meter.add(loss, place.batch_size)
-                is_end = plan.timeline.is_epoch_end(state.step) or state.step == plan.last_step
+                self._mind_the_time()
+                is_end = plan.timeline.is_epoch_end(state.step) or state.step == self.plan.last_step
                 what = f"{plan.name} at {place.size} px"
                 log.progress(what=what, done=state.step, total=plan.last_step, loss=loss, rate=meter.rate())
                 if state.step % self.context.recipe.output.log_every_steps == 0 or is_end:
@@ -141,6 +143,15 @@ class StageTrainer:
                     self.evaluate()
                     meter.restart()
                     meter.begin_epoch()
+
+    def _mind_the_time(self) -> None:
+        """End the stage here if its time is up: from now on its plan is that of a recipe with this `stop_step`."""
+        deadline, processes = self.context.deadline, self.context.runtime.processes
+        if deadline is None or not processes.largest(time.monotonic() >= deadline)[0]:
+            return
+        if self.state.step < self.plan.last_step:
+            self.plan, self.is_out_of_time = self.plan.stopped_at(self.state.step), True
+            self.context.log.event("out_of_time", key=self.plan.key, **self._where())
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
         """Fetch a batch and agree with the other processes on what to do: train, pass it over, save, or stop.
@@ -304,6 +315,8 @@ class StageTrainer:
         """Put the content of last.pt into the freshly begun stage."""
         restore_stage(self, content)
         self.saved_step = self.state.step
+        if content.get("is_out_of_time"):
+            self.plan, self.is_out_of_time = self.plan.stopped_at(self.state.step), True
         if self.plan.stage.head != "keep":
             # It was set before the first step, and this stage was made anew without that.
             own, heads = copy_state(self.state.model), head_names(self.state.model)
@@ -329,7 +342,8 @@ class StageTrainer:
         if state.step < plan.last_step:
             why += f"; no better for {plan.stage.patience} evaluations, so the stage ended after {state.step} steps"
         elif state.step < plan.total_steps:
-            why += f"; the stage ended after {state.step} of {plan.total_steps} steps, as stop_step says"
+            reason = "when its time was up" if self.is_out_of_time else "as stop_step says"
+            why += f"; the stage ended after {state.step} of {plan.total_steps} steps, {reason}"
         context.log.event(
             "kept",
             stage=plan.name,

@@ -104,6 +104,8 @@ def run_recipe(
             # Every process looks at the folder before any of them writes to it.
             saved, how = find_start(folder, text, resume, extend)
             processes.gather(None)
+            if saved is not None and extend:
+                saved["is_out_of_time"] = False
             log: RunLog = MuteLog(folder)
             if processes.is_main:
                 log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
@@ -120,7 +122,9 @@ def run_recipe(
                 look = look_at(collection, saved, checks, log)
             watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
             how_read = start.preprocess
-            context = RunContext(recipe, text, folder, collection, runtime, how_read, log, start.model_args, watch)
+            context = RunContext(
+                recipe, text, folder, collection, runtime, how_read, log, start.model_args, watch, checks.deadline
+            )
             at_end.enter_context(runtime.stop)
             log.truncate(saved["metrics_bytes"] if saved else 0)
             _announce(context, how, start.note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -54,6 +54,10 @@ class StagePlan:
     def last_step(self) -> int:
         """Steps after which the stage ends: all of them, or those of `stop_step`."""
         return self.stage.stop_step or self.total_steps
+
+    def stopped_at(self, step: int) -> StagePlan:
+        """Return the same stage, ending after `step`."""
+        return replace(self, stage=self.stage.model_copy(update={"stop_step": step}))
 
     @property
     def curve(self) -> Curve:

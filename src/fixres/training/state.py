@@ -124,6 +124,7 @@ def save_stage(trainer: StageTrainer) -> None:
                     "ranks": ranks,
                     "losses": trainer.meter.losses,
                     "is_measured": trainer.is_measured,
+                    "is_out_of_time": trainer.is_out_of_time,
                     "splits": image_lists(context.collection),
                     "micro_batch_asked": runtime.micro_batch,
                 },
