@@ -184,6 +184,12 @@ def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
     if recipe.runtime.device == "cpu" and recipe.runtime.precision == "fp16":
         yield "runtime.precision", "fp16 does not train on a CPU; use auto, fp32 or bf16"
     asked = recipe.evaluation
+    if recipe.data.train_on == "all" and (recipe.chooses or asked.ship == "best"):
+        yield (
+            "data.train_on",
+            "all leaves no pictures to choose on: give evaluation.keep last and ship last, every size as a number, and "
+            "the decay of what is solved; fixres train PHOTOS --final does so",
+        )
     if asked.resize in ("squash", "pad") and asked.crop_ratio != type(asked).model_fields["crop_ratio"].default:
         text = f"{asked.crop_ratio:g} has no effect: resize {asked.resize} does not crop"
         yield "evaluation.crop_ratio", f"{text}; leave it out, or use resize shorter"

@@ -51,6 +51,11 @@ class RunContext:
     """Of `time.monotonic()`: when a stage by sgd ends after the step it is in."""
 
     @property
+    def measures(self) -> bool:
+        """Whether pictures are left to measure on: not where a refit trains on all of them."""
+        return self.recipe.data.train_on == "train"
+
+    @property
     def reading(self) -> Reading:
         """How evaluations of this run read pictures."""
         data = self.recipe.data

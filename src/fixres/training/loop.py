@@ -106,7 +106,8 @@ class StageTrainer:
             # The state is that of the step before: nothing is lost by pictures that do not come.
             self.save()
             raise
-        self._take_best()
+        if context.measures:
+            self._take_best()
         context.runtime.average_statistics(state.model)
         context.log.event(
             "stage_done",
@@ -280,7 +281,7 @@ class StageTrainer:
         self.is_measured = False
         evaluation, select = context.recipe.evaluation, context.collection.select
         epoch = round(plan.timeline.epochs_done(state.step))
-        if epoch % evaluation.every_epochs == 0 or state.step == plan.last_step:
+        if context.measures and (epoch % evaluation.every_epochs == 0 or state.step == plan.last_step):
             size = plan.size if evaluation.select_size == "stage" else evaluation.select_size
             by_loss = state.may_select_by_loss and is_few(len(context.collection.split(select)))
             with context.runtime.averaged(state.shipped, state.model):

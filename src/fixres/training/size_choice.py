@@ -21,7 +21,7 @@ def decide_size(
     stage = context.recipe.run_stages[index]
     if has_new_head:
         return _size_of_new_head(context, model, index, train_size)
-    if stage.size != "auto" and not is_fix(context.recipe, index):
+    if stage.size != "auto" and not (is_fix(context.recipe, index) and context.measures):
         return stage.size
     model = context.runtime.place(model)
     sizes = sizes_to_measure(context, model, train_size, stage.size)
