@@ -45,8 +45,8 @@ def _nothing(done: int, total: int) -> None:
     pass
 
 
-def _opened(checkpoint: Checkpoint) -> Product:
-    return checkpoint if isinstance(checkpoint, Product) else load(checkpoint)
+def _opened(checkpoint: Checkpoint, *, needs_head: bool = True) -> Product:
+    return checkpoint if isinstance(checkpoint, Product) else load(checkpoint, needs_head=needs_head)
 
 
 def train(
@@ -279,7 +279,8 @@ def extract(
 ) -> Extracted:
     """Write embeddings float32 `[N, D]`, probabilities float32 `[N, C]` and labels int64 `[N]` of a split to a folder.
 
-    The arrays of the result are mapped into memory. The same call goes on after an interruption.
+    The arrays of the result are mapped into memory. The same call goes on after an interruption. Features need no head:
+    of weights without one, or with one for other classes, there are no probabilities, and `why_no_softmax` says why.
 
     Args:
         checkpoint: the network.
@@ -306,7 +307,7 @@ def extract(
         on_bad_image=on_bad_image,
         device=device,
     )
-    return _extract(_opened(checkpoint), request, Path(out), progress)
+    return _extract(_opened(checkpoint, needs_head=False), request, Path(out), progress)
 
 
 def export(

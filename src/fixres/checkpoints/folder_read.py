@@ -11,6 +11,7 @@ from fixres.checkpoints.product import Product
 from fixres.checkpoints.weights_file import NoClassifierError
 from fixres.errors import UserError
 from fixres.io.tensors import read_weights
+from fixres.models.anatomy import load_body
 from fixres.models.build import architecture, load_strict
 from fixres.models.build_limit import build_for
 from fixres.models.pretrained import imagenet_classes, is_imagenet
@@ -21,7 +22,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names timm gives the weights beside config.json, the one that is read first in front."""
 
 
-def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> Product:
+def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_head: int | None = None) -> Product:
     """Load the product in `folder`.
 
     Args:
@@ -29,13 +30,16 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> P
         weights: `fixed`, or `before_fix`.
         source: what the user gave, to be repeated in messages and recipes.
         home: the folder around it, a run folder when there is a run.
+        new_head: classes of a freshly initialised head, where the network has none.
 
     Raises:
         UserError: the folder is damaged, or the weights do not fit the network it names.
+        NoClassifierError: the network has no classifier, and no new one was asked for.
     """
     config, details = read_config(folder / "config.json")
     own, cfg = config.fixres, config.pretrained_cfg
-    num_classes = config.classes
+    has_head = config.classes >= 1
+    num_classes = config.classes if has_head else new_head or 0
     if num_classes < 1:
         raise NoClassifierError(
             f"{source} holds a network without a classifier\n  fixres import {source} --new-head N --out DIR"
@@ -57,7 +61,7 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None) -> P
             model_args["img_size"] = own.before_fix_size or train_size
         label, test_size = "before_fix", train_size
     model = build_for(state, config.architecture, num_classes, model_args, source)
-    load_strict(model, state, source)
+    (load_strict if has_head else load_body)(model, state, source)
     return Product(
         model=model.eval(),
         architecture=architecture(model),

@@ -41,6 +41,8 @@ class Product:
     """What was found in a foreign file and what was left out, for people."""
     are_names_assumed: bool = False
     """Whether the class names are those of the only collection its program knows; the file states none."""
+    has_head: bool = True
+    """Whether there is a classifier: weights without one have zeros in its place, and say nothing about classes."""
 
     def at(self, size: int) -> Product:
         """Return the product ready for inputs `[B, 3, size, size]`."""

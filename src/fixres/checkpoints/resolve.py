@@ -7,16 +7,18 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from fixres.checkpoints.feeding import changed, differences, says_itself
 from fixres.checkpoints.feeding_request import Feeding, PreprocessChanges
 from fixres.checkpoints.folder_read import load_folder
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.weights_file import Wanted, load_file
+from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
 from fixres.errors import UserError, require_extra
 from fixres.io.download import cache
 from fixres.io.download.address import parse_url
 from fixres.io.download.transfer import Progress
-from fixres.models.anatomy import load_body
+from fixres.models.anatomy import head_names, load_body
 from fixres.models.build import architecture, build_model, default_size, load_strict
 from fixres.models.names import canonical, same_architecture
 from fixres.models.pretrained import (
@@ -42,7 +44,12 @@ _AS_IT_SAYS = Feeding()
 
 
 def load(
-    source: str | Path, weights: str = "fixed", model_name: str | None = None, feeding: Feeding = _AS_IT_SAYS
+    source: str | Path,
+    weights: str = "fixed",
+    model_name: str | None = None,
+    feeding: Feeding = _AS_IT_SAYS,
+    *,
+    needs_head: bool = True,
 ) -> Product:
     """Load a product.
 
@@ -54,6 +61,7 @@ def load(
             file for `timm:NAME`.
         model_name: architecture of bare weights.
         feeding: which program a bare weights file is fed as, and settings of the preprocessing to change.
+        needs_head: refuse weights without a classifier; otherwise they get one of zeros, and `has_head` is false.
 
     Raises:
         UserError: there is nothing to load, it cannot be fetched, or it does not fit; or what says itself how it is fed
@@ -62,7 +70,13 @@ def load(
     text, weights = named_weights(str(source), weights)
     if text.startswith(("http:", "https:")):
         raise UserError(f"{text} is an address; to fetch weights from it\n  url:{text} --model NAME")
-    product, is_bare = _load(text, weights, model_name, feeding)
+    try:
+        product, is_bare = _load(text, weights, model_name, feeding)
+    except NoClassifierError:
+        if needs_head:
+            raise
+        product, is_bare = _load(text, weights, model_name, feeding, new_head=1)
+        product = _without_head(product)
     if model_name is not None and not same_architecture(product.architecture, model_name):
         raise UserError(f"{text} holds '{product.architecture}', not '{model_name}'\n  leave --model out")
     if is_bare:
@@ -70,6 +84,15 @@ def load(
     if feeding.fed_as is not None:
         raise says_itself(text)
     return _fed_otherwise(product, feeding)
+
+
+def _without_head(product: Product) -> Product:
+    """Return the product with zeros in place of its head, which was drawn: the same weights are the same network."""
+    for name in head_names(product.model):
+        for tensor in product.model.get_submodule(name).parameters():
+            torch.nn.init.zeros_(tensor)
+    notes = tuple(note for note in product.notes if not note.startswith("the head starts from random"))
+    return replace(product, has_head=False, has_names=False, notes=notes)
 
 
 def unfixed(product: Product) -> Product:
@@ -114,22 +137,24 @@ def named_weights(source: str, weights: str) -> tuple[str, str]:
     return bare, kind
 
 
-def _load(text: str, weights: str, model_name: str | None, feeding: Feeding) -> tuple[Product, bool]:
+def _load(
+    text: str, weights: str, model_name: str | None, feeding: Feeding, new_head: int | None = None
+) -> tuple[Product, bool]:
     """Return the product, and whether it was made of a bare weights file."""
     scheme, _, rest = text.partition(":")
     if scheme == "timm":
-        return _from_timm(rest, weights, feeding)
+        return _from_timm(rest, weights, feeding, new_head)
     if scheme in ("hf-hub", "hf_hub"):
-        return _from_hub(rest, weights), False
+        return _from_hub(rest, weights, new_head), False
     if scheme == "fixres":
-        return _from_released(rest, weights), False
+        return _from_released(rest, weights, new_head), False
     if scheme == "package":
         return _from_package(text, weights), False
     path = fetch(text, model_name) if scheme == "url" else Path(text)
     if is_bare(text):
-        wanted = Wanted(model_for(text, model_name), which(weights), feeding=feeding)
+        wanted = Wanted(model_for(text, model_name), which(weights), new_head, feeding=feeding)
         return load_file(path, wanted, text if scheme == "url" else str(path.absolute()))[0], True
-    return _from_folder(path.parent if path.is_file() else path, weights), False
+    return _from_folder(path.parent if path.is_file() else path, weights, new_head), False
 
 
 def is_bare(source: str) -> bool:
@@ -170,7 +195,7 @@ def model_for(source: str, model_name: str | None) -> str:
     return model_name
 
 
-def _from_folder(path: Path, weights: str) -> Product:
+def _from_folder(path: Path, weights: str, new_head: int | None) -> Product:
     folder = next((f for f in (path / "model", path) if (f / "config.json").is_file()), None)
     if folder is None:
         what = "does not exist" if not path.exists() else "is no model folder"
@@ -183,32 +208,34 @@ def _from_folder(path: Path, weights: str) -> Product:
         )
     if weights not in ("fixed", "before_fix"):
         raise UserError(f"{path} is a folder, which holds one set of weights\n  allowed: fixed, before_fix")
-    return load_folder(folder, weights, str(folder.absolute()), folder.absolute().parent)
+    return load_folder(folder, weights, str(folder.absolute()), folder.absolute().parent, new_head)
 
 
-def _from_timm(name: str, weights: str, feeding: Feeding) -> tuple[Product, bool]:
+def _from_timm(name: str, weights: str, feeding: Feeding, new_head: int | None) -> tuple[Product, bool]:
     """Return the product, and whether it was made of a file given for the weights."""
     if weights not in WEIGHTS:
         file, kind = weights_and_kind(weights)
         path = Path(file)
         if not path.is_file():
             raise UserError(f"no such file: {path}\n  --weights takes a file, or {', '.join(WEIGHTS)}")
-        return load_file(path, Wanted(name, which(kind), feeding=feeding), str(path.absolute()))[0], True
+        wanted = Wanted(name, which(kind), new_head, feeding=feeding)
+        return load_file(path, wanted, str(path.absolute()))[0], True
     if weights != "fixed":
         which(weights)
         raise UserError(f"timm:{name} holds one set of weights\n  leave --weights out, or give it a file")
-    return load_published(canonical(name)), False
+    return load_published(canonical(name), new_head), False
 
 
 def load_published(name: str, new_head: int | None = None) -> Product:
     """Load the weights timm publishes for an architecture, with a random head of `new_head` classes if asked for.
 
     Raises:
-        UserError: there are none, they cannot be fetched, or they have no classifier and none was asked for.
+        UserError: there are none, or they cannot be fetched.
+        NoClassifierError: they have no classifier, and none was asked for.
     """
     num_classes = published_classes(name)
     if not num_classes and new_head is None:
-        raise UserError(
+        raise NoClassifierError(
             f"the weights of timm:{name} have no classifier\n"
             f"  fixres import timm:{name} --new-head NUMBER_OF_CLASSES --out DIR"
         )
@@ -234,15 +261,17 @@ def load_published(name: str, new_head: int | None = None) -> Product:
     ).at_test_size()
 
 
-def _from_hub(name: str, weights: str) -> Product:
+def _from_hub(name: str, weights: str, new_head: int | None) -> Product:
     if weights != "fixed":
         which(weights)
         raise UserError(f"hf-hub:{name} holds one set of weights\n  leave --weights out")
     folder = fetch_hub_folder(name)
-    return load_folder(folder, "fixed", f"hf-hub:{name}", None)
+    return load_folder(folder, "fixed", f"hf-hub:{name}", None, new_head)
 
 
-def fetch(source: str, model_name: str | None = None, progress: Progress | None = None) -> Path:
+def fetch(
+    source: str, model_name: str | None = None, progress: Progress | None = None, *, needs_head: bool = True
+) -> Path:
     """Return the file of a `fixres:` or `url:` source, fetched unless it is there; mistakes are found before.
 
     Raises:
@@ -252,15 +281,18 @@ def fetch(source: str, model_name: str | None = None, progress: Progress | None 
     scheme, _, rest = source.partition(":")
     if scheme == "fixres":
         released = find_released(rest)
-        _require_network(released)
+        require_weights(released)
+        if needs_head:
+            require_classifier(released)
         return fetch_released(released.name, progress)[0]
     model_for(source, model_name)
     url, sha256 = parse_url(rest)
     return cache.fetch(url, sha256=sha256, progress=progress)
 
 
-def _from_released(name: str, weights: str) -> Product:
-    return load_released(fetch(f"fixres:{name}"), find_released(name), which(weights))
+def _from_released(name: str, weights: str, new_head: int | None) -> Product:
+    path = fetch(f"fixres:{name}", needs_head=new_head is None)
+    return load_released(path, find_released(name), which(weights), new_head)
 
 
 def require_weights(released: Released) -> None:
@@ -269,27 +301,25 @@ def require_weights(released: Released) -> None:
         raise UserError(f"fixres:{released.name} is a file of {released.content}, no network\n  {_networks()}")
 
 
-def _require_network(released: Released) -> None:
-    require_weights(released)
-    require_classifier(released)
-
-
 def require_classifier(released: Released) -> None:
-    """Raise UserError for released weights that come without a classifier."""
+    """Raise NoClassifierError for released weights that come without a classifier."""
     if released.num_classes == 0:
-        raise UserError(
+        raise NoClassifierError(
             f"fixres:{released.name} has no classifier\n"
             f"  fixres import fixres:{released.name} --new-head NUMBER_OF_CLASSES --out DIR"
         )
 
 
-def load_released(path: Path, released: Released, weights: str | None = None) -> Product:
+def load_released(path: Path, released: Released, weights: str | None = None, new_head: int | None = None) -> Product:
     """Load the file of a released network, fed as its figures were measured.
 
     Raises:
         UserError: the file does not hold that network, or the release is no network.
+        NoClassifierError: it has no classifier, and none was asked for.
     """
-    _require_network(released)
+    require_weights(released)
+    if new_head is None:
+        require_classifier(released)
     preprocess = Preprocess(
         size=released.test_size,
         crop_ratio=released.crop_ratio,
@@ -299,7 +329,12 @@ def load_released(path: Path, released: Released, weights: str | None = None) ->
         std=released.std,
     )
     wanted = Wanted(
-        released.architecture, weights, preprocess=preprocess, train_size=released.train_size, imagenet=True
+        released.architecture,
+        weights,
+        new_head,
+        preprocess=preprocess,
+        train_size=released.train_size,
+        imagenet=new_head is None,
     )
     product = load_file(path, wanted, f"fixres:{released.name}")[0]
     published = (

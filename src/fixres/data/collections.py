@@ -27,6 +27,10 @@ _REGISTERED: list[Scheme] = []
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)")
 
 
+class OtherClassesError(UserError):
+    """The classes of a collection are none that a checkpoint knows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Collection:
     """Labelled pictures under one class list. Sizes and checkpoints are chosen on `select`, results are on `report`."""
@@ -257,7 +261,7 @@ def _check_classes(uri: str, splits: Mapping[str, Split], names: tuple[str, ...]
         where = uri if name == "all" else f"{name} of {uri}"
         hint = did_you_mean(unknown[0], names) if len(unknown) == 1 else ""
         if from_checkpoint:
-            raise UserError(
+            raise OtherClassesError(
                 f"{where} holds classes the checkpoint does not know: {_some(unknown)}{hint}\n"
                 f"  {_one_level_down(uri) or f'it knows {_some(names)}; rename or remove the others'}"
             )

@@ -15,7 +15,7 @@ from fixres.checkpoints.product import Product
 from fixres.config.choices import BackendName
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.collections import Collection, absolute_uri, open_collection
+from fixres.data.collections import Collection, OtherClassesError, absolute_uri, open_collection
 from fixres.data.decode import DECODER
 from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
@@ -59,17 +59,7 @@ def open_for(product: Product, request: SplitRequest, split_of: Product | None =
         UserError: no data given and none stored, or classes the product does not know.
     """
     owner = split_of or product
-    stored = owner.details.get("data", {})
-    uri = request.data or stored.get("uri")
-    if not uri:
-        raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
-    data = Data(
-        uri=uri,
-        split_seed=stored.get("split_seed", 0),
-        holdout=stored.get("holdout", 0.1),
-        exif=product.preprocess.exif,
-        alpha=product.preprocess.alpha,
-    )
+    data = _data_of(product, request, owner)
     classes = product.classes if product.has_names else None
     if product.are_names_assumed and not {*open_collection(data, for_training=False).classes} <= {*product.classes}:
         classes = None
@@ -82,12 +72,50 @@ def open_for(product: Product, request: SplitRequest, split_of: Product | None =
     if classes is not None:
         return collection
     if len(collection.classes) != len(product.classes):
-        raise UserError(
+        raise OtherClassesError(
             f"{product.source} has {len(product.classes)} outputs without names, {collection.uri} has "
             f"{len(collection.classes)} classes"
         )
     note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
     return replace(collection, notes=(*collection.notes, note))
+
+
+def open_for_features(product: Product, request: SplitRequest) -> tuple[Collection, str]:
+    """Open the collection to take features of: under the product's classes where it knows them, else under its own.
+
+    Returns:
+        The collection, and why its classes are none that the head knows; empty where they are.
+
+    Raises:
+        UserError: no data given and none stored.
+    """
+    why = "the weights have no classifier"
+    if product.has_head:
+        try:
+            return open_for(product, request), ""
+        except OtherClassesError as error:
+            why = str(error).partition("\n")[0]
+    data = _data_of(product, request, product)
+    is_own = _is_own(product, request.data)
+    collection = open_collection(data, own_split(product, request.data), for_training=is_own)
+    if request.split and request.split not in collection.splits and {"train", "all"} & set(collection.splits):
+        collection = open_collection(data, own_split(product, request.data))
+    return collection, why
+
+
+def _data_of(product: Product, request: SplitRequest, owner: Product) -> Data:
+    """Return which pictures are asked for, and how they are read."""
+    stored = owner.details.get("data", {})
+    uri = request.data or stored.get("uri")
+    if not uri:
+        raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
+    return Data(
+        uri=uri,
+        split_seed=stored.get("split_seed", 0),
+        holdout=stored.get("holdout", 0.1),
+        exif=product.preprocess.exif,
+        alpha=product.preprocess.alpha,
+    )
 
 
 def own_split(product: Product, uri: str | None) -> Path | None:

@@ -7,6 +7,9 @@
     index.csv       path and label of every row
     extract.json    what was extracted from what
 
+Features need no head: where the weights have none, or one for other classes than the collection's, there are no
+softmax.npy and no outcomes.npy, and the labels are places in the collection's own class list.
+
 Rows go to their place in files of full size, so memory stays constant; what is finished is noted per batch, so the same
 command goes on after a kill. Every picture is computed in the batch it would have been in without one, by whichever
 process: the files are equal bit for bit. A file ends in .part until all of it is there.
@@ -32,8 +35,8 @@ from fixres.data.loader import evaluation_batches
 from fixres.data.splits import Split
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading, conditions, predict_logits
-from fixres.evaluation.logit_outcomes import image_outcomes
-from fixres.evaluation.measure import conditions_of, open_for
+from fixres.evaluation.measure import conditions_of, open_for_features
+from fixres.inference.extracted_rows import could_be_read, layout_of, rows_of, write_rows
 from fixres.inference.requests import ExtractRequest
 from fixres.io.array_store import Rows, load_array
 from fixres.io.csv_text import FOR_PROGRAMS, CsvRows
@@ -47,8 +50,6 @@ from fixres.runtime.device import Runtime
 _CHECKPOINT_SECONDS = 2.0
 """Work that a kill can cost, about."""
 _RECORD = "extract.json"
-OUTCOME = np.dtype([("prediction", "<i8"), ("rank", "<i8"), ("confidence", "<f8"), ("loss", "<f8"), ("near_tie", "?")])
-"""One row of outcomes.npy. `rank`: how many classes come before the label, -1 for a picture that cannot be read."""
 _FORMAT = 1
 
 
@@ -60,7 +61,7 @@ class Extracted:
     num_images: int
     """Rows, N."""
     num_classes: int
-    """Columns of softmax.npy, C."""
+    """Columns of softmax.npy, C; 0 where there is none."""
     embedding_size: int
     """Columns of embedding.npy, D."""
     split: str
@@ -69,13 +70,23 @@ class Extracted:
     num_resumed: int
     """Pictures that were done before this call."""
     bad_images: tuple[str, ...] = ()
+    why_no_softmax: str = ""
+    """Why the head says nothing about the collection's classes; empty where it does."""
+    notes: tuple[str, ...] = ()
+    """What was found when the collection was opened."""
 
     def embedding(self) -> np.ndarray:
         """Return float32 `[N, D]`, mapped into memory."""
         return load_array(self.folder / "embedding.npy")
 
     def softmax(self) -> np.ndarray:
-        """Return float32 `[N, C]`, mapped into memory."""
+        """Return float32 `[N, C]`, mapped into memory.
+
+        Raises:
+            UserError: the head says nothing about the collection's classes.
+        """
+        if self.why_no_softmax:
+            raise UserError(f"{self.folder} has no softmax.npy: {self.why_no_softmax}")
         return load_array(self.folder / "softmax.npy")
 
     def labels(self) -> np.ndarray:
@@ -92,6 +103,7 @@ class _Job:
     split: Split
     runtime: Runtime
     reading: Reading
+    with_head: bool
 
     @property
     def shape(self) -> int:
@@ -111,6 +123,8 @@ class _Job:
 def extract(product: Product, request: ExtractRequest, out: Path, progress: Progress = lambda *_: None) -> Extracted:
     """Write the embeddings, probabilities and labels of a split into a folder, or go on with what is there.
 
+    Where the product has no head for the collection's classes there are no probabilities.
+
     Args:
         product: the network, as it is fed in an evaluation.
         request: data, split, one size, batch size, workers, device.
@@ -124,13 +138,13 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
     out = out.absolute()
     if request.size is not None:
         product = product.at(request.size)
-    collection = open_for(product, request)
+    collection, why = open_for_features(product, request)
     split = collection.split(request.split or collection.report)
     if not len(split):
         raise UserError(f"{split.name} of {collection.uri} is empty\n  --split {' or '.join(collection.splits)}")
     before = _read_record(out)
     runtime, reading = conditions_of(product, request, before["conditions"] if before is not None else None)
-    job = _Job(runtime.place(product.at_test_size().model), product.preprocess, split, runtime, reading)
+    job = _Job(runtime.place(product.at_test_size().model), product.preprocess, split, runtime, reading, not why)
     num_classes, embedding_size = _widths(job)
     runtime.keep_memory()
     record: dict[str, Any] = {
@@ -144,6 +158,7 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
         "num_images": len(split),
         "num_classes": num_classes,
         "classes": list(split.classes),
+        "why_no_softmax": why,
         "embedding_size": embedding_size,
         "preprocess": asdict(product.preprocess),
         "network": cache_key(job.network, product.preprocess, {}, {}),
@@ -151,7 +166,7 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
     }
     # As it will be read back, tuples as lists.
     record = json.loads(json.dumps(record))
-    rows = Rows(out, _layout(len(split), embedding_size, num_classes), job.num_batches)
+    rows = Rows(out, layout_of(len(split), embedding_size, num_classes), job.num_batches)
     with ExitStack() as stack:
         with runtime.processes.main_first():
             if runtime.processes.is_main:
@@ -160,7 +175,7 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
         done = runtime.processes.gather(rows.done() if (out / _RECORD).exists() else None)[0]
         if before is not None and before["state"] == "done":
             rows.require_all()
-            return _describe(out, before, len(split))
+            return _describe(out, before, len(split), collection.notes)
         num_resumed = sum(len(job.places(batch)) for batch in np.flatnonzero(done).tolist())
         with runtime.processes.together(), runtime.stop:
             _fill(job, rows, [int(batch) for batch in np.flatnonzero(~done)], num_resumed, progress)
@@ -168,7 +183,7 @@ def extract(product: Product, request: ExtractRequest, out: Path, progress: Prog
             if runtime.processes.is_main:
                 record = _end(rows, record, split)
         record = runtime.processes.gather(record)[0]
-    return _describe(out, record, num_resumed)
+    return _describe(out, record, num_resumed, collection.notes)
 
 
 @contextmanager
@@ -191,23 +206,24 @@ def _remembering(network: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _widths(job: _Job) -> tuple[int, int]:
-    """Return the number of classes and the length of an embedding."""
+    """Return the number of classes that are told apart, 0 without a head for them, and the length of an embedding."""
     blank = torch.zeros(1, 3, job.preprocess.size, job.preprocess.size, dtype=torch.uint8)
     with evaluation_mode(job.network), _remembering(job.network) as seen:
         logits = predict_logits(job.network, blank, job.preprocess, job.runtime, 1)
-    return logits.shape[1], seen[0].shape[1]
+    return logits.shape[1] if job.with_head else 0, seen[0].shape[1]
 
 
 def _begin(rows: Rows, record: dict[str, Any], before: dict[str, Any] | None, split: Split) -> None:
     """Make the files, or check that those that are there are of the same network, pictures and conditions."""
     if before is not None:
-        for key in ("data", "split", "preprocess", "network", "conditions"):
+        for key in ("data", "split", "preprocess", "network", "conditions", "num_classes"):
             if before[key] != record[key]:
                 raise UserError(f"{rows.folder} holds {_difference(key, before, record)}\n  use another --out")
         return
     require_writable_folder(rows.folder)
     require_room(rows.folder, rows.num_bytes(), f"the arrays of {counted(len(split), 'picture')}")
-    rows.create({"labels": split.labels})
+    # Without outcomes the labels say which pictures could be read, so that they come with the rest of a row.
+    rows.create({"labels": split.labels} if "outcomes" in rows.layout else {})
     _write_record(rows.folder, record)
 
 
@@ -239,14 +255,14 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
             wanted = int(places[int(indices[0])]) // job.reading.batch_size
             while (batch := next(todo)) != wanted:
                 # Not one of its pictures could be read.
-                _write(rows, batch, job.places(batch), np.empty(0, dtype=np.int64), {})
+                write_rows(rows, batch, job.places(batch), np.empty(0, dtype=np.int64), {})
             logits = predict_logits(job.network, images, job.preprocess, job.runtime, job.shape)
             if not torch.isfinite(logits).all():
                 raise UserError(
                     f"the network's outputs are not finite at {job.preprocess.size} px; its weights are broken"
                 )
-            made = _rows_of(logits, labels, seen[0][: len(logits)])
-            _write(rows, batch, job.places(batch), places[indices.numpy()], made)
+            made = rows_of(logits, labels, seen[0][: len(logits)], job.with_head)
+            write_rows(rows, batch, job.places(batch), places[indices.numpy()], made)
             done += len(images) * shard.world
             progress(min(done, len(job.split)), len(job.split))
             if time.monotonic() - noted > _CHECKPOINT_SECONDS:
@@ -256,39 +272,9 @@ def _fill(job: _Job, rows: Rows, missing: list[int], done: int, progress: Progre
                 break
         else:
             for batch in todo:
-                _write(rows, batch, job.places(batch), np.empty(0, dtype=np.int64), {})
+                write_rows(rows, batch, job.places(batch), np.empty(0, dtype=np.int64), {})
     if job.runtime.stop.received:
         raise Stopped
-
-
-def _rows_of(logits: Tensor, labels: Tensor, embedding: Tensor) -> dict[str, np.ndarray]:
-    """Return what is stored of a batch; loss and confidence are the ones an evaluation counts."""
-    found = image_outcomes(logits, labels)
-    outcomes = np.empty(len(labels), OUTCOME)
-    outcomes["prediction"], outcomes["rank"] = found.predictions.numpy(), found.ranks.numpy()
-    outcomes["confidence"], outcomes["loss"] = found.confidences.numpy(), found.losses.numpy()
-    outcomes["near_tie"] = found.near_ties.numpy()
-    return {
-        "embedding": embedding.float().cpu().numpy(),
-        "softmax": logits.double().log_softmax(1).exp().float().numpy(),
-        "outcomes": outcomes,
-    }
-
-
-def _write(rows: Rows, batch: int, places: np.ndarray, read: np.ndarray, made: dict[str, np.ndarray]) -> None:
-    """Write the rows of a batch; those of pictures that could not be read stay empty, their rank -1."""
-    inside = np.searchsorted(places, read)
-    blocks: dict[str, np.ndarray] = {}
-    for name, (shape, kind) in rows.layout.items():
-        if name == "labels":
-            continue
-        block = np.zeros((len(places), *shape[1:]), kind)
-        if name == "outcomes":
-            block["rank"] = -1
-        if name in made:
-            block[inside] = made[name]
-        blocks[name] = block
-    rows.write(batch, int(places[0]), blocks)
 
 
 def _end(rows: Rows, record: dict[str, Any], split: Split) -> dict[str, Any]:
@@ -297,7 +283,7 @@ def _end(rows: Rows, record: dict[str, Any], split: Split) -> dict[str, Any]:
     if begun is not None and begun["state"] == "finishing":
         record = begun
     else:
-        kept = rows.read("outcomes")["rank"] >= 0
+        kept = could_be_read(rows.read("outcomes" if "outcomes" in rows.layout else "labels"))
         if not kept.any():
             raise UserError(f"none of the {counted(len(split), 'picture')} of {split.name} can be read")
         bad = [split.paths[int(place)] for place in np.flatnonzero(~kept)]
@@ -306,14 +292,14 @@ def _end(rows: Rows, record: dict[str, Any], split: Split) -> dict[str, Any]:
         record = {**record, "state": "finishing", **left}
         # From here on the arrays may be shorter than the split: what was left out must be known already.
         _write_record(rows.folder, record)
-    rows.finish(lambda outcomes: outcomes["rank"] >= 0)
+    rows.finish(could_be_read)
     record = {**record, "state": "done"}
     _write_record(rows.folder, record)
     rows.forget()
     return record
 
 
-def _describe(out: Path, record: dict[str, Any], num_resumed: int) -> Extracted:
+def _describe(out: Path, record: dict[str, Any], num_resumed: int, notes: tuple[str, ...]) -> Extracted:
     """Return what a finished record says."""
     return Extracted(
         folder=out,
@@ -324,17 +310,9 @@ def _describe(out: Path, record: dict[str, Any], num_resumed: int) -> Extracted:
         size=record["preprocess"]["size"],
         num_resumed=min(num_resumed, record["num_images"]),
         bad_images=tuple(record.get("bad_images", ())),
+        why_no_softmax=record.get("why_no_softmax", ""),
+        notes=notes,
     )
-
-
-def _layout(num_images: int, embedding_size: int, num_classes: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and type of every array. The outcomes are last: they say which rows are kept in the end."""
-    return {
-        "embedding": ((num_images, embedding_size), np.dtype("<f4")),
-        "softmax": ((num_images, num_classes), np.dtype("<f4")),
-        "labels": ((num_images,), np.dtype("<i8")),
-        "outcomes": ((num_images,), OUTCOME),
-    }
 
 
 def _read_record(out: Path) -> dict[str, Any] | None:

@@ -43,8 +43,8 @@ class Arrays:
     """What stands before _softmax, the architecture of a published file; empty for softmax.npy."""
     variant: str
     """v1 or v2 of a published file."""
-    softmax: np.ndarray
-    """float32 `[N, C]`."""
+    softmax: np.ndarray | None
+    """float32 `[N, C]`; None for features alone."""
     labels: Integers
     """int64 `[N]`."""
     outcomes: np.ndarray | None
@@ -57,6 +57,19 @@ class Arrays:
     def title(self) -> str:
         """Return the name for people."""
         return f"{self.name} {self.variant}".strip() or str(self.details.get("model", "softmax"))
+
+    def probabilities(self) -> np.ndarray:
+        """Return float32 `[N, C]`.
+
+        Raises:
+            UserError: there are features alone, which answer no question by themselves.
+        """
+        if self.softmax is None:
+            raise UserError(
+                f"there is no softmax.npy, so no top-1: {self.details['why_no_softmax']}\n"
+                "  --train FOLDER_OF_TRAIN with --linear-probe or --neighbours 5 measures what the embeddings know"
+            )
+        return self.softmax
 
 
 def open_arrays(folder: Path, name: str | None = None, variant: str | None = None) -> list[Arrays]:
@@ -78,6 +91,9 @@ def open_arrays(folder: Path, name: str | None = None, variant: str | None = Non
         for path in sorted(folder.glob("*.npy"))
         if (match := _SOFTMAX.fullmatch(path.name))
     ]
+    if details.get("why_no_softmax") and not name and not variant:
+        labels, embedding = _labels(folder, "embedding.npy"), _load(folder / "embedding.npy")
+        return [Arrays("", "", None, labels, None, embedding, details)]
     wanted = [entry for entry in found if name in (None, entry[0]) and variant in (None, entry[1])]
     if not wanted:
         there = ", ".join(path.name for *_, path in found) or "none"
@@ -85,13 +101,18 @@ def open_arrays(folder: Path, name: str | None = None, variant: str | None = Non
         raise UserError(
             f"no softmax file{' of ' + asked if asked else ''} in {folder}\n  read are {_NAMES}; there: {there}"
         )
-    labels_file = folder / "labels.npy"
-    if not labels_file.exists():
-        raise UserError(f"{folder} has no labels.npy\n  int64 [N], one label per row of {wanted[0][2].name}")
-    labels = _load(labels_file)
+    labels = _labels(folder, wanted[0][2].name)
+    return [_arrays(path, own, version, labels, details) for own, version, path in wanted]
+
+
+def _labels(folder: Path, of: str) -> Integers:
+    file = folder / "labels.npy"
+    if not file.exists():
+        raise UserError(f"{folder} has no labels.npy\n  int64 [N], one label per row of {of}")
+    labels = _load(file)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{labels_file} is {labels.dtype} {list(labels.shape)}\n  allowed: integers [N]")
-    return [_arrays(path, own, version, labels.astype(np.int64), details) for own, version, path in wanted]
+        raise UserError(f"{file} is {labels.dtype} {list(labels.shape)}\n  allowed: integers [N]")
+    return labels.astype(np.int64)
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -148,9 +169,9 @@ def score(arrays: Arrays) -> dict[str, Any]:
     `source` says what was counted: `outcomes` repeats the evaluation, `softmax` has float32's seven digits.
 
     Raises:
-        UserError: rows that are no probabilities.
+        UserError: rows that are no probabilities, or none at all.
     """
-    n, num_classes = arrays.softmax.shape
+    n, num_classes = arrays.probabilities().shape
     noted = arrays.outcomes if arrays.outcomes is not None and _fits(arrays, arrays.outcomes) else None
     if noted is not None:
         parts = [np.array(noted[name]) for name in ("prediction", "rank", "confidence", "loss")]
@@ -172,10 +193,11 @@ def score(arrays: Arrays) -> dict[str, Any]:
 
 def _fits(arrays: Arrays, outcomes: np.ndarray) -> bool:
     """Return whether the outcomes are of these probabilities: somebody may have averaged several networks since."""
-    if len(outcomes) != len(arrays.softmax) or outcomes.dtype.names is None:
+    softmax = arrays.probabilities()
+    if len(outcomes) != len(softmax) or outcomes.dtype.names is None:
         return False
     for first in range(0, len(outcomes), _PIECE):
-        rows, probability = outcomes[first : first + _PIECE], arrays.softmax[first : first + _PIECE]
+        rows, probability = outcomes[first : first + _PIECE], softmax[first : first + _PIECE]
         of_prediction = probability[np.arange(len(rows)), rows["prediction"]]
         if not np.allclose(of_prediction, rows["confidence"], rtol=1e-6, atol=0):
             return False
@@ -187,7 +209,7 @@ def _fits(arrays: Arrays, outcomes: np.ndarray) -> bool:
 
 def _from_softmax(arrays: Arrays, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return predictions, ranks, confidences and losses of some rows."""
-    probability = np.asarray(arrays.softmax[first : first + _PIECE], dtype=np.float64)
+    probability = np.asarray(arrays.probabilities()[first : first + _PIECE], dtype=np.float64)
     total = probability.sum(1)
     wrong = ~((probability >= 0).all(1) & (np.abs(total - 1) < 1e-2))
     if wrong.any():

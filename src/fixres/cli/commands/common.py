@@ -34,13 +34,13 @@ class CheckpointFlags(Feeding):
     """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
 
 
-def open_checkpoint(console: Console, flags: CheckpointFlags) -> Product:
+def open_checkpoint(console: Console, flags: CheckpointFlags, *, needs_head: bool = True) -> Product:
     """Load the checkpoint a command is given, fed as its flags say.
 
     Raises:
         UserError: see `fixres.checkpoints.resolve.load`.
     """
-    return open_product(console, flags.checkpoint, flags.weights, flags.model, flags)
+    return open_product(console, flags.checkpoint, flags.weights, flags.model, flags, needs_head=needs_head)
 
 
 def open_product(
@@ -49,6 +49,8 @@ def open_product(
     weights: str = "fixed",
     model: str | None = None,
     feeding: Feeding = _AS_IT_SAYS,
+    *,
+    needs_head: bool = True,
 ) -> Product:
     """Load a checkpoint; weights that lie elsewhere are fetched first, with a bar.
 
@@ -59,8 +61,8 @@ def open_product(
 
     if source.startswith(("fixres:", "url:")):
         with closing(console):
-            fetch(source, model, download_bar(console, source.rpartition("/")[2]))
-    product = load(source, weights, model, feeding)
+            fetch(source, model, download_bar(console, source.rpartition("/")[2]), needs_head=needs_head)
+    product = load(source, weights, model, feeding, needs_head=needs_head)
     for note in product.notes:
         (console.warn if note.startswith("warning: ") else console.say)(note.removeprefix("warning: "))
     return product

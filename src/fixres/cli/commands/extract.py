@@ -18,7 +18,8 @@ class ExtractFlags(CheckpointFlags, ExtractRequest):
     """Flags of `fixres extract`."""
 
     out: Path
-    """Folder for embedding.npy, softmax.npy, labels.npy, outcomes.npy, index.csv; the same command goes on in it."""
+    """Folder for embedding.npy, labels.npy and index.csv, with softmax.npy and outcomes.npy where the head knows the
+    classes; the same command goes on in it."""
     quiet: bool = False
     """Print results only."""
 
@@ -37,7 +38,7 @@ def extract(words: Sequence[str]) -> int:
     from fixres.inference.extract import extract as extract_product
 
     console = Console(flags.quiet or not is_main)
-    product = open_checkpoint(console, flags)
+    product = open_checkpoint(console, flags, needs_head=False)
     if flags.size is not None:
         product = product.at(flags.size)
     console.preprocessing(product.preprocess, product.source)
@@ -51,10 +52,15 @@ def extract(words: Sequence[str]) -> int:
     if is_main:
         if found.num_resumed:
             console.say(f"{found.num_resumed:,} of {found.num_images:,} pictures were there already")
+        for note in found.notes:
+            console.say(f"note: {note}")
         for name in found.bad_images:
             console.warn(f"left out, cannot be read: {name}")
-        console.say(
-            f"{found.folder}: embedding.npy [{found.num_images}, {found.embedding_size}], "
-            f"softmax.npy [{found.num_images}, {found.num_classes}]\n  fixres score {shlex.quote(str(flags.out))}"
-        )
+        made, folder = f"embedding.npy [{found.num_images}, {found.embedding_size}]", shlex.quote(str(flags.out))
+        if found.why_no_softmax:
+            console.say(f"no softmax.npy: {found.why_no_softmax}; labels are the collection's own")
+            advice = f"fixres score {folder} --train FEATURES_OF_TRAIN --linear-probe"
+        else:
+            made, advice = f"{made}, softmax.npy [{found.num_images}, {found.num_classes}]", f"fixres score {folder}"
+        console.say(f"{found.folder}: {made}\n  {advice}")
     return 0

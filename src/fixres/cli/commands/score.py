@@ -53,7 +53,10 @@ def score(words: Sequence[str]) -> int:
     console = Console()
     results = []
     for arrays in open_arrays(flags.folder, flags.name, flags.version):
-        result = score_arrays(arrays)
+        if arrays.softmax is None and wants_probe:
+            result: dict[str, Any] = {"name": arrays.title(), "num_images": len(arrays.labels)}
+        else:
+            result = score_arrays(arrays)
         if flags.train is not None:
             train = open_arrays(flags.train, arrays.name, arrays.variant or None)[0]
             if flags.neighbours is not None:
@@ -61,6 +64,8 @@ def score(words: Sequence[str]) -> int:
             if flags.linear_probe:
                 result["linear_probe"] = linear_probe(train, arrays)
         results.append(result)
+    if "top1" not in results[0]:
+        console.say(f"no top-1: {arrays.details['why_no_softmax']}")
     title = f"{flags.folder}, n = {results[0]['num_images']:,}"
     console.table(title, *_table(results))
     write_answer(flags.json, {"folder": str(flags.folder), "results": results})
@@ -70,13 +75,18 @@ def score(words: Sequence[str]) -> int:
 def _table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     from fixres.evaluation.metrics import is_shown, is_uneven
 
-    with_top5 = any(is_shown("top5", result["num_classes"]) for result in results)
-    with_balanced = any(is_uneven(result["imbalance"]) for result in results)
+    with_head = "top1" in results[0]
+    with_top5 = with_head and any(is_shown("top5", result["num_classes"]) for result in results)
+    with_balanced = with_head and any(is_uneven(result["imbalance"]) for result in results)
     probes = [key for key in ("neighbours", "linear_probe") if key in results[0]]
     header = ["", "top-1 %", "95 % interval", *(["balanced %"] if with_balanced else [])]
     header += [*(["top-5 %"] if with_top5 else []), "loss", "ECE"]
+    header = header if with_head else [""]
     rows = []
     for result in results:
+        if not with_head:
+            rows.append([result["name"], *(f"{result[key]['top1']:.2f}" for key in probes)])
+            continue
         low, high = result["top1_ci95"]
         row = [result["name"], f"{result['top1']:.2f}", f"{low:.1f} to {high:.1f}"]
         row += [f"{result['balanced_accuracy']:.2f}"] if with_balanced else []
