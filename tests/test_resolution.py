@@ -16,6 +16,7 @@ from fixres.resolution import (
     exact_matching_size,
     matching_size,
     mean_crop_side,
+    one_error_rule,
     pareto_front,
     seen_share,
     simulated_crop_sides,
@@ -143,6 +144,28 @@ def test_before_a_fix_smaller_sizes_than_those_of_training_are_left_out() -> Non
     assert choose_size([128, 160, 192], correct, [1.0, 2.0, 3.0], at_least=256)[0] == 128
     correct[1, :200] = False
     assert choose_size([128, 160, 192], correct, [1.0, 2.0, 3.0], at_least=160)[0] == 192
+
+
+def test_it_is_said_which_sizes_were_compared_and_which_were_left_out() -> None:
+    correct = np.ones((5, 100), dtype=bool)
+    correct[:4, :50] = False
+    sizes, cost = [64, 80, 96, 112, 128], [1.0, 2.0, 3.0, 4.0, 5.0]
+    _, why = choose_size(sizes, correct, cost, at_least=96)
+    assert why == (
+        "100.0 % before the fix, the best of 3 sizes (96, 112 and 128); from 96 px on objects look as large as in "
+        "training, so 64 and 80 px were left out"
+    )
+    assert choose_size(sizes, correct, cost)[1] == "100.0 %, the best of 5 sizes"
+
+
+def test_the_one_error_rule_goes_by_the_paired_difference_of_any_loss() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.exponential(size=200)
+    # Each picture's own difficulty, far larger than the difference, cancels out.
+    noise = 0.2 * generator.standard_normal(200)
+    losses = np.stack([base + 0.01, base, base + noise - noise.mean() + 0.002])
+    assert one_error_rule(losses, [1.0, 2.0, 0.5]) == (1, 2)
+    assert one_error_rule(losses[:2], [1.0, 2.0]) == (1, 1)
 
 
 @given(st.integers(0, 2**32 - 1))

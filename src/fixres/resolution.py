@@ -7,7 +7,7 @@ Train small, then adapt the end of the network at a larger test size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -195,6 +195,27 @@ def candidate_sizes(train_size: int, multiple: int = 32) -> tuple[int, ...]:
     return (train_size, *range(first, 2 * train_size + 1, step))
 
 
+def one_error_rule(losses: np.ndarray, cost: Sequence[float]) -> tuple[int, int]:
+    """Return the best place, and the cheapest that is worse than it by no more than one standard error.
+
+    Args:
+        losses: `[K, N]`, what each of K choices loses on each of the same N pictures; the mean decides.
+        cost: of each choice, in any unit.
+
+    The standard error is that of the paired difference over the N pictures, which is what makes small splits usable.
+    """
+    means = losses.mean(axis=1)
+    best = min(range(len(losses)), key=lambda i: (means[i], cost[i]))
+    equals = [i for i in range(len(losses)) if not is_worse(losses[i], losses[best])]
+    return best, min(equals, key=lambda i: (cost[i], means[i]))
+
+
+def is_worse(losses: np.ndarray, than: np.ndarray) -> bool:
+    """Return whether the mean of losses `[N]` is higher by more than one standard error of the paired difference."""
+    difference = losses.astype(np.float64) - than
+    return bool(difference.mean() > difference.std() / math.sqrt(len(difference)))
+
+
 def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0) -> tuple[int, str]:
     """Choose the cheapest size that is no worse than the best by more than one standard error; say why.
 
@@ -206,23 +227,28 @@ def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float]
             look as large as in training. What is measured before a fix underrates larger sizes, which suffer from
             activations the head has not seen: in the paper's grids of test against train size, a fix moves the best
             size up, never down.
-
-    The standard error is that of the paired difference over the N pictures, which is what makes small splits usable.
     """
-    accuracy = correct.mean(axis=1)
-    candidates = [i for i in range(len(sizes)) if sizes[i] >= at_least] or list(range(len(sizes)))
-    best = min(candidates, key=lambda i: (-accuracy[i], cost[i]))
-    qualified = []
-    for i in candidates:
-        difference = correct[best].astype(np.float64) - correct[i]
-        if difference.mean() <= difference.std() / math.sqrt(correct.shape[1]):
-            qualified.append(i)
-    chosen = min(qualified, key=lambda i: (cost[i], -accuracy[i]))
-    why = f"{100 * accuracy[chosen]:.1f} % before the fix, " if at_least else f"{100 * accuracy[chosen]:.1f} %, "
+    accuracy = 100 * correct.mean(axis=1)
+    kept = [i for i in range(len(sizes)) if sizes[i] >= at_least] or list(range(len(sizes)))
+    best, chosen = (kept[place] for place in one_error_rule(~correct[kept], [cost[i] for i in kept]))
+    why = f"{accuracy[chosen]:.1f} % before the fix, " if at_least else f"{accuracy[chosen]:.1f} %, "
     if chosen == best:
-        why += f"the best of {len(candidates)} sizes"
+        why += f"the best of {len(kept)} sizes"
+        if len(kept) < len(sizes):
+            why = f"{why} ({_listed(sizes[i] for i in kept)})"
     else:
-        why += f"within one standard error of the best ({100 * accuracy[best]:.1f} % at {sizes[best]} px) and cheaper"
+        why += f"within one standard error of the best ({accuracy[best]:.1f} % at {sizes[best]} px) and cheaper"
     if at_least and sizes[chosen] >= at_least:
         why += f"; from {at_least} px on objects look as large as in training"
+        left_out = [size for size in sizes if size < at_least]
+        why += f", so {_listed(left_out)} px {_were(left_out)} left out" if left_out else ""
     return sizes[chosen], why
+
+
+def _listed(sizes: Iterable[int]) -> str:
+    *first, last = (str(size) for size in sorted(sizes))
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _were(sizes: Sequence[int]) -> str:
+    return "was" if len(sizes) == 1 else "were"
