@@ -18,8 +18,8 @@ from tests.support.shared_runs import stamps
 
 PACE = ("images_per_second", "fps", "seconds", "solver_seconds", "data_wait_ratio")
 """What the same steps need not repeat."""
-LATER = ("differences", "control", "new_head", "num_epochs")
-"""What a log of 0.1.0 does not say."""
+LATER = ("differences", "control", "new_head", "num_epochs", "text")
+"""What a log of 0.1.0 does not say, and what it says in other words."""
 
 
 def learned(folder: Path) -> list[Any]:
