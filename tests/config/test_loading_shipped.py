@@ -26,7 +26,7 @@ def test_a_shipped_recipe_is_complete_and_builds(name: str, tmp_path: Path) -> N
         assert label in text, f"{name} has no {label} line"
     (tmp_path / "copy.yaml").write_text(to_yaml(recipe))
     assert load(tmp_path / "copy.yaml") == recipe
-    model, preprocess, note, _ = starting_network(recipe, open_collection(recipe.data))
+    model, preprocess, note, *_ = starting_network(recipe, open_collection(recipe.data))
     for stage in recipe.run_stages:
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int)
@@ -55,4 +55,4 @@ def test_the_demo_recipe_trains_two_steps_and_fixes_two(tmp_path: Path) -> None:
     events = read_events(tmp_path / "run")
     assert [e["step"] for e in events if e["event"] == "train"] == [2, 2]
     plan = next(e for e in events if e["event"] == "plan" and e["stage"] == "fix")["text"]
-    assert plan == "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: bn2"
+    assert plan == "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M parameters; running statistics updated: bn2"

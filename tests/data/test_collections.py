@@ -21,7 +21,7 @@ def test_train_and_val_carve_a_holdout_to_select_on(tmp_path: Path) -> None:
     assert collection.split("holdout").counts().tolist() == [2, 3]
     assert collection.split("train").counts().tolist() == [18, 27]
     assert len(collection.split("val")) == 6
-    assert "5 of 50 training pictures carved out as 'holdout'" in collection.notes[0]
+    assert "5 of 50 training pictures set aside at random as 'holdout'" in collection.notes[0]
 
 
 def test_train_and_test_carve_a_val_to_select_on(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_no_holdout_selects_on_the_reported_set_and_says_so(tmp_path: Path, name
     chosen = tiny_recipe(evaluation={"keep": "best"})
     last = tiny_recipe(evaluation={"keep": "last"})
     assert collection.notes_for(chosen) == list(collection.notes)
-    assert collection.notes_for(last) == ["no split of its own to select on, and nothing is chosen"]
+    assert collection.notes_for(last) == ["no validation split, and nothing is chosen"]
     # A size that is chosen, a stage that may stop early and a solver that chooses its pull are choices too.
     for more in ({"fix": {"size": "auto", "epochs": 1, "solver": "sgd"}}, {"train": {"patience": 2}}):
         assert collection.notes_for(tiny_recipe(evaluation={"keep": "last"}, **more)) == list(collection.notes)

@@ -121,7 +121,8 @@ def test_the_norms_of_head_and_norm_are_those_of_the_paper() -> None:
 
 def test_the_plan_line_says_what_moves() -> None:
     plan = Plan("head+stats", ("fc.weight", "fc.bias"), ("layer4.2.bn3",), (), 2_562, 3_374_050)
-    assert plan.describe() == ("moves head+stats: trains 2 tensors, 2.56 k of 3.37 M; live statistics: layer4.2.bn3")
+    said = "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M parameters; running statistics updated: layer4.2.bn3"
+    assert plan.describe() == said
 
 
 REFUSED = [

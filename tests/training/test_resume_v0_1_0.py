@@ -18,8 +18,8 @@ from tests.support.shared_runs import stamps
 
 PACE = ("images_per_second", "fps", "seconds", "solver_seconds", "data_wait_ratio")
 """What the same steps need not repeat."""
-LATER = ("differences", "control", "new_head", "num_epochs", "temperature", "loss_calibrated", "why")
-"""What a log of 0.1.0 does not say, or says otherwise."""
+LATER = ("differences", "control", "new_head", "num_epochs", "temperature", "loss_calibrated", "why", "text")
+"""What a log of 0.1.0 does not say, or says in other words."""
 
 
 def learned(folder: Path) -> list[Any]:

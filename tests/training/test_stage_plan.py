@@ -86,7 +86,7 @@ def test_a_run_says_where_an_epoch_is_not_as_long_as_published(make_recipe: Make
 def test_an_average_that_keeps_its_start_is_warned_of(make_recipe: Make, tmp_path: Path) -> None:
     slow = {"enabled": True, "decay": 0.99, "rule": "constant"}
     recipe = make_recipe(ema=slow)
-    kept = "after 6 steps of train the average of the weights, which ships, still is 94 % what it started from"
+    kept = "after 6 steps of train the weight average (EMA), which is what is kept, still is 94 % its starting weights"
     assert any(line.startswith(f"warning: {kept}") for line in dry_run(recipe))
     assert kept in plan_recipe("mine", recipe, count_pictures(recipe), 1).stages[0].note
     run_recipe(recipe, tmp_path / "slow")
@@ -108,7 +108,7 @@ def test_an_early_best_that_is_mostly_its_start_is_warned_of(make_recipe: Make, 
     )
     run_recipe(recipe, tmp_path / "r")
     (text,) = (event["text"] for event in read_events(tmp_path / "r") if event["event"] == "warning")
-    assert text.startswith("after 3 steps of train the average of the weights, which ships, still is 73 %")
+    assert text.startswith("after 3 steps of train the weight average (EMA), which is what is kept, still is 73 %")
 
 
 def test_another_loss_is_trained_not_solved(make_recipe: Make) -> None:

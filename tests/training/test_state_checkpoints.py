@@ -135,7 +135,7 @@ def test_another_number_of_processes_or_another_micro_batch_is_decided_anew(
     content["ranks"] *= 2 if change == "processes" else 1
     trainer.restore(content)
     assert (trainer.state.step, trainer.state.micro_batch) == (6, 0)
-    text = "2 processes before, 1 now: the order of the pictures is kept, not every bit"
+    text = "begun on 2 processes, now on 1 process: the same pictures in the same order, but the last digits may differ"
     assert told == ([{"event": "note", "text": text}] if change == "processes" else [])
 
 

@@ -148,7 +148,7 @@ class Console:
         names = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
         self.say(f"model: {event['model']}, weights {event['weights']}, on {event['device']}")
         self.say(f"data: {event['uri']}, {len(classes)} classes ({names}); {counts}")
-        self.say(f"select on {event['select']}, report on {event['report']}")
+        self.say(f"select on {event['select']} (epochs, sizes), report on {event['report']}")
         for note in event["notes"]:
             self.say(f"note: {note}")
 
@@ -158,7 +158,7 @@ class Console:
         crops["center"] = "the test-time crop"
         self.say(f"stage {event['stage']}: {event['text']}")
         if event.get("solver") == "cached":
-            self.say(f"  solved on cached features at {event['size']} px")
+            self.say(f"  head solved on frozen features at {event['size']} px, without epochs")
         else:
             self.say(f"  train on {crops[event['crop']]} at {event['size']} px, {event['total_steps']:,} steps")
         self.say(f"  test at {event['preprocess']}")
@@ -197,7 +197,8 @@ class Console:
     def _on_sweep(self, event: Mapping[str, Any]) -> None:
         if self.quiet:
             return
-        title = f"{event['label']}: accuracy against size on {event['split']}, n = {event['num_images']:,}"
+        label = {"before": "before the fix"}.get(event["label"], event["label"])
+        title = f"{label}: accuracy against size on {event['split']}, n = {event['num_images']:,}"
         self.table(title, *self._results(event))
 
     def _results(

@@ -59,7 +59,7 @@ class Collection:
         """Return the notes, of which a recipe that chooses nothing is not told where it would have chosen."""
         if recipe.chooses:
             return list(self.notes)
-        chosen, nothing = _on_reported(self.report), "no split of its own to select on, and nothing is chosen"
+        chosen, nothing = _on_reported(self.report), "no validation split, and nothing is chosen"
         return [nothing if note == chosen else note for note in self.notes]
 
     def select_and_report(self, split: str | None = None, halves_from: int | None = None) -> tuple[Split, Split | None]:
@@ -303,7 +303,12 @@ def _roles(
         parts = carve(alone, THIRDS, data.split_seed, split_file)
         shares = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
         by = "class" if alone.subgroups is None else "class and subgroup"
-        return parts, "val", "test", [f"no splits of its own: carved, stratified by {by}, into {shares} pictures"]
+        return (
+            parts,
+            "val",
+            "test",
+            [f"no splits of its own: divided at random, stratified by {by}, into {shares} pictures"],
+        )
     if "holdout" in splits or {"val", "test"} <= set(splits):
         return splits, _select_of(splits), _report_of(splits), []
     report = _report_of(splits)
@@ -312,12 +317,13 @@ def _roles(
         return splits, report, report, [_on_reported(report)]
     fractions = {"train": 1 - data.holdout, carved: data.holdout}
     parts = carve(splits["train"], fractions, data.split_seed, split_file)
-    note = f"{len(parts[carved])} of {len(splits['train'])} training pictures carved out as '{carved}' to select on"
+    num = f"{len(parts[carved])} of {len(splits['train'])} training pictures"
+    note = f"{num} set aside at random as '{carved}', to choose epochs and sizes on"
     return {**parts, report: splits[report]}, carved, report, [note]
 
 
 def _on_reported(report: str) -> str:
-    return f"no split of its own to select on: selected on the reported set, {report}"
+    return f"no validation split: epochs and sizes are selected on the reported set, {report}; its figures flatter"
 
 
 def _select_of(splits: Mapping[str, Split]) -> str:

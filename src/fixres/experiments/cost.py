@@ -403,7 +403,8 @@ def dry_run(recipe: Recipe) -> list[str]:
             *pace,
             first_training_batch(recipe, collection, run, start.preprocess.at(size)),
         ]
-    return lines + first_measured_batches(recipe, collection, start.preprocess.at(size))
+        measured_as = start.preprocess.at(size)
+    return lines + first_measured_batches(recipe, collection, measured_as)
 
 
 def _pace(run: StagePlan, num_images: int, shown: int) -> list[str]:

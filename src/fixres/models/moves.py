@@ -219,13 +219,14 @@ class Plan:
     def describe(self) -> str:
         """Return the line printed before the stage starts."""
         tensors = "1 tensor" if len(self.trained) == 1 else f"{len(self.trained)} tensors"
-        text = f"moves {self.moves}: trains {tensors}, {_count(self.num_trained)} of {_count(self.num_parameters)}"
+        of = f"{_count(self.num_trained)} of {_count(self.num_parameters)} parameters"
+        text = f"moves {self.moves}: trains {tensors}, {of}"
         if self.frozen:
             text += f"; frozen: {', '.join(self.frozen) if len(self.frozen) <= 4 else f'{len(self.frozen)} modules'}"
         if not self.live_norms:
-            return text + ("; norm statistics frozen" if self.frozen_norms else "; no live statistics")
+            return text + ("; norm statistics frozen" if self.frozen_norms else "; no running statistics are updated")
         named = ", ".join(self.live_norms) if len(self.live_norms) <= 4 else f"{len(self.live_norms)} norms"
-        return f"{text}; live statistics: {named}"
+        return f"{text}; running statistics updated: {named}"
 
 
 def _count(number: int) -> str:

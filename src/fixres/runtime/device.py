@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.runtime.cpus import usable_cpus
 from fixres.runtime.distributed import Processes
 from fixres.runtime.malloc import keep_freed_memory
@@ -173,7 +173,7 @@ class Runtime:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.machine()
         world = self.processes.shard.world
         count = f", {world} processes" if world > 1 else ""
-        return f"{self.device.type} ({name}), {self.precision}, {self.threads} threads{count}"
+        return f"{self.device.type} ({name}), {self.precision}, {counted(self.threads, 'thread')}{count}"
 
 
 def _threads_of_quota() -> int:

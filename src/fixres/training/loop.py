@@ -16,7 +16,7 @@ from fixres.data.loader import Draw, ReadPolicy, resolve_workers, train_batches
 from fixres.data.read_in_processes import ReadingStuckError
 from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
-from fixres.errors import Stopped, UserError
+from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.metrics import without_confusion
 from fixres.evaluation.selection import figures_of, is_few
 from fixres.io.tensors import copy_state, read_weights
@@ -119,7 +119,7 @@ class StageTrainer:
         )
         unmoved = verify_plan(self._before, state.shipped.state_dict(), plan.move_plan)
         if unmoved and state.best_step:
-            text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
+            text = f"{counted(len(unmoved), 'tensor')} this stage trains came out as before: {', '.join(unmoved[:5])}"
             context.log.event("note", text=text)
         return state
 

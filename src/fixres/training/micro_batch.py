@@ -52,7 +52,8 @@ def fit_micro_batch(context: RunContext, plan: StagePlan, state: TrainState) -> 
     attempt = partial(_try_step, context, plan, state, size)
     found = largest_that_fits(share, fewest, attempt, lambda fits: not runtime.processes.largest(not fits)[0])
     if found < share:
-        text = f"{share} pictures do not fit into the memory of {runtime.device.type}: {found} at a time"
+        text = f"a batch of {share} pictures does not fit into the memory of {runtime.device.type}: "
+        text += f"gradients are accumulated over {found} at a time, for the same step"
         context.log.event("note", text=text)
     return found
 

@@ -52,8 +52,8 @@ from fixres.training.stage_plan import StagePlan, describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
 _DETERMINISTIC = (
-    "runtime.deterministic: operations without a deterministic kernel are errors; on a CPU steps took about as long "
-    "(ResNet-18 1.14x, EfficientNet-Lite0 1.07x, both within the noise, n = 7), on GPUs not measured: needs a GPU"
+    "runtime.deterministic: an operation that cannot repeat to the bit stops the run; a step takes about as long on a "
+    "CPU (ResNet-18 1.14 times, EfficientNet-Lite0 1.07 times, within the noise, n = 7), on a GPU it is not measured"
 )
 
 

@@ -173,8 +173,8 @@ def average_warning(ema: Ema, stage: Stage, steps: int, key: str) -> str:
     forgets = kept_of_start(steps, decay=ema.decay, rule="timm") <= LARGEST_START
     instead = "--ema.rule timm forgets its start" if forgets else f"--{key}.ema false keeps no average"
     return (
-        f"after {counted(steps, 'step')} of {key} the average of the weights, which ships, still is "
-        f"{float(f'{100 * kept:.2g}'):g} % what it started from (ema.decay {ema.decay:g}, ema.rule {ema.rule})\n"
+        f"after {counted(steps, 'step')} of {key} the weight average (EMA), which is what is kept, still is "
+        f"{float(f'{100 * kept:.2g}'):g} % its starting weights (ema.decay {ema.decay:g}, ema.rule {ema.rule})\n"
         f"  {instead}"
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fixres.errors import UserError
+from fixres.errors import UserError, counted
 from fixres.evaluation.selection import Figures, is_better
 from fixres.io.files import write_with
 from fixres.io.safe_load import read_checkpoint
@@ -217,5 +217,6 @@ def restore_stage(trainer: StageTrainer, content: dict[str, Any]) -> None:
         return
     # The images and their order are the same for any number of processes, the last bits are not.
     state.micro_batch = 0
-    text = f"{len(ranks)} processes before, {shard.world} now: the order of the pictures is kept, not every bit"
+    before, now = (counted(num, "process", "processes") for num in (len(ranks), shard.world))
+    text = f"begun on {before}, now on {now}: the same pictures in the same order, but the last digits may differ"
     trainer.context.log.event("note", text=text)

@@ -106,7 +106,7 @@ def check(
     splits = opened.splits
     report = Report(opened.uri, {name: len(split) for name, split in splits.items()}, opened.first.classes)
     if opened.is_carved:
-        report.remarks.append(f"no splits of its own: looked at as carved with data.split_seed {data.split_seed}")
+        report.remarks.append(f"no splits of its own: looked at as divided with data.split_seed {data.split_seed}")
     for fault in opened.faults:
         report.add("layout", first_line(fault))
     for note in opened.notes:

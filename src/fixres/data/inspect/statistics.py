@@ -135,7 +135,7 @@ def statistics(data: Data, workers: int, size: int = 64, progress: Progress | No
     said = (*map(first_line, opened.faults), *opened.notes, *in_words(opened.ignored))
     notes = [f"note: {text}" for text in said]
     if opened.is_carved:
-        notes.append(f"no splits of its own: shown as carved with data.split_seed {data.split_seed}")
+        notes.append(f"no splits of its own: shown as divided with data.split_seed {data.split_seed}")
     return Statistics(
         data=opened.uri,
         classes=tuple(dict.fromkeys(cls for split in (opened.first, *splits.values()) for cls in split.classes)),

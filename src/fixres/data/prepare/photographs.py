@@ -34,7 +34,7 @@ def read_caltech(job: Job) -> Iterator[Picture]:
         yield from_member("", label, member)
     if dropped:
         job.notes.append(f"{counted(dropped, 'picture')} of {background} left out; --keep-background keeps them")
-    job.notes.append("the set has no splits of its own; they are carved, stratified, when it is used")
+    job.notes.append("the set has no splits of its own; it is divided, stratified by class, when it is used")
 
 
 def _members(path: Path) -> Iterator[Member]:

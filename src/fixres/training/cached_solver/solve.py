@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fixres.checkpoints.fingerprint import cache_key
 from fixres.data.splits import Split
+from fixres.errors import counted
 from fixres.evaluation.evaluate import Reading
 from fixres.io.progress import NamedProgress
 from fixres.io.tensors import copy_state
@@ -300,7 +301,7 @@ def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module, is_new_h
     unmoved = verify_plan(before, model.state_dict(), replace(plan.move_plan, statistics=moving))
     tell(context, plan, found)
     if unmoved and (found.chosen is None or found.chosen.decay is not None):
-        text = f"{len(unmoved)} tensors the plan names did not change: {', '.join(unmoved[:5])}"
+        text = f"{counted(len(unmoved), 'tensor')} this stage trains came out as before: {', '.join(unmoved[:5])}"
         context.log.event("note", text=text)
     seconds = round(found.seconds, 3)
     context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
@@ -314,20 +315,19 @@ def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
     if found.num_views < plan.stage.views:
         context.log.event(
             "note",
-            text=f"{found.num_views} views, not {plan.stage.views}: the test-time crop leaves no room to shift it",
+            text=f"{found.num_views} of {plan.stage.views} views used: the test-time crop leaves no room to shift it",
         )
 
 
 def describe(found: Solution, select: str) -> str:
     """Return what the solver did, in one line."""
-    passes = "1 pass" if found.num_passes == 1 else f"{found.num_passes} passes"
-    text = f"cached solver: {passes} over the training pictures ({found.path} trunk), {found.seconds:.1f} s"
+    times = "once" if found.num_passes == 1 else f"{found.num_passes} times"
+    passes = f"the network ran {times} over the training pictures, {found.seconds:.1f} s"
     if found.chosen is None:
-        return text
-    old, chosen = found.candidates[0], found.chosen
-    if old.decay is not None:
-        how = "as asked" if len(found.candidates) == 1 else f"the best of {len(found.candidates)}"
-        return f"{text}; loss on {select} {chosen.loss:.4f} at decay {chosen.decay:.2g}, {how}"
+        return f"running statistics measured on the training pictures: {passes}"
+    text, chosen = f"head solved on frozen features: {passes}", found.chosen
+    old = next((candidate for candidate in found.candidates if candidate.decay is None), None)
     if chosen.decay is None:
-        return f"{text}; no head pays less loss on {select} than the old one ({old.loss:.4f}), which stays"
-    return f"{text}; loss on {select} {old.loss:.4f} with the old head, {chosen.loss:.4f} at decay {chosen.decay:.2g}"
+        return f"{text}; none has a lower loss on {select} than the head as it was ({chosen.loss:.4f}), which stays"
+    before = f"{old.loss:.4f} before, " if old is not None else ""
+    return f"{text}; loss on {select} {before}{chosen.loss:.4f} now (L2 penalty {chosen.decay:.2g})"
