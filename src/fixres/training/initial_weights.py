@@ -36,8 +36,8 @@ class Start(NamedTuple):
     note: str
     model_args: dict[str, Any]
     """What timm.create_model was given beside the name."""
-    has_new_head: bool = False
-    """Whether the head holds random weights."""
+    is_new_head: bool = False
+    """Whether the head is a random one."""
 
 
 def starting_network(recipe: Recipe, collection: Collection) -> Start:
@@ -57,7 +57,7 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
         )
     product: Product | None = None
     model_args: Mapping[str, Any] = settings.kwargs
-    has_new_head = True
+    is_new_head = True
     note = f"the head starts from random weights, for {num_classes} classes"
     if settings.weights == "none":
         note = ""
@@ -73,13 +73,13 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
             pass
         elif product.classes == collection.classes:
             # A head on frozen features was random before its fix.
-            note, has_new_head = "", product.weights == "before_fix" and bool(product.details.get("new_head"))
+            note, is_new_head = "", product.weights == "before_fix" and bool(product.details.get("new_head"))
         elif (not product.has_names or product.are_names_assumed) and len(product.classes) == num_classes:
             note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
-            has_new_head = False
+            is_new_head = False
         else:
             reset_head(model, num_classes)
-    return Start(model, _preprocess(recipe, model, product), note, dict(model_args), has_new_head)
+    return Start(model, _preprocess(recipe, model, product), note, dict(model_args), is_new_head)
 
 
 def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:

@@ -51,7 +51,7 @@ from fixres.training.start_checks import AS_USUAL, StartChecks
 
 _DETERMINISTIC = (
     "runtime.deterministic: an operation that cannot repeat to the bit stops the run; a step takes about as long on a "
-    "CPU (ResNet-18 1.14 times, EfficientNet-Lite0 1.07 times, within the noise, n = 7), on a GPU it is not measured"
+    "CPU (ResNet-18 +14 %, EfficientNet-Lite0 +7 %, within the noise, n = 7), on a GPU it is not measured"
 )
 
 
@@ -191,9 +191,8 @@ def finished_outcome(folder: Path) -> Run | None:
     if not found:
         return None
     event = found[-1]
-    paired = (
-        PairedDifference(**{**event["paired"], "ci95": tuple(event["paired"]["ci95"])}) if event["paired"] else None
-    )
+    given = event["paired"]
+    paired = PairedDifference(**{**given, "ci95": tuple(given["ci95"])}) if given else None
     rows, differences = tuple(event["rows"]), tuple(event.get("differences") or ())
     return Run(folder, rows[-1]["size"], event["split"], event["num_images"], rows, paired, differences)
 
@@ -280,21 +279,19 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
     recipe, model = context.recipe, start.model
     stages = recipe.run_stages
     size = recipe.train.size if isinstance(recipe.train.size, int) else default_size(model)
-    handover = Handover(model, size, has_new_head=start.has_new_head)
+    handover = Handover(model, size, is_new_head=start.is_new_head)
     first = saved["stage_index"] if saved else 0
     if first:
         handover = _resume_handover(context, model, first)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
-        size = (
-            resumed["size"]
-            if resumed
-            else decide_size(context, handover.model, index, handover.train_size, has_new_head=handover.has_new_head)
-        )
+        train_size, is_new = handover.train_size, handover.is_new_head
+        size = resumed["size"] if resumed else decide_size(context, handover.model, index, train_size, is_new)
         world = context.runtime.processes.shard.world
         plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
         handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None
+        handover.had_new_head = handover.is_new_head
         handover.model = at_size(handover.model, size)
         _log_plan(context, plan)
         from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
@@ -310,7 +307,7 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         else:
             handover.train_size = size
         if index + 1 < len(stages):
-            handover.has_new_head = False
+            handover.is_new_head = False
             _leave(context, handover, index + 1, size)
     assert plan is not None, "a recipe has at least one enabled stage"
     outcome = finish(context, plan, handover)
