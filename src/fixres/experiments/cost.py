@@ -401,10 +401,9 @@ def dry_run(recipe: Recipe) -> list[str]:
             f"stage {run.name}: {run.move_plan.describe()}",
             f"  {what}{when}, about {teramacs:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
             *pace,
-            first_training_batch(recipe, collection, run, start.preprocess.at(size)),
+            first_training_batch(recipe, collection, run, start.preprocess.at(run.size)),
         ]
-        measured_as = start.preprocess.at(size)
-    return lines + first_measured_batches(recipe, collection, measured_as)
+    return lines + first_measured_batches(recipe, collection, start.preprocess.at(run.size))
 
 
 def _pace(run: StagePlan, num_images: int, shown: int) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from fixres.errors import UserError
 from fixres.evaluation.activation_statistics import FILE as ACTIVATIONS
 from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
-from fixres.evaluation.metrics import PairedDifference, paired_difference, without_confusion
+from fixres.evaluation.metrics import without_confusion
 from fixres.evaluation.results import Run
 from fixres.io.csv_text import CsvRows
 from fixres.io.files import write_text
@@ -26,7 +25,7 @@ from fixres.models.sizes import bound_size
 from fixres.training.context import RunContext
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
-from fixres.training.train_size_control import CONTROL, differences, solve_control
+from fixres.training.train_size_control import Before, Compared, compare
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts.
@@ -46,9 +45,9 @@ class Handover:
     before: nn.Module | None = None
     """The network as the last fix found it."""
     is_new_head: bool = False
-    """Whether the head of `model` is a random one that no stage has trained."""
+    """Whether the head is a random one that no stage has trained."""
     had_new_head: bool = False
-    """The same of `before`."""
+    """Whether that of `before` is."""
 
 
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
@@ -63,7 +62,8 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
         moved = tensors_before(handover.before, model)
         sizes = sizes_to_measure(context, model, handover.train_size, plan.size)
         sweep(context, model, sizes, "fixed")
-        outcome, evaluations = _compare(context, plan, handover)
+        before = Before(handover.before, handover.train_size, handover.had_new_head)
+        outcome, evaluations = _record(context, plan.size, compare(context, plan, before, model))
     else:
         outcome, evaluations = _report(context, plan, model)
     final = evaluations[-1]
@@ -137,40 +137,7 @@ def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run
         sweep(context, model, sizes, "trained")
     found = context.measure(model, context.collection.report, [plan.size])
     rows = [{"label": "trained", **result} for result in found.results]
-    return _record(context, plan.size, rows, None, found.num_images), [found]
-
-
-def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Run, list[Evaluation]]:
-    """Measure before and after a fix, and the control between them, on the same pictures."""
-    assert handover.before is not None
-    report = context.collection.report
-    labels, found = [], []
-    if not handover.had_new_head:
-        sizes = sorted({handover.train_size, plan.size})
-        found.append(context.measure(handover.before, report, sizes))
-        labels += [_label(size, handover.train_size) for size in sizes]
-    control = solve_control(context, plan, handover.before, handover.train_size)
-    if control.model is not None:
-        found.append(context.measure(control.model, report, [handover.train_size]))
-        labels.append(CONTROL)
-    found.append(context.measure(handover.model, report, [plan.size]))
-    results = [result for one in found for result in one.results]
-    rows = [{"label": label, **result} for label, result in zip([*labels, "fixed"], results, strict=True)]
-    correct = np.concatenate([one.correct() for one in found])
-    at_train = None if handover.had_new_head else correct[labels.index("train size")]
-    paired = None if at_train is None else paired_difference(at_train, correct[-1])
-    more = {
-        "differences": differences([*labels, "fixed"], correct),
-        "control": control.why_not or CONTROL,
-        "new_head": handover.had_new_head,
-    }
-    return _record(context, plan.size, rows, paired, found[-1].num_images, more), found
-
-
-def _label(size: int, train_size: int) -> str:
-    if size == train_size:
-        return "train size"
-    return "larger size only" if size > train_size else "smaller size only"
+    return _record(context, plan.size, Compared(rows, [found]))
 
 
 def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
@@ -191,19 +158,13 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
     write_text(context.folder / PICTURES, CsvRows(spreadsheet=True).text(rows))
 
 
-def _record(
-    context: RunContext,
-    size: int,
-    rows: list[dict[str, Any]],
-    paired: PairedDifference | None,
-    num_images: int,
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> Run:
-    differences = tuple(more.get("differences", ()))
-    outcome = Run(context.folder, size, context.collection.report, num_images, tuple(rows), paired, differences)
-    fields = asdict(paired) if paired else None
-    context.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields, **more)
-    return outcome
+def _record(context: RunContext, size: int, found: Compared) -> tuple[Run, list[Evaluation]]:
+    split, num_images = context.collection.report, found.evaluations[-1].num_images
+    differences = tuple(found.fields.get("differences", ()))
+    outcome = Run(context.folder, size, split, num_images, tuple(found.rows), found.paired, differences)
+    fields = {"paired": asdict(found.paired) if found.paired else None, **found.fields}
+    context.log.event("comparison", split=split, num_images=num_images, rows=found.rows, **fields)
+    return outcome, found.evaluations
 
 
 def lasting(result: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
         )
     product: Product | None = None
     model_args: Mapping[str, Any] = settings.kwargs
-    note, is_new = f"the head starts from random weights, for {num_classes} classes", True
+    is_new_head = True
+    note = f"the head starts from random weights, for {num_classes} classes"
     if settings.weights == "none":
         note = ""
         zero_init_last = None if settings.zero_init_last == "init" else settings.zero_init_last
@@ -66,20 +67,19 @@ def starting_network(recipe: Recipe, collection: Collection) -> Start:
         model = build_model(settings.name, num_classes, model_args)
         load_body(model, fetch_pretrained(settings.name), f"the pretrained weights of {settings.name}")
     else:
-        product, is_new = _load_product(settings, num_classes)
+        product, has_none = _load_product(settings, num_classes)
         model, model_args = product.model, product.model_args
-        if is_new:
+        if has_none:
             pass
         elif product.classes == collection.classes:
             # A head on frozen features was random before its fix.
-            note, is_new = "", product.weights == "before_fix" and bool(product.details.get("new_head"))
+            note, is_new_head = "", product.weights == "before_fix" and bool(product.details.get("new_head"))
         elif (not product.has_names or product.are_names_assumed) and len(product.classes) == num_classes:
             note = "the weights name no classes: their outputs are taken to be the collection's classes in order"
-            is_new = False
+            is_new_head = False
         else:
             reset_head(model, num_classes)
-            is_new = True
-    return Start(model, _preprocess(recipe, model, product), note, dict(model_args), is_new)
+    return Start(model, _preprocess(recipe, model, product), note, dict(model_args), is_new_head)
 
 
 def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:

@@ -53,7 +53,7 @@ from fixres.training.start_checks import AS_USUAL, StartChecks
 
 _DETERMINISTIC = (
     "runtime.deterministic: an operation that cannot repeat to the bit stops the run; a step takes about as long on a "
-    "CPU (ResNet-18 1.14 times, EfficientNet-Lite0 1.07 times, within the noise, n = 7), on a GPU it is not measured"
+    "CPU (ResNet-18 +14 %, EfficientNet-Lite0 +7 %, within the noise, n = 7), on a GPU it is not measured"
 )
 
 
@@ -197,9 +197,8 @@ def finished_outcome(folder: Path) -> Run | None:
     if not found:
         return None
     event = found[-1]
-    paired = (
-        PairedDifference(**{**event["paired"], "ci95": tuple(event["paired"]["ci95"])}) if event["paired"] else None
-    )
+    given = event["paired"]
+    paired = PairedDifference(**{**given, "ci95": tuple(given["ci95"])}) if given else None
     rows, differences = tuple(event["rows"]), tuple(event.get("differences") or ())
     return Run(folder, rows[-1]["size"], event["split"], event["num_images"], rows, paired, differences)
 
@@ -263,11 +262,8 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
-        size = (
-            resumed["size"]
-            if resumed
-            else decide_size(context, handover.model, index, handover.train_size, has_new_head=handover.is_new_head)
-        )
+        train_size, is_new = handover.train_size, handover.is_new_head
+        size = resumed["size"] if resumed else decide_size(context, handover.model, index, train_size, is_new)
         world = context.runtime.processes.shard.world
         plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
         handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None

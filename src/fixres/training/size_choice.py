@@ -14,12 +14,10 @@ from fixres.training.context import RunContext
 from fixres.training.stage_plan import is_fix
 
 
-def decide_size(
-    context: RunContext, model: nn.Module, index: int, train_size: int, *, has_new_head: bool = False
-) -> int:
+def decide_size(context: RunContext, model: nn.Module, index: int, train_size: int, is_new_head: bool = False) -> int:
     """Return the size of stage `index`. Before a fix, measure the network against size on the selecting split."""
     stage = context.recipe.run_stages[index]
-    if has_new_head:
+    if is_new_head:
         return _size_of_new_head(context, model, index, train_size)
     if stage.size != "auto" and not (is_fix(context.recipe, index) and context.measures):
         return stage.size

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from fixres.errors import UserError
-from fixres.evaluation.metrics import paired_difference
+from fixres.evaluation.evaluate import Evaluation
+from fixres.evaluation.metrics import PairedDifference, paired_difference
 from fixres.models.sizes import at_size
 from fixres.models.split_trunk import require_solvable
 from fixres.training.cached_solver.solve import problem_of, solve
@@ -28,6 +29,62 @@ class Control:
 
     model: nn.Module | None
     why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a fix began with."""
+
+    model: nn.Module
+    train_size: int
+    has_new_head: bool
+    """Whether its head is a random one, with which nothing is compared."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The rows of a comparison, the fixed one last, and what is behind them."""
+
+    rows: list[dict[str, Any]]
+    evaluations: list[Evaluation]
+    paired: PairedDifference | None = None
+    """Fixed minus before."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What the event says beside: `differences`, `control` and `new_head`."""
+
+
+def compare(context: RunContext, plan: StagePlan, before: Before, fixed: nn.Module) -> Compared:
+    """Measure what was before a fix, its control and what came out of it, on the same pictures."""
+    report = context.collection.report
+    labels, found = [], []
+    if not before.has_new_head:
+        sizes = sorted({before.train_size, plan.size})
+        found.append(context.measure(before.model, report, sizes))
+        labels += [_label(size, before.train_size) for size in sizes]
+    control = solve_control(context, plan, before.model, before.train_size)
+    if control.model is not None:
+        found.append(context.measure(control.model, report, [before.train_size]))
+        labels.append(CONTROL)
+    found.append(context.measure(fixed, report, [plan.size]))
+    labels.append("fixed")
+    results = [result for one in found for result in one.results]
+    correct = np.concatenate([one.correct() for one in found])
+    return Compared(
+        [{"label": label, **result} for label, result in zip(labels, results, strict=True)],
+        found,
+        None if before.has_new_head else paired_difference(correct[labels.index("train size")], correct[-1]),
+        {
+            "differences": differences(labels, correct),
+            "control": control.why_not or CONTROL,
+            "new_head": before.has_new_head,
+        },
+    )
+
+
+def _label(size: int, train_size: int) -> str:
+    if size == train_size:
+        return "train size"
+    return "larger size only" if size > train_size else "smaller size only"
 
 
 def solve_control(context: RunContext, plan: StagePlan, before: nn.Module, train_size: int) -> Control:

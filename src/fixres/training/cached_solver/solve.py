@@ -321,8 +321,7 @@ def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
 
 def describe(found: Solution, select: str) -> str:
     """Return what the solver did, in one line."""
-    times = "once" if found.num_passes == 1 else f"{found.num_passes} times"
-    passes = f"the network ran {times} over the training pictures, {found.seconds:.1f} s"
+    passes = f"{counted(found.num_passes, 'pass', 'passes')} over the training pictures, {found.seconds:.1f} s"
     if found.chosen is None:
         return f"running statistics measured on the training pictures: {passes}"
     text, chosen = f"head solved on frozen features: {passes}", found.chosen
