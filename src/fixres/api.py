@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fixres.checkpoints.network_of import with_network
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load, unfixed
 from fixres.config import loading
@@ -82,7 +83,7 @@ def train(
         if settings:
             raise UserError("a finished Recipe takes no further settings\n  recipe.model_copy, or give a file's name")
     else:
-        recipe = loading.load(recipe, settings, require_data=True)
+        recipe = with_network(loading.load(recipe, settings, require_data=True))
     checks = StartChecks(take_over=take_over, check_data=check_data, accept_data=accept_data)
     return run_recipe(recipe, Path(out), resume=resume, extend=extend, listeners=listeners, checks=checks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Recipe
@@ -143,3 +145,17 @@ def test_the_momentum_a_training_started_from_is_not_that_of_its_fix(trained_run
     assert "  state: ''\n" in text
     path.write_text(text.replace("  state: ''\n", "  state: /somewhere/state.safetensors\n"))
     assert fix_recipe(load(tmp_path / "r"), None, {"size": 48}, seed=0).optim.state == ""
+
+
+def test_a_folder_without_a_classifier_gets_a_random_head(make_recipe: Make, tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in build_model("test_resnet", 7).state_dict().items() if "fc." not in name}
+    save_file(state, tmp_path / "model.safetensors")
+    cfg = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 0}
+    config = {"architecture": "test_resnet", "num_classes": 0, "pretrained_cfg": cfg}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for kwargs in ({}, {"drop_rate": 0.3}):
+        found = start(make_recipe(model={"weights": str(tmp_path), "kwargs": kwargs}))
+        assert found.note == "the head starts from random weights, for 3 classes"
+        assert torch.equal(found.model.state_dict()["bn1.weight"], state["bn1.weight"])
+        assert found.model.state_dict()["fc.weight"].shape[0] == 3
+        assert found.model.state_dict()["fc.weight"].std() > 0

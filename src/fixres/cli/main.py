@@ -180,8 +180,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS) or f"\n  commands: {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command '{name}'{hint}")
+        raise _unknown_command(words)
     if name in _PARALLEL:
         # Before the command's module imports PyTorch and Accelerate, which look for the rank.
         adopt_slurm()
@@ -189,6 +188,21 @@ def _dispatch(words: list[str]) -> int:
         raise UserError(f"'{name}' runs on one process\n  these run on several: {', '.join(_PARALLEL)}")
     load_plugins()
     return body_of(name)(rest) or 0
+
+
+def _unknown_command(words: list[str]) -> UserError:
+    """Return the error for a line whose first word is no command; pictures and recipes are to be trained on."""
+    name = words[0]
+    hint = did_you_mean(name, COMMANDS)
+    if not (hint and name.isalpha()) or Path(name).exists():
+        # A slip of the pen is answered without the recipe, which takes longer to load.
+        from fixres.cli.habits import as_command
+        from fixres.cli.parse import retyped
+
+        said, line = as_command(words)
+        if said:
+            return UserError(f"'{name}' {said} and is no command\n  {retyped(words) or line}")
+    return UserError(f"unknown command '{name}'" + (hint or f"\n  commands: {', '.join(COMMANDS)}"))
 
 
 def body_of(name: str) -> Callable[[list[str]], int | None]:

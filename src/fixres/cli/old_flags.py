@@ -1,10 +1,12 @@
-"""Flags of the four systems, typed where they do not exist: one line that says where their users find ours."""
+"""Flags that do not exist: one line about those of the four systems, and what others were probably meant to be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from fixres.errors import counted
+from fixres.config.messages import find_field, keys_of, suggest_key
+from fixres.config.recipe import Recipe
+from fixres.errors import counted, did_you_mean
 
 _FIXRES = """
     architecture batch dataset_path efficientnet_models epochs global_rank imnet_path input_size job_id learning_rate
@@ -35,3 +37,32 @@ def old_flags_line(keys: Iterable[str]) -> str:
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
     what = "an option" if len(given) == 1 else counted(len(given), "option")
     return f"unknown option {flags}: {what} of {' and '.join(systems)}; docs/migration.md says what to type here"
+
+
+def dashed(key: str) -> str:
+    """Return an option as it is typed."""
+    return f"--{key.replace('_', '-')}"
+
+
+def unknown_flags(keys: Sequence[str], options: Collection[str], with_recipe: bool = False) -> Iterator[str]:
+    """Yield what is wrong with unknown flags: a line each, those of the four systems together on one."""
+    # A letter that is missing from an option there is, is a slip first.
+    if old := [key for key in keys if is_old(key) and f"{key}s" not in options]:
+        hints = ((key, _unknown_flag(key, options, with_recipe).partition(" - did you mean ")[2]) for key in old)
+        # Where a key of the recipe has the very name, it is what others mean by it too.
+        close = "".join(f"\n  {dashed(key)}: did you mean {hint}" for key, hint in hints if hint.endswith(f".{key}'?"))
+        yield old_flags_line(old) + close
+    yield from (_unknown_flag(key, options, with_recipe) for key in keys if key not in old)
+
+
+def _unknown_flag(key: str, options: Collection[str], with_recipe: bool = False) -> str:
+    if hint := did_you_mean(key, [name.replace("_", "-") for name in options]):
+        return f"unknown option '{dashed(key)}'" + hint.replace("'", "'--", 1)
+    if not with_recipe:
+        return f"unknown option '{dashed(key)}'"
+    found = find_field(key)
+    if found is not None:
+        examples = [name for name, _ in keys_of(Recipe) if name.startswith(f"{key}.")]
+        example = f"--{examples[1]} VALUE" if examples else "--stages.0.lr VALUE"
+        return f"'--{key}' is a section of the recipe; name one of its keys, for example {example}"
+    return f"unknown option '--{key}'" + suggest_key(key, lambda close: f"--{close}")

@@ -12,19 +12,23 @@ import dataclasses
 import inspect
 import itertools
 import re
+import shlex
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from fixres.checkpoints.network_of import with_network
+from fixres.cli import habits
 from fixres.cli.help import RECIPE_HELP, Entry, print_help, recipe_groups
-from fixres.cli.old_flags import is_old, old_flags_line
+from fixres.cli.old_flags import dashed, unknown_flags
+from fixres.cli.subject import what_is
 from fixres.config.loading import load
-from fixres.config.messages import Kind, expected, find_field, keys_of, kind_of, kind_of_field, section_of, suggest_key
+from fixres.config.messages import Kind, expected, find_field, kind_of, kind_of_field, section_of
 from fixres.config.recipe import Recipe
 from fixres.config.yaml_text import parse_value
 from fixres.errors import UserError, did_you_mean
@@ -127,10 +131,7 @@ def parse_recipe(
     unknown flags first, all at once; then whatever is wrong with the file and the values, all at once.
     """
     flags = _options(cls)
-
-    def find(key: str) -> _Option | None:
-        return flags.get(key) or _recipe_option(key)
-
+    find = _finder(flags)
     scan = _scan([word for word in argv if word not in _HELP], find)
     name = scan.words.pop(0) if scan.words else ""
     if set(_HELP) & set(argv):
@@ -139,9 +140,9 @@ def parse_recipe(
         groups[""] = [word, *(option.shown for option in flags.values()), *groups[""]]
         print_help(f"{prog} [RECIPE] [--option VALUE ...] [--section.key VALUE ...]", description, groups)
     scan.mistakes.extend(_unexpected(word) for word in scan.words)
-    scan.mistakes.extend(_unknown_flags([key for key in scan.options if find(key) is None], flags, with_recipe=True))
+    scan.mistakes.extend(unknown_flags([key for key in scan.options if find(key) is None], flags, with_recipe=True))
     values = _values(flags, scan)
-    _raise_mistakes(scan.mistakes, prog)
+    _raise_mistakes(scan.mistakes, prog, lambda: retyped(argv, cls, prog))
     overrides: dict[str, Any] = {}
     for key, words in scan.options.items():
         if key not in flags and (option := _recipe_option(key)) is not None:
@@ -153,8 +154,32 @@ def parse_recipe(
         raise UserError(
             f"which recipe?\n  {prog} RECIPE          ('fixres recipes' lists them)\n  {prog} --data.uri DIR"
         )
-    recipe = load(name or None, overrides, require_data=True)
-    return Asked(recipe, cls(**values), name, overrides, {key: scan.options[key] for key in overrides})
+    try:
+        recipe = load(name or None, overrides, require_data=True)
+    except UserError as error:
+        if name and what_is(name) in ("nothing", "pictures") and (line := retyped(argv, cls, prog)):
+            raise UserError(f"{error}\n  {line}") from None
+        raise
+    return Asked(with_network(recipe), cls(**values), name, overrides, {key: scan.options[key] for key in overrides})
+
+
+def retyped(argv: Sequence[str], cls: type[TrainOptions] = TrainOptions, prog: str = "fixres train") -> str:
+    """Return a command line about a recipe in our words, where it was written by habit; empty where it was not."""
+    flags = _options(cls)
+    find = _finder(flags)
+    scan = _scan([habits.SHORT.get(word, word) for word in argv if word not in _HELP], find)
+    known = habits.Known(lambda key: find(key) is not None, lambda key: key in flags and flags[key].is_switch)
+    line = habits.for_recipe(prog, scan.words, scan.options, known)
+    return "" if scan.mistakes or line == f"{prog} {shlex.join(argv)}" else line
+
+
+def first_word(argv: Sequence[str], cls: type[Any] = TrainOptions) -> str:
+    """Return the first word that belongs to no option, empty where there is none: what `fixres train` is about."""
+    return next(iter(_scan([word for word in argv if word not in _HELP], _finder(_options(cls))).words), "")
+
+
+def _finder(flags: Mapping[str, _Option]) -> Callable[[str], _Option | None]:
+    return lambda key: flags.get(key) or _recipe_option(key)
 
 
 def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str = "") -> T:
@@ -170,17 +195,26 @@ def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str =
     if set(_HELP) & set(argv):
         print_help(_usage(prog, fields.values()), description, {"": [o.shown for o in (words | options).values()]})
     scan = _scan(argv, options.get)
-    scan.mistakes.extend(_unknown_flags([key for key in scan.options if key not in options], options))
+    scan.mistakes.extend(unknown_flags([key for key in scan.options if key not in options], options))
     for name, word in words.items():
         if given := scan.words[: None if word.kind.elements else 1]:
             scan.options[name] = given
             del scan.words[: len(given)]
     scan.mistakes.extend(f"unexpected '{word}'" for word in scan.words)
+    if "data" in fields and (given := scan.options.get("checkpoint")):
+        scan.mistakes.extend(filter(None, [habits.pictures_as_checkpoint(prog, given[0])]))
     values = _values(fields, scan)
     if not scan.mistakes:
         missing = (option for name, option in fields.items() if option.is_required and name not in scan.options)
         scan.mistakes.extend(f"{option.shown.name} is missing" for option in missing)
-    _raise_mistakes(scan.mistakes, prog)
+
+    def again() -> str:
+        typed = _scan([habits.SHORT.get(word, word) for word in argv], options.get)
+        known = habits.Known(options.__contains__, lambda key: options[key].is_switch, tuple(words))
+        line = habits.for_command(prog, typed.words, typed.options, known)
+        return "" if typed.mistakes or line == f"{prog} {shlex.join(argv)}" else line
+
+    _raise_mistakes(scan.mistakes, prog, again)
     return cls(**values)
 
 
@@ -297,7 +331,7 @@ def _options(cls: type[Any]) -> dict[str, _Option]:
         kind = kind.alternatives[0] if len(kind.alternatives) == 1 else kind
         mark = next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Positional)), None)
         is_switch, is_required = kind.type is bool, entry.default is dataclasses.MISSING
-        label, is_bare = mark.metavar if mark else _dashed(name), mark or (is_switch and not entry.default)
+        label, is_bare = mark.metavar if mark else dashed(name), mark or (is_switch and not entry.default)
         default = None if is_bare or is_required else entry.default
         shown = Entry(label, "" if is_bare else expected(kind), default, texts[entry.name])
         options[name] = _Option(kind, shown, hint, is_switch, mark is not None, is_required, entry.name)
@@ -344,34 +378,6 @@ def _values(options: Mapping[str, _Option], scan: _Scan) -> dict[str, Any]:
     return values
 
 
-def _dashed(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
-
-
-def _unknown_flags(keys: Sequence[str], options: dict[str, _Option], with_recipe: bool = False) -> Iterator[str]:
-    """Yield what is wrong with unknown flags: a line each, those of the four systems together on one."""
-    # A letter that is missing from an option there is, is a slip first.
-    if old := [key for key in keys if is_old(key) and f"{key}s" not in options]:
-        hints = ((key, _unknown_flag(key, options, with_recipe).partition(" - did you mean ")[2]) for key in old)
-        # Where a key of the recipe has the very name, it is what others mean by it too.
-        close = "".join(f"\n  {_dashed(key)}: did you mean {hint}" for key, hint in hints if hint.endswith(f".{key}'?"))
-        yield old_flags_line(old) + close
-    yield from (_unknown_flag(key, options, with_recipe) for key in keys if key not in old)
-
-
-def _unknown_flag(key: str, options: dict[str, _Option], with_recipe: bool = False) -> str:
-    if hint := did_you_mean(key, [name.replace("_", "-") for name in options]):
-        return f"unknown option '{_dashed(key)}'" + hint.replace("'", "'--", 1)
-    if not with_recipe:
-        return f"unknown option '{_dashed(key)}'"
-    found = find_field(key)
-    if found is not None:
-        examples = [name for name, _ in keys_of(Recipe) if name.startswith(f"{key}.")]
-        example = f"--{examples[1]} VALUE" if examples else "--stages.0.lr VALUE"
-        return f"'--{key}' is a section of the recipe; name one of its keys, for example {example}"
-    return f"unknown option '--{key}'" + suggest_key(key, lambda close: f"--{close}")
-
-
 def _unexpected(word: str) -> str:
     key, equals, value = word.partition("=")
     if equals and _recipe_option(key):
@@ -379,9 +385,10 @@ def _unexpected(word: str) -> str:
     return f"unexpected '{word}'; one recipe at a time, and every setting needs its --section.key"
 
 
-def _raise_mistakes(mistakes: Sequence[str], prog: str) -> None:
-    if len(mistakes) == 1:
-        raise UserError(f"{mistakes[0]}\n  '{prog} --help' lists the flags")
-    if mistakes:
-        lines = "\n".join(f"  {mistake}" for mistake in mistakes)
-        raise UserError(f"{len(mistakes)} problems\n{lines}\n  '{prog} --help' lists the flags")
+def _raise_mistakes(mistakes: Sequence[str], prog: str, again: Callable[[], str]) -> None:
+    """Raise UserError for what is wrong; `again` returns the same line as it should be, or nothing."""
+    if not mistakes:
+        return
+    advice = again() or f"'{prog} --help' lists the flags"
+    lines = mistakes if len(mistakes) == 1 else [f"{len(mistakes)} problems", *(f"  {one}" for one in mistakes)]
+    raise UserError("\n".join([*lines, f"  {advice}"]))

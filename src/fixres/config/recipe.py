@@ -67,7 +67,7 @@ class Model(Section):
     """The network, by timm name or alias, and the weights it starts from."""
 
     name: str = "resnet18"
-    """timm architecture, with a tag or without, or an alias: `fixres models`."""
+    """timm architecture, with a tag or without, or an alias: `fixres models`. Left out: what model.weights names."""
     weights: str = "none"
     """none (random), pretrained (timm's own), a run or model folder, a weights file, or timm: hf-hub: fixres: url:."""
     num_classes: Positive | Literal["data"] = "data"

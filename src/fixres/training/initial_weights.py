@@ -91,24 +91,26 @@ def _load_product(settings: Model, num_classes: int) -> tuple[Product, bool]:
     if released_without_head(source) is not None:
         path, _ = fetch_released(source.partition(":")[2])
         return load_file(path, _wanted(settings, which, num_classes), source)[0], True
+    is_new = False
     try:
         product = load(source, which, _model_name(source, settings.name))
     except NoClassifierError:
-        if not Path(source).is_file():
-            raise
-        return load_file(Path(source), _wanted(settings, which, num_classes), settings.weights)[0], True
+        if Path(source).is_file():
+            return load_file(Path(source), _wanted(settings, which, num_classes), settings.weights)[0], True
+        product, is_new = load(source, which, _model_name(source, settings.name), needs_head=False), True
+        reset_head(product.model, num_classes)
     if not same_architecture(product.architecture, settings.name):
         raise UserError(
             f"{source} holds '{product.architecture}', not '{settings.name}'\n  --model.name {product.architecture}"
         )
     model_args = {**product.model_args, **settings.kwargs}
     if model_args == product.model_args:
-        return product, False
+        return product, is_new
     bound = bound_size(product.model)
     size = {} if bound is None else {"img_size": bound}
-    model = build_model(product.architecture, len(product.classes), {**model_args, **size})
+    model = build_model(product.architecture, num_classes if is_new else len(product.classes), {**model_args, **size})
     load_strict(model, product.model.state_dict(), source)
-    return replace(product, model=model, model_args=model_args), False
+    return replace(product, model=model, model_args=model_args), is_new
 
 
 def _model_name(source: str, name: str) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fixres.config.loading import load
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from tests.support.command_line import FAST, Run, break_folder, snapshot
@@ -147,3 +148,26 @@ def test_a_run_goes_on_with_moved_pictures_and_with_changed_ones_where_told_so(
     assert code == 0, err
     assert f"note: the data moved from folder:{photos} to folder:{moved}" in err
     assert "note: 33 of 34 picture files have the same contents as before" in err
+
+
+DATA = "synthetic:classes=3,images=48,size=48"
+
+
+def test_the_defaults_say_what_is_shorter(fixres: Run) -> None:
+    code, out, err = fixres("train", "--data.uri", DATA, *FAST, "--dry-run")
+    assert code == 0, err
+    assert f"\n  fixres train {DATA}\n" in out + err
+    Path("my.yaml").write_text(f"data: {{uri: '{DATA}'}}\n")
+    code, out, err = fixres("train", "my.yaml", *FAST, "--dry-run")
+    assert code == 0, err
+    assert "fixres train synth" not in out + err
+
+
+def test_weights_that_name_their_network_name_the_models(fixres: Run, trained_run: Path, tmp_path: Path) -> None:
+    settings = [*FAST[2:], "--data.uri", DATA, "--model.weights", str(trained_run), "--quiet"]
+    code, _, err = fixres("train", *settings, "--out", "r")
+    assert code == 0, err
+    assert load(tmp_path / "r" / "recipe.yaml").model.name == load(trained_run / "recipe.yaml").model.name
+    code, _, err = fixres("train", *settings, "--model.name", "resnet18", "--out", "s")
+    assert code == 2
+    assert "not 'resnet18'" in err

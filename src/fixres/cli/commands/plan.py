@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from fixres.checkpoints.network_of import with_network
 from fixres.cli.commands.common import write_answer
 from fixres.cli.parse import Positional, parse_flags
 from fixres.config.lab_record import LabRecord, read_record
@@ -53,7 +54,7 @@ def plan(words: Sequence[str]) -> int:
     flags = parse_flags(words, PlanFlags, "fixres plan", _PLAN_HELP)
     if flags.measure and flags.images_per_second:
         raise UserError("--measure and --images-per-second contradict each other")
-    recipes = {name: load(name, require_data=not flags.train_images) for name in flags.recipes}
+    recipes = {name: with_network(load(name, require_data=not flags.train_images)) for name in flags.recipes}
     from fixres.experiments.cost import Speed, count_pictures, plan_recipe
 
     speed = Speed(flags.images_per_second or 0.0, flags.measure) if flags.measure or flags.images_per_second else None

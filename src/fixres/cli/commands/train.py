@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixres.cli.console import Console, study_table
-from fixres.cli.parse import Asked, TrainOptions, parse_recipe
+from fixres.cli.parse import Asked, TrainOptions, first_word, parse_recipe
+from fixres.cli.subject import what_is
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError, started_rank
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 def train(words: Sequence[str]) -> int:
     """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
+    word = first_word(words)
+    if what_is(word) == "pictures":
+        rest = list(words)
+        rest.remove(word)
+        line = shlex.join(["fixres", "train", "--data.uri", word, *rest])
+        raise UserError(f"'{word}' names pictures and is no recipe; to train on them with the defaults\n  {line}")
     asked = parse_recipe(words, TrainOptions)
     recipe, flags = asked.recipe, asked.options
     from fixres.experiments.cost import dry_run
@@ -27,6 +34,9 @@ def train(words: Sequence[str]) -> int:
 
     folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
     console = Console(flags.quiet or started_rank() != 0, flags.verbose)
+    if not asked.name:
+        short = shlex.join(["fixres", "train", asked.overrides["data.uri"]])
+        console.say(f"the defaults are used; network, size and rate are chosen for the pictures by\n  {short}")
     if flags.dry_run:
         for line in dry_run(recipe):
             console.say(line)
