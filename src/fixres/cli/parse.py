@@ -30,6 +30,7 @@ from fixres.cli.subject import what_is
 from fixres.config.loading import load
 from fixres.config.messages import Kind, expected, find_field, kind_of, kind_of_field, section_of
 from fixres.config.recipe import Recipe
+from fixres.config.stage import Above0
 from fixres.config.yaml_text import parse_value
 from fixres.errors import UserError, did_you_mean
 from fixres.training.start_checks import StartChecks
@@ -69,6 +70,12 @@ class TrainOptions:
     """With --resume: go on with picture files that changed since the run began."""
     dry_run: bool = False
     """Print the plan, the cost and the first batch, then stop."""
+    minutes: Above0 | None = None
+    """With PHOTOS: how long it may take in all, start-up and report included; 3 when left out."""
+    models: str = ""
+    """With PHOTOS: networks to try, A,B by timm name or package:NAME; left out: the small ones on this disk."""
+    final: bool = False
+    """With PHOTOS: at the end train what was chosen on everything that has a label, into OUT/final."""
     seeds: str = ""
     """Run several: 3, that many from `seed` on, or 0,1,5; into OUT/seed-0 and so on, and report mean and spread."""
     quiet: bool = False

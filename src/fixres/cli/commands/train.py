@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +20,24 @@ from fixres.errors import Stopped, UserError, started_rank
 if TYPE_CHECKING:
     from fixres.experiments.seeds import Study
 
+STARTED = time.monotonic()
+"""When the command began, before anything large is imported."""
+
 
 def train(words: Sequence[str]) -> int:
-    """`fixres train RECIPE [--out DIR] [--resume] [--seeds N] [--dry-run] [--section.key VALUE ...]`."""
+    """`fixres train PHOTOS [--minutes M] [--models A,B] [--final]`, or `RECIPE [--seeds N] [--dry-run]`.
+
+    Both take `[--out DIR] [--resume] [--section.key VALUE ...]`.
+    """
     word = first_word(words)
     if what_is(word) == "pictures":
-        rest = list(words)
-        rest.remove(word)
-        line = shlex.join(["fixres", "train", "--data.uri", word, *rest])
-        raise UserError(f"'{word}' names pictures and is no recipe; to train on them with the defaults\n  {line}")
+        return _train_pictures(words, word)
     asked = parse_recipe(words, TrainOptions)
     recipe, flags = asked.recipe, asked.options
     from fixres.experiments.cost import dry_run
     from fixres.training.run import run_recipe
 
+    _refuse(flags, ("minutes", "models", "final"), "chooses for pictures, and a recipe has chosen", "leave it out")
     folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
     console = Console(flags.quiet or started_rank() != 0, flags.verbose)
     if not asked.name:
@@ -51,15 +57,70 @@ def train(words: Sequence[str]) -> int:
     return 0
 
 
+def _train_pictures(words: Sequence[str], uri: str) -> int:
+    """Choose network, size and rate for pictures, train within the minutes, and write a run folder."""
+    rest = list(words)
+    rest.remove(uri)
+    asked = parse_recipe(["--data.uri", uri, *rest], TrainOptions)
+    flags = asked.options
+    what = "is for a recipe; for pictures"
+    _refuse(flags, ("extend", "seeds", "dry_run"), what, "run the recipe that the run writes, RUN/recipe.yaml")
+    from fixres.experiments.own_pictures import MINUTES, Wish, train_pictures
+    from fixres.experiments.refit import FOLDER, refit
+    from fixres.runtime.run_folder import read_status
+
+    folder = flags.out or Path(asked.recipe.output.dir or _folder_for(uri, flags.resume))
+    console = Console(flags.quiet or started_rank() != 0, flags.verbose)
+    settings = {key: value for key, value in asked.overrides.items() if key != "data.uri"}
+    models = tuple(name for name in flags.models.split(",") if name)
+    wish = Wish(uri, flags.minutes or MINUTES, models, settings)
+    again = shlex.join(["fixres", "train", *(word for word in words if word != "--resume"), "--resume"])
+    if flags.final and read_status(folder).get("state") == "done":
+        console.say(f"{folder} holds a run that is finished; what it chose is trained on everything that has a label")
+    else:
+        with followed(console, folder, again if flags.out else f"{again} --out {shlex.quote(str(folder))}"):
+            train_pictures(
+                wish, folder, started=STARTED, resume=flags.resume, listeners=[console], checks=flags.checks
+            )
+    if flags.final:
+        refit(folder, folder / FOLDER, resume=flags.resume, listeners=[console], checks=flags.checks)
+        console.close()
+        console.say(f"refitted on everything that has a label: {folder / FOLDER / 'model'}")
+    return 0
+
+
+def _refuse(flags: TrainOptions, names: Sequence[str], why: str, instead: str) -> None:
+    """Refuse options that the other form of the command has.
+
+    Raises:
+        UserError: one of them is given.
+    """
+    given = next((name for name in names if getattr(flags, name)), None)
+    if given is not None:
+        raise UserError(f"--{given.replace('_', '-')} {why}\n  {instead}")
+
+
+def _folder_for(uri: str, resume: bool) -> Path:
+    """Return runs/PHOTOS, numbered as `numbered` does, for pictures by their folder's name or their scheme."""
+    path, _, _ = uri.partition("?")
+    name = Path(path.rstrip("/")).stem.rstrip(":") or "photos"
+    return numbered(Path("runs") / re.sub(r"[^A-Za-z0-9_.-]+", "-", name), resume)
+
+
 @contextmanager
-def followed(console: Console, folder: Path) -> Iterator[None]:
-    """Where a run is stopped, print the command that resumes it; else write its page and say what can be typed next."""
+def followed(console: Console, folder: Path, again: str = "") -> Iterator[None]:
+    """Where a run is stopped, print the command that resumes it; else write its page and say what can be typed next.
+
+    `again` is that command, where it is not that of the recipe in the folder.
+    """
     name = shlex.quote(str(folder))
     try:
         yield
     except (KeyboardInterrupt, Stopped):
         recipe = shlex.quote(str(folder / "recipe.yaml"))
-        console.say(f"stopped; go on with\n  fixres train {recipe} --out {name} --resume")
+        has_product = (folder / "model" / "config.json").is_file()
+        best = f"; the best so far can be used: fixres predict {name} PICTURE" if has_product else ""
+        console.say(f"stopped{best}\n  go on with: {again or f'fixres train {recipe} --out {name} --resume'}")
         raise
     finally:
         console.close()
