@@ -1,0 +1,139 @@
+"""`train PHOTOS --final`: what a run chose, trained once more on everything that has a label.
+
+Nothing is left to choose or to measure on. Settings, lengths and strengths are those the run ended with, and the
+figures of the product are those of that run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fixres.config.loading import load, validate
+from fixres.config.recipe import Recipe
+from fixres.data.collections import open_collection
+from fixres.errors import UserError
+from fixres.evaluation.results import Run
+from fixres.io.files import write_text
+from fixres.runtime.run_folder import Listener, read_events, read_status
+from fixres.training.run import run_recipe
+from fixres.training.start_checks import AS_USUAL, StartChecks
+
+FOLDER = "final"
+"""In the run folder: the run on everything."""
+
+
+def refit(
+    run: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    checks: StartChecks = AS_USUAL,
+) -> Run:
+    """Train what a finished run chose on all pictures that have a label, and write a run folder.
+
+    Args:
+        run: the finished run; its product's figures are taken over and said to be its.
+        out: run folder of the refit; must not hold a run unless `resume`.
+        resume: go on with a refit that was interrupted.
+        listeners: told about every event and about progress.
+        checks: how sure of folder and pictures it has to be.
+
+    Raises:
+        UserError: the run is not finished, or used what a refit cannot repeat.
+        Stopped: a signal came; `resume` goes on.
+    """
+    if read_status(run).get("state") != "done":
+        raise UserError(f"{run} is not finished, so that nothing is chosen yet\n  add --resume")
+    recipe = load(run / "recipe.yaml")
+    found = run_recipe(
+        refit_recipe(recipe, read_events(run), _growth(recipe, run)),
+        out,
+        resume=resume,
+        listeners=listeners,
+        checks=checks,
+    )
+    _take_figures(run, out)
+    return found
+
+
+def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: float) -> Recipe:
+    """Return the recipe that repeats what shipped, without choosing, on `growth` times the pictures.
+
+    Args:
+        recipe: of the run, as it was completed.
+        events: of the run, which say what was chosen.
+        growth: pictures that have a label to those the run trained on; epochs stay, steps grow with it.
+
+    Raises:
+        UserError: the run had stages of its own, which a refit does not know.
+    """
+    if recipe.stages:
+        raise UserError("a recipe with stages cannot be refitted\n  give its train and fix, or set data.train_on all")
+    shipped = _shipped(recipe, events)
+    values = recipe.model_dump(mode="json")
+    values["data"] |= {"train_on": "all"}
+    values["evaluation"] |= {"keep": "last", "ship": "last", "control": False, "sizes": []}
+    train, fix = values["train"], values["fix"]
+    if shipped["candidate"] == "probe":
+        train["enabled"] = False
+        fix |= {"enabled": True, "size": shipped["size"], "moves": "head", "solver": "cached", "head": "keep"}
+        fix["decay"] = _decay(events, "head", shipped["size"])
+    else:
+        train["patience"] = 0
+        if train["head"] == "solved":
+            train["decay"] = _decay(events, "head", train["size"])
+        if train["enabled"]:
+            train["stop_step"] = _steps(events, growth)
+        fix["enabled"] = shipped["candidate"] == "fixed"
+        if fix["enabled"]:
+            fix |= {"size": shipped["size"], "decay": _decay(events, "fix", shipped["size"])}
+    return validate(values)
+
+
+def _shipped(recipe: Recipe, events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the candidate that shipped: its name, `probe`, `trained` or `fixed`, and its size."""
+    candidates = [event for event in events if event["event"] == "candidates"]
+    if candidates:
+        found: Mapping[str, Any] = next(one for one in candidates[-1]["candidates"] if one["is_shipped"])
+        return found
+    last = [event for event in events if event["event"] == "comparison"][-1]["rows"][-1]
+    return {"candidate": "fixed" if recipe.fix.enabled else "trained", "size": last["size"]}
+
+
+def _decay(events: Sequence[Mapping[str, Any]], stage: str, size: int) -> float:
+    """Return the strength of the pull that was chosen where a head was solved at a size."""
+    solved = [e for e in events if e["event"] == "solved" and e["size"] == size and e["decay"] is not None]
+    own = [event for event in solved if event["stage"] == stage] or solved
+    if not own:
+        raise UserError(f"the run kept its head as it was at {size} px, which a refit cannot repeat")
+    return float(own[-1]["decay"])
+
+
+def _steps(events: Sequence[Mapping[str, Any]], growth: float) -> int:
+    """Return the step at which a training on more pictures has come as far as the weights that were kept."""
+    kept = [event for event in events if event["event"] == "kept"]
+    return max(1, round(kept[-1]["step"] * growth)) if kept else 0
+
+
+def _growth(recipe: Recipe, run: Path) -> float:
+    splits = open_collection(recipe.data, split_file=run / "split.json").splits
+    return sum(map(len, splits.values())) / len(splits["train"])
+
+
+def _take_figures(run: Path, out: Path) -> None:
+    """Give the product of a refit the figures of the run before, and say whose they are."""
+    before = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["fixres"]
+    path = out / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["fixres"] |= {"results": before["results"], "evaluation": before["evaluation"], "figures_of": str(run)}
+    write_text(path, json.dumps(config, indent=2) + "\n")
+    card = out / "model" / "README.md"
+    note = (
+        "\nIt was trained on every picture that has a label, so that none is left to measure it on: the figures in "
+        "config.json are those of the run whose choices it repeats.\n"
+    )
+    write_text(card, card.read_text(encoding="utf-8") + note)
