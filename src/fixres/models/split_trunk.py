@@ -136,6 +136,37 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     return hooked
 
 
+def headless(model: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tensor], bool]:
+    """Return what computes the features in front of a network's head, and whether the head is one linear layer.
+
+    Another head is left to timm, which knows what comes in front of it.
+
+    Args:
+        model: the network in evaluation mode; nothing of it is changed.
+        images: a normalised batch `[B, 3, S, S]` of real pictures to check with.
+
+    Raises:
+        UserError: there are no features `[B, D]` in front of a head, or outputs are not finite.
+    """
+    try:
+        return cut_network(model, (), images).features, True
+    except BrokenWeightsError:
+        raise
+    except UserError:
+        pass
+
+    def before_head(x: Tensor) -> Tensor:
+        found = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        found = torch.cat(found, 1) if isinstance(found, tuple | list) else found
+        return found.flatten(1).float()
+
+    try:
+        before_head(images[:1])
+    except Exception as error:  # networks raise whatever they trip over
+        raise UserError(f"no features in front of the head of '{architecture(model)}' can be told apart") from error
+    return before_head, False
+
+
 def head_logits(model: nn.Module, head: str, features: Tensor) -> Tensor:
     """Return float32 `[B, C]` of the head alone, for features `[B, D]`."""
     layer = model.get_submodule(head)

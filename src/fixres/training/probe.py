@@ -1,0 +1,366 @@
+"""The probe: how good new heads on the frozen features of small networks are, before anything is trained.
+
+Cells (a network at a size and a crop) run from the cheapest on, and each finished row is handed out at once. Above
+`SAMPLE` pictures all cells see a stratified sample first; those that can still be chosen go on to more pictures, as far
+as the budget allows. `training/cached_solver/cross_validation.py` solves the heads and measures them on pictures they
+were not solved on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixres.data.sampling import Indices, stratified_folds, uniforms
+from fixres.data.splits import Split
+from fixres.errors import Stopped, UserError
+from fixres.evaluation.evaluate import Reading
+from fixres.io.progress import NamedProgress
+from fixres.models.sizes import at_size
+from fixres.models.small_networks import PretrainedNetwork
+from fixres.runtime.device import Runtime
+from fixres.training.cached_solver.cross_validation import HELD_OUT_FROM, cross_validate, solve_head
+from fixres.training.cached_solver.logistic_head import Head
+from fixres.training.frozen_features import Extractor, Views
+from fixres.training.probe_cells import (
+    CROP_RATIOS,
+    SIZES,
+    Cell,
+    Choice,
+    Loader,
+    Row,
+    choose,
+    hopeless,
+    offer_cells,
+)
+
+SAMPLE = 600
+"""Pictures of the first sample; so few are measured at once."""
+MOST = 10_000
+"""Pictures of a split beyond which more would not change a choice, and only cost."""
+_GROWTH = 3
+_CHUNK = 512
+"""Pictures held at a time beyond the sample."""
+_HOLD_BYTES = 1 << 30
+_MANY_CLASSES = 100
+"""Classes above which one fold is held out: the heads of five would take longer than the features."""
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """What is to be probed, and with what."""
+
+    networks: Sequence[PretrainedNetwork]
+    split: Split
+    """Heads are solved on it, and measured by cross-validation."""
+    load: Loader
+    runtime: Runtime
+    reading: Reading
+    select: Split | None = None
+    """From 1,000 pictures on heads are measured on it and not cross-validated."""
+    sizes: Sequence[int] = SIZES
+    crop_ratios: Sequence[float] = CROP_RATIOS
+    budget_seconds: float | None = None
+    """A cell that would probably overrun it is not begun; the first always is. None: no limit."""
+    seed: int = 0
+    on_row: Callable[[Row], None] = lambda _: None
+    """Called with a row as soon as it is finished."""
+    progress: NamedProgress = lambda what, done, total: None
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What a probe found."""
+
+    rows: tuple[Row, ...]
+    """One per cell, the last word on each, in the order they were to run."""
+    choice: Choice
+    bad_images: tuple[str, ...]
+    """Pictures that could not be read, of those that were."""
+    seconds: float
+    _solve: Callable[[Row], Head]
+    _is_linear: Callable[[Row], bool]
+
+    def head(self, row: Row) -> Head:
+        """Return the head of a chosen row, solved at its strength on all its pictures that are not the selecting ones.
+
+        Raises:
+            ValueError: the row was out of the running.
+        """
+        return self._solve(row)
+
+    def fits(self, row: Row) -> bool:
+        """Return whether the network's own head is one linear layer, so that a solved head can take its place."""
+        return self._is_linear(row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON keeps."""
+        return {
+            "rows": [row.as_dict() for row in self.rows],
+            "best": self.choice.best.as_dict(),
+            "cheapest": self.choice.cheapest.as_dict(),
+            "why": self.choice.why,
+            "num_bad_images": len(self.bad_images),
+            "bad_images": list(self.bad_images),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def probe(job: ProbeJob) -> Probed:
+    """Measure the cells within the budget.
+
+    Raises:
+        UserError: a network or a picture cannot be read, or there are too few pictures.
+        Stopped: a signal came; it is looked at between batches, in a `with runtime.stop` of the caller's.
+    """
+    return _Probing(job).run()
+
+
+@dataclass
+class _Part:
+    """A split, and the order in which its pictures come in: every first part of it is stratified."""
+
+    split: Split
+    order: Indices
+    num_classes: int
+    seen: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Places of the split whose features there are, those that cannot be read left out."""
+
+
+class _Probing:
+    """A probe under way."""
+
+    def __init__(self, job: ProbeJob) -> None:
+        if not len(job.split):
+            raise UserError(f"the split '{job.split.name}' is empty")
+        self.job, self.start = job, time.perf_counter()
+        job.runtime.keep_memory()
+        self.is_held_out = job.select is not None and len(job.select) >= HELD_OUT_FROM
+        splits = [job.split, job.select] if self.is_held_out and job.select is not None else [job.split]
+        self.parts = [
+            _Part(split, _stratified_order(split.labels, job.seed)[:MOST], len(split.classes)) for split in splits
+        ]
+        self.networks = {network: job.load(network) for network in job.networks}
+        self.cells = offer_cells(self.networks, job.sizes, job.crop_ratios)
+        self.rows: dict[Cell, Row] = {}
+        self.features: dict[Cell, list[Tensor]] = {}
+        """Of the cells that may still be chosen: a tensor for each part."""
+        self.extractors: dict[tuple[PretrainedNetwork, int], Extractor] = {}
+        self.ms: dict[tuple[PretrainedNetwork, int], float] = {}
+        """Milliseconds a picture: one figure for a network and a size."""
+        self.bad: list[str] = []
+        self.decode_seconds = 0.0
+        """A picture, for the crops of one size."""
+        self.head_seconds = 0.0
+        """A picture, for the heads of the last cell."""
+
+    def run(self) -> Probed:
+        rounds = list(_rounds(max(len(part.order) for part in self.parts)))
+        for first, end in rounds:
+            if first == 0:
+                self._first_round(end, is_all=end == rounds[-1][1])
+            elif not self._next_round(first, end, is_all=end == rounds[-1][1]):
+                break
+        rows = tuple(self.rows[cell] for cell in self.cells)
+        seconds = time.perf_counter() - self.start
+        choice = choose([self.rows[cell] for cell in self.features])
+        return Probed(rows, choice, tuple(self.bad), seconds, self._solve, self._is_linear)
+
+    def _first_round(self, num: int, *, is_all: bool) -> None:
+        """Run every cell the budget has time for on the same pictures, decoded once for each size."""
+        views = [Views(part.split.take(part.split.name, part.order[:num]), *self._means) for part in self.parts]
+        for place, cell in enumerate(self.cells):
+            self.job.progress("probing", place, len(self.cells))
+            lacking = ""
+            if place:
+                new = sum(len(view.places) for view in views)
+                lacking = self._lacking(self._predict(cell, new, new, is_decoded=views[0].has(cell.preprocess)))
+            if lacking:
+                self._put(Row(cell, "not run", lacking))
+                continue
+            start = time.perf_counter()
+            self._decode(cell, views)
+            self.features[cell] = [self._features(cell, view) for view in views]
+            for part, view in zip(self.parts, views, strict=True):
+                part.seen = part.order[:num][view.places]
+            self._measure(cell, time.perf_counter() - start, is_all=is_all)
+            self._drop_hopeless()
+        self.bad = [name for view in views for name in view.bad]
+
+    def _next_round(self, first: int, end: int, *, is_all: bool) -> bool:
+        """Take the cells that may be chosen, best first, to more pictures; return whether there was time for any."""
+        waiting = sorted(self.features, key=lambda cell: self.rows[cell].loss or 0.0)
+        new = [part.order[first:end] for part in self.parts]
+        num, going, predicted = sum(map(len, new)), [], 0.0
+        for cell in waiting:
+            own = self._predict(cell, num, num + sum(len(part.seen) for part in self.parts))
+            if lacking := self._lacking(predicted + own):
+                self._put(replace(self.rows[cell], why=f"on a sample only: {lacking}"))
+            else:
+                going.append(cell)
+                predicted += own
+        if not going:
+            return False
+        seconds = dict.fromkeys(going, 0.0)
+        for part_place, (part, places) in enumerate(zip(self.parts, new, strict=True)):
+            for chunk in range(0, len(places), _CHUNK):
+                view = Views(part.split.take(part.split.name, places[chunk : chunk + _CHUNK]), *self._means)
+                decoding = view.decode([cell.preprocess for cell in going]) / len(going)
+                for cell in going:
+                    start = time.perf_counter()
+                    own_features = self.features[cell]
+                    own_features[part_place] = torch.cat([own_features[part_place], self._features(cell, view)])
+                    seconds[cell] += decoding + time.perf_counter() - start
+                part.seen = np.concatenate([part.seen, places[chunk : chunk + _CHUNK][view.places]])
+                self.bad += view.bad
+                self.job.progress("probing on more pictures", len(part.seen), len(part.order))
+        for cell in going:
+            self._measure(cell, self.rows[cell].seconds + seconds[cell], is_all=is_all)
+        for cell in waiting:
+            if cell not in going:
+                self.features.pop(cell)
+        self._drop_hopeless()
+        return True
+
+    @property
+    def _means(self) -> tuple[Reading, Runtime]:
+        return self.job.reading, self.job.runtime
+
+    def _decode(self, cell: Cell, views: Sequence[Views]) -> None:
+        """Decode what a cell needs, and all other cells of its size that are still to come with it."""
+        if views[0].has(cell.preprocess):
+            return
+        coming = self.cells[self.cells.index(cell) :]
+        for done in self.cells[: self.cells.index(cell)]:
+            is_wanted = any(done.preprocess == other.preprocess for other in coming)
+            if not is_wanted or sum(view.num_bytes for view in views) > _HOLD_BYTES:
+                for view in views:
+                    view.drop(done.preprocess)
+        wanted = [other.preprocess for other in coming if other.size == cell.size]
+        seconds = sum(view.decode(wanted) for view in views)
+        self.decode_seconds = seconds / sum(len(view.places) for view in views)
+
+    def _features(self, cell: Cell, view: Views) -> Tensor:
+        """Return the features `[n, D]` of the pictures in a view."""
+        found = []
+        for images in view.batches(cell.preprocess):
+            if self.job.runtime.stop.received:
+                raise Stopped
+            found.append(self._extractor(cell, images).features(images))
+        return torch.cat(found)
+
+    def _extractor(self, cell: Cell, images: Tensor) -> Extractor:
+        key = cell.network, cell.size
+        if key not in self.extractors:
+            model = self.job.runtime.place(at_size(self.networks[cell.network][0], cell.size)).eval()
+            extractor = Extractor(model, cell.preprocess, self.job.runtime, self.job.reading.batch_size)
+            extractor.prepare(images)
+            self.extractors[key] = extractor
+        return self.extractors[key]
+
+    def _measure(self, cell: Cell, seconds: float, *, is_all: bool) -> None:
+        """Solve the heads of a cell on the features there are, and hand its row out."""
+        start = time.perf_counter()
+        labels = np.concatenate([part.split.labels[part.seen] for part in self.parts])
+        held_out = None
+        if self.is_held_out:
+            held_out = np.repeat([False, True], [len(part.seen) for part in self.parts])
+        elif self.parts[0].num_classes > _MANY_CLASSES:
+            held_out = (stratified_folds(labels, 5, self.job.seed) == 0) & (np.bincount(labels)[labels] > 1)
+        try:
+            found = cross_validate(
+                torch.cat(self.features[cell]),
+                torch.from_numpy(labels),
+                self.parts[0].num_classes,
+                seed=self.job.seed,
+                held_out=held_out,
+                between=self._between,
+            )
+        except ValueError as error:
+            raise UserError(f"too few pictures to compare networks: {error}\n  add pictures to every class") from None
+        losses = found.tempered_losses()
+        solving = time.perf_counter() - start
+        self.head_seconds = solving / len(labels)
+        row = Row(
+            cell,
+            "measured" if is_all else "sample",
+            how=found.how,
+            n=len(losses),
+            top1=found.top1,
+            loss=float(losses.mean()),
+            losses=losses,
+            decay=found.decay,
+            ms=self.ms.setdefault((cell.network, cell.size), self.extractors[cell.network, cell.size].ms),
+            seconds=seconds + solving,
+        )
+        self._put(row)
+
+    def _between(self) -> None:
+        if self.job.runtime.stop.received:
+            raise Stopped
+
+    def _put(self, row: Row) -> None:
+        self.rows[row.cell] = row
+        self.job.on_row(row)
+
+    def _drop_hopeless(self) -> None:
+        """Forget the features of cells that will not be chosen; their rows say why they went no further."""
+        for cell in list(self.features):
+            if why := hopeless(self.rows[cell], list(self.rows.values())):
+                self.rows[cell] = replace(self.rows[cell], why=why)
+                self.features.pop(cell)
+
+    def _predict(self, cell: Cell, num_new: int, num_all: int, *, is_decoded: bool = False) -> float:
+        """Return the seconds that a cell will probably take, by what others took.
+
+        Its features are computed of `num_new` pictures and its heads solved on `num_all`.
+        """
+        work = {(other.network, other.size): other.gmacs for other in self.cells}
+        known = {key: ms / 1000 for key, ms in self.ms.items()}
+        own = [seconds / work[key] for key, seconds in known.items() if key[0] == cell.network]
+        rate = max(own or [seconds / work[key] for key, seconds in known.items()])
+        computing = known.get((cell.network, cell.size), rate * cell.gmacs)
+        decoding = 0.0 if is_decoded else self.decode_seconds
+        return num_new * (computing + decoding) + num_all * self.head_seconds
+
+    def _lacking(self, predicted: float) -> str:
+        """Return why there is no time for what would take `predicted` seconds; empty where there is."""
+        budget = self.job.budget_seconds
+        left = float("inf") if budget is None else budget - (time.perf_counter() - self.start)
+        return "" if predicted <= left else f"it takes about {predicted:.0f} s, and {max(0.0, left):.0f} s are left"
+
+    def _solve(self, row: Row) -> Head:
+        if row.cell not in self.features or row.decay is None:
+            raise ValueError(f"{row.cell} was out of the running")
+        labels = torch.from_numpy(self.parts[0].split.labels[self.parts[0].seen])
+        return solve_head(self.features[row.cell][0], labels, self.parts[0].num_classes, row.decay)
+
+    def _is_linear(self, row: Row) -> bool:
+        return self.extractors[row.cell.network, row.cell.size].is_linear
+
+
+def _stratified_order(labels: Indices, seed: int) -> Indices:
+    """Return an order of pictures: the first of every class, then as every first part has about the shares of all."""
+    draws = uniforms(len(labels), seed)
+    order = np.lexsort((draws, labels))
+    counts = np.bincount(labels)
+    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rank = np.empty(len(labels))
+    rank[order] = (np.arange(len(labels)) - firsts[labels[order]]) / counts[labels[order]]
+    return np.lexsort((draws, rank)).astype(np.int64)
+
+
+def _rounds(num: int) -> Iterator[tuple[int, int]]:
+    """Yield from and to which picture each round goes, the last to all `num`."""
+    first, end = 0, SAMPLE
+    while first < num:
+        # A round that would leave a few pictures for another takes them along.
+        end = num if 1.5 * end >= num else end
+        yield first, end
+        first, end = end, end * _GROWTH

@@ -1,0 +1,178 @@
+"""The cells of a probe: which networks are measured at which sizes and crops, and what was found for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from fixres.config.loading import validate
+from fixres.data.collections import Collection
+from fixres.errors import UserError
+from fixres.models.sizes import at_size, gmacs, legal_sizes
+from fixres.models.small_networks import PretrainedNetwork
+from fixres.resolution import Preprocess, is_worse, one_error_rule
+from fixres.training.initial_weights import starting_network
+
+SIZES = (96, 128, 160, 192, 224)
+CROP_RATIOS = (0.875, 1.0)
+FIRST_SIZE = 128
+"""Side in pixels of the first cell, whose head is the first product."""
+
+State = Literal["measured", "sample", "not run"]
+Loader = Callable[[PretrainedNetwork], tuple[nn.Module, Preprocess]]
+"""Returns a network and how it is fed at test time."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network at one size and crop."""
+
+    network: PretrainedNetwork
+    preprocess: Preprocess
+    gmacs: float
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of what the network sees."""
+        return self.preprocess.size
+
+    def __str__(self) -> str:
+        return f"{self.network.label} at {self.size} px, crop {self.preprocess.crop_ratio:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What is known of a cell. Figures are of pictures that no head was solved on."""
+
+    cell: Cell
+    state: State
+    """`measured` on all pictures, on a `sample` of them, or `not run`."""
+    why: str = ""
+    """Why it was not run, or went no further."""
+    how: str = ""
+    """cross-validated | held out."""
+    n: int = 0
+    top1: float | None = None
+    """Percent."""
+    loss: float | None = None
+    """Mean cross-entropy in nats after the cell's own temperature."""
+    losses: np.ndarray | None = None
+    """Of every picture, `[n]`, in the same order for all cells measured on as many."""
+    decay: float | None = None
+    """Strength of the head's pull."""
+    ms: float | None = None
+    """Milliseconds a picture of the frozen network: one figure for a network and size."""
+    seconds: float = 0.0
+    """What the cell took in all: decoding where it was the first of its size, network and head."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON keeps."""
+        return {
+            "network": self.cell.network.label,
+            "model": self.cell.network.name,
+            "weights": self.cell.network.weights,
+            "size": self.cell.size,
+            "crop_ratio": self.cell.preprocess.crop_ratio,
+            "state": self.state,
+            "why": self.why,
+            "how": self.how,
+            "n": self.n,
+            "top1": self.top1,
+            "loss": self.loss,
+            "decay": self.decay,
+            "gmacs": self.cell.gmacs,
+            "ms": None if self.ms is None else round(self.ms, 3),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The row with the least loss, the cheapest within one standard error of it, and why."""
+
+    best: Row
+    cheapest: Row
+    why: str
+
+
+def collection_loader(collection: Collection) -> Loader:
+    """Return what loads a network for a collection, its head replaced by one for the collection's classes."""
+
+    def load(network: PretrainedNetwork) -> tuple[nn.Module, Preprocess]:
+        settings = {"data": {"uri": collection.uri}, "model": {"name": network.name, "weights": network.weights}}
+        start = starting_network(validate(settings), collection)
+        return start.model, start.preprocess
+
+    return load
+
+
+def offer_cells(
+    networks: dict[PretrainedNetwork, tuple[nn.Module, Preprocess]], sizes: Sequence[int], ratios: Sequence[float]
+) -> list[Cell]:
+    """Return the cells, the first product's first, then the cheapest.
+
+    A network that cannot take a size takes the nearest it can; where nothing is cropped there is one crop ratio.
+
+    Raises:
+        UserError: a network takes none of the sizes.
+    """
+    cells: list[Cell] = []
+    for network, (model, own) in networks.items():
+        for size in dict.fromkeys(_nearest(model, size) for size in sizes):
+            work = gmacs(at_size(model, size), size)
+            for ratio in ratios if own.is_cropped else (own.crop_ratio,):
+                cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work))
+    cells.sort(key=lambda cell: cell.gmacs)
+    nearest = min((abs(cell.size - FIRST_SIZE) for cell in cells), default=0)
+    first = next(cell for cell in cells if abs(cell.size - FIRST_SIZE) == nearest)
+    return [first, *(cell for cell in cells if cell is not first)]
+
+
+def _nearest(model: nn.Module, size: int) -> int:
+    try:
+        at_size(model, size)
+    except UserError:
+        legal = legal_sizes(model, size)
+        if not legal:
+            raise
+        return min(legal, key=lambda other: abs(other - size))
+    return size
+
+
+def hopeless(row: Row, rows: Sequence[Row]) -> str:
+    """Return why a row will not be chosen whatever more pictures say; empty where it may be.
+
+    Another row on the same pictures is no dearer and better by more than one standard error of the paired difference,
+    or the best is better by more than two.
+    """
+    assert row.losses is not None
+    peers = [r for r in rows if r.n == row.n and r is not row and r.losses is not None and r.how == row.how]
+    for other in peers:
+        assert other.losses is not None
+        if other.cell.gmacs <= row.cell.gmacs and is_worse(row.losses, other.losses):
+            return f"{other.cell} is no dearer and better"
+    best = min(peers, key=lambda other: float(np.mean(other.losses)), default=None)  # type: ignore[arg-type]
+    if best is not None and best.losses is not None:
+        difference = row.losses - best.losses
+        if difference.mean() > 2 * difference.std() / np.sqrt(len(difference)):
+            return f"{best.cell} is better by more than two standard errors"
+    return ""
+
+
+def choose(rows: Sequence[Row]) -> Choice:
+    """Choose by the least loss and the one-standard-error rule among rows measured on the same pictures."""
+    known = [row for row in rows if row.losses is not None]
+    losses = np.stack([row.losses for row in known if row.losses is not None])
+    best, cheapest = (known[place] for place in one_error_rule(losses, [row.cell.gmacs for row in known]))
+    why = f"{best.how} loss {best.loss:.4f} ({best.top1:.1f} %) on {best.n:,} pictures, the least of all"
+    if cheapest is not best:
+        why = (
+            f"{cheapest.how} loss {cheapest.loss:.4f} ({cheapest.top1:.1f} %) on {best.n:,} pictures, within one "
+            f"standard error of the best ({best.cell}: {best.loss:.4f}, {best.top1:.1f} %) at "
+            f"{cheapest.cell.gmacs / best.cell.gmacs:.2f} of its work"
+        )
+    return Choice(best, cheapest, why)

@@ -1,0 +1,49 @@
+"""Which cells are offered, which are out of the running, and which is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fixres.models.build import build_model
+from fixres.models.small_networks import PretrainedNetwork
+from fixres.resolution import Preprocess
+from fixres.training.probe_cells import Cell, Row, choose, hopeless, offer_cells
+
+NETWORK = PretrainedNetwork("test_resnet", "none")
+BASE = np.random.default_rng(0).exponential(size=400)
+NOISE = np.random.default_rng(1).standard_normal(400)
+NOISE -= NOISE.mean()
+
+
+def row(gmacs: float, more: float, noise: float = 0.1, n: int = 400) -> Row:
+    losses = (BASE + more + noise * NOISE)[:n]
+    cell = Cell(NETWORK, Preprocess(round(1000 * gmacs)), gmacs)
+    return Row(cell, "measured", how="cross-validated", n=n, top1=90.0, loss=float(losses.mean()), losses=losses)
+
+
+def test_a_network_takes_the_nearest_size_it_can_and_nothing_is_measured_twice() -> None:
+    squashed = Preprocess(224, resize="squash")
+    patches = PretrainedNetwork("vit_tiny_patch16_224", "none")
+    networks = {patches: (build_model(patches.name, 2), squashed)}
+    cells = offer_cells(networks, (94, 96, 130), (0.875, 1.0))
+    assert [(cell.size, cell.preprocess.crop_ratio) for cell in cells] == [(128, 0.875), (96, 0.875)]
+
+
+def test_out_of_the_running_is_what_something_no_dearer_clearly_beats() -> None:
+    cheap, dear, best = row(0.1, 0.3), row(0.2, 0.303, noise=0.2), row(0.3, 0.29, noise=-0.1)
+    assert "no dearer and better" in hopeless(row(0.2, 0.4), [cheap])
+    assert hopeless(dear, [cheap]) == ""
+    assert hopeless(cheap, [cheap, dear, best]) == ""
+    assert "more than two standard errors" in hopeless(cheap, [row(0.3, 0.2)])
+    assert hopeless(row(0.2, 0.4, n=200), [cheap]) == "", "they saw other pictures"
+
+
+def test_the_cheapest_within_one_error_is_named_beside_the_best() -> None:
+    cheap, best = row(0.1, 0.001), row(0.2, 0.0, noise=-0.1)
+    found = choose([best, cheap, row(0.05, 0.5)])
+    assert (found.best, found.cheapest) == (best, cheap)
+    assert "within one standard error of the best (test_resnet at 200 px" in found.why
+    assert "at 0.50 of its work" in found.why
+    alone = choose([best])
+    assert alone.cheapest is best
+    assert "the least of all" in alone.why
