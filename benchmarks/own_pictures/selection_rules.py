@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import t as student
-from torch import Tensor
 
 from fixres.data.sampling import stratified_split
 from fixres.evaluation.temperature_scaling import fit_temperature
@@ -48,8 +47,6 @@ class Selection:
     """Cross-entropy after the temperature that was fitted, epoch by epoch, on these very pictures."""
     common: Floats
     """The same with one temperature, fitted on the logits of all epochs together."""
-    crossed: Floats
-    """The same with the temperature of the epoch's other half: none is fitted on the picture it is used for."""
 
 
 def _last(values: Floats, best: float) -> int:
@@ -93,6 +90,7 @@ RULES: dict[str, Rule] = {
     "accuracy, latest within 1 SE": lambda s: int(_within(-s.hits, 1)[-1]),
     "loss": lambda s: int(s.losses.mean(1).argmin()),
     "loss over 3 epochs": lambda s: int(_smooth(s.losses.mean(1)).argmin()),
+    "loss, latest within 1 SE": lambda s: int(_within(s.losses, 1)[-1]),
     "loss after temperature": lambda s: int(s.calibrated.mean(1).argmin()),
     "loss after temperature, over 3 epochs": lambda s: int(_smooth(s.calibrated.mean(1)).argmin()),
     "loss after temperature, earliest within 1 SE": lambda s: int(_within(s.calibrated, 1)[0]),
@@ -100,9 +98,7 @@ RULES: dict[str, Rule] = {
     "loss after temperature, latest within 1/2 SE": lambda s: int(_within(s.calibrated, 0.5)[-1]),
     "loss after one temperature for all": lambda s: int(s.common.mean(1).argmin()),
     "loss after one temperature for all, latest within 1 SE": lambda s: int(_within(s.common, 1)[-1]),
-    "loss after the other half's temperature": lambda s: int(s.crossed.mean(1).argmin()),
-    "loss after the other half's temperature, latest within 1 SE": lambda s: int(_within(s.crossed, 1)[-1]),
-    "loss, latest within 1 SE": lambda s: int(_within(s.losses, 1)[-1]),
+    "last, unless loss is lower by 1 SE": lambda s: last_unless(s.losses),
     "last, unless loss after temperature is lower by 1 SE": lambda s: last_unless(s.calibrated),
     "last, unless loss after temperature is lower by 2 SE": lambda s: last_unless(s.calibrated, 2),
 }
@@ -118,28 +114,16 @@ def cross_entropy(logits: Floats, labels: npt.NDArray[np.int64]) -> Floats:
     return log_sum - chosen
 
 
-def _own_temperatures(logits: Tensor, labels: Tensor) -> Floats:
-    """Return the temperature of every epoch."""
-    return np.array([fit_temperature(epoch, labels) for epoch in logits])
-
-
 def select(logits: Floats, labels: npt.NDArray[np.int64]) -> tuple[Selection, Floats]:
     """Return what a rule may read of the selecting pictures, logits `[E, n, C]`, and every epoch's temperature."""
     given, target = torch.from_numpy(np.ascontiguousarray(logits)), torch.from_numpy(labels)
-    own = _own_temperatures(given, target)
+    own = np.array([fit_temperature(epoch, target) for epoch in given])
     common = fit_temperature(given.flatten(0, 1), target.repeat(len(given)))
-    # Drawn in the order of the collection, which is not that of the classes.
-    crossed, halves = np.empty(logits.shape[:2]), np.arange(len(labels)) % 2
-    for half in (0, 1):
-        there, elsewhere = halves == half, halves != half
-        fitted = _own_temperatures(given[:, torch.from_numpy(elsewhere)], target[torch.from_numpy(elsewhere)])
-        crossed[:, there] = cross_entropy(logits[:, there] / fitted[:, None, None], labels[there])
     read = Selection(
         hits=(logits.argmax(-1) == labels).astype(np.float64),
         losses=cross_entropy(logits, labels),
         calibrated=cross_entropy(logits / own[:, None, None], labels),
         common=cross_entropy(logits / common, labels),
-        crossed=crossed,
     )
     return read, own
 
