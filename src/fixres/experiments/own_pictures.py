@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.checkpoints.resolve import license_of
@@ -27,15 +30,18 @@ from fixres.evaluation.results import Run
 from fixres.experiments.cost import measured_rate
 from fixres.experiments.time_plan import Pace, Planned, plan_training
 from fixres.io.files import write_text
+from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
-from fixres.models.small_networks import named_networks, networks_on_disk
+from fixres.models.small_networks import PretrainedNetwork, named_networks, networks_on_disk
 from fixres.models.split_trunk import linear_head
+from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, read_events
-from fixres.training.cached_solver.cross_validation import solve_head
+from fixres.training.cached_solver.logistic_head import Head
 from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
-from fixres.training.probe import Cell, Network, Probe, Probed
+from fixres.training.probe import Probed, ProbeJob, probe
+from fixres.training.probe_cells import Cell, Row
 from fixres.training.resume import find_start
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
@@ -212,10 +218,9 @@ class _Choice:
         collection = open_collection(base.data, split_file=self.folder / "split.json")
         self._say(_look(collection, self.wish.minutes))
         with runtime.stop:
-            networks = self._networks(collection)
-            probed = self._probe(base, collection, networks, runtime)
-            self.record.note(probe=[cell.as_dict() for cell in probed.cells], why=probed.why)
-            self._say(f"{probed.pays.name}: {probed.why}")
+            probed = self._probe(base, collection, runtime)
+            self.record.note(probe=probed.as_dict())
+            self._say(f"{probed.choice.cheapest.cell}: {probed.choice.why}")
             planned = self._plan(probed, collection, runtime)
         return self._settled(probed, planned)
 
@@ -223,52 +228,49 @@ class _Choice:
         """Return a recipe of what is chosen; what was decided before anything was looked at stays so."""
         return load(None, {**chosen, **self.wish.settings, "data.uri": self.wish.uri}, require_data=True)
 
-    def _say(self, text: str) -> None:
+    def _tell(self, event: dict[str, Any]) -> None:
         for listener in self.listeners:
-            listener({"event": "begin", "text": text})
+            listener(event)
 
-    def _networks(self, collection: Collection) -> list[Network]:
-        found = []
-        for one in named_networks(self.wish.models) if self.wish.models else networks_on_disk():
-            recipe = self._base({"model.name": one.name, "model.weights": one.weights})
+    def _say(self, text: str) -> None:
+        self._tell({"event": "begin", "text": text})
+
+    def _probe(self, base: Recipe, collection: Collection, runtime: Runtime) -> Probed:
+        data = base.data
+        reading = Reading(base.evaluation.batch_size, resolve_workers(data.workers), data.on_bad_image)
+
+        def load_network(network: PretrainedNetwork) -> tuple[nn.Module, Preprocess]:
+            recipe = self._base({"model.name": network.name, "model.weights": network.weights})
             start = starting_network(recipe, collection)
-            found.append(Network(recipe.model.name, recipe.model.weights, start.model, start.preprocess))
-        return found
+            return start.model, start.preprocess
 
-    def _probe(self, base: Recipe, collection: Collection, networks: Sequence[Network], runtime: Runtime) -> Probed:
-        reading = Reading(base.evaluation.batch_size, resolve_workers(base.data.workers), base.data.on_bad_image)
-        is_first = True
+        def progress(what: str, done: int, total: int | None) -> None:
+            self._tell({"event": "progress", "what": what, "done": done, "total": total})
 
-        def told(cell: Cell) -> None:
-            nonlocal is_first
-            if is_first:
-                is_first = False
-                self._first_product(collection, cell)
-            for listener in self.listeners:
-                listener({"event": "probed", **cell.as_dict()})
+        return probe(
+            ProbeJob(
+                named_networks(self.wish.models) if self.wish.models else networks_on_disk(),
+                collection.split("train"),
+                load_network,
+                runtime,
+                reading,
+                select=collection.split(collection.select),
+                budget_seconds=self.clock.share(PROBE_SHARE),
+                seed=base.seed,
+                on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
+                on_first=lambda row, model, head: self._first_product(collection, row, model, head),
+                progress=progress,
+            )
+        )
 
-        def progress(what: str, done: int, total: int) -> None:
-            for listener in self.listeners:
-                listener({"event": "progress", "what": what, "done": done, "total": total})
-
-        return Probe(
-            networks,
-            collection.split("train"),
-            runtime,
-            reading,
-            SIZES,
-            seconds=self.clock.share(PROBE_SHARE),
-            seed=base.seed,
-            told=told,
-            progress=progress,
-        ).run()
-
-    def _first_product(self, collection: Collection, cell: Cell) -> None:
+    def _first_product(self, collection: Collection, row: Row, model: nn.Module, head: Head) -> None:
         """Write a product of the first cell, so that there is one whatever happens."""
-        model = copy.deepcopy(at_size(cell.network.model, cell.size))
-        assert cell.found is not None
-        num_classes = len(collection.classes)
-        set_head(model, linear_head(model), solve_head(cell.features, cell.labels, num_classes, cell.found.decay))
+        cell = row.cell
+        own = copy.deepcopy(model)
+        try:
+            set_head(own, linear_head(own), head)
+        except UserError:
+            return  # the head of the network is more than one layer: what is solved cannot take its place
         sheet = Sheet(
             classes=collection.classes,
             preprocess=cell.preprocess,
@@ -284,18 +286,18 @@ class _Choice:
             },
             model_args={},
         )
-        save_product(self.folder / "model", model, sheet)
+        save_product(self.folder / "model", own, sheet)
         self.record.note(first_product_seconds=round(self.clock.spent, 1))
         self._say(
-            f"a first product after {self.clock.spent:.0f} s: {self.folder / 'model'} ({cell.name}, "
-            f"{cell.found.top1:.1f} % cross-validated on {counted(len(cell.places), 'picture')})"
+            f"a first product after {self.clock.spent:.0f} s: {self.folder / 'model'} ({cell}, "
+            f"{row.top1:.1f} % {row.how} on {counted(row.n, 'picture')})"
         )
 
     def _plan(self, probed: Probed, collection: Collection, runtime: Runtime) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
-        cell = probed.pays
-        num = {name: len(split) for name, split in collection.splits.items()}
-        each = _READING * cell.ms / 1000
+        row = probed.choice.cheapest
+        cell, num = row.cell, {name: len(split) for name, split in collection.splits.items()}
+        each = _READING * (row.ms or 0.0) / 1000
         # Features for the probe and for the fix at its size, and what is measured at it on the other splits.
         end = _END_SECONDS + each * (2 * num["train"] + 3 * num[collection.select] + 4 * num[collection.report])
         self.record.note(end_seconds=round(end, 1))
@@ -305,18 +307,21 @@ class _Choice:
         sizes = [size for size in TRAIN_SIZES if size <= cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
-        paces = self._paces(cell, sizes, len(collection.classes))
+        paces = self._paces(row, sizes, len(collection.classes))
         planned = plan_training(self.clock.left - end, paces, num["train"], num[collection.select])
         self.record.note(paces=[asdict(pace) for pace in paces], planned=asdict(planned) if planned else None)
         return planned
 
-    def _paces(self, cell: Cell, sizes: Sequence[int], num_classes: int) -> list[Pace]:
+    def _paces(self, row: Row, sizes: Sequence[int], num_classes: int) -> list[Pace]:
         """Return how fast each size is, from a few steps at the smallest."""
-        work = {size: gmacs(at_size(cell.network.model, size), size) for size in (*sizes, cell.size)}
+        cell = row.cell
+        with torch.device("meta"):
+            model = build_model(cell.network.name, num_classes)
+        work = {size: gmacs(at_size(model, size), size) for size in (*sizes, cell.size)}
         recipe = self._training(cell, sizes[0], 2)
         batch = recipe.train.batch_size
         rate = measured_rate(recipe, recipe.train, sizes[0], num_classes, batch, _SPEED_STEPS) / _READING
-        forward = 1000 / cell.ms / _READING
+        forward = 1000 / max(row.ms or 0.0, 1e-3) / _READING
         return [
             Pace(size, forward * work[cell.size] / work[size], rate * work[sizes[0]] / work[size]) for size in sizes
         ]
@@ -337,7 +342,7 @@ class _Choice:
         )
 
     def _settled(self, probed: Probed, planned: Planned | None) -> Recipe:
-        cell = probed.pays
+        cell = probed.choice.cheapest.cell
         if planned is not None:
             self._say(
                 f"training {cell.network.name} at {planned.size} px for {counted(planned.epochs, 'epoch')}, "
@@ -362,7 +367,7 @@ class _Choice:
 
 def _of_network(cell: Cell) -> dict[str, Any]:
     """Return the keys of a recipe that say which network a cell is, and how it is fed."""
-    crop = {"evaluation.crop_ratio": cell.crop_ratio} if cell.network.preprocess.is_cropped else {}
+    crop = {"evaluation.crop_ratio": cell.preprocess.crop_ratio} if cell.preprocess.is_cropped else {}
     return {"model.name": cell.network.name, "model.weights": cell.network.weights, **crop}
 
 
@@ -382,7 +387,7 @@ def _look(collection: Collection, minutes: float) -> str:
     uneven = f", from {counts.min():,} to {counts.max():,} a class" if counts.min() < counts.max() else ""
     classes = counted(len(collection.classes), "class", "classes")
     return (
-        f"{collection.uri}: {counted(sum(num.values()), 'picture')} of {classes}; {num['train']:,} to train on{uneven}, "
+        f"{collection.uri}: {counted(sum(num.values()), 'picture')} of {classes}; {num['train']:,} to train on{uneven}; "
         f"{num[collection.select]:,} to choose on ({collection.select}), "
         f"{num[collection.report]:,} to report on ({collection.report})\n"
         f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "

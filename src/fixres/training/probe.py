@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fixres.data.sampling import Indices, stratified_folds, uniforms
 from fixres.data.splits import Split
@@ -71,6 +71,8 @@ class ProbeJob:
     seed: int = 0
     on_row: Callable[[Row], None] = lambda _: None
     """Called with a row as soon as it is finished."""
+    on_first: Callable[[Row, nn.Module, Head], None] = lambda row, model, head: None
+    """Called with the first row, its network at its size and the head solved for it: enough for a first product."""
     progress: NamedProgress = lambda what, done, total: None
 
 
@@ -190,6 +192,9 @@ class _Probing:
             for part, view in zip(self.parts, views, strict=True):
                 part.seen = part.order[:num][view.places]
             self._measure(cell, time.perf_counter() - start, is_all=is_all)
+            if not place:
+                row = self.rows[cell]
+                self.job.on_first(row, self.extractors[cell.network, cell.size].model, self._solve(row))
             self._drop_hopeless()
         self.bad = [name for view in views for name in view.bad]
 

@@ -79,9 +79,7 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
         console.say(f"{folder} holds a run that is finished; what it chose is trained on everything that has a label")
     else:
         with followed(console, folder, again if flags.out else f"{again} --out {shlex.quote(str(folder))}"):
-            train_pictures(
-                wish, folder, started=STARTED, resume=flags.resume, listeners=[console], checks=flags.checks
-            )
+            train_pictures(wish, folder, started=STARTED, resume=flags.resume, listeners=[console], checks=flags.checks)
     if flags.final:
         refit(folder, folder / FOLDER, resume=flags.resume, listeners=[console], checks=flags.checks)
         console.close()
