@@ -179,8 +179,8 @@ class _Probing:
         views = [Views(part.split.take(part.split.name, part.order[:num]), *self._means) for part in self.parts]
         for place, cell in enumerate(self.cells):
             self.job.progress("probing", place, len(self.cells))
-            lacking = ""
-            if place:
+            lacking = self._outclassed(cell)
+            if place and not lacking:
                 new = sum(len(view.places) for view in views)
                 lacking = self._lacking(self._predict(cell, new, new, is_decoded=views[0].has(cell.preprocess)))
             if lacking:
@@ -197,6 +197,27 @@ class _Probing:
                 self.job.on_first(row, self.extractors[cell.network, cell.size].model, self._solve(row))
             self._drop_hopeless()
         self.bad = [name for view in views for name in view.bad]
+
+    def _outclassed(self, cell: Cell) -> str:
+        """Return why a network with a crop is not tried at a larger size; empty where it is, as all are without a limit.
+
+        Half of those that were measured at the size before go on, the best by loss: successive halving over sizes, since
+        the larger ones cost most (Jamieson and Talwalkar 2016).
+        """
+        if self.job.budget_seconds is None:
+            return ""
+        smaller = [row for row in self.rows.values() if row.cell.size < cell.size]
+        sizes = [row.cell.size for row in smaller if row.loss is not None]
+        if not sizes or not any(row.cell.kind == cell.kind for row in smaller):
+            return ""
+        size = max(sizes)
+        ranked = sorted(
+            (row for row in smaller if row.cell.size == size and row.loss is not None), key=lambda row: row.loss or 0.0
+        )
+        kept = ranked[: max(1, (len(ranked) + 1) // 2)]
+        if any(row.cell.kind == cell.kind for row in kept):
+            return ""
+        return f"{kept[0].cell} and others were better at {size} px"
 
     def _next_round(self, first: int, end: int, *, is_all: bool) -> bool:
         """Take the cells that may be chosen, best first, to more pictures; return whether there was time for any."""

@@ -40,6 +40,11 @@ class Cell:
         """Side in pixels of what the network sees."""
         return self.preprocess.size
 
+    @property
+    def kind(self) -> tuple[PretrainedNetwork, float]:
+        """Network and crop ratio: what is the same at every size."""
+        return self.network, self.preprocess.crop_ratio
+
     def __str__(self) -> str:
         return f"{self.network.label} at {self.size} px, crop {self.preprocess.crop_ratio:g}"
 
@@ -113,7 +118,7 @@ def collection_loader(collection: Collection) -> Loader:
 def offer_cells(
     networks: dict[PretrainedNetwork, tuple[nn.Module, Preprocess]], sizes: Sequence[int], ratios: Sequence[float]
 ) -> list[Cell]:
-    """Return the cells, the first product's first, then the cheapest.
+    """Return the cells, the first product's first, then by size, of one size the cheapest first.
 
     A network that cannot take a size takes the nearest it can; where nothing is cropped there is one crop ratio.
 
@@ -126,9 +131,8 @@ def offer_cells(
             work = gmacs(at_size(model, size), size)
             for ratio in ratios if own.is_cropped else (own.crop_ratio,):
                 cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work))
-    cells.sort(key=lambda cell: cell.gmacs)
-    nearest = min((abs(cell.size - FIRST_SIZE) for cell in cells), default=0)
-    first = next(cell for cell in cells if abs(cell.size - FIRST_SIZE) == nearest)
+    cells.sort(key=lambda cell: (cell.size, cell.gmacs))
+    first = min(cells, key=lambda cell: (abs(cell.size - FIRST_SIZE), cell.gmacs))
     return [first, *(cell for cell in cells if cell is not first)]
 
 
