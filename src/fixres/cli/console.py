@@ -29,6 +29,7 @@ _LINES = {
     "begin": "{text}",
     "note": "note: {text}",
     "kept": "  kept epoch {epoch:g} ({why}: {top1:.2f} %)",
+    "out_of_time": "  the time is up: stage {stage} ends after step {step}",
     "chosen": "test size {size} px: {why} (on {split}, n = {num_images:,})",
     "cell": "cell {done} of {total}: trained at {train_size} px, {arm} at {test_size} px, seed {seed}: "
     "top-1 {top1:.2f} %, {seconds:.1f} s",
@@ -197,12 +198,25 @@ class Console:
         title = f"{event['label']}: accuracy against size on {event['split']}, n = {event['num_images']:,}"
         self.table(title, *results_table(event["results"]))
 
+    def _on_candidates(self, event: Mapping[str, Any]) -> None:
+        title = f"candidates on {event['split']}, n = {event['num_images']:,}"
+        header = ["", "size", "top-1 %", "loss", "after temperature", "minus the cheapest probe", "GMACs"]
+        self.table(title, header, [candidate_cells(row) for row in event["candidates"]])
+
     def _on_comparison(self, event: Mapping[str, Any]) -> None:
         title = f"result on {event['split']}, n = {event['num_images']:,}"
-        labels = [row["label"] for row in event["rows"]]
+        labels = [row["label"] + (" (ships)" if row.get("is_shipped") else "") for row in event["rows"]]
         self.table(title, *results_table(event["rows"], labels))
         if event["paired"]:
             self.rich.print(paired_sentence(event["paired"]), markup=False)
+
+
+def candidate_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a row of the table of what could ship."""
+    error = "" if row["standard_error"] is None else f" +- {row['standard_error']:.4f}"
+    figures = [f"{row['top1']:.2f}", f"{row['loss']:.4f}", f"{row['loss_calibrated']:.4f}"]
+    label = row["label"] + (" (ships)" if row["is_shipped"] else "")
+    return [label, str(row["size"]), *figures, f"{row['difference']:+.4f}{error}", f"{row['gmacs']:.3f}"]
 
 
 def results_table(

@@ -184,6 +184,9 @@ def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
     if recipe.runtime.device == "cpu" and recipe.runtime.precision == "fp16":
         yield "runtime.precision", "fp16 does not train on a CPU; use auto, fp32 or bf16"
     asked = recipe.evaluation
+    fixes = [stage for stage in recipe.stages[1:] if stage.enabled and stage.moves != "all"]
+    if asked.ship == "best" and len(fixes) > 1:
+        yield "evaluation.ship", f"best compares one fix with what came before; this recipe has {len(fixes)}; use last"
     if asked.resize in ("squash", "pad") and asked.crop_ratio != type(asked).model_fields["crop_ratio"].default:
         text = f"{asked.crop_ratio:g} has no effect: resize {asked.resize} does not crop"
         yield "evaluation.crop_ratio", f"{text}; leave it out, or use resize shorter"

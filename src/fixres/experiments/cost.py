@@ -364,6 +364,8 @@ def dry_run(recipe: Recipe) -> list[str]:
             f"  {what}{when}, about {teramacs:,.1f} teraMACs ({forward:.3f} GMACs a forward pass)",
             *pace,
         ]
+    if recipe.evaluation.ship == "best":
+        lines.append("ship best: in the end a head is solved on the starting network, too, at train size and fix size")
     return lines
 
 

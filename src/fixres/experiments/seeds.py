@@ -198,7 +198,9 @@ def last_comparison(run: Path) -> dict[str, Any]:
 
 
 def _train_seconds(run: Path, label: str) -> float:
-    """Return the wall time of the stages behind a row: the fix counts for the fixed row only."""
+    """Return the wall time of the stages behind a row: the fix counts for the fixed row only, none for a probe."""
+    if label.startswith("probe "):
+        return 0.0
     stages = [e for e in read_events(run) if e["event"] == "stage_done"]
     return math.fsum(e["seconds"] for e in stages if label == "fixed" or e["stage"] != "fix")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,17 @@ from fixres.errors import UserError
 from fixres.evaluation.activation_statistics import FILE as ACTIVATIONS
 from fixres.evaluation.activation_statistics import write_activations
 from fixres.evaluation.evaluate import Evaluation, conditions
-from fixres.evaluation.metrics import PairedDifference, paired_difference, without_confusion
+from fixres.evaluation.metrics import paired_difference, without_confusion
 from fixres.evaluation.results import Run
 from fixres.io.csv_text import CsvRows
 from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.sizes import bound_size
 from fixres.training.context import RunContext
+from fixres.training.handover import Handover
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
+from fixres.training.what_ships import Contender, choose, contenders, last_made
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts.
@@ -32,61 +34,29 @@ PICTURES = "comparison.csv"
 People open it in spreadsheets: names that begin like a formula are marked, and `read_marked` reads it."""
 
 
-@dataclass
-class Handover:
-    """What one stage hands to the next."""
-
-    model: nn.Module
-    train_size: int
-    """Size of the last stage that trained, not fixed."""
-    label: str = "raw"
-    """Which weights it holds: ema | raw."""
-    before: nn.Module | None = None
-    """The network as the last fix found it."""
-    is_new_head: bool = False
-    """Whether the head is a random one that no stage has trained."""
-
-
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
-    """Measure what ships on the report split, compare it with what was before a fix, and write the product.
+    """Measure what ships on the report split, compare it with what else there was, and write the product.
 
     What only the report shows comes after the product: where that cannot be written, the run has a note in its place.
     """
-    model = handover.model
-    moved: dict[str, Tensor] = {}
+    shipped, probes = last_made(plan, handover), []
+    if context.recipe.evaluation.ship == "best":
+        found = contenders(context, plan, handover)
+        shipped, probes = choose(context, found), [one for one in found if one.kind == "probe"]
     sizes: list[int] = []
     if handover.before is not None:
-        moved = tensors_before(handover.before, model)
-        sizes = sizes_to_measure(context, model, handover.train_size, plan.size)
-        sweep(context, model, sizes, "fixed")
-        outcome, evaluations = _compare(context, plan, handover)
-    else:
-        outcome, evaluations = _report(context, plan, model)
-    final = evaluations[-1]
-    sheet = Sheet(
-        classes=context.collection.classes,
-        preprocess=context.preprocess.at(plan.size),
-        train_size=handover.train_size,
-        moves=plan.move_plan.moves,
-        weights=handover.label,
-        results=[{"split": outcome.split, "num_images": outcome.num_images, **lasting(r)} for r in final.results],
-        evaluation=conditions(
-            context.collection.split(outcome.split), outcome.num_images, context.reading.batch_size, context.runtime
-        ),
-        data={
-            "uri": context.collection.uri,
-            "split_seed": context.recipe.data.split_seed,
-            "holdout": context.recipe.data.holdout,
-            "license": context.recipe.data.license,
-            "weights": context.recipe.model.weights,
-            "weights_license": license_of(context.recipe.model.weights),
-        },
-        model_args=context.model_args,
-        seed=context.recipe.seed,
-        before_size=bound_size(handover.before) if handover.before is not None else None,
-    )
+        sizes = sizes_to_measure(context, handover.model, handover.train_size, plan.size)
+        sweep(context, handover.model, sizes, "fixed")
+    rows, evaluations = _rows(context, plan, handover, probes)
+    outcome = _record(context, rows, evaluations, shipped)
+    moved: dict[str, Tensor] = {}
+    before_size = None
+    if shipped.kind == "fixed" and handover.before is not None:
+        moved = tensors_before(handover.before, shipped.model)
+        before_size = bound_size(handover.before)
+    sheet = _sheet(context, outcome, shipped, before_size)
     if context.runtime.processes.is_main:
-        save_product(context.folder / "model", model, sheet, moved)
+        save_product(context.folder / "model", shipped.model, sheet, moved)
         _or_note(
             context, PICTURES, lambda: _write_pictures(context, [row["label"] for row in outcome.rows], evaluations)
         )
@@ -125,27 +95,50 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
 
 
-def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run, list[Evaluation]]:
-    """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
-    if context.recipe.evaluation.sizes:
-        sizes = sorted({plan.size, *context.recipe.evaluation.sizes})
-        sweep(context, model, sizes, "trained")
-    found = context.measure(model, context.collection.report, [plan.size])
-    rows = [{"label": "trained", **result} for result in found.results]
-    return _record(context, plan.size, rows, None, found.num_images), [found]
+def _sheet(context: RunContext, outcome: Run, shipped: Contender, before_size: int | None) -> Sheet:
+    row = {key: value for key, value in outcome.shipped.items() if key not in ("label", "is_shipped")}
+    return Sheet(
+        classes=context.collection.classes,
+        preprocess=context.preprocess.at(shipped.size),
+        train_size=shipped.train_size,
+        moves=shipped.moves,
+        weights=shipped.weights,
+        results=[{"split": outcome.split, "num_images": outcome.num_images, **lasting(row)}],
+        evaluation=conditions(
+            context.collection.split(outcome.split), outcome.num_images, context.reading.batch_size, context.runtime
+        ),
+        data={
+            "uri": context.collection.uri,
+            "split_seed": context.recipe.data.split_seed,
+            "holdout": context.recipe.data.holdout,
+            "license": context.recipe.data.license,
+            "weights": context.recipe.model.weights,
+            "weights_license": license_of(context.recipe.model.weights),
+        },
+        model_args=context.model_args,
+        seed=context.recipe.seed,
+        before_size=before_size,
+    )
 
 
-def _compare(context: RunContext, plan: StagePlan, handover: Handover) -> tuple[Run, list[Evaluation]]:
-    """Measure before and after a fix on the same pictures."""
-    assert handover.before is not None
-    sizes = sorted({handover.train_size, plan.size})
-    earlier = context.measure(handover.before, context.collection.report, sizes)
-    fixed = context.measure(handover.model, context.collection.report, [plan.size])
-    rows = [{"label": _label(result["size"], handover.train_size), **result} for result in earlier.results]
-    rows.append({"label": "fixed", **fixed.results[0]})
-    at_train = sizes.index(handover.train_size)
-    paired = paired_difference(earlier.correct()[at_train], fixed.correct()[0])
-    return _record(context, plan.size, rows, paired, fixed.num_images), [earlier, fixed]
+def _rows(
+    context: RunContext, plan: StagePlan, handover: Handover, probes: Sequence[Contender]
+) -> tuple[list[dict[str, Any]], list[Evaluation]]:
+    """Measure everything on the report split: probes, before a fix, and what the last stage made."""
+    report = context.collection.report
+    if handover.before is None and context.recipe.evaluation.sizes:
+        sweep(context, handover.model, sorted({plan.size, *context.recipe.evaluation.sizes}), "trained")
+    found = [(one.label, context.measure(one.model, report, [one.size])) for one in probes]
+    rows = [{"label": label, **measured.results[0]} for label, measured in found]
+    evaluations = [measured for _, measured in found]
+    if handover.before is not None:
+        sizes = sorted({handover.train_size, plan.size})
+        earlier = context.measure(handover.before, report, sizes)
+        rows += [{"label": _label(result["size"], handover.train_size), **result} for result in earlier.results]
+        evaluations.append(earlier)
+    last = context.measure(handover.model, report, [plan.size])
+    rows.append({"label": "trained" if handover.before is None else "fixed", **last.results[0]})
+    return rows, [*evaluations, last]
 
 
 def _label(size: int, train_size: int) -> str:
@@ -173,9 +166,18 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
 
 
 def _record(
-    context: RunContext, size: int, rows: list[dict[str, Any]], paired: PairedDifference | None, num_images: int
+    context: RunContext, rows: list[dict[str, Any]], evaluations: Sequence[Evaluation], shipped: Contender
 ) -> Run:
-    outcome = Run(context.folder, size, context.collection.report, num_images, tuple(rows), paired)
+    """Log the comparison and return it; a fix is paired with the network before it, on the same pictures."""
+    hits = np.concatenate([found.correct() for found in evaluations])
+    labels = [row["label"] for row in rows]
+    paired = None
+    if "fixed" in labels:
+        paired = paired_difference(hits[labels.index("train size")], hits[labels.index("fixed")])
+    if context.recipe.evaluation.ship == "best":
+        rows = [{**row, "is_shipped": row["label"] == shipped.label} for row in rows]
+    num_images = evaluations[-1].num_images
+    outcome = Run(context.folder, shipped.size, context.collection.report, num_images, tuple(rows), paired)
     fields = asdict(paired) if paired else None
     context.log.event("comparison", split=outcome.split, num_images=num_images, rows=rows, paired=fields)
     return outcome
