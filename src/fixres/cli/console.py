@@ -29,6 +29,7 @@ _LINES = {
     "begin": "{text}",
     "note": "note: {text}",
     "kept": "  kept epoch {epoch:g} ({why}: {top1:.2f} %)",
+    "out_of_time": "  the time is up: stage {stage} ends after step {step}",
     "chosen": "test size {size} px: {why} (on {split}, n = {num_images:,})",
     "cell": "cell {done} of {total}: trained at {train_size} px, {arm} at {test_size} px, seed {seed}: "
     "top-1 {top1:.2f} %, {seconds:.1f} s",
@@ -206,14 +207,29 @@ class Console:
     ) -> tuple[list[str], list[list[str]]]:
         return results_table(event["results"], labels, self._num_classes, self._imbalance.get(event["split"]))
 
+    def _on_candidates(self, event: Mapping[str, Any]) -> None:
+        title = f"candidates on {event['split']}, n = {event['num_images']:,}"
+        header = ["", "size", "top-1 %", "loss", "after temperature", "minus the cheapest probe", "GMACs"]
+        self.table(title, header, [candidate_cells(row) for row in event["candidates"]])
+
     def _on_comparison(self, event: Mapping[str, Any]) -> None:
         title = f"result on {event['split']}, n = {event['num_images']:,}"
         labels = [row["label"] for row in event["rows"]]
         if event.get("new_head"):
             labels = [label.replace("fixed", "head solved") for label in labels]
+        pairs = zip(labels, event["rows"], strict=True)
+        labels = [label + (" (ships)" if row.get("is_shipped") else "") for label, row in pairs]
         self.table(title, *self._results({**event, "results": event["rows"]}, labels))
         for line in comparison_lines(event):
             self.rich.print(line, markup=False)
+
+
+def candidate_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a row of the table of what could ship."""
+    error = "" if row["standard_error"] is None else f" +- {row['standard_error']:.4f}"
+    figures = [f"{row['top1']:.2f}", f"{row['loss']:.4f}", f"{row['loss_calibrated']:.4f}"]
+    label = row["label"] + (" (ships)" if row["is_shipped"] else "")
+    return [label, str(row["size"]), *figures, f"{row['difference']:+.4f}{error}", f"{row['gmacs']:.3f}"]
 
 
 def results_table(

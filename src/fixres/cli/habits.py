@@ -95,7 +95,7 @@ def for_recipe(prog: str, words: Sequence[str], options: Options, known: Known) 
             loose += given[1:]
         if place is None or not first:
             return ""
-        said[_weights_or_name(place, first[0])], is_changed = first, True
+        said[_weights_or_name(place, first[0])], is_changed = list(first), True
     name = ""
     for word in loose:
         key, equals, value = _assigned(word)

@@ -208,8 +208,8 @@ def parse_flags(argv: Sequence[str], cls: type[T], prog: str, description: str =
             scan.options[name] = given
             del scan.words[: len(given)]
     scan.mistakes.extend(f"unexpected '{word}'" for word in scan.words)
-    if "data" in fields and (given := scan.options.get("checkpoint")):
-        scan.mistakes.extend(filter(None, [habits.pictures_as_checkpoint(prog, given[0])]))
+    if "data" in fields and (named := scan.options.get("checkpoint")):
+        scan.mistakes.extend(filter(None, [habits.pictures_as_checkpoint(prog, named[0])]))
     values = _values(fields, scan)
     if not scan.mistakes:
         missing = (option for name, option in fields.items() if option.is_required and name not in scan.options)

@@ -176,6 +176,9 @@ class Evaluation(Section):
     """Which weights of a stage ship: the best on the selecting split, or the last."""
     control: bool = True
     """After a cached fix, also solve the head at the train size: it tells what the size alone gained."""
+    ship: Literal["last", "best"] = "last"
+    """What ships. last: what the last stage made; best: of that, of the network before a fix, and of a head solved on
+    the starting network, by the loss on the selecting split."""
     exact: bool = False
     """Resize, then crop, equal to torchvision bit for bit, instead of both in one call (within 1 level)."""
 
@@ -233,4 +236,5 @@ class Recipe(Section):
         """Whether the selecting split decides anything: which epoch ships, when to stop, a size, a solver's pull."""
         chosen_pulls = [(s.solver != "sgd" or s.head == "solved") and not s.decay for s in self.run_stages]
         sizes_and_ends = [stage.size == "auto" or stage.patience for stage in self.run_stages]
-        return self.evaluation.keep == "best" or any(chosen_pulls) or any(sizes_and_ends)
+        is_asked = "best" in (self.evaluation.keep, self.evaluation.ship)
+        return is_asked or any(chosen_pulls) or any(sizes_and_ends)

@@ -190,6 +190,9 @@ def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
             "all leaves no pictures to choose on: give evaluation.keep last and ship last, every size as a number, and "
             "the decay of what is solved; fixres train PHOTOS --final does so",
         )
+    fixes = [stage for stage in recipe.stages[1:] if stage.enabled and stage.moves != "all"]
+    if asked.ship == "best" and len(fixes) > 1:
+        yield "evaluation.ship", f"best compares one fix with what came before; this recipe has {len(fixes)}; use last"
     if asked.resize in ("squash", "pad") and asked.crop_ratio != type(asked).model_fields["crop_ratio"].default:
         text = f"{asked.crop_ratio:g} has no effect: resize {asked.resize} does not crop"
         yield "evaluation.crop_ratio", f"{text}; leave it out, or use resize shorter"

@@ -31,19 +31,33 @@ class Run:
     split: str
     num_images: int
     rows: tuple[Mapping[str, Any], ...]
-    """One, or around a fix up to four, the fixed one last: the fields of `eval --json` and a `label`. Percent."""
+    """One, or around a fix up to four, the fixed one last: the fields of `eval --json` and a `label`. Percent. With
+    `evaluation.ship best` the probes before them, and `is_shipped` in each."""
     paired: PairedDifference | None
     """Fixed minus before on the same pictures, in points; None without a fix, or where the head before it was new."""
     differences: tuple[Mapping[str, Any], ...] = ()
     """The fixed row minus every other, and what the head alone gained: `row`, `minus` and the fields of `paired`."""
 
     @property
+    def shipped(self) -> Mapping[str, Any]:
+        """The row of the product: the one that was chosen to ship, or else the last."""
+        return next((row for row in self.rows if row.get("is_shipped")), self.rows[-1])
+
+    @property
     def top1(self) -> float:
         """Accuracy of the product in percent."""
-        return float(self.rows[-1]["top1"])
+        return float(self.shipped["top1"])
 
     def _repr_html_(self) -> str:
-        rows = [[str(r.get("label", "")), str(r["size"]), f"{r['top1']:.2f}", f"{r['loss']:.3f}"] for r in self.rows]
+        rows = [
+            [
+                str(r.get("label", "")) + (" (ships)" if r.get("is_shipped") else ""),
+                str(r["size"]),
+                f"{r['top1']:.2f}",
+                f"{r['loss']:.3f}",
+            ]
+            for r in self.rows
+        ]
         caption = f"{self.folder}: {self.split}, n = {self.num_images:,}"
         return html_table(caption, ["", "size", "top-1 %", "loss"], rows)
 

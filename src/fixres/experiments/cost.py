@@ -403,6 +403,8 @@ def dry_run(recipe: Recipe) -> list[str]:
             *pace,
             first_training_batch(recipe, collection, run, start.preprocess.at(run.size)),
         ]
+    if recipe.evaluation.ship == "best":
+        lines.append("ship best: in the end a head is solved on the starting network, too, at train size and fix size")
     return lines + first_measured_batches(recipe, collection, start.preprocess.at(run.size))
 
 

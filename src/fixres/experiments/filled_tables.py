@@ -140,6 +140,8 @@ def _results(
             into = before if has_fix and event["label"] == "before" else after
             into.update({row["size"]: row for row in event["results"]})
     for row in comparison["rows"]:
+        if row["label"].startswith("probe "):
+            continue
         (after if row["label"] in ("fixed", "trained") else before)[row["size"]] = row
     return after, before
 

@@ -34,7 +34,7 @@ from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, MuteLog, read_events
 from fixres.runtime.run_lock import RunLock
 from fixres.training.absolute_paths import with_absolute_paths
-from fixres.training.cached_solver.solve import solve_stage
+from fixres.training.cached_solver.solve_stage import solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import MAY_DIFFER
@@ -218,7 +218,7 @@ def _train_recipe(grid: Grid, size: int, seed: int, epochs: int | None) -> Recip
     recipe = grid.recipe
     train = recipe.train.model_copy(update={"enabled": True, "size": size, **({"epochs": epochs} if epochs else {})})
     fix = recipe.fix.model_copy(update={"enabled": False})
-    evaluation = recipe.evaluation.model_copy(update={"sizes": ()})
+    evaluation = recipe.evaluation.model_copy(update={"sizes": (), "ship": "last"})
     changed = {"seed": seed, "train": train, "fix": fix, "evaluation": evaluation}
     return with_absolute_paths(recipe.model_copy(update=changed))
 

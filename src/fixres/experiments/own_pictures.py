@@ -387,7 +387,8 @@ def _look(collection: Collection, minutes: float) -> str:
     uneven = f", from {counts.min():,} to {counts.max():,} a class" if counts.min() < counts.max() else ""
     classes = counted(len(collection.classes), "class", "classes")
     return (
-        f"{collection.uri}: {counted(sum(num.values()), 'picture')} of {classes}; {num['train']:,} to train on{uneven}; "
+        f"{collection.uri}: {counted(sum(num.values()), 'picture')} of {classes}; "
+        f"{num['train']:,} to train on{uneven}; "
         f"{num[collection.select]:,} to choose on ({collection.select}), "
         f"{num[collection.report]:,} to report on ({collection.report})\n"
         f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "

@@ -78,30 +78,30 @@ def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: fl
     values["data"] |= {"train_on": "all"}
     values["evaluation"] |= {"keep": "last", "ship": "last", "control": False, "sizes": []}
     train, fix = values["train"], values["fix"]
-    if shipped["candidate"] == "probe":
+    if shipped["kind"] == "probe":
         train["enabled"] = False
         fix |= {"enabled": True, "size": shipped["size"], "moves": "head", "solver": "cached", "head": "keep"}
-        fix["decay"] = _decay(events, "head", shipped["size"])
+        fix["decay"] = shipped.get("decay") or _decay(events, "train", shipped["size"])
     else:
         train["patience"] = 0
         if train["head"] == "solved":
-            train["decay"] = _decay(events, "head", train["size"])
+            train["decay"] = _decay(events, "train", train["size"])
         if train["enabled"]:
             train["stop_step"] = _steps(events, growth)
-        fix["enabled"] = shipped["candidate"] == "fixed"
+        fix["enabled"] = shipped["kind"] == "fixed"
         if fix["enabled"]:
             fix |= {"size": shipped["size"], "decay": _decay(events, "fix", shipped["size"])}
     return validate(values)
 
 
 def _shipped(recipe: Recipe, events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the candidate that shipped: its name, `probe`, `trained` or `fixed`, and its size."""
+    """Return the candidate that shipped: its kind, `probe`, `trained` or `fixed`, and its size."""
     candidates = [event for event in events if event["event"] == "candidates"]
     if candidates:
         found: Mapping[str, Any] = next(one for one in candidates[-1]["candidates"] if one["is_shipped"])
         return found
     last = [event for event in events if event["event"] == "comparison"][-1]["rows"][-1]
-    return {"candidate": "fixed" if recipe.fix.enabled else "trained", "size": last["size"]}
+    return {"kind": "fixed" if recipe.fix.enabled else "trained", "size": last["size"]}
 
 
 def _decay(events: Sequence[Mapping[str, Any]], stage: str, size: int) -> float:

@@ -222,7 +222,12 @@ def last_comparison(run: Path) -> dict[str, Any]:
 
 
 def _train_seconds(run: Path, label: str) -> float:
-    """Return the wall time of the work behind a row: a fix counts for the fixed row only, so does its control."""
+    """Return the wall time of the work behind a row: a fix counts for the fixed row only, so does its control.
+
+    Nothing was trained for a probe.
+    """
+    if label.startswith("probe "):
+        return 0.0
     own = {"fixed": "fix", CONTROL: "control"}.get(label)
     done = [
         ("control" if e["event"] == "control" else e["stage"], e["seconds"])

@@ -19,6 +19,7 @@ from fixres.reporting.per_image import Answers, read_answers
 from fixres.reporting.quality import calibration, scores
 from fixres.reporting.reproduce import commands
 from fixres.reporting.run_record import Json, Record, number, same_but_for_seed
+from fixres.reporting.shipping_table import shipping
 
 MAX_RUNS_WITH_PICTURES = 8
 _FEWEST_BYTES = 3_000
@@ -101,6 +102,7 @@ def _run(found: Findings) -> Json:
             "control": comparison.control or None,
             "new_head": comparison.has_new_head,
         },
+        "shipping": shipping(record),
         "scores": found.scores,
         "accuracy_against_size": curves,
         "pareto_front": best_for_their_cost(costed),

@@ -10,6 +10,7 @@ from typing import Literal
 from fixres.errors import counted
 from fixres.reporting.number_format import duration, figures, interval, p_value, percent, points
 from fixres.reporting.run_record import Comparison, Json, Record, number
+from fixres.reporting.shipping_table import WHAT, shipping
 from fixres.training.train_size_control import CONTROL
 
 _ENDED = {"failed": "failed", "stopped": "was stopped", "killed": "was killed"}
@@ -33,6 +34,9 @@ def headline(record: Record) -> Headline:
     comparison = record.comparison
     if comparison is None:
         return _without_comparison(record)
+    chosen = comparison.shipped
+    if chosen is not None and chosen.get("label") != "fixed":
+        return _chosen(record, comparison, chosen)
     fixed = comparison.row("fixed")
     if fixed is None or not record.has_fix:
         return _without_fix(record, comparison)
@@ -170,6 +174,20 @@ def _without_fix(record: Record, comparison: Comparison) -> Headline:
         f"{counted(comparison.num_images, f'{comparison.split} picture')}.",
         f"95 % interval: {interval(row.get('top1_ci95'))}. "
         "This run has no fix stage: `fixres fix RUN --size auto` adds one.",
+    )
+
+
+def _chosen(record: Record, comparison: Comparison, chosen: Json) -> Headline:
+    """Say which of a run's candidates ships, where it is not the fixed network."""
+    shown = shipping(record) or {"candidates": [], "split": "the selecting split"}
+    what = next((WHAT[row["kind"]] for row in shown["candidates"] if row.get("is_shipped")), "the one that was chosen")
+    return Headline(
+        "none",
+        "",
+        f"At {chosen.get('size')} pixels, the network that ships is right on {percent(chosen.get('top1'))} % of "
+        f"{counted(comparison.num_images, f'{comparison.split} picture')}.",
+        f"95 % interval: {interval(chosen.get('top1_ci95'))}. It is {what}, chosen on {shown['split']} among "
+        f"{counted(len(shown['candidates']), 'candidate')}.",
     )
 
 

@@ -25,6 +25,7 @@ from fixres.reporting.quality import calibration_view, scores_view, written
 from fixres.reporting.reproduce import reproduce
 from fixres.reporting.run_record import Json, Record, number, read_run
 from fixres.reporting.sections import comparison_rows, milliseconds, row_note, row_title
+from fixres.reporting.shipping_table import shipping, shipping_view
 from fixres.reporting.svg import ROLES
 
 _IN_TEMPLATES = (
@@ -118,6 +119,7 @@ def _run(found: Findings, position: int) -> Json:
         "record": record,
         "headline": headline(record),
         "size": _size(record),
+        "shipping": shipping_view(shipping(record)),
         "training": sections.training_charts(record),
         "errors": _errors(found),
         "gallery": found.gallery,

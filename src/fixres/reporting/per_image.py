@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,16 +40,21 @@ class Answers:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     columns: Mapping[str, Outcomes]
+    shipped: str = ""
+    """Label of the row that was chosen to ship; empty: nothing was chosen."""
 
     @cached_property
     def final(self) -> str:
         """Label of the row that ships."""
+        if self.shipped in self.columns:
+            return self.shipped
         return next((name for name in ("fixed", "trained") if name in self.columns), list(self.columns)[-1])
 
     @property
     def before(self) -> str | None:
         """Label of the row from before a fix."""
-        return "train size" if "train size" in self.columns and self.final != "train size" else None
+        is_fix = self.final == "fixed" or not self.shipped
+        return "train size" if is_fix and "train size" in self.columns and self.final != "train size" else None
 
     def confusion(self, name: str) -> list[list[int]]:
         """Return the counts `[C, C]`, a row for each label; empty above 1,000 classes."""
@@ -64,9 +69,11 @@ def read_answers(record: Record) -> Answers | None:
     """Return the answers, None where the run has no such table, or one that is not of this kind."""
     try:
         with (record.folder / PICTURES).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return _answers(list(read_marked(file)), record.classes)
+            found = _answers(list(read_marked(file)), record.classes)
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
+    chosen = record.comparison.shipped if record.comparison else None
+    return replace(found, shipped=str(chosen["label"])) if found is not None and chosen is not None else found
 
 
 def _answers(rows: list[dict[str, str]], known: list[str]) -> Answers | None:

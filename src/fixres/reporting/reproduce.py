@@ -19,7 +19,7 @@ def commands(record: Record) -> list[Json]:
         found.insert(0, _command(["train", recipe, "--out", run, "--resume"], "goes on with this run"))
     if record.product:
         found.append(_command(["eval", run], "measures what ships again and says whether the number repeats"))
-        if record.has_fix and record.train_size:
+        if record.ships_fix and record.train_size:
             words = ["eval", run, "--weights", "before_fix", "--sizes", str(record.train_size)]
             found.append(_command(words, "the network from before the fix"))
         swept = record.sweep("fixed") or record.sweep("before") or {}

@@ -41,6 +41,11 @@ class Comparison:
         """Return the row of that label."""
         return next((row for row in self.rows if row.get("label") == label), None)
 
+    @property
+    def shipped(self) -> Json | None:
+        """The row of what was chosen to ship; None where what the last stage made ships unasked."""
+        return next((row for row in self.rows if row.get("is_shipped")), None)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -103,6 +108,12 @@ class Record:
     def has_fix(self) -> bool:
         """Whether a fix stage ran."""
         return self.last("fix") is not None or self.sweep("fixed") is not None
+
+    @property
+    def ships_fix(self) -> bool:
+        """Whether the product is the fixed network."""
+        chosen = self.comparison.shipped if self.comparison else None
+        return self.has_fix and (chosen is None or chosen.get("label") == "fixed")
 
     def sweep(self, label: str) -> Json | None:
         """Return accuracy over sizes `before` or after the fix (`fixed`), the newest one logged.

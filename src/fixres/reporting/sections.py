@@ -219,7 +219,11 @@ def confusions(record: Record) -> tuple[Any, Any, str, int]:
         rows = [row for row in comparison.rows if row.get("confusion")]
         if rows:
             first = next((row["confusion"] for row in rows if row.get("label") == "train size"), None)
-            final = next((row for row in rows if row.get("label") == "fixed"), None)
+            final = comparison.shipped or next((row for row in rows if row.get("label") == "fixed"), None)
+            if final is not None and final.get("label") != "fixed":
+                # Before and after are those of a fix.
+                first = None
+            final = final if final in rows else None
             final = final or next((row for row in rows if row.get("size") == record.test_size), rows[-1])
             return final["confusion"], first, comparison.split, int(final["size"])
     for event in reversed(record.all_of("eval")):

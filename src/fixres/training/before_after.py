@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.models.sizes import bound_size
 from fixres.training.context import RunContext
+from fixres.training.handover import Handover
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
 from fixres.training.train_size_control import Before, Compared, compare
+from fixres.training.what_ships import Contender, choose, contenders, last_made
 
 PICTURES = "comparison.csv"
 """In the run folder: one row per reported picture, with what each row of the comparison predicts.
@@ -33,72 +35,51 @@ PICTURES = "comparison.csv"
 People open it in spreadsheets: names that begin like a formula are marked, and `read_marked` reads it."""
 
 
-@dataclass
-class Handover:
-    """What one stage hands to the next."""
-
-    model: nn.Module
-    train_size: int
-    """Size of the last stage that trained, not fixed."""
-    label: str = "raw"
-    """Which weights it holds: ema | raw."""
-    before: nn.Module | None = None
-    """The network as the last fix found it."""
-    is_new_head: bool = False
-    """Whether the head is a random one that no stage has trained."""
-    had_new_head: bool = False
-    """Whether that of `before` is."""
-
-
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
-    """Measure what ships on the report split, compare it with what was before a fix, and write the product.
+    """Measure what ships on the report split, compare it with what else there was, and write the product.
 
     What only the report shows comes after the product: where that cannot be written, the run has a note in its place.
     """
-    model = handover.model
-    moved: dict[str, Tensor] = {}
+    shipped, probes = last_made(plan, handover), []
+    if context.recipe.evaluation.ship == "best":
+        able = contenders(context, plan, handover)
+        shipped, probes = choose(context, able), [one for one in able if one.kind == "probe"]
+    if not context.measures:
+        return _unmeasured(context, shipped, handover)
     sizes: list[int] = []
     if handover.before is not None:
-        moved = tensors_before(handover.before, model)
-        sizes = sizes_to_measure(context, model, handover.train_size, plan.size)
-        sweep(context, model, sizes, "fixed")
-        before = Before(handover.before, handover.train_size, handover.had_new_head)
-        outcome, evaluations = _record(context, plan.size, compare(context, plan, before, model))
-    else:
-        outcome, evaluations = _report(context, plan, model)
-    final = evaluations[-1]
-    sheet = Sheet(
-        classes=context.collection.classes,
-        preprocess=context.preprocess.at(plan.size),
-        train_size=handover.train_size,
-        moves=plan.move_plan.moves,
-        weights=handover.label,
-        results=[{"split": outcome.split, "num_images": outcome.num_images, **lasting(r)} for r in final.results],
-        evaluation=conditions(
-            context.collection.split(outcome.split), outcome.num_images, context.reading.batch_size, context.runtime
-        ),
-        data={
-            "uri": context.collection.uri,
-            "split_seed": context.recipe.data.split_seed,
-            "holdout": context.recipe.data.holdout,
-            "license": context.recipe.data.license,
-            "weights": context.recipe.model.weights,
-            "weights_license": license_of(context.recipe.model.weights),
-        },
-        model_args=context.model_args,
-        seed=context.recipe.seed,
-        before_size=bound_size(handover.before) if handover.before is not None else None,
-        has_new_head=handover.had_new_head and handover.before is not None,
-    )
+        sizes = sizes_to_measure(context, handover.model, handover.train_size, plan.size)
+        sweep(context, handover.model, sizes, "fixed")
+    found = _compared(context, plan, handover, probes)
+    outcome = _record(context, found, shipped)
     if context.runtime.processes.is_main:
-        save_product(context.folder / "model", model, sheet, moved)
+        _save(context, outcome, shipped, handover)
         _or_note(
-            context, PICTURES, lambda: _write_pictures(context, [row["label"] for row in outcome.rows], evaluations)
+            context,
+            PICTURES,
+            lambda: _write_pictures(context, [row["label"] for row in outcome.rows], found.evaluations),
         )
         _or_note(context, ACTIVATIONS, lambda: _write_activations(context, handover, sizes))
     context.log.event("done", seconds=round(context.watch.seconds, 3))
     context.log.status("done", 0)
     return outcome
+
+
+def _unmeasured(context: RunContext, shipped: Contender, handover: Handover) -> Run:
+    """Write the product of a run that trained on everything that has a label, and has no figures of its own."""
+    outcome = Run(context.folder, shipped.size, "", 0, (), None)
+    if context.runtime.processes.is_main:
+        _save(context, outcome, shipped, handover)
+    context.log.event("done", seconds=round(context.watch.seconds, 3))
+    context.log.status("done", 0)
+    return outcome
+
+
+def _save(context: RunContext, outcome: Run, shipped: Contender, handover: Handover) -> None:
+    moved: dict[str, Tensor] = {}
+    if shipped.kind == "fixed" and handover.before is not None:
+        moved = tensors_before(handover.before, shipped.model)
+    save_product(context.folder / "model", shipped.model, _sheet(context, outcome, shipped, handover), moved)
 
 
 def _or_note(context: RunContext, name: str, write: Callable[[], None]) -> None:
@@ -130,14 +111,53 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
 
 
-def _report(context: RunContext, plan: StagePlan, model: nn.Module) -> tuple[Run, list[Evaluation]]:
-    """Measure a run without a fix: against size on the selecting split, at its own size on the report split."""
-    if context.recipe.evaluation.sizes:
-        sizes = sorted({plan.size, *context.recipe.evaluation.sizes})
-        sweep(context, model, sizes, "trained")
-    found = context.measure(model, context.collection.report, [plan.size])
-    rows = [{"label": "trained", **result} for result in found.results]
-    return _record(context, plan.size, Compared(rows, [found]))
+def _sheet(context: RunContext, outcome: Run, shipped: Contender, handover: Handover) -> Sheet:
+    is_fixed = shipped.kind == "fixed" and handover.before is not None
+    results, measured_as = [], {}
+    if outcome.rows:
+        row = {key: value for key, value in lasting(outcome.shipped).items() if key not in ("label", "is_shipped")}
+        results = [{"split": outcome.split, "num_images": outcome.num_images, **row}]
+        split = context.collection.split(outcome.split)
+        measured_as = conditions(split, outcome.num_images, context.reading.batch_size, context.runtime)
+    return Sheet(
+        classes=context.collection.classes,
+        preprocess=context.preprocess.at(shipped.size),
+        train_size=shipped.train_size,
+        moves=shipped.moves,
+        weights=shipped.weights,
+        results=results,
+        evaluation=measured_as,
+        data={
+            "uri": context.collection.uri,
+            "split_seed": context.recipe.data.split_seed,
+            "holdout": context.recipe.data.holdout,
+            "license": context.recipe.data.license,
+            "weights": context.recipe.model.weights,
+            "weights_license": license_of(context.recipe.model.weights),
+        },
+        model_args=context.model_args,
+        seed=context.recipe.seed,
+        before_size=bound_size(handover.before) if is_fixed and handover.before is not None else None,
+        has_new_head=(is_fixed and handover.had_new_head) or (shipped.kind == "probe" and handover.has_new_start),
+    )
+
+
+def _compared(context: RunContext, plan: StagePlan, handover: Handover, probes: Sequence[Contender]) -> Compared:
+    """Measure everything on the report split: probes, before a fix, and what the last stage made."""
+    report = context.collection.report
+    first = [(one.label, context.measure(one.model, report, [one.size])) for one in probes]
+    if handover.before is not None:
+        before = Before(handover.before, handover.train_size, handover.had_new_head)
+        found = compare(context, plan, before, handover.model)
+    else:
+        if context.recipe.evaluation.sizes:
+            sweep(context, handover.model, sorted({plan.size, *context.recipe.evaluation.sizes}), "trained")
+        last = context.measure(handover.model, report, [plan.size])
+        found = Compared([{"label": "trained", **last.results[0]}], [last])
+    rows = [{"label": label, **measured.results[0]} for label, measured in first]
+    return replace(
+        found, rows=[*rows, *found.rows], evaluations=[*(measured for _, measured in first), *found.evaluations]
+    )
 
 
 def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
@@ -158,15 +178,18 @@ def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequenc
     write_text(context.folder / PICTURES, CsvRows(spreadsheet=True).text(rows))
 
 
-def _record(context: RunContext, size: int, found: Compared) -> tuple[Run, list[Evaluation]]:
-    split, num_images = context.collection.report, found.evaluations[-1].num_images
+def _record(context: RunContext, found: Compared, shipped: Contender) -> Run:
+    """Log the comparison and return it."""
+    rows, split, num_images = found.rows, context.collection.report, found.evaluations[-1].num_images
+    if context.recipe.evaluation.ship == "best":
+        rows = [{**row, "is_shipped": row["label"] == shipped.label} for row in rows]
     differences = tuple(found.fields.get("differences", ()))
-    outcome = Run(context.folder, size, split, num_images, tuple(found.rows), found.paired, differences)
+    outcome = Run(context.folder, shipped.size, split, num_images, tuple(rows), found.paired, differences)
     fields = {"paired": asdict(found.paired) if found.paired else None, **found.fields}
-    context.log.event("comparison", split=split, num_images=num_images, rows=found.rows, **fields)
-    return outcome, found.evaluations
+    context.log.event("comparison", split=split, num_images=num_images, rows=rows, **fields)
+    return outcome
 
 
-def lasting(result: dict[str, Any]) -> dict[str, Any]:
+def lasting(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a repeated run would find again: no speed, and no confusion matrix in a file people read."""
     return {key: value for key, value in without_confusion(result).items() if key != "images_per_second"}

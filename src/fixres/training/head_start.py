@@ -12,7 +12,8 @@ from fixres.errors import UserError
 from fixres.models.build import reset_head
 from fixres.models.moves import make_plan
 from fixres.models.split_trunk import BrokenWeightsError, require_linear_head
-from fixres.training.cached_solver.solve import Solution, problem_of, solve, tell
+from fixres.training.cached_solver.solve import Solution, solve
+from fixres.training.cached_solver.solve_stage import problem_of, tell
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import StagePlan
 

@@ -155,7 +155,8 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
     if not data["uri"]:
         raise UserError(f"{product.source} does not say which data it is for\n  --data URI")
     p = product.preprocess
-    evaluation = {**raw.get("evaluation", {}), "interpolation": p.interpolation}
+    # Who fixes a product asks for the fixed one.
+    evaluation = {**raw.get("evaluation", {}), "ship": "last", "interpolation": p.interpolation}
     evaluation |= {"crop_ratio": p.crop_ratio, "resize": p.resize, "exact": p.exact}
     if p.resize in ("squash", "pad"):
         evaluation.pop("crop_ratio")

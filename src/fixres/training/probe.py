@@ -199,10 +199,10 @@ class _Probing:
         self.bad = [name for view in views for name in view.bad]
 
     def _outclassed(self, cell: Cell) -> str:
-        """Return why a network with a crop is not tried at a larger size; empty where it is, as all are without a limit.
+        """Return why a network with a crop is not tried at a larger size; empty where it is, or there is no limit.
 
-        Half of those that were measured at the size before go on, the best by loss: successive halving over sizes, since
-        the larger ones cost most (Jamieson and Talwalkar 2016).
+        Half of those that were measured at the size before go on, the best by loss: successive halving over sizes,
+        since the larger ones cost most (Jamieson and Talwalkar 2016).
         """
         if self.job.budget_seconds is None:
             return ""

@@ -28,7 +28,10 @@ MAY_DIFFER = (
     "runtime.",
     "output.",
     "data.workers",
-    *(f"evaluation.{name}" for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep", "control")),
+    *(
+        f"evaluation.{name}"
+        for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep", "ship", "control")
+    ),
 )
 """Settings a resumed run may change: none of them decides what a training step sees."""
 
@@ -69,6 +72,9 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
             f"{folder} was started with another recipe\n  " + "\n  ".join(fatal[:12]) + "\n  go on with the saved one, "
             f"fixres train {folder / 'recipe.yaml'} --out {folder} --resume, or give another folder with --out"
         )
+    if extend:
+        # Who wants more of a stage whose time was up gives it time.
+        saved["is_out_of_time"] = False
     how = f"start: from the checkpoint at step {saved['step']} of stage {saved['stage_index'] + 1}"
     return saved, "; now ".join([how, *changed.values()])
 

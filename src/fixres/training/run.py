@@ -8,11 +8,11 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
@@ -21,9 +21,8 @@ from fixres.data.collections import Collection
 from fixres.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 from fixres.evaluation.metrics import METRICS, PairedDifference, imbalance
 from fixres.evaluation.results import Run
-from fixres.io.files import remove_leftovers, write_text, write_with
-from fixres.io.safe_load import read_checkpoint
-from fixres.models.build import default_size, load_strict
+from fixres.io.files import remove_leftovers, write_text
+from fixres.models.build import default_size
 from fixres.models.moves import Plan
 from fixres.models.sizes import at_size
 from fixres.runtime.device import Runtime
@@ -39,10 +38,11 @@ from fixres.runtime.run_folder import (
 from fixres.runtime.run_lock import RunLock
 from fixres.runtime.trackers import required_trackers
 from fixres.training.absolute_paths import with_absolute_paths
-from fixres.training.before_after import Handover, finish
-from fixres.training.cached_solver.solve import CACHE, solve_stage
+from fixres.training.before_after import finish
+from fixres.training.cached_solver.solve_stage import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
+from fixres.training.handover import Handover, leave, resume_handover
 from fixres.training.head_start import require_solvable_head, set_head
 from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
@@ -104,8 +104,6 @@ def run_recipe(
             # Every process looks at the folder before any of them writes to it.
             saved, how = find_start(folder, text, resume, extend)
             processes.gather(None)
-            if saved is not None and extend:
-                saved["is_out_of_time"] = False
             log: RunLog = MuteLog(folder)
             if processes.is_main:
                 log = RunLog(folder, recipe.output.tracker, tuple(listeners), metrics=tuple(METRICS))
@@ -121,10 +119,8 @@ def run_recipe(
                 collection, start = _open(recipe, folder, runtime, saved)
                 look = look_at(collection, saved, checks, log)
             watch = Stopwatch(saved["run_seconds"] if saved else 0.0)
-            how_read = start.preprocess
-            context = RunContext(
-                recipe, text, folder, collection, runtime, how_read, log, start.model_args, watch, checks.deadline
-            )
+            given = (start.preprocess, log, start.model_args, watch, checks.deadline)
+            context = RunContext(recipe, text, folder, collection, runtime, *given)
             at_end.enter_context(runtime.stop)
             log.truncate(saved["metrics_bytes"] if saved else 0)
             _announce(context, how, start.note)
@@ -200,7 +196,8 @@ def finished_outcome(folder: Path) -> Run | None:
     given = event["paired"]
     paired = PairedDifference(**{**given, "ci95": tuple(given["ci95"])}) if given else None
     rows, differences = tuple(event["rows"]), tuple(event.get("differences") or ())
-    return Run(folder, rows[-1]["size"], event["split"], event["num_images"], rows, paired, differences)
+    then = Run(folder, 0, event["split"], event["num_images"], rows, paired, differences)
+    return replace(then, size=then.shipped["size"])
 
 
 def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] | None) -> tuple[Collection, Start]:
@@ -215,8 +212,9 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
         size = recipe.train.size if stage.size == "auto" else stage.size
         assert isinstance(size, int), "training stages have a size"
         plan = describe_stage(recipe, collection, start.model, index, size, runtime.processes.shard.world)
-        if stage.head == "solved":
-            require_solvable_head(at_size(start.model, size), size, f"{plan.key}.head solved")
+        if stage.head == "solved" or recipe.evaluation.ship == "best":
+            asks = f"{plan.key}.head solved" if stage.head == "solved" else "evaluation.ship best"
+            require_solvable_head(at_size(start.model, size), size, asks)
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)
@@ -256,9 +254,11 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
     stages = recipe.run_stages
     train_size = recipe.train.size if isinstance(recipe.train.size, int) else default_size(start.model)
     handover = Handover(start.model, train_size, is_new_head=start.is_new_head)
+    kept = copy.deepcopy(start.model) if recipe.evaluation.ship == "best" else None
     first = saved["stage_index"] if saved else 0
     if first:
-        handover = _resume_handover(context, start.model, first)
+        handover = resume_handover(context, start.model, first)
+    handover.start, handover.has_new_start = kept, start.is_new_head
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
@@ -267,7 +267,7 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         world = context.runtime.processes.shard.world
         plan = describe_stage(recipe, context.collection, handover.model, index, size, world)
         handover.before = copy.deepcopy(handover.model) if plan.name == "fix" else None
-        handover.had_new_head = handover.is_new_head
+        handover.before_label, handover.had_new_head = handover.label, handover.is_new_head
         handover.model = at_size(handover.model, size)
         _log_plan(context, plan)
         from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
@@ -283,7 +283,7 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         else:
             handover.train_size = size
         if index + 1 < len(stages):
-            _leave(context, handover, index + 1, size)
+            leave(context, handover, index + 1, size)
     assert plan is not None, "a recipe has at least one enabled stage"
     outcome = finish(context, plan, handover)
     if context.runtime.processes.is_main:
@@ -348,26 +348,3 @@ def _plan_fields(plan: Plan) -> dict[str, Any]:
         "num_parameters": plan.num_parameters,
         "live_norms": list(plan.live_norms),
     }
-
-
-def _leave(context: RunContext, handover: Handover, index: int, size: int) -> None:
-    """Write what stage `index` starts from, so that a resumed run finds it."""
-    content = {
-        "weights": handover.model.state_dict(),
-        "label": handover.label,
-        "size": size,
-        "train_size": handover.train_size,
-        "is_new_head": handover.is_new_head,
-    }
-    if context.runtime.processes.is_main:
-        write_with(context.folder / "checkpoints" / f"start-{index}.pt", lambda path: torch.save(content, path))
-
-
-def _resume_handover(context: RunContext, model: nn.Module, index: int) -> Handover:
-    """Return what stage `index` started from."""
-    content = read_checkpoint(context.folder / "checkpoints" / f"start-{index}.pt")
-    model = at_size(model, content["size"])
-    load_strict(model, content["weights"], "the weights of the stage before")
-    # Before a head could be solved towards zero, nobody asked whether one is new.
-    is_new_head = content.get("is_new_head", False)
-    return Handover(context.runtime.place(model), content["train_size"], content["label"], is_new_head=is_new_head)

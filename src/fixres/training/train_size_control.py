@@ -15,7 +15,8 @@ from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.metrics import PairedDifference, paired_difference
 from fixres.models.sizes import at_size
 from fixres.models.split_trunk import require_solvable
-from fixres.training.cached_solver.solve import problem_of, solve
+from fixres.training.cached_solver.solve import solve
+from fixres.training.cached_solver.solve_stage import problem_of
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import StagePlan
 

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from fixres.checkpoints.fingerprint import cache_key
 from fixres.data.splits import Split
-from fixres.errors import counted
 from fixres.evaluation.evaluate import Reading
 from fixres.io.progress import NamedProgress
-from fixres.io.tensors import copy_state
 from fixres.models.build import architecture
 from fixres.models.moves import Plan
 from fixres.models.sizes import evaluation_mode
@@ -31,14 +29,8 @@ from fixres.training.cached_solver.feature_cache import Cache
 from fixres.training.cached_solver.logistic_head import Candidate, Found, Head, Rows, search
 from fixres.training.cached_solver.trunk import Trunk, first_batch
 from fixres.training.cached_solver.views import max_views
-from fixres.training.context import RunContext
-from fixres.training.freeze import verify_plan
-from fixres.training.stage_plan import StagePlan
 
-CACHE = "cache"
-"""In the run folder: features, while the stage is not done."""
-
-_WORDS = {"statistics": "statistics of the last norm", "train": "features", "select": "features to select on"}
+WORDS = {"statistics": "statistics of the last norm", "train": "features", "select": "features to select on"}
 """What the passes over the pictures are called."""
 
 
@@ -116,7 +108,7 @@ def solve(problem: Problem) -> Solution:
     with evaluation_mode(model):
         trunk = _trunk(problem)
         searching = trunk.cache.seconds(_solution(problem))
-        earlier = sum(trunk.cache.seconds(what) for what in _WORDS)
+        earlier = sum(trunk.cache.seconds(what) for what in WORDS)
         keep = bool(plan.live_norms) and _fits(trunk, problem)
         with torch.no_grad():
             if plan.live_norms:
@@ -258,75 +250,3 @@ def set_head(model: nn.Module, name: str, head: Head) -> None:
         layer.weight.copy_(head.weight.view_as(layer.weight))
         if layer.bias is not None:
             layer.bias.copy_(head.bias)
-
-
-def problem_of(context: RunContext, plan: StagePlan, model: nn.Module, cache: str) -> Problem:
-    """Return what a stage asks of a network on the device; `cache` is a folder of its own in RUN/cache."""
-
-    def progress(what: str, done: int, total: int) -> None:
-        context.log.progress(what=_WORDS.get(what, what), done=done, total=total)
-
-    return Problem(
-        model=model,
-        plan=plan.move_plan,
-        train=context.collection.split("train"),
-        select=context.collection.split(context.collection.select),
-        preprocess=context.preprocess.at(plan.size),
-        runtime=context.runtime,
-        reading=context.reading,
-        cache=context.folder / CACHE / cache,
-        num_views=plan.stage.views,
-        cache_gib=plan.stage.cache_gib,
-        label_smoothing=plan.stage.label_smoothing,
-        class_weights=plan.class_weights,
-        decay=plan.stage.decay,
-        progress=progress,
-    )
-
-
-def solve_stage(context: RunContext, plan: StagePlan, model: nn.Module, is_new_head: bool = False) -> Solution:
-    """Solve a stage in place, leave a record in the log, and return it, its seconds with the interrupted ones.
-
-    A new head is pulled towards zero, and is no candidate as it is.
-
-    Raises:
-        UserError: the network does not suit the solver, or pictures cannot be read.
-        Stopped: a signal came; features that are complete are kept for a rerun.
-    """
-    before = copy_state(model)
-    model = context.runtime.place(model)
-    found = solve(replace(problem_of(context, plan, model, f"stage-{plan.index}"), is_new_head=is_new_head))
-    # A statistic over the whole set is no running one, so its count of batches has nothing to count.
-    moving = tuple(name for name in plan.move_plan.statistics if not name.endswith("num_batches_tracked"))
-    unmoved = verify_plan(before, model.state_dict(), replace(plan.move_plan, statistics=moving))
-    tell(context, plan, found)
-    if unmoved and (found.chosen is None or found.chosen.decay is not None):
-        text = f"{counted(len(unmoved), 'tensor')} this stage trains came out as before: {', '.join(unmoved[:5])}"
-        context.log.event("note", text=text)
-    seconds = round(found.seconds, 3)
-    context.log.event("stage_done", stage=plan.name, stage_index=plan.index, size=plan.size, seconds=seconds)
-    return found
-
-
-def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
-    """Leave a record of a solution in the log."""
-    context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
-    context.log.event("note", text=describe(found, context.collection.select))
-    if found.num_views < plan.stage.views:
-        context.log.event(
-            "note",
-            text=f"{found.num_views} of {plan.stage.views} views used: the test-time crop leaves no room to shift it",
-        )
-
-
-def describe(found: Solution, select: str) -> str:
-    """Return what the solver did, in one line."""
-    passes = f"{counted(found.num_passes, 'pass', 'passes')} over the training pictures, {found.seconds:.1f} s"
-    if found.chosen is None:
-        return f"running statistics measured on the training pictures: {passes}"
-    text, chosen = f"head solved on frozen features: {passes}", found.chosen
-    old = next((candidate for candidate in found.candidates if candidate.decay is None), None)
-    if chosen.decay is None:
-        return f"{text}; none has a lower loss on {select} than the head as it was ({chosen.loss:.4f}), which stays"
-    before = f"{old.loss:.4f} before, " if old is not None else ""
-    return f"{text}; loss on {select} {before}{chosen.loss:.4f} now (L2 penalty {chosen.decay:.2g})"
