@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fixres.cli.console import Console, study_table
 from fixres.cli.parse import Asked, TrainOptions, first_word, parse_recipe
@@ -34,21 +34,33 @@ def train(words: Sequence[str]) -> int:
 
     folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
     console = Console(flags.quiet or started_rank() != 0, flags.verbose)
-    if not asked.name:
-        short = shlex.join(["fixres", "train", asked.overrides["data.uri"]])
-        console.say(f"the defaults are used; network, size and rate are chosen for the pictures by\n  {short}")
     if flags.dry_run:
         for line in dry_run(recipe):
             console.say(line)
+        _say_what_is_shorter(console, asked)
         return 0
     if flags.extend and not flags.resume:
         raise UserError("--extend goes on with a run\n  add --resume")
     if flags.seeds:
         run_seeds(asked, folder, count_seeds(flags.seeds, recipe.seed), words)
         return 0
+
+    def tell_once(event: Mapping[str, Any]) -> None:
+        # When the pictures are open: a mistake before has one message.
+        if event["event"] == "begin":
+            _say_what_is_shorter(console, asked)
+
+    told, checks = [console, tell_once], flags.checks
     with followed(console, folder):
-        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console], checks=flags.checks)
+        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=told, checks=checks)
     return 0
+
+
+def _say_what_is_shorter(console: Console, asked: Asked[TrainOptions]) -> None:
+    """Print what chooses the settings for pictures that were named without a recipe."""
+    if not asked.name:
+        short = shlex.join(["fixres", "train", asked.overrides["data.uri"]])
+        console.say(f"these are the defaults; network, size and rate are chosen for the pictures by\n  {short}")
 
 
 @contextmanager
