@@ -20,6 +20,7 @@ from torch import nn
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.checkpoints.resolve import license_of
+from fixres.checkpoints.resolve import load as load_checkpoint
 from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection, open_collection
@@ -249,7 +250,7 @@ class _Choice:
 
         return probe(
             ProbeJob(
-                named_networks(self.wish.models) if self.wish.models else networks_on_disk(),
+                _networks(self.wish.models),
                 collection.split("train"),
                 load_network,
                 runtime,
@@ -365,6 +366,24 @@ class _Choice:
         )
 
 
+def _networks(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
+    """Return the networks to try: those named, of which checkpoints of one's own may be some, or those on this disk.
+
+    Raises:
+        UserError: an unknown name or weights that are not there; or nothing is named and none is on this disk.
+    """
+    if not names:
+        return networks_on_disk()
+    found: list[PretrainedNetwork] = []
+    for name in names:
+        if Path(name).exists() or name.startswith(("hf-hub:", "fixres:")):
+            product = load_checkpoint(name, needs_head=False)
+            found.append(PretrainedNetwork(product.architecture, product.source))
+        else:
+            found += named_networks([name])
+    return tuple(dict.fromkeys(found))
+
+
 def _of_network(cell: Cell) -> dict[str, Any]:
     """Return the keys of a recipe that say which network a cell is, and how it is fed."""
     crop = {"evaluation.crop_ratio": cell.preprocess.crop_ratio} if cell.preprocess.is_cropped else {}
@@ -387,7 +406,7 @@ def _look(collection: Collection, minutes: float) -> str:
     uneven = f", from {counts.min():,} to {counts.max():,} a class" if counts.min() < counts.max() else ""
     classes = counted(len(collection.classes), "class", "classes")
     return (
-        f"{collection.uri}: {counted(sum(num.values()), 'picture')} of {classes}; "
+        f"{collection.uri} holds {counted(sum(num.values()), 'picture')} of {classes}; "
         f"{num['train']:,} to train on{uneven}; "
         f"{num[collection.select]:,} to choose on ({collection.select}), "
         f"{num[collection.report]:,} to report on ({collection.report})\n"

@@ -6,10 +6,10 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fixres.cli.console import Console, study_table
 from fixres.cli.parse import Asked, TrainOptions, first_word, parse_recipe
@@ -40,20 +40,25 @@ def train(words: Sequence[str]) -> int:
     _refuse(flags, ("minutes", "models", "final"), "chooses for pictures, and a recipe has chosen", "leave it out")
     folder = flags.out or Path(recipe.output.dir or default_folder(asked.name, recipe, flags.resume))
     console = Console(flags.quiet or started_rank() != 0, flags.verbose)
-    if not asked.name:
-        short = shlex.join(["fixres", "train", asked.overrides["data.uri"]])
-        console.say(f"the defaults are used; network, size and rate are chosen for the pictures by\n  {short}")
     if flags.dry_run:
         for line in dry_run(recipe):
             console.say(line)
+        _say_what_is_shorter(console, asked)
         return 0
     if flags.extend and not flags.resume:
         raise UserError("--extend goes on with a run\n  add --resume")
     if flags.seeds:
         run_seeds(asked, folder, count_seeds(flags.seeds, recipe.seed), words)
         return 0
+
+    def tell_once(event: Mapping[str, Any]) -> None:
+        # When the pictures are open: a mistake before has one message.
+        if event["event"] == "begin":
+            _say_what_is_shorter(console, asked)
+
+    told, checks = [console, tell_once], flags.checks
     with followed(console, folder):
-        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=[console], checks=flags.checks)
+        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=told, checks=checks)
     return 0
 
 
@@ -81,7 +86,7 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
         with followed(console, folder, again if flags.out else f"{again} --out {shlex.quote(str(folder))}"):
             train_pictures(wish, folder, started=STARTED, resume=flags.resume, listeners=[console], checks=flags.checks)
     if flags.final:
-        refit(folder, folder / FOLDER, resume=flags.resume, listeners=[console], checks=flags.checks)
+        refit(folder, folder / FOLDER, resume=True, listeners=[console], checks=flags.checks)
         console.close()
         console.say(f"refitted on everything that has a label: {folder / FOLDER / 'model'}")
     return 0
@@ -103,6 +108,13 @@ def _folder_for(uri: str, resume: bool) -> Path:
     path, _, _ = uri.partition("?")
     name = Path(path.rstrip("/")).stem.rstrip(":") or "photos"
     return numbered(Path("runs") / re.sub(r"[^A-Za-z0-9_.-]+", "-", name), resume)
+
+
+def _say_what_is_shorter(console: Console, asked: Asked[TrainOptions]) -> None:
+    """Print what chooses the settings for pictures that were named without a recipe."""
+    if not asked.name:
+        short = shlex.join(["fixres", "train", asked.overrides["data.uri"]])
+        console.say(f"these are the defaults; network, size and rate are chosen for the pictures by\n  {short}")
 
 
 @contextmanager
