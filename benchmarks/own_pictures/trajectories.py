@@ -3,13 +3,15 @@
     python -m benchmarks.own_pictures.trajectories --out runs/selection
 
 Each recipe and seed trains EfficientNet-Lite0 on 1,000 stratified ELPV pictures and writes RECIPE-SEED.npz: logits
-float32 `[E, 1624, 2]` of the pictures it never saw, one row per epoch, and their labels. What is there is skipped.
+float32 `[E, 1624, 2]` of the pictures it never saw, one row per epoch, and their labels. What is there is skipped, and
+a training that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_splits
 from fixres.data.splits import Split, carve
+from fixres.errors import EXIT_STOPPED, Stopped
 from fixres.evaluation.evaluate import Reading, evaluate, network_views
 from fixres.runtime.device import Runtime
 
@@ -48,7 +51,6 @@ def train(recipe: str, seed: int, out: Path) -> Path:
     table, run = out / f"{recipe}-{seed}.csv", out / f"{recipe}-{seed}"
     if (run / "model" / "config.json").exists():
         return run
-    shutil.rmtree(run, ignore_errors=True)
     parts = divide(seed)
     rows = [
         f"{split.source.root / path},{split.classes[label]},{name}"
@@ -59,6 +61,7 @@ def train(recipe: str, seed: int, out: Path) -> Path:
     fixres.train(
         None,
         run,
+        resume=True,
         seed=seed,
         data={"uri": f"csv:{table}", "holdout": 0.0, "workers": 0},
         model={"name": NETWORK, "weights": "package:efficientnet-lite0"},
@@ -104,7 +107,10 @@ def main() -> None:
             file = asked.out / f"{recipe}-{seed}.npz"
             if file.exists():
                 continue
-            run = train(recipe, seed, asked.out)
+            try:
+                run = train(recipe, seed, asked.out)
+            except Stopped:
+                sys.exit(EXIT_STOPPED)
             logits, labels = measure(run)
             np.savez(file.with_suffix(".part.npz"), logits=logits, labels=labels)
             file.with_suffix(".part.npz").rename(file)
