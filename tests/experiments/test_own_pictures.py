@@ -1,0 +1,178 @@
+"""`train PHOTOS` on small pictures with a tiny network: what it leaves behind, and when it is stopped or out of time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fixres
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.product import Sheet
+from fixres.config.loading import load
+from fixres.errors import Stopped, UserError
+from fixres.experiments import own_pictures
+from fixres.experiments.own_pictures import RECORD, Clock, Wish, train_pictures
+from fixres.experiments.refit import refit
+from fixres.models.build import build_model
+from fixres.resolution import Preprocess
+from fixres.runtime.run_folder import read_events, read_status
+from fixres.training.run import run_recipe
+
+URI = "synthetic:classes=3,images=90,size=56"
+QUICK = {"runtime.threads": 1, "data.workers": 0, "output.tracker": "none", "evaluation.batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small network with weights of its own, in a model folder."""
+    folder = tmp_path_factory.mktemp("network") / "model"
+    torch.manual_seed(0)
+    model = build_model("test_resnet", 2)
+    sheet = Sheet(("a", "b"), Preprocess(64), 64, "all", "raw", (), {}, {}, {})
+    save_product(folder, model, sheet)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_pictures, "SIZES", (32, 48))
+    monkeypatch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
+
+
+def choose(folder: Path, network: str, minutes: float = 1.0, **settings: Any) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    wish = Wish(URI, minutes, (network,), {**QUICK, **settings})
+    train_pictures(wish, folder, started=time.monotonic(), listeners=[told.append])
+    return told
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory, network: str) -> tuple[Path, list[dict[str, Any]]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_pictures, "SIZES", (32, 48))
+        patch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
+        folder = tmp_path_factory.mktemp("chosen") / "run"
+        return folder, choose(folder, network, **{"train.epochs": 2})
+
+
+def test_it_says_what_it_does_and_leaves_an_ordinary_run(chosen: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, told = chosen
+    said = [event["text"] for event in told if event["event"] == "begin"]
+    assert "90 pictures of 3 classes" in said[0]
+    assert any("a first product after" in text for text in said)
+    assert read_status(folder)["state"] == "done"
+    assert fixres.load(folder).classes == ("0-disc", "1-square", "2-triangle")
+    record = json.loads((folder / RECORD).read_text())
+    assert {row["state"] for row in record["probe"]["rows"]} == {"measured"}
+    assert record["first_product_seconds"] <= record["seconds"]
+
+
+def test_the_probe_the_trained_and_the_fixed_network_are_compared_and_the_best_ships(
+    chosen: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, _ = chosen
+    (found,) = [event for event in read_events(folder) if event["event"] == "candidates"]
+    assert {row["kind"] for row in found["candidates"]} == {"probe", "trained", "fixed"}
+    (shipped,) = [row for row in found["candidates"] if row["is_shipped"]]
+    assert fixres.load(folder).preprocess.size == shipped["size"]
+    base = min(row["loss_calibrated"] for row in found["candidates"] if row["kind"] == "probe")
+    assert shipped["kind"] == "probe" or shipped["loss_calibrated"] < base
+
+
+def test_the_recipe_holds_the_outcome_and_repeats_the_product(
+    chosen: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _ = chosen
+    recipe = load(folder / "recipe.yaml")
+    assert recipe.train.epochs == 2
+    assert isinstance(recipe.fix.size, int)
+    run_recipe(recipe, tmp_path / "again", split_from=folder / "split.json")
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (folder, tmp_path / "again")]
+    assert weights[0] == weights[1]
+
+
+def test_a_training_the_clock_ends_is_repeated_by_its_recipe(
+    tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Clock):
+        left = property(lambda self: 3600.0 if not (tmp_path / "run" / "recipe.yaml").exists() else 3600.0)
+
+    told: list[dict[str, Any]] = []
+
+    def stop_early(event: dict[str, Any]) -> None:
+        told.append(event)
+
+    monkeypatch.setattr(own_pictures, "_END_SECONDS", 3600.0 - 1e-3)
+    monkeypatch.setattr(own_pictures, "Clock", Late)
+    monkeypatch.setattr(own_pictures, "_LEAST_SECONDS", -1e9)
+    monkeypatch.setattr(own_pictures, "plan_training", lambda *_: own_pictures.Planned(32, 4, 1.0))
+    wish = Wish(URI, 60, (network,), QUICK)
+    train_pictures(wish, tmp_path / "run", started=time.monotonic(), listeners=[stop_early])
+    recipe = load(tmp_path / "run" / "recipe.yaml")
+    assert any(event["event"] == "out_of_time" for event in told)
+    assert recipe.train.stop_step > 0
+    run_recipe(recipe, tmp_path / "again", split_from=tmp_path / "run" / "split.json")
+    weights = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("run", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_path: Path, network: str) -> None:
+    choose(tmp_path / "run", network, minutes=0.05)
+    recipe = load(tmp_path / "run" / "recipe.yaml")
+    assert not recipe.train.enabled
+    assert recipe.fix.moves == "head"
+    assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
+
+
+def test_what_is_decided_already_stays(chosen: tuple[Path, list[dict[str, Any]]], tmp_path: Path, network: str) -> None:
+    choose(tmp_path / "run", network, **{"train.size": 32, "train.epochs": 1, "optim.lr": 3e-5, "seed": 4})
+    recipe = load(tmp_path / "run" / "recipe.yaml")
+    assert (recipe.train.size, recipe.train.epochs, recipe.train.lr, recipe.seed) == (32, 1, 3e-5, 4)
+
+
+def test_a_signal_leaves_the_first_product_and_the_same_command_goes_on(
+    tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    wish, folder = Wish(URI, 1.0, (network,), {**QUICK, "train.epochs": 1}), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(own_pictures, "run_recipe", stop)
+        with pytest.raises(Stopped):
+            train_pictures(wish, folder, started=time.monotonic())
+    assert fixres.load(folder).classes == ("0-disc", "1-square", "2-triangle")
+    assert json.loads((folder / RECORD).read_text())["seconds"] > 0
+    train_pictures(wish, folder, started=time.monotonic(), resume=True)
+    assert read_status(folder)["state"] == "done"
+
+
+def test_a_folder_that_holds_a_run_is_not_touched(chosen: tuple[Path, list[dict[str, Any]]], network: str) -> None:
+    folder, _ = chosen
+    before = (folder / RECORD).read_bytes()
+    with pytest.raises(UserError, match="already holds a run"):
+        choose(folder, network)
+    assert (folder / RECORD).read_bytes() == before
+
+
+def test_a_refit_trains_on_everything_and_says_whose_its_figures_are(
+    chosen: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _ = chosen
+    refit(folder, tmp_path / "final")
+    recipe = load(tmp_path / "final" / "recipe.yaml")
+    assert recipe.data.train_on == "all"
+    start = next(event for event in read_events(tmp_path / "final") if event["event"] == "start")
+    assert start["num_images"] == {"train": 90}
+    before, after = (
+        json.loads((run / "model" / "config.json").read_text())["fixres"] for run in (folder, tmp_path / "final")
+    )
+    assert after["results"] == before["results"]
+    assert after["figures_of"] == str(folder)
+    assert after["test_size"] == before["test_size"]
+    assert "those of the run whose choices it repeats" in (tmp_path / "final" / "model" / "README.md").read_text()
