@@ -203,7 +203,8 @@ def _row_line(row: Row) -> str:
     """Return a finished row in one line, while others are still measured."""
     if row.loss is None or row.top1 is None:
         return f"{row.cell}: not run, {row.why}"
-    return f"{row.cell}: {row.top1:.1f} %, loss {row.loss:.4f} on {row.n:,} pictures, {row.seconds:.1f} s"
+    why = f"; {row.why}" if row.why else ""
+    return f"{row.cell}: {row.top1:.1f} %, loss {row.loss:.4f} on {row.n:,} pictures, {row.seconds:.1f} s{why}"
 
 
 def _picture_cells(row: Mapping[str, Any]) -> list[str]:
