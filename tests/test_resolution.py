@@ -152,8 +152,8 @@ def test_it_is_said_which_sizes_were_compared_and_which_were_left_out() -> None:
     sizes, cost = [64, 80, 96, 112, 128], [1.0, 2.0, 3.0, 4.0, 5.0]
     _, why = choose_size(sizes, correct, cost, at_least=96)
     assert why == (
-        "100.0 % before the fix, the best of 3 sizes (96, 112 and 128); from 96 px on objects look as large as in "
-        "training, so 64 and 80 px were left out"
+        "100.0 % before the fix, the best of 3 sizes (96, 112, 128 px); from 96 px on objects look as large as in "
+        "training, which leaves out 64, 80 px"
     )
     assert choose_size(sizes, correct, cost)[1] == "100.0 %, the best of 5 sizes"
 

@@ -228,6 +228,7 @@ def advise(
     crop_ratios: Sequence[float] = (),
     budget_gmacs: float | None = None,
     budget_ms: float | None = None,
+    serve_size: int | None = None,
     fixed: bool = True,
 ) -> Advice:
     """Say which size to test and to fix at, from theory and from measurement on the selecting split.
@@ -239,6 +240,7 @@ def advise(
         crop_ratios: to measure; the product's own and 1 when empty.
         budget_gmacs: most work for a picture, in billions of multiply-adds.
         budget_ms: most time for a picture, in milliseconds on this machine.
+        serve_size: side in pixels the network will be used at; `train_size` of the answer is the one to train at.
         fixed: also fix the head at every size and measure that.
 
     Raises:
@@ -250,6 +252,7 @@ def advise(
         crop_ratios=tuple(crop_ratios),
         budget_gmacs=budget_gmacs,
         budget_ms=budget_ms,
+        serve_size=serve_size,
         fixed=fixed,
     )
     answer = _advise(unfixed(_opened(checkpoint)), question)
@@ -262,6 +265,7 @@ def advise(
         theory=answer["theory"],
         confirmed=answer.get("confirmed"),
         not_fixed=answer["not_fixed"],
+        train_size=answer.get("train_size"),
     )
 
 

@@ -198,16 +198,13 @@ def candidate_sizes(train_size: int, multiple: int = 32) -> tuple[int, ...]:
 def one_error_rule(losses: np.ndarray, cost: Sequence[float]) -> tuple[int, int]:
     """Return the best place, and the cheapest that is worse than it by no more than one standard error.
 
-    Args:
-        losses: `[K, N]`, what each of K choices loses on each of the same N pictures; the mean decides.
-        cost: of each choice, in any unit.
-
-    The standard error is that of the paired difference over the N pictures, which is what makes small splits usable.
+    `losses` `[K, N]` are those of K choices on the same N pictures, which is what makes small splits usable.
     """
     means = losses.mean(axis=1)
     best = min(range(len(losses)), key=lambda i: (means[i], cost[i]))
-    equals = [i for i in range(len(losses)) if not is_worse(losses[i], losses[best])]
-    return best, min(equals, key=lambda i: (cost[i], means[i]))
+    near = min((cost[i], means[i]) for i in range(len(losses)) if not is_worse(losses[i], losses[best]))[1]
+    # What is cheaper still and no worse may be further from the best in errors, where the two differ in few pictures.
+    return best, min((i for i in range(len(losses)) if means[i] <= near), key=lambda i: (cost[i], means[i]))
 
 
 def is_worse(losses: np.ndarray, than: np.ndarray) -> bool:
@@ -219,14 +216,9 @@ def is_worse(losses: np.ndarray, than: np.ndarray) -> bool:
 def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float], at_least: int = 0) -> tuple[int, str]:
     """Choose the cheapest size that is no worse than the best by more than one standard error; say why.
 
-    Args:
-        sizes: candidate sizes in pixels.
-        correct: bool `[len(sizes), N]`, whether each picture is classified right at each size.
-        cost: cost of each size in any unit, for instance GMACs.
-        at_least: smaller sizes are left out, unless all are smaller. Before a fix this is the size at which objects
-            look as large as in training. What is measured before a fix underrates larger sizes, which suffer from
-            activations the head has not seen: in the paper's grids of test against train size, a fix moves the best
-            size up, never down.
+    `correct` is bool `[len(sizes), N]`, `cost` for instance GMACs. Sizes below `at_least` are left out, unless all are
+    smaller. Before a fix this is the size at which objects look as large as in training: what is measured then
+    underrates larger sizes, which suffer from activations the head has not seen; in the paper a fix moves the best up.
     """
     accuracy = 100 * correct.mean(axis=1)
     kept = [i for i in range(len(sizes)) if sizes[i] >= at_least] or list(range(len(sizes)))
@@ -234,21 +226,15 @@ def choose_size(sizes: Sequence[int], correct: np.ndarray, cost: Sequence[float]
     why = f"{accuracy[chosen]:.1f} % before the fix, " if at_least else f"{accuracy[chosen]:.1f} %, "
     if chosen == best:
         why += f"the best of {len(kept)} sizes"
-        if len(kept) < len(sizes):
-            why = f"{why} ({_listed(sizes[i] for i in kept)})"
+        why += f" ({_listed(sizes[i] for i in kept)} px)" if len(kept) < len(sizes) else ""
     else:
         why += f"within one standard error of the best ({accuracy[best]:.1f} % at {sizes[best]} px) and cheaper"
     if at_least and sizes[chosen] >= at_least:
         why += f"; from {at_least} px on objects look as large as in training"
-        left_out = [size for size in sizes if size < at_least]
-        why += f", so {_listed(left_out)} px {_were(left_out)} left out" if left_out else ""
+        left_out = _listed(size for size in sizes if size < at_least)
+        why += f", which leaves out {left_out} px" if left_out else ""
     return sizes[chosen], why
 
 
 def _listed(sizes: Iterable[int]) -> str:
-    *first, last = (str(size) for size in sorted(sizes))
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _were(sizes: Sequence[int]) -> str:
-    return "was" if len(sizes) == 1 else "were"
+    return ", ".join(str(size) for size in sorted(sizes))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres.checkpoints.resolve import license_of, load, weights_and_kind
+from fixres.checkpoints.resolve import license_of, load, names_checkpoint, weights_and_kind
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.models.build import build_model
@@ -178,3 +178,18 @@ def test_a_folder_with_a_mark_in_its_name_is_named_as_any_other(tmp_path: Path) 
     assert weights_and_kind(missing) == (missing, "fixed")
     with pytest.raises(UserError, match="no"):
         load(missing)
+
+
+def test_a_checkpoint_is_told_from_pictures(trained_run: Path, photos: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"")
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    (unfinished / "metrics.jsonl").write_text("")
+    checkpoints = [trained_run, trained_run / "model", f"{trained_run}#raw", weights, unfinished, tmp_path / "typo"]
+    schemes = ["timm:resnet18", "hf-hub:a/b", "fixres:FixResNet50_v2", "package:efficientnet-lite0", "url:https://x/y"]
+    for source in (*checkpoints, *schemes):
+        assert names_checkpoint(str(source)), source
+    for source in (photos, f"folder:{photos}", "elpv:", "csv:table.csv", "hf:beans", "synthetic:classes=3"):
+        assert not names_checkpoint(str(source)), source
+    assert names_checkpoint(str(photos), "resnet18")

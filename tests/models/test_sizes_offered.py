@@ -7,7 +7,7 @@ import torch
 
 from fixres.config.loading import validate
 from fixres.models.build import build_model
-from fixres.models.sizes import offer_sizes
+from fixres.models.sizes import offer_sizes, offer_train_size
 from fixres.resolution import Preprocess
 
 
@@ -41,3 +41,21 @@ def test_no_size_is_added_where_objects_look_as_large_already() -> None:
     offer = offer_sizes(build_model("test_resnet", 2), Preprocess(224, crop_ratio=0.9), stage)
     assert 224 < offer.exact < 235
     assert (offer.sizes, offer.matching) == ((224, 256, 320, 384, 448), 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "serve", "train"),
+    [
+        ("test_resnet", 288, 224),
+        ("test_resnet", 128, 96),
+        ("vit_small_patch14_dinov2", 280, 224),
+        ("pit_ti_224", 224, 224),
+    ],
+)
+def test_the_train_size_for_a_serve_size_is_the_inverse_and_never_above_it(name: str, serve: int, train: int) -> None:
+    stage = validate({"data": {"uri": "synthetic:classes=2"}}).train
+    with torch.device("meta"):
+        model = build_model(name, 2, {"img_size": serve} if "vit" in name else {})
+    exact, size = offer_train_size(model, Preprocess(serve), stage)
+    assert size == train
+    assert exact == pytest.approx(serve / 1.235, rel=0.01)

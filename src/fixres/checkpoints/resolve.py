@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -365,6 +366,22 @@ def released_without_head(source: str) -> Released | None:
     scheme, _, name = source.partition(":")
     released = find_released(name) if scheme == "fixres" else None
     return released if released is not None and released.content == "weights" and not released.num_classes else None
+
+
+def names_checkpoint(source: str, model_name: str | None = None) -> bool:
+    """Return whether a source is meant as a checkpoint, where a collection of pictures may stand, too.
+
+    A run or model folder, a weights file, and what lies elsewhere under a scheme of checkpoints are; so is what is not
+    there and has no scheme, so that a mistyped folder is called that.
+    """
+    if model_name is not None or is_elsewhere(source):
+        return True
+    bare = weights_and_kind(source)[0]
+    path = Path(bare).expanduser()
+    if path.is_dir():
+        own = ("config.json", "model/config.json", "recipe.yaml", "metrics.jsonl")
+        return bare != source or any((path / name).is_file() for name in own)
+    return path.is_file() or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", bare)
 
 
 def license_of(source: str) -> str:

@@ -164,6 +164,9 @@ class Advice:
     """`top1` of the advice on the half that did not choose, and its `num_images`; None where nothing was halved."""
     not_fixed: str | None = None
     """Why no head was fixed though it was asked for, so that the rows say nothing about a fix."""
+    train_size: Mapping[str, Any] | None = None
+    """The `size` to train at for a network used at `serve_size`, and `why`; None where neither that size nor a time was
+    given."""
 
     def _repr_html_(self) -> str:
         rows = [advice_cells(row) for row in self.rows]

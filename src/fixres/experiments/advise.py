@@ -1,4 +1,4 @@
-"""Which size to test and to fix at: theory, measurement, cost, and a sentence why."""
+"""Which size to test, to fix and to train at: theory, measurement, cost, and a sentence why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fixres.evaluation.measure import open_for
 from fixres.experiments.questions import Question
 from fixres.io.progress import NamedProgress
 from fixres.models.moves import make_plan
-from fixres.models.sizes import Offer, at_size, gmacs, offer_sizes
+from fixres.models.sizes import Offer, at_size, gmacs, offer_sizes, offer_train_size
 from fixres.models.split_trunk import require_solvable
 from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
 from fixres.runtime.device import Runtime
@@ -53,6 +53,8 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
     offer = offer_sizes(model, train, stage)
     theory = _theory(train, stage, _aspects(collection), offer) | {"crop_is_known": known}
     sizes = question.sizes or offer.sizes
+    if question.serve_size is not None:
+        sizes = tuple(sorted({*sizes, question.serve_size}))
     ratios = _ratios(product.preprocess, question.crop_ratios)
     _require_affordable(model, sizes, question.budget_gmacs)
     views = [replace(product.preprocess, size=size, crop_ratio=ratio) for size in sizes for ratio in ratios]
@@ -66,6 +68,8 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
     for place, row in enumerate(rows):
         row["on_front"] = place in front
     chosen, why = _choose(rows, question)
+    own_view = [row for row in rows if row["network"] == "as it is" and row["crop_ratio"] == ratios[0]]
+    auto = choose_size(*_measured(own_view), offer.matching)
     answer = {
         "model": product.architecture,
         "data": collection.uri,
@@ -75,7 +79,10 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
         "theory": theory,
         "not_fixed": not_fixed,
         "advice": {**_brief(chosen), "why": why},
+        "auto": {"size": auto[0], "why": auto[1]},
     }
+    if question.serve_size is not None or question.budget_ms is not None:
+        answer["train_size"] = _train_size(model, product.preprocess.at(chosen["size"]), stage, chosen, train.size)
     if confirm is not None:
         if "confirmed" not in chosen:
             p = replace(product.preprocess, size=chosen["size"], crop_ratio=chosen["crop_ratio"])
@@ -247,20 +254,38 @@ def _choose(rows: Sequence[dict[str, Any]], question: Question) -> tuple[dict[st
         for row in rows
         if (question.budget_gmacs is None or row["gmacs"] <= question.budget_gmacs)
         and (question.budget_ms is None or row["ms"] <= question.budget_ms)
+        and (question.serve_size is None or row["size"] == question.serve_size)
     ]
     if not within:
-        least = min(rows, key=lambda row: row["gmacs"])
+        least = min(rows, key=lambda row: (row["size"] != question.serve_size, row["gmacs"]))
         raise UserError(
             f"nothing measured is within the budget\n  the cheapest is {least['size']} px: {least['gmacs']:.3f} GMACs, "
             f"{least['ms']:.1f} ms a picture; raise it, or name smaller sizes with --sizes"
         )
     # Places in the list stand for sizes, of which there may be several rows.
-    correct = np.stack([row["correct"] for row in within])
-    place, why = choose_size(range(len(within)), correct, [row["gmacs"] for row in within])
+    place, why = choose_size(range(len(within)), *_measured(within)[1:])
     best = max(within, key=lambda row: row["top1"])
     if " px)" in why:
         why = f"{within[place]['top1']:.1f} %, within one standard error of the best ({_name(best)}) and cheaper"
     return within[place], why.replace(f"the best of {len(within)} sizes", f"the best of {len(within)} measured")
+
+
+def _measured(rows: Sequence[dict[str, Any]]) -> tuple[list[int], np.ndarray, list[float]]:
+    """Return the size, the correct pictures and the work of every row."""
+    correct = np.stack([row["correct"] for row in rows])
+    return [row["size"] for row in rows], correct, [row["gmacs"] for row in rows]
+
+
+def _train_size(
+    model: nn.Module, serve: Preprocess, stage: Stage, chosen: dict[str, Any], trained_at: int
+) -> dict[str, Any]:
+    """Return the size to train at for a network that is used at `serve.size`, and why."""
+    exact, size = offer_train_size(model, serve, stage)
+    why = (
+        f"objects look as large in training at about {exact:.0f} px as in testing at {serve.size} px; trained at "
+        f"{trained_at} px, this network is right there in {chosen['top1']:.1f} % ({chosen['network']})"
+    )
+    return {"serve_size": serve.size, "exact": exact, "size": size, "trained_at": trained_at, "why": why}
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fixres.config.choices import BackendName, Count, Decode
+from fixres.config.choices import BackendName, Count, Decode, OnBadImage
 from fixres.config.stage import Above0, Factor, Positive
 
 Published = Literal["v1", "v2"]
@@ -29,8 +29,32 @@ class Question:
     """Most work for a picture."""
     budget_ms: Above0 | None = None
     """Most time for a picture, in milliseconds on this machine."""
+    serve_size: Positive | None = None
+    """Size in pixels the network will be used at: which size to train at is then answered, too."""
     fixed: bool = True
     """Also fix the head at every size, on cached features of the training split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureQuestion:
+    """What is to be advised on before any training."""
+
+    models: tuple[str, ...] = ()
+    """Networks to try: timm names or package:NAME; left out: small ones that are on this disk."""
+    minutes: Above0 = 1.0
+    """Time for the measurement; a network at a size that would probably overrun it is not begun."""
+    sizes: tuple[Positive, ...] = ()
+    """Sizes to measure."""
+    crop_ratios: tuple[Factor, ...] = ()
+    """Crop ratios to measure."""
+    budget_gmacs: Above0 | None = None
+    """Most work for a picture."""
+    budget_ms: Above0 | None = None
+    """Most time for a picture, in milliseconds on this machine."""
+    serve_size: Positive | None = None
+    """Size in pixels the network will be used at."""
+    on_bad_image: OnBadImage = "error"
+    """What an unreadable picture does; skipped ones are counted and listed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from fixres.config.stage import Stage
 from fixres.errors import UserError
 from fixres.models.build import architecture, in_channels
-from fixres.resolution import HARDLY_LARGER, Preprocess, candidate_sizes, exact_matching_size, matching_size
+from fixres.resolution import (
+    HARDLY_LARGER,
+    Preprocess,
+    apparent_ratio,
+    candidate_sizes,
+    exact_matching_size,
+    matching_size,
+)
 
 MAX_SIZE = 4096
 """Largest side in pixels; beyond it one picture's activations exceed any machine's memory."""
@@ -158,6 +165,19 @@ def offer_sizes(model: nn.Module, train: Preprocess, stage: Stage) -> Offer:
         if matching != train.size or exact <= (1 + HARDLY_LARGER) * train.size:
             break
     return Offer(tuple(sorted({*sizes, matching})), exact, matching)
+
+
+def offer_train_size(model: nn.Module, serve: Preprocess, stage: Stage) -> tuple[float, int]:
+    """Return the train size for a network that is used at `serve.size`, and the one it takes for it.
+
+    The exact one, in pixels, shows objects as large in training as that size in testing: the inverse of `Offer.exact`.
+    What the network takes is never above `serve.size`, and that itself where nothing else is legal.
+    """
+    exact = serve.size * apparent_ratio(serve, stage.crop, stage.crop_scale, serve)
+    shape, patch = model if needs_values(model) else without_values(model), patch_size(model)
+    step = _STEP if _STEP % patch == 0 else patch
+    sizes = sorted(range(step, serve.size + 1, step), key=lambda size: abs(size - exact))
+    return exact, next((size for size in sizes if refusal(shape, size) is None), serve.size)
 
 
 def refusal(model: nn.Module, size: int) -> str | None:
