@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fixres.checkpoints.resolve import license_of, load, names_checkpoint, weights_and_kind
+from fixres.checkpoints.licences import license_of
+from fixres.checkpoints.resolve import load, names_checkpoint, weights_and_kind
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.models.build import build_model

@@ -14,6 +14,7 @@ from fixres.cli.main import main
 from fixres.config.loading import load
 from fixres.config.recipe import Recipe
 from fixres.experiments import cost as planning
+from fixres.experiments import measured_speed
 from fixres.experiments.cost import Speed, count_pictures, plan_recipe
 from fixres.models.build import build_model
 from fixres.models.moves import Plan
@@ -76,7 +77,7 @@ def test_hours_follow_the_stated_speed_and_the_work(make_recipe: Make, monkeypat
     train, fix = plan_recipe("mine", recipe, count_pictures(recipe), 1, Speed(100.0)).stages
     assert train.hours == pytest.approx(96 / 100 / 3600)
     assert fix.hours == pytest.approx(48 / 300 / 3600)
-    monkeypatch.setattr(planning, "MEASURED_STEPS", 4)
+    monkeypatch.setattr(measured_speed, "MEASURED_STEPS", 4)
     measured = plan_recipe("mine", recipe, count_pictures(recipe), 1, Speed(is_measured=True))
     assert 0 < measured.hours < 0.1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import replace
@@ -382,19 +381,6 @@ def names_checkpoint(source: str, model_name: str | None = None) -> bool:
         own = ("config.json", "model/config.json", "recipe.yaml", "metrics.jsonl")
         return bare != source or any((path / name).is_file() for name in own)
     return path.is_file() or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", bare)
-
-
-def license_of(source: str) -> str:
-    """Return the licence that comes with a source of weights, or an empty string where none is known."""
-    scheme, _, name = source.partition(":")
-    if scheme == "fixres":
-        return find_released(name).license
-    folder = Path(weights_and_kind(source)[0])
-    for config in (folder / "model" / "config.json", folder / "config.json"):
-        if config.is_file():
-            own = json.loads(config.read_text()).get("fixres", {})
-            return str(own.get("data", {}).get("weights_license") or "")
-    return ""
 
 
 def is_elsewhere(source: str) -> bool:

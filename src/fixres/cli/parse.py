@@ -73,7 +73,7 @@ class TrainOptions:
     minutes: Above0 | None = None
     """With PHOTOS: how long it may take in all, start-up and report included; 3 when left out."""
     models: str = ""
-    """With PHOTOS: networks to try, A,B by timm name or package:NAME; left out: the small ones on this disk."""
+    """With PHOTOS: networks to try, A,B by timm name, package:NAME or folder; left out: the small ones on this disk."""
     final: bool = False
     """With PHOTOS: at the end train what was chosen on everything that has a label, into OUT/final."""
     seeds: str = ""
@@ -86,7 +86,7 @@ class TrainOptions:
     @property
     def checks(self) -> StartChecks:
         """How sure the run has to be of its folder and its pictures."""
-        return StartChecks(take_over=self.take_over, check_data=self.check_data, accept_data=self.accept_data)
+        return StartChecks(**{name: getattr(self, name) for name in ("take_over", "check_data", "accept_data")})
 
 
 Options = TypeVar("Options", bound=TrainOptions)
@@ -143,7 +143,7 @@ def parse_recipe(
     name = scan.words.pop(0) if scan.words else ""
     if set(_HELP) & set(argv):
         groups = recipe_groups(load(name or None))
-        word = Entry("RECIPE", "", None, "A shipped recipe or a YAML file; none: the defaults.")
+        word = Entry("RECIPE", "", None, "A shipped recipe, a YAML file, or pictures; none: the defaults.")
         groups[""] = [word, *(option.shown for option in flags.values()), *groups[""]]
         print_help(f"{prog} [RECIPE] [--option VALUE ...] [--section.key VALUE ...]", description, groups)
     scan.mistakes.extend(_unexpected(word) for word in scan.words)
@@ -158,9 +158,7 @@ def parse_recipe(
             except UserError as error:
                 raise UserError(f"--{key}: {error}") from None
     if not name and "data.uri" not in overrides:
-        raise UserError(
-            f"which recipe?\n  {prog} RECIPE          ('fixres recipes' lists them)\n  {prog} --data.uri DIR"
-        )
+        raise UserError(f"which recipe?\n  {prog} RECIPE      ('fixres recipes' lists them)\n  {prog} --data.uri DIR")
     try:
         recipe = load(name or None, overrides, require_data=True)
     except UserError as error:

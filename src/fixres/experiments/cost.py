@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,17 +18,15 @@ from fixres.data.sampling import describe_length, num_epoch_samples
 from fixres.data.splits import THIRDS
 from fixres.errors import UserError, counted
 from fixres.experiments.first_batches import first_measured_batches, first_training_batch
+from fixres.experiments.measured_speed import measured_rate
 from fixres.models.build import build_model, in_channels
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
-from fixres.runtime.device import Runtime
 from fixres.training.freeze import apply_plan, set_train_mode
 from fixres.training.head_start import MOST_HEAD_VIEWS
 from fixres.training.initial_weights import starting_network
-from fixres.training.optim import make_optimizer
 from fixres.training.stage_plan import StagePlan, average_warning, describe_stage, is_fix, stage_key
 
-MEASURED_STEPS = 20
 OPTIMIZER_COPIES = {"sgd": 1, "nesterov": 1, "lion": 1, "muon": 1, "adamw": 2, "lamb": 2}
 """Numbers an optimizer keeps for each trained parameter; muon's vectors, which have two, are few."""
 _PROBE_BATCH = 2
@@ -315,52 +312,6 @@ def _measured_rate(cost: StageCost, recipe: Recipe, stage: Stage, pictures: Pict
     """Return pictures per second of 20 steps on this machine's device, times `devices`; reading is not in it."""
     batch = cost.batch_size if cost.num_steps == 0 else max(2, cost.batch_size // devices)
     return devices * measured_rate(recipe, stage, cost.size, pictures.num_classes, batch)
-
-
-def measured_rate(
-    recipe: Recipe, stage: Stage, size: int, num_classes: int, batch: int, num_steps: int = MEASURED_STEPS
-) -> float:
-    """Return pictures a second of some steps of a stage on this machine's device, the median; reading is not in it.
-
-    Args:
-        recipe: names the network; its weights do not matter and are random.
-        stage: one that trains, or that the cached solver solves.
-        size: side in pixels.
-        num_classes: outputs of the head.
-        batch: pictures of a step.
-        num_steps: a quarter of them, at the beginning, does not count.
-    """
-    runtime = Runtime(recipe.runtime.model_copy(update={"device": _device(recipe)}))
-    model = build_model(recipe.model.name, num_classes, recipe.model.kwargs)
-    model = runtime.place(at_size(model, size))
-    plan = make_plan(model, stage.moves, size, stage.freeze, stage.norm_statistics)
-    apply_plan(model, plan)
-    is_solved = stage.solver in ("cached", "auto")
-    images = runtime.images(torch.randn(batch, in_channels(model), size, size))
-    labels = torch.zeros(batch, dtype=torch.int64, device=runtime.device)
-    wrapped, optimizer = model, None
-    if not is_solved:
-        wrapped, optimizer = runtime.prepare(model, make_optimizer(model, recipe.optim, stage))
-    set_train_mode(model, plan)
-    seconds = []
-    for _ in range(num_steps):
-        start = time.perf_counter()
-        with runtime.autocast(), torch.set_grad_enabled(not is_solved):
-            loss = nn.functional.cross_entropy(wrapped(images), labels)
-        if optimizer is not None:
-            runtime.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-        loss.item()
-        seconds.append(time.perf_counter() - start)
-    middle = sorted(seconds[max(1, num_steps // 4) :])
-    return batch / middle[len(middle) // 2]
-
-
-def _device(recipe: Recipe) -> str:
-    """Return the recipe's device, or any there is where it names one that this machine lacks."""
-    wanted = recipe.runtime.device
-    return "auto" if wanted == "npu" and not hasattr(torch, "npu") else wanted
 
 
 def dry_run(recipe: Recipe) -> list[str]:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.licences import license_of
 from fixres.checkpoints.product import Sheet
-from fixres.checkpoints.resolve import license_of
 from fixres.checkpoints.resolve import load as load_checkpoint
 from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Recipe
@@ -28,8 +28,8 @@ from fixres.data.loader import resolve_workers
 from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
-from fixres.experiments.cost import measured_rate
-from fixres.experiments.time_plan import Pace, Planned, plan_training
+from fixres.experiments.measured_speed import measured_rate
+from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
 from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
@@ -95,29 +95,6 @@ class Wish:
     """Networks to try, by timm name or checkpoint; empty: the small ones that are on this disk."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the recipe that are decided already, by dotted key."""
-
-
-class Clock:
-    """Seconds of the minutes that are left, those of an interrupted beginning counted."""
-
-    def __init__(self, minutes: float, started: float, earlier: float = 0.0) -> None:
-        """`started`: time.monotonic() when the program began."""
-        self.end = started + 60 * minutes - earlier
-        self.started, self.earlier = started, earlier
-
-    @property
-    def left(self) -> float:
-        """Seconds until the end."""
-        return self.end - time.monotonic()
-
-    def share(self, part: float) -> float:
-        """Return the seconds that are left of the first part of the minutes."""
-        return max(0.0, self.left - (1 - part) * (self.end - self.started + self.earlier))
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the beginning."""
-        return self.earlier + time.monotonic() - self.started
 
 
 def train_pictures(

@@ -1,7 +1,8 @@
-"""What training the time left allows: at which size and for how many epochs, from speeds that were measured."""
+"""The minutes: what is left of them, and what training that allows, from speeds that were measured."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,29 @@ MOST_EPOCHS = 20
 """Epochs after which a small collection gains nothing more from the same rate."""
 _SAFETY = 0.9
 """Share of the time left that is planned: a step may become slower, and an end that comes early costs nothing."""
+
+
+class Clock:
+    """Seconds of the minutes that are left, those of an interrupted beginning counted."""
+
+    def __init__(self, minutes: float, started: float, earlier: float = 0.0) -> None:
+        """`started`: time.monotonic() when the program began."""
+        self.end = started + 60 * minutes - earlier
+        self.started, self.earlier = started, earlier
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.end - time.monotonic()
+
+    def share(self, part: float) -> float:
+        """Return the seconds that are left of the first part of the minutes."""
+        return max(0.0, self.left - (1 - part) * (self.end - self.started + self.earlier))
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return self.earlier + time.monotonic() - self.started
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from fixres.checkpoints.folder_write import save_product
-from fixres.checkpoints.product import Sheet
-from fixres.checkpoints.resolve import license_of
 from fixres.errors import UserError
 from fixres.evaluation.activation_statistics import FILE as ACTIVATIONS
 from fixres.evaluation.activation_statistics import write_activations
-from fixres.evaluation.evaluate import Evaluation, conditions
-from fixres.evaluation.metrics import without_confusion
+from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.results import Run
 from fixres.io.csv_text import CsvRows
 from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
-from fixres.models.sizes import bound_size
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
+from fixres.training.product_sheet import sheet_of
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
 from fixres.training.train_size_control import Before, Compared, compare
@@ -79,7 +75,7 @@ def _save(context: RunContext, outcome: Run, shipped: Contender, handover: Hando
     moved: dict[str, Tensor] = {}
     if shipped.kind == "fixed" and handover.before is not None:
         moved = tensors_before(handover.before, shipped.model)
-    save_product(context.folder / "model", shipped.model, _sheet(context, outcome, shipped, handover), moved)
+    save_product(context.folder / "model", shipped.model, sheet_of(context, outcome, shipped, handover), moved)
 
 
 def _or_note(context: RunContext, name: str, write: Callable[[], None]) -> None:
@@ -109,37 +105,6 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of `before` that a fix changed, or that a new size reshaped."""
     old, new = copy_state(before), copy_state(after)
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
-
-
-def _sheet(context: RunContext, outcome: Run, shipped: Contender, handover: Handover) -> Sheet:
-    is_fixed = shipped.kind == "fixed" and handover.before is not None
-    results, measured_as = [], {}
-    if outcome.rows:
-        row = {key: value for key, value in lasting(outcome.shipped).items() if key not in ("label", "is_shipped")}
-        results = [{"split": outcome.split, "num_images": outcome.num_images, **row}]
-        split = context.collection.split(outcome.split)
-        measured_as = conditions(split, outcome.num_images, context.reading.batch_size, context.runtime)
-    return Sheet(
-        classes=context.collection.classes,
-        preprocess=context.preprocess.at(shipped.size),
-        train_size=shipped.train_size,
-        moves=shipped.moves,
-        weights=shipped.weights,
-        results=results,
-        evaluation=measured_as,
-        data={
-            "uri": context.collection.uri,
-            "split_seed": context.recipe.data.split_seed,
-            "holdout": context.recipe.data.holdout,
-            "license": context.recipe.data.license,
-            "weights": context.recipe.model.weights,
-            "weights_license": license_of(context.recipe.model.weights),
-        },
-        model_args=context.model_args,
-        seed=context.recipe.seed,
-        before_size=bound_size(handover.before) if is_fixed and handover.before is not None else None,
-        has_new_head=(is_fixed and handover.had_new_head) or (shipped.kind == "probe" and handover.has_new_start),
-    )
 
 
 def _compared(context: RunContext, plan: StagePlan, handover: Handover, probes: Sequence[Contender]) -> Compared:
@@ -188,8 +153,3 @@ def _record(context: RunContext, found: Compared, shipped: Contender) -> Run:
     fields = {"paired": asdict(found.paired) if found.paired else None, **found.fields}
     context.log.event("comparison", split=split, num_images=num_images, rows=rows, **fields)
     return outcome
-
-
-def lasting(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a repeated run would find again: no speed, and no confusion matrix in a file people read."""
-    return {key: value for key, value in without_confusion(result).items() if key != "images_per_second"}

@@ -33,8 +33,8 @@ from fixres.models.build import load_strict
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.average_request import AverageRequest
-from fixres.training.before_after import lasting
 from fixres.training.cached_solver.norm_statistics import Moments, merge, moments_of
+from fixres.training.product_sheet import lasting
 
 State = dict[str, Tensor]
 Say = Callable[[str], None]

@@ -19,6 +19,7 @@ from fixres.errors import Stopped, UserError, started_rank
 
 if TYPE_CHECKING:
     from fixres.experiments.seeds import Study
+    from fixres.runtime.run_folder import Listener
 
 STARTED = time.monotonic()
 """When the command began, before anything large is imported."""
@@ -56,9 +57,9 @@ def train(words: Sequence[str]) -> int:
         if event["event"] == "begin":
             _say_what_is_shorter(console, asked)
 
-    told, checks = [console, tell_once], flags.checks
+    listeners: list[Listener] = [console, tell_once]
     with followed(console, folder):
-        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=told, checks=checks)
+        run_recipe(recipe, folder, resume=flags.resume, extend=flags.extend, listeners=listeners, checks=flags.checks)
     return 0
 
 
