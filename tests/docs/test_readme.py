@@ -10,7 +10,11 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+from fixres.checkpoints.folder_write import save_product
+from fixres.checkpoints.product import Sheet
 from fixres.cli.main import COMMANDS, main
+from fixres.models.build import build_model
+from fixres.resolution import Preprocess
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -42,6 +46,8 @@ def small(words: list[str]) -> list[str]:
     """Return a command of the README with what makes it short."""
     if "runs/a/recipe.yaml" in words:
         return [*words, *SAME]
+    if words[:2] == ["train", "photos"]:
+        return [*words, "--models", "tiny", "--minutes", "0.5", *SAME]
     return [*words, *MINIATURE.get(words[0], []), *(SAME if words[0] == "train" else [])]
 
 
@@ -51,6 +57,8 @@ def at_home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(tmp_path)
     (recipe,) = blocks("yaml")
     (tmp_path / "my.yaml").write_text(recipe)
+    sheet = Sheet(("a", "b"), Preprocess(64), 64, "all", "raw", (), {}, {}, {})
+    save_product(tmp_path / "tiny", build_model("test_resnet", 2), sheet)
     torch.save({"epoch": 1, "state_dict": resnet18(num_classes=3).state_dict()}, tmp_path / "epoch_1.pth.tar")
     return tmp_path
 

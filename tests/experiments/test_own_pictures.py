@@ -15,12 +15,13 @@ from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.config.loading import load
 from fixres.errors import Stopped, UserError
-from fixres.experiments import own_pictures
-from fixres.experiments.own_pictures import RECORD, Wish, train_pictures
+from fixres.experiments import own_pictures, speeds
+from fixres.experiments.own_pictures import Wish, train_pictures
 from fixres.experiments.refit import refit
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import read_events, read_status
+from fixres.training.probe import CHOICES
 from fixres.training.run import run_recipe
 
 URI = "synthetic:classes=3,images=90,size=56"
@@ -40,7 +41,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_pictures, "SIZES", (32, 48))
+    monkeypatch.setattr(own_pictures, "PROBE_SIZES", (32, 48))
+    monkeypatch.setattr(speeds, "SIZES", (32, 48))
     monkeypatch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
 
 
@@ -54,7 +56,8 @@ def choose(folder: Path, network: str, minutes: float = 1.0, **settings: Any) ->
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory, network: str) -> tuple[Path, list[dict[str, Any]]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_pictures, "SIZES", (32, 48))
+        patch.setattr(own_pictures, "PROBE_SIZES", (32, 48))
+        patch.setattr(speeds, "SIZES", (32, 48))
         patch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
         folder = tmp_path_factory.mktemp("chosen") / "run"
         return folder, choose(folder, network, **{"train.epochs": 2})
@@ -67,7 +70,7 @@ def test_it_says_what_it_does_and_leaves_an_ordinary_run(chosen: tuple[Path, lis
     assert any("a first product after" in text for text in said)
     assert read_status(folder)["state"] == "done"
     assert fixres.load(folder).classes == ("0-disc", "1-square", "2-triangle")
-    record = json.loads((folder / RECORD).read_text())
+    record = json.loads((folder / CHOICES).read_text())
     states = [row["state"] for row in record["probe"]["rows"]]
     assert states[0] == "measured"
     assert set(states) <= {"measured", "not run"}
@@ -143,17 +146,17 @@ def test_a_signal_leaves_the_first_product_and_the_same_command_goes_on(
         with pytest.raises(Stopped):
             train_pictures(wish, folder, started=time.monotonic())
     assert fixres.load(folder).classes == ("0-disc", "1-square", "2-triangle")
-    assert json.loads((folder / RECORD).read_text())["seconds"] > 0
+    assert json.loads((folder / CHOICES).read_text())["seconds"] > 0
     train_pictures(wish, folder, started=time.monotonic(), resume=True)
     assert read_status(folder)["state"] == "done"
 
 
 def test_a_folder_that_holds_a_run_is_not_touched(chosen: tuple[Path, list[dict[str, Any]]], network: str) -> None:
     folder, _ = chosen
-    before = (folder / RECORD).read_bytes()
+    before = (folder / CHOICES).read_bytes()
     with pytest.raises(UserError, match="already holds a run"):
         choose(folder, network)
-    assert (folder / RECORD).read_bytes() == before
+    assert (folder / CHOICES).read_bytes() == before
 
 
 def test_a_refit_trains_on_everything_and_says_whose_its_figures_are(

@@ -15,9 +15,9 @@ PLANS = st.builds(Pace, SIZES, RATES, RATES)
 
 def test_the_largest_size_with_room_for_enough_epochs_is_taken() -> None:
     # An epoch of 1,000 pictures takes 10.25 s at 64 px, 20.5 s at 96 px, 41 s at 128 px.
-    assert plan_training(70, PACES, 1000, 100).size == 96
-    assert plan_training(140, PACES, 1000, 100).size == 128
-    assert plan_training(40, PACES, 1000, 100).size == 64
+    assert plan_training(95, PACES, 1000, 100).size == 96
+    assert plan_training(190, PACES, 1000, 100).size == 128
+    assert plan_training(60, PACES, 1000, 100).size == 64
 
 
 def test_the_longest_training_is_taken_where_none_has_room_for_enough() -> None:

@@ -207,6 +207,13 @@ class Console:
     ) -> tuple[list[str], list[list[str]]]:
         return results_table(event["results"], labels, self._num_classes, self._imbalance.get(event["split"]))
 
+    def _on_probed(self, event: Mapping[str, Any]) -> None:
+        if event["loss"] is not None:
+            self.say(
+                f"  {event['network']} at {event['size']} px, crop {event['crop_ratio']:g}: {event['top1']:.1f} %, "
+                f"loss {event['loss']:.3f} ({event['how']}, {event['n']:,} pictures), {event['gmacs']:.3f} GMACs"
+            )
+
     def _on_candidates(self, event: Mapping[str, Any]) -> None:
         title = f"candidates on {event['split']}, n = {event['num_images']:,}"
         header = ["", "size", "top-1 %", "loss", "after temperature", "minus the cheapest probe", "GMACs"]

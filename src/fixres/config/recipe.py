@@ -179,6 +179,8 @@ class Evaluation(Section):
     ship: Literal["last", "best"] = "last"
     """What ships. last: what the last stage made; best: of that, of the network before a fix, and of a head solved on
     the starting network, by the loss on the selecting split."""
+    probe_sizes: tuple[Positive, ...] = ()
+    """Sizes at which ship best solves a head on the starting network; empty: the train size and that of the fix."""
     exact: bool = False
     """Resize, then crop, equal to torchvision bit for bit, instead of both in one call (within 1 level)."""
 

@@ -190,6 +190,8 @@ def _whole_problems(recipe: Recipe) -> Iterable[Problem]:
             "all leaves no pictures to choose on: give evaluation.keep last and ship last, every size as a number, and "
             "the decay of what is solved; fixres train PHOTOS --final does so",
         )
+    if asked.probe_sizes and asked.ship != "best":
+        yield "evaluation.probe_sizes", "has no effect: evaluation.ship is last, and only best takes it"
     fixes = [stage for stage in recipe.stages[1:] if stage.enabled and stage.moves != "all"]
     if asked.ship == "best" and len(fixes) > 1:
         yield "evaluation.ship", f"best compares one fix with what came before; this recipe has {len(fixes)}; use last"

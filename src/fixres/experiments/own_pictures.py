@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fixres.checkpoints.folder_write import save_product
@@ -28,11 +27,9 @@ from fixres.data.loader import resolve_workers
 from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
-from fixres.experiments.measured_speed import measured_rate
-from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
+from fixres.experiments.speeds import Speeds, fix_size
+from fixres.experiments.time_plan import Clock, Planned, plan_training
 from fixres.io.files import write_text
-from fixres.models.build import build_model
-from fixres.models.sizes import at_size, gmacs
 from fixres.models.small_networks import PretrainedNetwork, named_networks, networks_on_disk
 from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
@@ -41,28 +38,22 @@ from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.cached_solver.logistic_head import Head
 from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
-from fixres.training.probe import Probed, ProbeJob, probe
+from fixres.training.probe import CHOICES, Probed, ProbeJob, probe
+from fixres.training.probe_cells import SIZES as PROBE_SIZES
 from fixres.training.probe_cells import Cell, Row
 from fixres.training.resume import find_start
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
-RECORD = "choices.json"
-"""In the run folder: what was tried, what was chosen and why, and the seconds it took."""
 MINUTES = 3.0
 PROBE_SHARE = 1 / 3
 """Of the minutes, what trying networks and sizes may take."""
-SIZES = (96, 128, 160, 192, 224)
-"""Sides in pixels that are probed."""
 TRAIN_SIZES = (64, 96, 128, 160, 192, 224)
 """Sides in pixels to train at, up to the one that the probe chose."""
 _END_SECONDS = 8.0
 """Kept for the last measurements, the product and the report."""
-_READING = 1.3
-"""How much longer a pass takes than its network alone."""
 _MANY_SELECTING = 150
 """Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
-_SPEED_STEPS = 3
 _LEAST_SECONDS = 15.0
 """Time below which no training is begun: measuring its speed would take much of it."""
 _TRAINING: Mapping[str, Any] = {
@@ -152,14 +143,14 @@ class Record:
     """RUN/choices.json, written whenever something is added to it."""
 
     def __init__(self, folder: Path, content: Mapping[str, Any] | None = None) -> None:
-        self.path = folder / RECORD
+        self.path = folder / CHOICES
         self._content = dict(content or {})
 
     @classmethod
     def read(cls, folder: Path) -> Record:
         """Return what an interrupted beginning left; nothing where there is none or it cannot be read."""
         try:
-            content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            content = json.loads((folder / CHOICES).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             content = {}
         return cls(folder, content if isinstance(content, dict) else {})
@@ -199,7 +190,7 @@ class _Choice:
             probed = self._probe(base, collection, runtime)
             self.record.note(probe=probed.as_dict())
             self._say(f"{probed.choice.cheapest.cell}: {probed.choice.why}")
-            planned = self._plan(probed, collection, runtime)
+            planned = self._plan(probed, collection)
         return self._settled(probed, planned)
 
     def _base(self, chosen: Mapping[str, Any]) -> Recipe:
@@ -233,6 +224,7 @@ class _Choice:
                 runtime,
                 reading,
                 select=collection.split(collection.select),
+                sizes=PROBE_SIZES,
                 budget_seconds=self.clock.share(PROBE_SHARE),
                 seed=base.seed,
                 on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
@@ -271,42 +263,28 @@ class _Choice:
             f"{row.top1:.1f} % {row.how} on {counted(row.n, 'picture')})"
         )
 
-    def _plan(self, probed: Probed, collection: Collection, runtime: Runtime) -> Planned | None:
+    def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
         row = probed.choice.cheapest
-        cell, num = row.cell, {name: len(split) for name, split in collection.splits.items()}
-        each = _READING * (row.ms or 0.0) / 1000
-        # Features for the probe and for the fix at its size, and what is measured at it on the other splits.
-        end = _END_SECONDS + each * (2 * num["train"] + 3 * num[collection.select] + 4 * num[collection.report])
-        self.record.note(end_seconds=round(end, 1))
-        left = self.clock.left - end
-        if left < _LEAST_SECONDS:
-            return None
-        sizes = [size for size in TRAIN_SIZES if size <= cell.size]
+        speeds = Speeds(row, fix_size, collection)
+        sizes = [size for size in TRAIN_SIZES if size <= row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
-        paces = self._paces(row, sizes, len(collection.classes))
-        planned = plan_training(self.clock.left - end, paces, num["train"], num[collection.select])
-        self.record.note(paces=[asdict(pace) for pace in paces], planned=asdict(planned) if planned else None)
+        if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0]):
+            return None
+        paces = speeds.paces(sizes, self._training(row.cell, sizes[0], 2))
+        num = len(collection.split("train")), len(collection.split(collection.select))
+        planned = plan_training(self.clock.left - _END_SECONDS, paces, *num)
+        self.record.note(
+            paces=[asdict(pace) for pace in paces],
+            planned=asdict(planned) if planned else None,
+            end_seconds=round(_END_SECONDS + (planned.overhead if planned else 0.0), 1),
+        )
         return planned
 
-    def _paces(self, row: Row, sizes: Sequence[int], num_classes: int) -> list[Pace]:
-        """Return how fast each size is, from a few steps at the smallest."""
-        cell = row.cell
-        with torch.device("meta"):
-            model = build_model(cell.network.name, num_classes)
-        work = {size: gmacs(at_size(model, size), size) for size in (*sizes, cell.size)}
-        recipe = self._training(cell, sizes[0], 2)
-        batch = recipe.train.batch_size
-        rate = measured_rate(recipe, recipe.train, sizes[0], num_classes, batch, _SPEED_STEPS) / _READING
-        forward = 1000 / max(row.ms or 0.0, 1e-3) / _READING
-        return [
-            Pace(size, forward * work[cell.size] / work[size], rate * work[sizes[0]] / work[size]) for size in sizes
-        ]
-
     def _training(self, cell: Cell, size: int, epochs: int) -> Recipe:
-        """Return the recipe that trains at a size and fixes at the probe's, and ships the best of all."""
-        fix_size = max(cell.size, size)
+        """Return the recipe that trains at a size, fixes at a larger one, and ships the best of these and the probe."""
+        at = fix_size(size)
         return self._base(
             {
                 **_of_network(cell),
@@ -314,8 +292,9 @@ class _Choice:
                 "data.holdout": self.record.get("holdout", 0.1),
                 "train.size": size,
                 "train.epochs": epochs,
-                "evaluation.sizes": sorted({size, fix_size}),
-                "fix.size": fix_size,
+                "evaluation.sizes": [size, at],
+                "evaluation.probe_sizes": [cell.size],
+                "fix.size": at,
             }
         )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FEWEST_EPOCHS = 3
+FEWEST_EPOCHS = 4
 """Epochs that a larger size must leave room for: fewer do not make up for what a smaller one trains."""
 MOST_EPOCHS = 20
 """Epochs after which a small collection gains nothing more from the same rate."""
@@ -47,6 +47,8 @@ class Pace:
     """Pictures a second that are measured or turned into features."""
     training: float
     """Pictures a second that are trained on."""
+    overhead: float = 0.0
+    """Seconds of everything else that training at this size brings: heads that are solved, the fix, measurements."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Planned:
     epochs: int
     seconds: float
     """Estimated, of training and the measurements between its epochs."""
+    overhead: float = 0.0
+    """Estimated, of everything else."""
 
 
 def plan_training(
@@ -78,9 +82,9 @@ def plan_training(
     for pace in paces:
         each = num_train / pace.training + num_select / pace.forward
         most = MOST_EPOCHS if not samples else max(FEWEST_EPOCHS, min(MOST_EPOCHS, -(-samples // num_train)))
-        epochs = min(most, int(_SAFETY * seconds / each))
+        epochs = min(most, int(_SAFETY * max(0.0, seconds - pace.overhead) / each))
         if epochs:
-            fitting.append(Planned(pace.size, epochs, epochs * each))
+            fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead))
     enough = [one for one in fitting if one.epochs >= FEWEST_EPOCHS]
     if enough:
         return max(enough, key=lambda one: one.size)

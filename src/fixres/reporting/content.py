@@ -16,6 +16,7 @@ from fixres.reporting.headline import headline, repeats_headline
 from fixres.reporting.misclassified import mistakes
 from fixres.reporting.overview import against
 from fixres.reporting.per_image import Answers, read_answers
+from fixres.reporting.probe_table import tried
 from fixres.reporting.quality import calibration, scores
 from fixres.reporting.reproduce import commands
 from fixres.reporting.run_record import Json, Record, number, same_but_for_seed
@@ -103,6 +104,7 @@ def _run(found: Findings) -> Json:
             "new_head": comparison.has_new_head,
         },
         "shipping": shipping(record),
+        "tried": tried(record.folder),
         "scores": found.scores,
         "accuracy_against_size": curves,
         "pareto_front": best_for_their_cost(costed),

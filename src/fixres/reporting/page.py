@@ -21,6 +21,7 @@ from fixres.reporting.headline import headline, verdict_of
 from fixres.reporting.number_format import duration, figures, interval, percent, points
 from fixres.reporting.overview import overview
 from fixres.reporting.png import write_pngs
+from fixres.reporting.probe_table import tried, tried_view
 from fixres.reporting.quality import calibration_view, scores_view, written
 from fixres.reporting.reproduce import reproduce
 from fixres.reporting.run_record import Json, Record, number, read_run
@@ -120,6 +121,7 @@ def _run(found: Findings, position: int) -> Json:
         "headline": headline(record),
         "size": _size(record),
         "shipping": shipping_view(shipping(record)),
+        "tried": tried_view(tried(record.folder)),
         "training": sections.training_charts(record),
         "errors": _errors(found),
         "gallery": found.gallery,

@@ -40,6 +40,8 @@ from fixres.training.probe_cells import (
     offer_cells,
 )
 
+CHOICES = "choices.json"
+"""In a run folder of `train PHOTOS`: what was tried, what was chosen and why, and the seconds it took."""
 SAMPLE = 600
 """Pictures of the first sample; so few are measured at once."""
 MOST = 10_000
