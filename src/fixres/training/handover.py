@@ -31,6 +31,8 @@ class Handover:
     """Whether the head is a random one that no stage has trained."""
     had_new_head: bool = False
     """Whether that of `before` is."""
+    may_select_by_loss: bool = True
+    """Whether few selecting pictures decide by the loss; not in a run that an earlier version began."""
     start: nn.Module | None = None
     """The network the run started from, where a head is to be solved on it in the end."""
     has_new_start: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.metrics import without_confusion
-from fixres.evaluation.selection import figures_of, is_few
+from fixres.evaluation.selection import epoch_figures
 from fixres.io.tensors import copy_state, read_weights
 from fixres.models.anatomy import head_names, is_inside
 from fixres.models.build import sync_norms
@@ -283,11 +284,11 @@ class StageTrainer:
         epoch = round(plan.timeline.epochs_done(state.step))
         if context.measures and (epoch % evaluation.every_epochs == 0 or state.step == plan.last_step):
             size = plan.size if evaluation.select_size == "stage" else evaluation.select_size
-            by_loss = state.may_select_by_loss and is_few(len(context.collection.split(select)))
             with context.runtime.averaged(state.shipped, state.model):
                 raw = None if state.average is None else context.measure(state.model, select, [size])
-                found = context.measure(state.shipped, select, [size], keep_logits=by_loss)
-                figures = figures_of(found)
+                found = context.measure(state.shipped, select, [size])
+                figures = epoch_figures(found)
+                figures = figures if state.may_select_by_loss else replace(figures, losses=None)
                 state.keep_if_better(figures, always=evaluation.keep == "last")
             context.log.event(
                 "eval",
@@ -295,7 +296,7 @@ class StageTrainer:
                 split=select,
                 weights=state.shipped_label,
                 num_images=found.num_images,
-                results=[without_confusion(r) | figures.fields for r in found.results],
+                results=[without_confusion(r) for r in found.results],
                 **({} if raw is None else {"raw_results": [without_confusion(r) for r in raw.results]}),
             )
             if context.runtime.processes.is_main and self._is_over():
@@ -333,12 +334,12 @@ class StageTrainer:
         return bool(by_step or (minutes and time.monotonic() - self.saved_at > 60 * minutes))
 
     def _is_over(self) -> bool:
-        return self.plan.is_over(self.state.step, self.state.best_step, self.context.recipe.evaluation.every_epochs)
+        return self.plan.is_over(self.state.step, self.state.progress_step, self.context.recipe.evaluation.every_epochs)
 
     def _take_best(self) -> None:
         context, plan, state = self.context, self.plan, self.state
         state.shipped.load_state_dict(state.best_weights)
-        what = "best top-1" if state.best_calibrated_loss is None else "lowest loss after temperature"
+        what = "best top-1" if state.lowest_losses is None else "latest within one standard error of the lowest loss"
         why = "last" if context.recipe.evaluation.keep == "last" else f"{what} on {context.collection.select}"
         if state.step < plan.last_step:
             why += f"; no better for {plan.stage.patience} evaluations, so the stage ended after {state.step} steps"

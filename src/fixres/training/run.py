@@ -259,6 +259,7 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
     if first:
         handover = resume_handover(context, start.model, first)
     handover.start, handover.has_new_start = kept, start.is_new_head
+    handover.may_select_by_loss = saved is None or saved.get("may_select_by_loss", False)
     plan: StagePlan | None = None
     for index in range(first, len(stages)):
         resumed = saved if index == first else None
@@ -308,7 +309,9 @@ def _solve(
     if plan.stage.solver == "cached":
         handover.label = "raw"
         return solve_stage(context, plan, handover.model, is_new_head).seconds
-    state = StageTrainer(context, plan, handover.model).fit(resumed)
+    trainer = StageTrainer(context, plan, handover.model)
+    trainer.state.may_select_by_loss = handover.may_select_by_loss
+    state = trainer.fit(resumed)
     handover.label = "raw" if from_raw else state.shipped_label
     if not from_raw:
         handover.model.load_state_dict(state.shipped.state_dict())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.errors import UserError, counted
-from fixres.evaluation.selection import Figures, is_better
+from fixres.evaluation.selection import Figures, is_as_good, is_better
 from fixres.io.files import write_with
 from fixres.io.safe_load import read_checkpoint
 from fixres.io.tensors import copy_state
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 _AS_IT_IS = (
-    *("stage_index", "step", "best_top1", "best_loss", "best_calibrated_loss", "best_step", "best_weights"),
-    *("may_select_by_loss", "micro_batch"),
+    *("stage_index", "step", "best_top1", "best_loss", "best_step", "best_weights", "micro_batch"),
+    *("may_select_by_loss", "lowest_loss", "lowest_losses", "progress_step"),
 )
 """What is saved as it is."""
 _OF_EARLIER_VERSIONS: dict[str, Any] = {
     "best_loss": -math.inf,
-    "best_calibrated_loss": None,
     "may_select_by_loss": False,
+    "lowest_loss": math.inf,
+    "lowest_losses": None,
+    "progress_step": 0,
 }
 """What states of earlier versions lack: their stages end by the rule they began with, the first, or the one with the
 lower loss, of equal accuracies."""
@@ -57,21 +59,32 @@ class TrainState:
     """Best top-1 in percent on the selecting split, of the weights that would ship."""
     best_loss: float = math.inf
     """Loss of the same weights there."""
-    best_calibrated_loss: float | None = None
-    """Their loss after temperature, where that decides."""
     may_select_by_loss: bool = True
-    """Whether the loss after temperature decides where selecting pictures are few; not in a stage of before."""
+    """Whether the loss decides where selecting pictures are few; not in a stage of an earlier version."""
+    lowest_loss: float = math.inf
+    """The lowest loss so far, where it decides."""
+    lowest_losses: Tensor | None = None
+    """The same by picture, float64 `[N]`."""
+    progress_step: int = 0
+    """Step of the last measurement that was better than all before it."""
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     micro_batch: int = 0
     """Pictures per forward pass of a process; 0 before it is decided."""
 
     def keep_if_better(self, found: Figures, *, always: bool = False) -> None:
-        """Copy the weights that would ship where they are the best so far on the selecting split."""
-        best = Figures(self.best_top1, self.best_loss, self.best_calibrated_loss)
-        if always or not self.best_weights or is_better(found, best):
+        """Copy the weights that would ship where the selecting split speaks for them, by `evaluation.selection`."""
+        best = Figures(self.best_top1, self.best_loss)
+        if found.losses is not None:
+            lowest = None if self.lowest_losses is None else self.lowest_losses.numpy()
+            best = Figures(self.best_top1, self.lowest_loss, losses=lowest)
+        is_progress = not self.best_weights or is_better(found, best)
+        if is_progress:
+            self.progress_step = self.step
+        if is_progress and found.losses is not None:
+            self.lowest_loss, self.lowest_losses = found.loss, torch.from_numpy(found.losses).double()
+        if always or is_progress or is_as_good(found, best):
             self.best_top1, self.best_loss, self.best_step = found.top1, found.loss, self.step
-            self.best_calibrated_loss = found.calibrated_loss
             self.best_weights = copy_state(self.shipped)
 
     @property

@@ -95,7 +95,8 @@ def choose(context: RunContext, found: Sequence[Contender]) -> Contender:
         cooled = torch.from_numpy(measured.logits[0]).double() / figures.temperature
         losses = image_outcomes(cooled, torch.from_numpy(measured.labels)).losses.numpy()
         candidates.append(Candidate(contender.kind, losses, result["gmacs"]))
-        results.append({**{key: result[key] for key in ("top1", "loss", "gmacs")}, **figures.fields})
+        after = {"temperature": figures.temperature, "loss_calibrated": figures.calibrated_loss}
+        results.append({**{key: result[key] for key in ("top1", "loss", "gmacs")}, **after})
         indices.append(measured.indices)
     assert all(np.array_equal(own, indices[0]) for own in indices), "every contender is measured on the same pictures"
     place, base = choose_to_ship(candidates), candidates[cheapest_probe(candidates)]
