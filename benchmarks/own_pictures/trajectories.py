@@ -29,6 +29,7 @@ from fixres.runtime.device import Runtime
 
 EPOCHS = 12
 NUM_TRAIN = 1000
+BATCH = 32
 NETWORK = "tf_efficientnet_lite0"
 RECIPES: dict[str, dict[str, Any]] = {
     "adamw": {"optim": {"name": "adamw", "lr": 3e-4}},
@@ -65,11 +66,12 @@ def train(recipe: str, seed: int, out: Path) -> Path:
         seed=seed,
         data={"uri": f"csv:{table}", "holdout": 0.0, "workers": 0},
         model={"name": NETWORK, "weights": "package:efficientnet-lite0"},
-        train={"size": 64, "epochs": EPOCHS, "batch_size": 32},
+        train={"size": 64, "epochs": EPOCHS, "batch_size": BATCH},
         augment={"crop_scale": (0.35, 1.0), "label_smoothing": 0.1},
         # Measured here afterwards, all epochs at once.
         evaluation={"crop_ratio": 1.0, "every_epochs": EPOCHS, "keep": "last"},
-        output={"tracker": "none", "keep_newest": EPOCHS},
+        # A run that was stopped leaves one more at each stop.
+        output={"tracker": "none", "keep_newest": 10 * EPOCHS},
         runtime={"threads": 1},
         **RECIPES[recipe],
     )
@@ -80,8 +82,7 @@ def measure(run: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits of every epoch on the pictures that were not trained on, `[E, N, C]`, and their labels."""
     product = fixres.load(run)
     split = kept_back(run)
-    files = sorted((run / "checkpoints").glob("step-*.pt"), key=lambda file: int(file.stem.split("-")[-1]))
-    assert len(files) == EPOCHS
+    files = [run / "checkpoints" / f"step-1-{epoch * (NUM_TRAIN // BATCH)}.pt" for epoch in range(1, EPOCHS + 1)]
     networks = [load(file, "raw", NETWORK).model for file in files]
     views = [view for network in networks for view in network_views(network, [product.preprocess])]
     found = evaluate(views, split, Runtime(RuntimeSettings(threads=1)), Reading(64, 0), keep_logits=True)
