@@ -161,7 +161,7 @@ def test_single_settings_are_changed_for_files_and_folders(small: nn.Module, tmp
 def test_what_says_itself_how_it_is_fed_takes_no_program(
     source: str, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fixres.checkpoints.resolve.load_published", lambda _: load(trained_run))
+    monkeypatch.setattr("fixres.checkpoints.resolve.load_published", lambda *_: load(trained_run))
     monkeypatch.setattr("fixres.checkpoints.resolve.fetch_released", lambda *_: (Path("w"), None))
     monkeypatch.setattr("fixres.checkpoints.resolve.load_released", lambda *_: load(trained_run))
     known = {"run": trained_run, "last.pt": trained_run / "checkpoints" / "last.pt"}

@@ -81,7 +81,7 @@ def test_every_candidate_is_listed_with_what_decided(recipe: Recipe, whole: Path
     start = next(e for e in read_events(whole) if e["event"] == "eval" and e["step"] == 0)["results"][0]
     assert rows[0]["loss"] == start["loss"]
     shown = last(whole, "comparison")["rows"]
-    assert [row["label"] for row in shown] == ["probe 32", "probe 48", "train size", "larger size only", "fixed"]
+    assert [row["label"] for row in shown] == [*LABELS[:2], "train size", "larger size only", CONTROL, "fixed"]
     assert [row["label"] for row in shown if row["is_shipped"]] == [row["label"] for row in rows if row["is_shipped"]]
     assert recipe.chooses
 

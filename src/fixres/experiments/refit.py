@@ -29,6 +29,7 @@ def refit(
     run: Path,
     out: Path,
     *,
+    uri: str = "",
     resume: bool = False,
     listeners: Sequence[Listener] = (),
     checks: StartChecks = AS_USUAL,
@@ -38,6 +39,7 @@ def refit(
     Args:
         run: the finished run; its product's figures are taken over and said to be its.
         out: run folder of the refit; must not hold a run unless `resume`.
+        uri: pictures to train on in place of the run's own, such as these without some that are kept apart.
         resume: go on with a refit that was interrupted.
         listeners: told about every event and about progress.
         checks: how sure of folder and pictures it has to be.
@@ -48,14 +50,13 @@ def refit(
     """
     if read_status(run).get("state") != "done":
         raise UserError(f"{run} is not finished, so that nothing is chosen yet\n  add --resume")
-    recipe = load(run / "recipe.yaml")
-    found = run_recipe(
-        refit_recipe(recipe, read_events(run), _growth(recipe, run)),
-        out,
-        resume=resume,
-        listeners=listeners,
-        checks=checks,
-    )
+    recipe, events = load(run / "recipe.yaml"), read_events(run)
+    num_before = next(event for event in events if event["event"] == "start")["num_images"]["train"]
+    data = recipe.data.model_copy(update={"uri": uri or recipe.data.uri})
+    splits = open_collection(data, split_file=None if uri else run / "split.json").splits
+    num = sum(len(split) for split in splits.values())
+    again = refit_recipe(recipe.model_copy(update={"data": data}), events, num / num_before)
+    found = run_recipe(again, out, resume=resume, listeners=listeners, checks=checks)
     _take_figures(run, out)
     return found
 
@@ -117,11 +118,6 @@ def _steps(events: Sequence[Mapping[str, Any]], growth: float) -> int:
     """Return the step at which a training on more pictures has come as far as the weights that were kept."""
     kept = [event for event in events if event["event"] == "kept"]
     return max(1, round(kept[-1]["step"] * growth)) if kept else 0
-
-
-def _growth(recipe: Recipe, run: Path) -> float:
-    splits = open_collection(recipe.data, split_file=run / "split.json").splits
-    return sum(map(len, splits.values())) / len(splits["train"])
 
 
 def _take_figures(run: Path, out: Path) -> None:

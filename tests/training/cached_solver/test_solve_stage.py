@@ -41,4 +41,4 @@ def test_a_pull_that_the_recipe_states_is_solved_alone(make_recipe: Make, traine
     run_recipe(recipe, tmp_path / "r")
     events = read_events(tmp_path / "r")
     assert [c["decay"] for e in events if e["event"] == "solved" for c in e["candidates"]] == [0.03]
-    assert any("at decay 0.03, as asked" in e["text"] for e in events if e["event"] == "note")
+    assert any("(L2 penalty 0.03)" in e["text"] for e in events if e["event"] == "note")
