@@ -23,6 +23,7 @@ from fixres.reporting.page import read_report
 from fixres.runtime.run_folder import read_events
 from fixres.training.context import RunContext
 from fixres.training.run import finished_outcome, run_recipe
+from fixres.training.train_size_control import CONTROL
 from tests.support.same_run import untimed, weights
 from tests.support.shared_runs import shared_run
 
