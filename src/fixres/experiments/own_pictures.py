@@ -27,7 +27,8 @@ from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
-from fixres.experiments.speeds import Speeds, fix_size, steps_rate
+from fixres.experiments.first_look import holdout_share, look
+from fixres.experiments.speeds import Measured, Speeds, fix_size, steps_rate
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
 from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
@@ -52,14 +53,15 @@ TRAIN_SIZES = (64, 96, 128, 160, 192, 224)
 """Sides in pixels to train at, up to the one that the probe chose."""
 _END_SECONDS = 8.0
 """Kept for the last measurements, the product and the report."""
-_MANY_SELECTING = 150
-"""Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
 _BATCH = 32
 """Pictures of a training step, fewer where a collection has not many times as many."""
+_HALF = 0.5
+"""Share of the time left that the head of the product may take, so that its size can be tried before."""
 _LEAST_SECONDS = 15.0
 """Time below which no training is begun: measuring its speed would take much of it."""
 _TRAINING: Mapping[str, Any] = {
     "train.head": "solved",
+    "train.views": 1,
     "train.norm_statistics": "frozen",
     "optim.name": "adamw",
     "optim.lr": 1e-4,
@@ -69,13 +71,14 @@ _TRAINING: Mapping[str, Any] = {
     "fix.enabled": True,
     "fix.views": 1,
     "fix.label_smoothing": 0.0,
+    "evaluation.keep": "last",
     "evaluation.ship": "best",
 }
 """How a network is trained that starts from a solved head: with the statistics of its norms as they are, at a rate at
 which it keeps what it knows. docs/results.md has the figures."""
 
 
-_FROM_WEIGHTS = ("train.head", "train.norm_statistics", "evaluation.ship")
+_FROM_WEIGHTS = ("train.head", "train.views", "train.norm_statistics", "evaluation.keep", "evaluation.ship")
 """Keys of these that make sense only with weights to start from."""
 _SCRATCH = "resnet18"
 """What is trained where there are no weights to start from."""
@@ -164,20 +167,51 @@ class _Choice:
                 "recipe it writes, RUN/recipe.yaml, in as many as you like"
             )
         collection = open_collection(base.data)
-        self.record.note(holdout=_holdout(collection))
+        self.record.note(holdout=holdout_share(collection))
         base = self._base({"data.holdout": self.record.get("holdout", None)})
         collection = open_collection(base.data, split_file=self.folder / "split.json")
         self.batch_size = min(_BATCH, max(2, len(collection.split("train")) // 4))
-        self._say(_look(collection, self.wish.minutes))
+        self._say(look(collection, self.wish.minutes))
         networks = _networks(self.wish.models)
         if not networks:
             return self._from_scratch(collection)
         with runtime.stop:
-            probed = self._probe(base, collection, runtime, networks)
-            self.record.note(probe=probed.as_dict())
-            self._say(f"{probed.choice.cheapest.cell}: {probed.choice.why}")
+            job = self._job(base, collection, runtime, networks)
+            probed = probe(job)
+            self._tell_choice(probed)
             planned = self._plan(probed, collection)
+            if planned is None:
+                self._say("there is no time to train in: the head on frozen features is what the minutes allow")
+                probed = self._at_larger_sizes(job, probed, collection)
         return self._settled(probed, planned)
+
+    def _tell_choice(self, probed: Probed, before: Sequence[Row] = ()) -> None:
+        found = probed.as_dict()
+        known = {(row.cell.kind, row.cell.size) for row in probed.rows}
+        kept = [row.as_dict() for row in before if (row.cell.kind, row.cell.size) not in known]
+        self.record.note(probe={**found, "rows": [*kept, *found["rows"]]})
+        self._say(f"{probed.choice.cheapest.cell}: {probed.choice.why}")
+
+    def _at_larger_sizes(self, job: ProbeJob, probed: Probed, collection: Collection) -> Probed:
+        """Try the network that pays at larger sizes, in the time that there would be no use for otherwise."""
+        row = probed.choice.cheapest
+        known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
+        speeds = Speeds(row.cell.network.name, known, 0, collection)
+        left = self.clock.left - _END_SECONDS
+        sizes = [size for size in PROBE_SIZES if size > row.cell.size and speeds.head_alone(size) < _HALF * left]
+        if not sizes:
+            return probed
+        again = replace(
+            job,
+            networks=[row.cell.network],
+            sizes=[row.cell.size, *sizes],
+            crop_ratios=[row.cell.preprocess.crop_ratio],
+            budget_seconds=left - speeds.head_alone(sizes[-1]),
+            on_first=lambda *_: None,
+        )
+        larger = probe(again)
+        self._tell_choice(larger, probed.rows)
+        return larger
 
     def _base(self, chosen: Mapping[str, Any]) -> Recipe:
         """Return a recipe of what is chosen; what was decided before anything was looked at stays so."""
@@ -190,9 +224,9 @@ class _Choice:
     def _say(self, text: str) -> None:
         self._tell({"event": "begin", "text": text})
 
-    def _probe(
+    def _job(
         self, base: Recipe, collection: Collection, runtime: Runtime, networks: Sequence[PretrainedNetwork]
-    ) -> Probed:
+    ) -> ProbeJob:
         data = base.data
         reading = Reading(base.evaluation.batch_size, resolve_workers(data.workers), data.on_bad_image)
 
@@ -204,21 +238,19 @@ class _Choice:
         def progress(what: str, done: int, total: int | None) -> None:
             self._tell({"event": "progress", "what": what, "done": done, "total": total})
 
-        return probe(
-            ProbeJob(
-                networks,
-                collection.split("train"),
-                load_network,
-                runtime,
-                reading,
-                select=collection.split(collection.select),
-                sizes=PROBE_SIZES,
-                budget_seconds=self.clock.share(PROBE_SHARE),
-                seed=base.seed,
-                on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
-                on_first=lambda row, model, head: self._first_product(collection, row, model, head),
-                progress=progress,
-            )
+        return ProbeJob(
+            networks,
+            collection.split("train"),
+            load_network,
+            runtime,
+            reading,
+            select=collection.split(collection.select),
+            sizes=PROBE_SIZES,
+            budget_seconds=self.clock.share(PROBE_SHARE),
+            seed=base.seed,
+            on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
+            on_first=lambda row, model, head: self._first_product(collection, row, model, head),
+            progress=progress,
         )
 
     def _first_product(self, collection: Collection, row: Row, model: nn.Module, head: Head) -> None:
@@ -254,7 +286,8 @@ class _Choice:
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
         row = probed.choice.cheapest
-        speeds = Speeds(row.cell.network.name, (row.cell.size, (row.ms or 0.0) / 1000), row.cell.size, collection)
+        known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
+        speeds = Speeds(row.cell.network.name, known, row.cell.size, collection)
         sizes = [size for size in TRAIN_SIZES if size <= row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
@@ -287,7 +320,7 @@ class _Choice:
         # A forward pass is about a third of a step.
         seconds = 1 / (3 * steps_rate(recipe, size, len(collection.classes)))
         sizes = [size] if "train.size" in self.wish.settings else TRAIN_SIZES[:3]
-        paces = Speeds(_SCRATCH, (size, seconds), 0, collection).paces(sizes, recipe)
+        paces = Speeds(_SCRATCH, Measured(size, seconds, 0.002, 0.0), 0, collection).paces(sizes, recipe)
         num = len(collection.split("train")), len(collection.split(collection.select))
         planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
         planned = planned or Planned(size, 1, 0.0)
@@ -320,7 +353,6 @@ class _Choice:
                 f"about {planned.seconds:.0f} s"
             )
             return self._training(cell, planned.size, planned.epochs)
-        self._say("there is no time to train in: the head on frozen features is what the minutes allow")
         return self._base(
             {
                 **_of_network(cell),
@@ -358,28 +390,3 @@ def _of_network(cell: Cell) -> dict[str, Any]:
     """Return the keys of a recipe that say which network a cell is, and how it is fed."""
     crop = {"evaluation.crop_ratio": cell.preprocess.crop_ratio} if cell.preprocess.is_cropped else {}
     return {"model.name": cell.network.name, "model.weights": cell.network.weights, **crop}
-
-
-def _holdout(collection: Collection) -> float:
-    """Return the share of the training pictures to choose on, where it has to be carved out of them.
-
-    A tenth, and more of few: choosing between candidates by 45 pictures is luck.
-    """
-    num = len(collection.split("train")) + len(collection.split(collection.select))
-    return round(min(0.2, max(0.1, _MANY_SELECTING / num)), 3)
-
-
-def _look(collection: Collection, minutes: float) -> str:
-    """Return what is there and what will be done with it, for people."""
-    num = {name: len(split) for name, split in collection.splits.items()}
-    counts = collection.split("train").counts()
-    uneven = f", from {counts.min():,} to {counts.max():,} a class" if counts.min() < counts.max() else ""
-    classes = counted(len(collection.classes), "class", "classes")
-    return (
-        f"{collection.uri} holds {counted(sum(num.values()), 'picture')} of {classes}; "
-        f"{num['train']:,} to train on{uneven}; "
-        f"{num[collection.select]:,} to choose on ({collection.select}), "
-        f"{num[collection.report]:,} to report on ({collection.report})\n"
-        f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "
-        "fixed, and the best of all ships"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -14,8 +15,8 @@ from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
 from fixres.training.probe_cells import SIZES
 
-_READING = 1.3
-"""How much longer a pass takes than its network alone."""
+_SLOWER = 1.2
+"""How much longer a network takes in a run than in a few batches alone."""
 _LARGER = 1.2
 """Crops of 35 to 100 % of the area show objects 1 / 0.83 times as large as the whole picture does."""
 _STEPS = 3
@@ -27,15 +28,27 @@ def fix_size(train_size: int) -> int:
     return next((size for size in SIZES if size >= _LARGER * train_size), SIZES[-1])
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a picture took at one size, in seconds."""
+
+    size: int
+    """Side in pixels."""
+    network: float
+    reading: float
+    head: float
+    """Of solving a head, beside the features it is solved on."""
+
+
 class Speeds:
     """Seconds a picture by size, in proportion to multiply-adds from the one size where they were measured."""
 
-    def __init__(self, name: str, measured: tuple[int, float], probe_size: int, collection: Collection) -> None:
+    def __init__(self, name: str, measured: Measured, probe_size: int, collection: Collection) -> None:
         """Take what is known.
 
         Args:
             name: architecture.
-            measured: a size in pixels, and the seconds a picture took the network there, reading not included.
+            measured: at one size.
             probe_size: size in pixels at which a head is solved on the starting network in the end; 0: at none.
             collection: its splits are what has to be gone through.
         """
@@ -47,8 +60,10 @@ class Speeds:
 
     def seconds(self, size: int) -> float:
         """Return what a picture takes that is measured or turned into features, reading included."""
-        at, known = self.measured
-        return _READING * max(known, 1e-6) * self._work(size) / self._work(at) if size else 0.0
+        known = self.measured
+        if not size:
+            return 0.0
+        return _SLOWER * max(known.network, 1e-6) * self._work(size) / self._work(known.size) + known.reading
 
     def _work(self, size: int) -> float:
         return gmacs(at_size(self.model, size), size)
@@ -56,16 +71,28 @@ class Speeds:
     def overhead(self, size: int) -> float:
         """Return the seconds of all but training: two heads before it, fix and control after it, and measurements."""
         train, fix, probe = map(self.seconds, (size, fix_size(size), self.probe_size))
-        solved = self.num_train * (2 * train + fix + probe)
-        selected = self.num_select * (3 * train + 3 * fix + probe)
+        # A fix goes through the training pictures once more for the statistics of the last norm.
+        solved = self.num_train * (3 * train + 2 * fix + probe + 4 * self.measured.head)
+        selected = self.num_select * (6 * train + 5 * fix + 2 * probe)
         return solved + selected + self.num_report * (3 * train + 2 * fix + probe)
+
+    def head_alone(self, size: int) -> float:
+        """Return the seconds of a head on frozen features and of measuring it, where nothing is trained."""
+        solved = self.num_train * (self.seconds(size) + 2 * self.measured.head)
+        return solved + self.seconds(size) * (3 * self.num_select + self.num_report)
 
     def paces(self, sizes: Sequence[int], recipe: Recipe) -> list[Pace]:
         """Return the pace of training at every size, from a few steps of the recipe at the first."""
-        rate = steps_rate(recipe, sizes[0], self.num_classes) / _READING
-        first = self.seconds(sizes[0])
+        each = 1 / steps_rate(recipe, sizes[0], self.num_classes)
+        first = self._work(sizes[0])
         return [
-            Pace(size, 1 / self.seconds(size), rate * first / self.seconds(size), self.overhead(size)) for size in sizes
+            Pace(
+                size,
+                1 / self.seconds(size),
+                1 / (_SLOWER * each * self._work(size) / first + self.measured.reading),
+                self.overhead(size),
+            )
+            for size in sizes
         ]
 
 

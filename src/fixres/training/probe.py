@@ -88,6 +88,10 @@ class Probed:
     bad_images: tuple[str, ...]
     """Pictures that could not be read, of those that were."""
     seconds: float
+    decode_seconds: float
+    """A picture, for the crops of one size."""
+    head_seconds: float
+    """A picture, for the heads of a cell."""
     _solve: Callable[[Row], Head]
     _is_linear: Callable[[Row], bool]
 
@@ -174,7 +178,8 @@ class _Probing:
         rows = tuple(self.rows[cell] for cell in self.cells)
         seconds = time.perf_counter() - self.start
         choice = choose([self.rows[cell] for cell in self.features])
-        return Probed(rows, choice, tuple(self.bad), seconds, self._solve, self._is_linear)
+        costs = self.decode_seconds, self.head_seconds
+        return Probed(rows, choice, tuple(self.bad), seconds, *costs, self._solve, self._is_linear)
 
     def _first_round(self, num: int, *, is_all: bool) -> None:
         """Run every cell the budget has time for on the same pictures, decoded once for each size."""

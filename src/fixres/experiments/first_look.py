@@ -1,0 +1,34 @@
+"""A first look at somebody's pictures: how many there are, of what, and how many are kept to choose on."""
+
+from __future__ import annotations
+
+from fixres.data.collections import Collection
+from fixres.errors import counted
+
+_MANY_SELECTING = 150
+"""Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
+
+
+def holdout_share(collection: Collection) -> float:
+    """Return the share of the training pictures to choose on, where it has to be carved out of them.
+
+    A tenth, and more of few: choosing between candidates by 45 pictures is luck.
+    """
+    num = len(collection.split("train")) + len(collection.split(collection.select))
+    return round(min(0.2, max(0.1, _MANY_SELECTING / num)), 3)
+
+
+def look(collection: Collection, minutes: float) -> str:
+    """Return what is there and what will be done with it, for people."""
+    num = {name: len(split) for name, split in collection.splits.items()}
+    counts = collection.split("train").counts()
+    uneven = f", from {counts.min():,} to {counts.max():,} a class" if counts.min() < counts.max() else ""
+    classes = counted(len(collection.classes), "class", "classes")
+    return (
+        f"{collection.uri} holds {counted(sum(num.values()), 'picture')} of {classes}; "
+        f"{num['train']:,} to train on{uneven}; "
+        f"{num[collection.select]:,} to choose on ({collection.select}), "
+        f"{num[collection.report]:,} to report on ({collection.report})\n"
+        f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "
+        "fixed, and the best of all ships"
+    )
