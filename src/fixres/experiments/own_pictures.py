@@ -359,6 +359,7 @@ class _Choice:
                 "data.holdout": self.record.get("holdout", 0.1),
                 "train.enabled": False,
                 "train.size": cell.size,
+                "train.batch_size": self.batch_size,
                 "fix.enabled": True,
                 "fix.size": cell.size,
                 "fix.moves": "head",
