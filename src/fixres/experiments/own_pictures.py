@@ -75,7 +75,7 @@ _TRAINING: Mapping[str, Any] = {
     "evaluation.ship": "best",
 }
 """How a network is trained that starts from a solved head: with the statistics of its norms as they are, at a rate at
-which it keeps what it knows. docs/results.md has the figures."""
+which it keeps what it knows."""
 
 
 _FROM_WEIGHTS = ("train.head", "train.views", "train.norm_statistics", "evaluation.keep", "evaluation.ship")
@@ -145,8 +145,9 @@ def _keep_where_it_ended(folder: Path) -> None:
         return
     path = folder / "recipe.yaml"
     recipe = load(path)
-    stage = recipe.train.model_copy(update={"stop_step": cut[-1]["step"]})
-    write_text(path, to_yaml(recipe.model_copy(update={"train": stage})))
+    key, step = cut[-1]["key"], cut[-1]["step"]
+    stage = getattr(recipe, key).model_copy(update={"stop_step": step})
+    write_text(path, to_yaml(recipe.model_copy(update={key: stage})))
 
 
 class _Choice:
@@ -195,8 +196,7 @@ class _Choice:
     def _at_larger_sizes(self, job: ProbeJob, probed: Probed, collection: Collection) -> Probed:
         """Try the network that pays at larger sizes, in the time that there would be no use for otherwise."""
         row = probed.choice.cheapest
-        known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
-        speeds = Speeds(row.cell.network.name, known, 0, collection)
+        speeds = _speeds(probed, 0, collection)
         left = self.clock.left - _END_SECONDS
         sizes = [size for size in PROBE_SIZES if size > row.cell.size and speeds.head_alone(size) < _HALF * left]
         if not sizes:
@@ -286,9 +286,8 @@ class _Choice:
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
         row = probed.choice.cheapest
-        known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
-        speeds = Speeds(row.cell.network.name, known, row.cell.size, collection)
-        sizes = [size for size in TRAIN_SIZES if size <= row.cell.size]
+        speeds = _speeds(probed, row.cell.size, collection)
+        sizes = [size for size in TRAIN_SIZES if size <= row.cell.size] or [row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
         if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0]):
@@ -385,6 +384,13 @@ def _networks(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
         else:
             found += named_networks([name])
     return tuple(dict.fromkeys(found))
+
+
+def _speeds(probed: Probed, probe_size: int, collection: Collection) -> Speeds:
+    """Return the speeds of the network that pays, from what the probe measured of it."""
+    row = probed.choice.cheapest
+    known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
+    return Speeds(row.cell.network.name, known, probe_size, collection)
 
 
 def _of_network(cell: Cell) -> dict[str, Any]:

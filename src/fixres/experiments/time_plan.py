@@ -63,9 +63,7 @@ class Planned:
     """Estimated, of everything else."""
 
 
-def plan_training(
-    seconds: float, paces: Sequence[Pace], num_train: int, num_select: int, samples: int = 0
-) -> Planned | None:
+def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_select: int) -> Planned | None:
     """Return the training to do: at the largest size that leaves room for `FEWEST_EPOCHS`, else the longest there is.
 
     Args:
@@ -73,7 +71,6 @@ def plan_training(
         paces: the sizes to choose from.
         num_train: pictures of an epoch.
         num_select: pictures measured after each epoch.
-        samples: pictures after which it is long enough, whatever the epochs; 0: no such number.
 
     Returns:
         None where not even one epoch fits at any size.
@@ -81,8 +78,7 @@ def plan_training(
     fitting: list[Planned] = []
     for pace in paces:
         each = num_train / pace.training + num_select / pace.forward
-        most = MOST_EPOCHS if not samples else max(FEWEST_EPOCHS, min(MOST_EPOCHS, -(-samples // num_train)))
-        epochs = min(most, int(_SAFETY * max(0.0, seconds - pace.overhead) / each))
+        epochs = min(MOST_EPOCHS, int(_SAFETY * max(0.0, seconds - pace.overhead) / each))
         if epochs:
             fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead))
     enough = [one for one in fitting if one.epochs >= FEWEST_EPOCHS]
