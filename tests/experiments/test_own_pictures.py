@@ -15,7 +15,7 @@ from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.config.loading import load
 from fixres.errors import Stopped, UserError
-from fixres.experiments import own_pictures, speeds
+from fixres.experiments import first_look, own_pictures, speeds
 from fixres.experiments.own_pictures import Wish, train_pictures
 from fixres.experiments.refit import refit
 from fixres.models.build import build_model
@@ -131,7 +131,7 @@ def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_pa
 def test_without_weights_a_network_is_trained_from_scratch_and_it_is_said_what_that_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_pictures, "SMALL_NETWORKS", ())
+    monkeypatch.setattr(first_look, "SMALL_NETWORKS", ())
     monkeypatch.setattr(own_pictures, "_SCRATCH", "test_resnet")
     told: list[dict[str, Any]] = []
     wish = Wish(URI, 0.5, (), {**QUICK, "train.epochs": 1})

@@ -48,3 +48,10 @@ def test_more_time_never_means_a_smaller_size_or_none(paces: list[Pace], num_tra
         planned = plan_training(seconds, paces, num_train, 0)
         sizes.append(planned.size if planned and planned.epochs >= FEWEST_EPOCHS else 0)
     assert sizes == sorted(sizes)
+
+
+def test_a_control_is_left_out_where_training_needs_its_time() -> None:
+    paces = [Pace(64, 400, 100, 30 if control else 10, control) for control in (True, False)]
+    assert plan_training(100, paces, 1000, 100).has_control
+    tight = plan_training(60, paces, 1000, 100)
+    assert (tight.epochs, tight.has_control) == (FEWEST_EPOCHS, False)

@@ -1,9 +1,14 @@
-"""A first look at somebody's pictures: how many there are, of what, and how many are kept to choose on."""
+"""A first look at somebody's pictures: how many there are, of what, what is kept to choose on, and what is tried."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from fixres.checkpoints.resolve import load
 from fixres.data.collections import Collection
 from fixres.errors import counted
+from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
 
 _MANY_SELECTING = 150
 """Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
@@ -32,3 +37,21 @@ def look(collection: Collection, minutes: float) -> str:
         f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "
         "fixed, and the best of all ships"
     )
+
+
+def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
+    """Return the networks to try: those named, of which checkpoints of one's own may be some, or those on this disk.
+
+    Raises:
+        UserError: an unknown name, or weights that are not there.
+    """
+    if not names:
+        return tuple(network for network in SMALL_NETWORKS if network.is_on_disk)
+    found: list[PretrainedNetwork] = []
+    for name in names:
+        if Path(name).exists() or name.startswith(("hf-hub:", "fixres:")):
+            product = load(name, needs_head=False)
+            found.append(PretrainedNetwork(product.architecture, product.source))
+        else:
+            found += named_networks([name])
+    return tuple(dict.fromkeys(found))

@@ -18,7 +18,6 @@ from torch import nn
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.licences import license_of
 from fixres.checkpoints.product import Sheet
-from fixres.checkpoints.resolve import load as load_checkpoint
 from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection, open_collection
@@ -27,11 +26,11 @@ from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
-from fixres.experiments.first_look import holdout_share, look
+from fixres.experiments.first_look import holdout_share, look, networks_to_try
 from fixres.experiments.speeds import Measured, Speeds, fix_size, steps_rate
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
-from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
+from fixres.models.small_networks import PretrainedNetwork
 from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
@@ -173,7 +172,7 @@ class _Choice:
         collection = open_collection(base.data, split_file=self.folder / "split.json")
         self.batch_size = min(_BATCH, max(2, len(collection.split("train")) // 4))
         self._say(look(collection, self.wish.minutes))
-        networks = _networks(self.wish.models)
+        networks = networks_to_try(self.wish.models)
         if not networks:
             return self._from_scratch(collection)
         with runtime.stop:
@@ -290,9 +289,10 @@ class _Choice:
         sizes = [size for size in TRAIN_SIZES if size <= row.cell.size] or [row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
-        if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0]):
+        if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0], has_control=False):
             return None
-        paces = speeds.paces(sizes, self._training(row.cell, sizes[0], 2))
+        recipe = self._training(row.cell, Planned(sizes[0], 2, 0.0))
+        paces = speeds.paces(sizes, steps_rate(recipe, sizes[0], len(collection.classes)))
         num = len(collection.split("train")), len(collection.split(collection.select))
         return self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
 
@@ -316,20 +316,26 @@ class _Choice:
         settings["train.batch_size"] = self.batch_size
         size = int(self.wish.settings.get("train.size", TRAIN_SIZES[0]))
         recipe = self._base({**settings, "train.size": size, "fix.size": fix_size(size)})
-        # A forward pass is about a third of a step.
-        seconds = 1 / (3 * steps_rate(recipe, size, len(collection.classes)))
+        rate = steps_rate(recipe, size, len(collection.classes))
         sizes = [size] if "train.size" in self.wish.settings else TRAIN_SIZES[:3]
-        paces = Speeds(_SCRATCH, Measured(size, seconds, 0.002, 0.0), 0, collection).paces(sizes, recipe)
+        # A forward pass is about a third of a step.
+        paces = Speeds(_SCRATCH, Measured(size, 1 / (3 * rate), 0.002, 0.0), 0, collection).paces(sizes, rate)
         num = len(collection.split("train")), len(collection.split(collection.select))
         planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
         planned = planned or Planned(size, 1, 0.0)
         at = fix_size(planned.size)
-        own = {"train.size": planned.size, "train.epochs": planned.epochs, "fix.size": at, "train.warmup_epochs": 0.5}
+        own = {
+            "train.size": planned.size,
+            "train.epochs": planned.epochs,
+            "fix.size": at,
+            "train.warmup_epochs": 0.5,
+            "evaluation.control": planned.has_control,
+        }
         return self._base({**settings, **own})
 
-    def _training(self, cell: Cell, size: int, epochs: int) -> Recipe:
+    def _training(self, cell: Cell, planned: Planned) -> Recipe:
         """Return the recipe that trains at a size, fixes at a larger one, and ships the best of these and the probe."""
-        at = fix_size(size)
+        size, at = planned.size, fix_size(planned.size)
         return self._base(
             {
                 **_of_network(cell),
@@ -337,8 +343,9 @@ class _Choice:
                 "train.batch_size": self.batch_size,
                 "data.holdout": self.record.get("holdout", 0.1),
                 "train.size": size,
-                "train.epochs": epochs,
+                "train.epochs": planned.epochs,
                 "evaluation.sizes": [size, at],
+                "evaluation.control": planned.has_control,
                 "evaluation.probe_sizes": [cell.size],
                 "fix.size": at,
             }
@@ -351,7 +358,7 @@ class _Choice:
                 f"training {cell.network.name} at {planned.size} px for {counted(planned.epochs, 'epoch')}, "
                 f"about {planned.seconds:.0f} s"
             )
-            return self._training(cell, planned.size, planned.epochs)
+            return self._training(cell, planned)
         return self._base(
             {
                 **_of_network(cell),
@@ -366,24 +373,6 @@ class _Choice:
                 "evaluation.sizes": [cell.size],
             }
         )
-
-
-def _networks(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
-    """Return the networks to try: those named, of which checkpoints of one's own may be some, or those on this disk.
-
-    Raises:
-        UserError: an unknown name, or weights that are not there.
-    """
-    if not names:
-        return tuple(network for network in SMALL_NETWORKS if network.is_on_disk)
-    found: list[PretrainedNetwork] = []
-    for name in names:
-        if Path(name).exists() or name.startswith(("hf-hub:", "fixres:")):
-            product = load_checkpoint(name, needs_head=False)
-            found.append(PretrainedNetwork(product.architecture, product.source))
-        else:
-            found += named_networks([name])
-    return tuple(dict.fromkeys(found))
 
 
 def _speeds(probed: Probed, probe_size: int, collection: Collection) -> Speeds:

@@ -21,6 +21,8 @@ _LARGER = 1.2
 """Crops of 35 to 100 % of the area show objects 1 / 0.83 times as large as the whole picture does."""
 _STEPS = 3
 """Measured steps of training, of which the first does not count."""
+_CROSSING_BYTES, _CACHE_BYTES = 1280 * 4, 2 << 30
+"""Of one place of the map in front of the last norm, as small networks have it; of all that a stage keeps of them."""
 
 
 def fix_size(train_size: int) -> int:
@@ -57,6 +59,7 @@ class Speeds:
         self.num_train, self.num_select, self.num_report = map(len, splits)
         with torch.device("meta"):
             self.model = build_model(name, 2)
+        self._works: dict[int, float] = {}
 
     def seconds(self, size: int) -> float:
         """Return what a picture takes that is measured or turned into features, reading included."""
@@ -66,33 +69,44 @@ class Speeds:
         return _SLOWER * max(known.network, 1e-6) * self._work(size) / self._work(known.size) + known.reading
 
     def _work(self, size: int) -> float:
-        return gmacs(at_size(self.model, size), size)
+        if size not in self._works:
+            self._works[size] = gmacs(at_size(self.model, size), size)
+        return self._works[size]
 
-    def overhead(self, size: int) -> float:
-        """Return the seconds of all but training: two heads before it, fix and control after it, and measurements."""
+    def overhead(self, size: int, *, has_control: bool = True) -> float:
+        """Return the seconds of all but training: a head before it, the fix and control after it, and measurements."""
         train, fix, probe = map(self.seconds, (size, fix_size(size), self.probe_size))
-        # A fix goes through the training pictures once more for the statistics of the last norm.
-        solved = self.num_train * (3 * train + 2 * fix + probe + 4 * self.measured.head)
-        selected = self.num_select * (6 * train + 5 * fix + 2 * probe)
-        return solved + selected + self.num_report * (3 * train + 2 * fix + probe)
+        # A fix goes through the pictures for the statistics of the last norm, and again where too much crosses the cut.
+        passes = 1 if self.num_train * (fix_size(size) / 32) ** 2 * _CROSSING_BYTES < _CACHE_BYTES else 2
+        solved = self.num_train * (
+            (1 + has_control * passes) * train + passes * fix + probe + (3 + has_control) * self.measured.head
+        )
+        selected = self.num_select * ((5 + has_control) * train + 5 * fix + 2 * probe)
+        return solved + selected + self.num_report * ((2 + has_control) * train + 2 * fix + probe)
 
     def head_alone(self, size: int) -> float:
         """Return the seconds of a head on frozen features and of measuring it, where nothing is trained."""
         solved = self.num_train * (self.seconds(size) + 2 * self.measured.head)
         return solved + self.seconds(size) * (3 * self.num_select + self.num_report)
 
-    def paces(self, sizes: Sequence[int], recipe: Recipe) -> list[Pace]:
-        """Return the pace of training at every size, from a few steps of the recipe at the first."""
-        each = 1 / steps_rate(recipe, sizes[0], self.num_classes)
+    def paces(self, sizes: Sequence[int], rate: float) -> list[Pace]:
+        """Return the pace of training at every size, with a control and without, from the rate at the first.
+
+        Args:
+            sizes: sides in pixels.
+            rate: pictures a second of training at the first, reading not in it.
+        """
         first = self._work(sizes[0])
         return [
             Pace(
                 size,
                 1 / self.seconds(size),
-                1 / (_SLOWER * each * self._work(size) / first + self.measured.reading),
-                self.overhead(size),
+                1 / (_SLOWER / rate * self._work(size) / first + self.measured.reading),
+                self.overhead(size, has_control=has_control),
+                has_control,
             )
             for size in sizes
+            for has_control in (True, False)
         ]
 
 

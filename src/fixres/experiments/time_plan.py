@@ -49,6 +49,8 @@ class Pace:
     """Pictures a second that are trained on."""
     overhead: float = 0.0
     """Seconds of everything else that training at this size brings: heads that are solved, the fix, measurements."""
+    has_control: bool = True
+    """Whether that includes solving the head at the train size after training, to tell what the larger size gains."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,18 @@ class Planned:
     """Estimated, of training and the measurements between its epochs."""
     overhead: float = 0.0
     """Estimated, of everything else."""
+    has_control: bool = True
+    """Whether there is time to tell what the larger size gains from what a new head does."""
 
 
 def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_select: int) -> Planned | None:
     """Return the training to do: at the largest size that leaves room for `FEWEST_EPOCHS`, else the longest there is.
 
+    A control is measured where that leaves room for as many epochs.
+
     Args:
         seconds: time left for it.
-        paces: the sizes to choose from.
+        paces: the sizes to choose from, each with a control and perhaps without.
         num_train: pictures of an epoch.
         num_select: pictures measured after each epoch.
 
@@ -80,8 +86,8 @@ def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_sel
         each = num_train / pace.training + num_select / pace.forward
         epochs = min(MOST_EPOCHS, int(_SAFETY * max(0.0, seconds - pace.overhead) / each))
         if epochs:
-            fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead))
+            fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead, pace.has_control))
     enough = [one for one in fitting if one.epochs >= FEWEST_EPOCHS]
     if enough:
-        return max(enough, key=lambda one: one.size)
-    return max(fitting, key=lambda one: one.epochs, default=None)
+        return max(enough, key=lambda one: (one.size, one.has_control))
+    return max(fitting, key=lambda one: (one.epochs, one.has_control), default=None)

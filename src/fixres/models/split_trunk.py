@@ -22,6 +22,8 @@ from fixres.models.sizes import evaluation_mode
 
 RELATIVE = 1e-4
 """How far a faster path may be from the network itself, relative to the largest value."""
+_NUM_CHECKED = 8
+"""Pictures that a faster path is compared on: a whole batch would take as long as many that are wanted."""
 
 Crossing = tuple[Tensor, ...]
 
@@ -112,7 +114,7 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     Args:
         model: the network; nothing of it is changed.
         norms: its last norms, whose statistics will change; none: only the head will.
-        images: a normalised batch `[B, 3, S, S]` of real pictures to check with.
+        images: a normalised batch `[B, 3, S, S]` of real pictures, the first few of which it is checked with.
         has_head: whether features are wanted; without it only the inputs of the norms can be had.
 
     Raises:
@@ -123,6 +125,7 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     hooked = Cut(head, norms, "hooked", lambda x: as_it_is(x)[0], lambda x: as_it_is(x)[1])
     if not has_head:
         return hooked
+    images = images[:_NUM_CHECKED]
     features, inputs = _require_linear(model, norms, head, images)
     for fold in (True, False):
         try:
@@ -143,7 +146,7 @@ def headless(model: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tenso
 
     Args:
         model: the network in evaluation mode; nothing of it is changed.
-        images: a normalised batch `[B, 3, S, S]` of real pictures to check with.
+        images: a normalised batch `[B, 3, S, S]` of real pictures, the first few of which it is checked with.
 
     Raises:
         UserError: there are no features `[B, D]` in front of a head, or outputs are not finite.

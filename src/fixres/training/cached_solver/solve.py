@@ -165,7 +165,7 @@ def _fits(trunk: Trunk, problem: Problem) -> bool:
     """Return whether what crosses the cut for all views of the training split fits the budget."""
     if trunk.cut.front is None or not problem.plan.trained:
         return False
-    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)
+    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)[:1]
     with torch.inference_mode(), problem.runtime.autocast():
         crossing = trunk.cut.front(images)
     each = sum(t.numel() * t.element_size() for t in crossing) / len(images)
