@@ -72,7 +72,7 @@ def tested(product: Path, table: Path, out: Path) -> tuple[dict[str, str], dict[
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Return what the run chose: network and sizes of the product, and the last event of every kind but the steps'."""
+    """Return what the run chose: network and sizes of the product, what shipped, and the last event of every kind."""
     config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     own = config["fixres"]
     events: dict[str, Any] = {}
@@ -80,8 +80,10 @@ def outcome(run: Path) -> dict[str, Any]:
         event = json.loads(line)
         if event["event"] not in ("train", "epoch"):
             events[event["event"]] = event
+    candidates = events.get("candidates", {}).get("candidates", [])
     return {
         "network": config["architecture"],
+        "shipped": next((row["kind"] for row in candidates if row["is_shipped"]), "head alone"),
         **{key: own.get(key) for key in ("train_size", "test_size", "crop_ratio", "moves")},
         "events": events,
     }

@@ -125,7 +125,8 @@ def choices(arms: Sequence[Arm]) -> str:
     for arm in arms:
         for one in arm.folds:
             if "test_size" in one.details:
-                sizes = f"trained at {one.details['train_size']} px, tested at {one.details['test_size']} px"
+                made = one.details.get("shipped", "")
+                sizes = f"{made}, trained at {one.details['train_size']} px, tested at {one.details['test_size']} px"
                 lines.append(f"* {arm.name}, fold {one.fold}: {one.details['network']}, {sizes}")
             elif "C" in one.details:
                 text = f"{one.details['size']} px, crop ratio {one.details['crop_ratio']}, C {one.details['C']:g}"
@@ -136,7 +137,7 @@ def choices(arms: Sequence[Arm]) -> str:
 def main() -> None:
     """Print the table of a folder of answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("answers", type=Path)
+    parser.add_argument("answers", type=Path, help="folder, or the file answers.py made of it")
     parser.add_argument("--lowest", type=float, default=-2.0, help="bar for the lower end of the interval")
     parser.add_argument("--mean", type=float, help="bar for the difference itself")
     asked = parser.parse_args()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.own_pictures.answers import Answers
+from benchmarks.own_pictures.answers import Answers, kept_lines, read_answers
 from benchmarks.own_pictures.table import Bars, arms_of, better_of, comparison, markdown
 
 N = 1000
@@ -88,3 +90,19 @@ def test_times_are_medians_over_folds() -> None:
     assert ours.startswith("| fixres | 3 | 1,500 | 98.00 (97.2 to 98.6) | +0.00 (")
     assert ours.endswith("| passes | 11 | 40 |")
     assert other.endswith("|  |  | 11 |  |")
+
+
+def test_what_is_kept_gives_the_same_table_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    found = [*answers("fixres 3 min", "ours", 30, command=["/home/me"]), *answers("timm sgd 0.01", "timm", 20, lr=0.01)]
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("".join(f"{line}\n" for line in kept_lines(found, ["lr"])))
+    assert markdown(arms_of(read_answers(kept)), Bars(-2)) == markdown(arms_of(found), Bars(-2))
+    assert "/home" not in kept.read_text()
+    assert [one.details for one in read_answers(kept)][2:] == [{"lr": 0.01}] * 2
+
+
+def test_arms_tested_on_other_pictures_are_not_kept_together() -> None:
+    first, second = answers("timm sgd 0.01", "timm", 0, folds=(0,)), answers("fixres", "ours", 0, folds=(1,))
+    moved = [Answers("fixres", "ours", 0, second[0].labels, second[0].predictions, 1.0)]
+    with pytest.raises(ValueError, match="other pictures of fold 0"):
+        list(kept_lines([*first, *moved], []))
