@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,23 @@ def test_a_signal_leaves_the_first_product_and_the_same_command_goes_on(
     assert json.loads((folder / CHOICES).read_text())["seconds"] > 0
     train_pictures(wish, folder, started=time.monotonic(), resume=True)
     assert read_status(folder)["state"] == "done"
+
+
+def test_a_signal_while_speeds_are_measured_is_not_forgotten(
+    tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = own_pictures.steps_rate
+
+    def interrupted(*words: Any) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return rate(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_pictures, "steps_rate", interrupted)
+        with pytest.raises(Stopped):
+            choose(tmp_path / "run", network)
+    assert fixres.load(tmp_path / "run").classes == ("0-disc", "1-square", "2-triangle")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_touched(chosen: tuple[Path, list[dict[str, Any]]], network: str) -> None:

@@ -22,7 +22,7 @@ from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection, open_collection
 from fixres.data.loader import resolve_workers
-from fixres.errors import UserError, counted
+from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
@@ -173,16 +173,24 @@ class _Choice:
         self.batch_size = min(_BATCH, max(2, len(collection.split("train")) // 4))
         self._say(look(collection, self.wish.minutes))
         networks = networks_to_try(self.wish.models)
-        if not networks:
-            return self._from_scratch(collection)
         with runtime.stop:
-            job = self._job(base, collection, runtime, networks)
-            probed = probe(job)
-            self._tell_choice(probed)
-            planned = self._plan(probed, collection)
-            if planned is None:
-                self._say("there is no time to train in: the head on frozen features is what the minutes allow")
-                probed = self._at_larger_sizes(job, probed, collection)
+            if networks:
+                recipe = self._from_probe(self._job(base, collection, runtime, networks), collection)
+            else:
+                recipe = self._from_scratch(collection)
+            if runtime.stop.received:
+                # The run that comes next looks at signals of its own, and would never know of this one.
+                raise Stopped
+        return recipe
+
+    def _from_probe(self, job: ProbeJob, collection: Collection) -> Recipe:
+        """Return the recipe for the network and size that pay."""
+        probed = probe(job)
+        self._tell_choice(probed)
+        planned = self._plan(probed, collection)
+        if planned is None:
+            self._say("there is no time to train in: the head on frozen features is what the minutes allow")
+            probed = self._at_larger_sizes(job, probed, collection)
         return self._settled(probed, planned)
 
     def _tell_choice(self, probed: Probed, before: Sequence[Row] = ()) -> None:
