@@ -18,7 +18,7 @@ from fixres.config.registry import LOSSES, MOVES, NameIn
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
-Above0 = Annotated[float, Field(gt=0)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Triple = tuple[float, float, float]
 Moves = Annotated[str, NameIn(MOVES)]
 Augmentation = Literal["none", "flip", "dihedral", "jitter", "trivial", "randaugment", "v1", "v2"]

@@ -171,3 +171,24 @@ def test_weights_that_name_their_network_name_the_models(fixres: Run, trained_ru
     code, _, err = fixres("train", *settings, "--model.name", "resnet18", "--out", "s")
     assert code == 2
     assert "not 'resnet18'" in err
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_minutes_are_a_number_above_0(fixres: Run, photos: Path, minutes: str) -> None:
+    code, _, err = fixres("train", photos, "--minutes", minutes, "--out", "run")
+    assert code == 2
+    assert f"--minutes: expected a number > 0, got '{minutes}'" in err
+
+
+@pytest.mark.parametrize(
+    ("pictures", "name"),
+    [
+        ("照片", "照片"),
+        ("hünd/", "hünd"),
+        ("a/my photos", "my-photos"),
+        ("..", "photos"),
+        ("csv:a/labels.csv?root=b", "labels"),
+    ],
+)
+def test_a_run_is_named_after_its_pictures(pictures: str, name: str) -> None:
+    assert train_command._folder_for(pictures, False) == Path("runs") / name
