@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fixres.cli.commands import train as train_command
 from fixres.config.loading import load
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
@@ -190,5 +191,8 @@ def test_minutes_are_a_number_above_0(fixres: Run, photos: Path, minutes: str) -
         ("csv:a/labels.csv?root=b", "labels"),
     ],
 )
-def test_a_run_is_named_after_its_pictures(pictures: str, name: str) -> None:
+def test_a_run_is_named_after_its_pictures(
+    pictures: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert train_command._folder_for(pictures, False) == Path("runs") / name

@@ -107,8 +107,8 @@ def _refuse(flags: TrainOptions, names: Sequence[str], why: str, instead: str) -
 def _folder_for(uri: str, resume: bool) -> Path:
     """Return runs/PHOTOS, numbered as `numbered` does, for pictures by their folder's name or their scheme."""
     path, _, _ = uri.partition("?")
-    name = Path(path.rstrip("/")).stem.rstrip(":") or "photos"
-    return numbered(Path("runs") / re.sub(r"[^A-Za-z0-9_.-]+", "-", name), resume)
+    name = re.sub(r"[^\w.-]+", "-", Path(path.rstrip("/")).stem).strip(".-") or "photos"
+    return numbered(Path("runs") / name, resume)
 
 
 def _say_what_is_shorter(console: Console, asked: Asked[TrainOptions]) -> None:
