@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixres.experiments.speeds import fix_size
 from fixres.experiments.time_plan import FEWEST_EPOCHS, MOST_EPOCHS, Pace, plan_training
 
 PACES = (Pace(64, 400, 100), Pace(96, 200, 50), Pace(128, 100, 25))
@@ -55,3 +56,7 @@ def test_a_control_is_left_out_where_training_needs_its_time() -> None:
     assert plan_training(100, paces, 1000, 100).has_control
     tight = plan_training(60, paces, 1000, 100)
     assert (tight.epochs, tight.has_control) == (FEWEST_EPOCHS, False)
+
+
+def test_a_fix_is_never_smaller_than_the_training() -> None:
+    assert [fix_size(size) for size in (96, 192, 224, 300)] == [128, 224, 224, 300]

@@ -26,8 +26,11 @@ _CROSSING_BYTES, _CACHE_BYTES = 1280 * 4, 2 << 30
 
 
 def fix_size(train_size: int) -> int:
-    """Return the first size to probe at which objects look at least as large as in the crops of `_TRAINING`."""
-    return next((size for size in SIZES if size >= _LARGER * train_size), SIZES[-1])
+    """Return the first size to probe at which objects look at least as large as in the crops of `_TRAINING`.
+
+    Where there is none, it is the largest, and never smaller than the train size.
+    """
+    return next((size for size in SIZES if size >= _LARGER * train_size), max(SIZES[-1], train_size))
 
 
 @dataclass(frozen=True)
