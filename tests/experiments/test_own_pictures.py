@@ -70,6 +70,7 @@ def test_it_says_what_it_does_and_leaves_an_ordinary_run(chosen: tuple[Path, lis
     said = [event["text"] for event in told if event["event"] == "begin"]
     assert "150 pictures of 3 classes" in said[0]
     assert any("a first product after" in text for text in said)
+    assert any(text.startswith("training test_resnet at") and "for 2 epochs" in text for text in said)
     assert read_status(folder)["state"] == "done"
     assert fixres.load(folder).classes == ("0-disc", "1-square", "2-triangle")
     record = json.loads((folder / CHOICES).read_text())

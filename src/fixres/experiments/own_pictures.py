@@ -366,7 +366,9 @@ class _Choice:
                 f"training {cell.network.name} at {planned.size} px for {counted(planned.epochs, 'epoch')}, "
                 f"about {planned.seconds:.0f} s"
             )
-            return self._training(cell, planned)
+            return recipe
+            recipe = self._training(cell, planned)
+            epochs = recipe.train.epochs
         return self._base(
             {
                 **_of_network(cell),
