@@ -157,7 +157,7 @@ def test_a_signal_leaves_the_first_product_and_the_same_command_goes_on(
     def stop(*_: Any, **__: Any) -> None:
         raise Stopped
 
-    wish, folder = Wish(URI, 1.0, (network,), {**QUICK, "train.epochs": 1}), tmp_path / "run"
+    wish, folder = Wish(URI, 1.0, (network,), {**QUICK, "train.epochs": 1, "optim.lr": 3e-5}), tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(own_pictures, "run_recipe", stop)
         with pytest.raises(Stopped):
@@ -166,6 +166,20 @@ def test_a_signal_leaves_the_first_product_and_the_same_command_goes_on(
     assert json.loads((folder / CHOICES).read_text())["seconds"] > 0
     train_pictures(wish, folder, started=time.monotonic(), resume=True)
     assert read_status(folder)["state"] == "done"
+    again = train_pictures(wish, folder, started=time.monotonic(), resume=True)
+    assert again.size == fixres.load(folder).preprocess.size
+
+
+def test_a_run_goes_on_with_its_own_pictures_and_settings_only(
+    chosen: tuple[Path, list[dict[str, Any]]], network: str
+) -> None:
+    folder, _ = chosen
+    before = (folder / "recipe.yaml").read_bytes()
+    settings = {**QUICK, "train.epochs": 2}
+    for uri, other in ((f"{URI},seed=1", settings), (URI, {**settings, "seed": 5})):
+        with pytest.raises(UserError, match="was started with another recipe"):
+            train_pictures(Wish(uri, 1.0, (network,), other), folder, started=time.monotonic(), resume=True)
+    assert (folder / "recipe.yaml").read_bytes() == before
 
 
 def test_a_signal_while_speeds_are_measured_is_not_forgotten(

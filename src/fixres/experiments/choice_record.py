@@ -31,6 +31,11 @@ class Record:
         """Return a value."""
         return self._content.get(key, default)
 
+    def changed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that are not as they were when the run began."""
+        before = self.get("settings", {})
+        return {key: value for key, value in settings.items() if before.get(key) != value}
+
     def note(self, **values: Any) -> None:
         """Add values and write the file."""
         self._content |= values

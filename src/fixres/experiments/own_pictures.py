@@ -27,7 +27,7 @@ from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
 from fixres.experiments.first_look import holdout_share, look, networks_to_try
-from fixres.experiments.speeds import Measured, Speeds, fix_size, steps_rate
+from fixres.experiments.speeds import Measured, Speeds, fix_size, speeds_of, steps_rate
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
 from fixres.models.small_networks import PretrainedNetwork
@@ -123,12 +123,17 @@ def train_pictures(
     record = Record.read(folder) if resume else Record(folder)
     if not resume:
         find_start(folder, "", resume=False)
+    saved = folder / "recipe.yaml"
+    is_chosen = resume and saved.exists()
+    if not is_chosen:
         record.note(uri=wish.uri, minutes=wish.minutes, settings=dict(wish.settings))
     clock = Clock(wish.minutes, started, record.get("seconds", 0.0))
-    saved = folder / "recipe.yaml"
     try:
-        is_chosen = resume and saved.exists()
-        recipe = load(saved) if is_chosen else _Choice(wish, folder, clock, record, listeners).recipe()
+        if is_chosen:
+            # Other pictures or settings than those the run began with are refused, not passed over.
+            recipe = load(saved, {**record.changed(wish.settings), "data.uri": wish.uri})
+        else:
+            recipe = _Choice(wish, folder, clock, record, listeners).recipe()
         end = time.monotonic() + max(1.0, clock.left - record.get("end_seconds", _END_SECONDS))
         run = run_recipe(recipe, folder, resume=resume, listeners=listeners, checks=replace(checks, deadline=end))
     finally:
@@ -203,7 +208,7 @@ class _Choice:
     def _at_larger_sizes(self, job: ProbeJob, probed: Probed, collection: Collection) -> Probed:
         """Try the network that pays at larger sizes, in the time that there would be no use for otherwise."""
         row = probed.choice.cheapest
-        speeds = _speeds(probed, 0, collection)
+        speeds = speeds_of(probed, 0, collection)
         left = self.clock.left - _END_SECONDS
         sizes = [size for size in PROBE_SIZES if size > row.cell.size and speeds.head_alone(size) < _HALF * left]
         if not sizes:
@@ -293,7 +298,7 @@ class _Choice:
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
         row = probed.choice.cheapest
-        speeds = _speeds(probed, row.cell.size, collection)
+        speeds = speeds_of(probed, row.cell.size, collection)
         sizes = [size for size in TRAIN_SIZES if size <= row.cell.size] or [row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
@@ -362,13 +367,13 @@ class _Choice:
     def _settled(self, probed: Probed, planned: Planned | None) -> Recipe:
         cell = probed.choice.cheapest.cell
         if planned is not None:
-            self._say(
-                f"training {cell.network.name} at {planned.size} px for {counted(planned.epochs, 'epoch')}, "
-                f"about {planned.seconds:.0f} s"
-            )
-            return recipe
             recipe = self._training(cell, planned)
             epochs = recipe.train.epochs
+            self._say(
+                f"training {cell.network.name} at {planned.size} px for {counted(epochs, 'epoch')}, "
+                f"about {planned.seconds / planned.epochs * epochs:.0f} s"
+            )
+            return recipe
         return self._base(
             {
                 **_of_network(cell),
@@ -383,13 +388,6 @@ class _Choice:
                 "evaluation.sizes": [cell.size],
             }
         )
-
-
-def _speeds(probed: Probed, probe_size: int, collection: Collection) -> Speeds:
-    """Return the speeds of the network that pays, from what the probe measured of it."""
-    row = probed.choice.cheapest
-    known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
-    return Speeds(row.cell.network.name, known, probe_size, collection)
 
 
 def _of_network(cell: Cell) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fixres.experiments.measured_speed import measured_rate
 from fixres.experiments.time_plan import Pace
 from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
+from fixres.training.probe import Probed
 from fixres.training.probe_cells import SIZES
 
 _SLOWER = 1.2
@@ -116,3 +117,10 @@ class Speeds:
 def steps_rate(recipe: Recipe, size: int, num_classes: int) -> float:
     """Return pictures a second of a few training steps of a recipe at a size; reading is not in it."""
     return measured_rate(recipe, recipe.train, size, num_classes, recipe.train.batch_size, _STEPS)
+
+
+def speeds_of(probed: Probed, probe_size: int, collection: Collection) -> Speeds:
+    """Return the speeds of the network that pays, from what the probe measured of it."""
+    row = probed.choice.cheapest
+    known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
+    return Speeds(row.cell.network.name, known, probe_size, collection)
