@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from fixres.errors import UserError
 from fixres.models.build import build_model
 from fixres.models.small_networks import PretrainedNetwork
 from fixres.resolution import Preprocess
@@ -27,6 +29,15 @@ def test_a_network_takes_the_nearest_size_it_can_and_nothing_is_measured_twice()
     networks = {patches: (build_model(patches.name, 2), squashed)}
     cells = offer_cells(networks, (94, 96, 130), (0.875, 1.0))
     assert [(cell.size, cell.preprocess.crop_ratio) for cell in cells] == [(128, 0.875), (96, 0.875)]
+
+
+def test_a_size_that_a_network_cannot_come_near_is_left_out() -> None:
+    # It resizes every picture to 240 px itself.
+    one_size = PretrainedNetwork("crossvit_tiny_240", "none")
+    networks = {one_size: (build_model(one_size.name, 2), Preprocess(240))}
+    assert [cell.size for cell in offer_cells(networks, (96, 128, 224), (0.875,))] == [240]
+    with pytest.raises(UserError, match="cannot take 96 px"):
+        offer_cells(networks, (64, 96), (0.875,))
 
 
 def test_out_of_the_running_is_what_something_no_dearer_clearly_beats() -> None:

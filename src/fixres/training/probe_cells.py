@@ -127,7 +127,7 @@ def offer_cells(
     """
     cells: list[Cell] = []
     for network, (model, own) in networks.items():
-        for size in dict.fromkeys(_nearest(model, size) for size in sizes):
+        for size in _sizes_of(model, sizes):
             work = gmacs(at_size(model, size), size)
             for ratio in ratios if own.is_cropped else (own.crop_ratio,):
                 cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work))
@@ -136,7 +136,12 @@ def offer_cells(
     return [first, *(cell for cell in cells if cell is not first)]
 
 
-def _nearest(model: nn.Module, size: int) -> int:
+def nearest_size(model: nn.Module, size: int) -> int:
+    """Return the size that a network can take nearest to another.
+
+    Raises:
+        UserError: it takes none near it.
+    """
     try:
         at_size(model, size)
     except UserError:
@@ -145,6 +150,18 @@ def _nearest(model: nn.Module, size: int) -> int:
             raise
         return min(legal, key=lambda other: abs(other - size))
     return size
+
+
+def _sizes_of(model: nn.Module, sizes: Sequence[int]) -> list[int]:
+    """Return the sizes nearest to these that a network can take; where there is none near one, that is left out."""
+    found = []
+    for size in sizes:
+        try:
+            found.append(nearest_size(model, size))
+        except UserError:
+            if size == sizes[-1] and not found:
+                raise
+    return list(dict.fromkeys(found))
 
 
 def hopeless(row: Row, rows: Sequence[Row]) -> str:
