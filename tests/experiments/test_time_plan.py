@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.experiments.speeds import fix_size
+from fixres.experiments.speeds import fix_size, taken_sizes
 from fixres.experiments.time_plan import FEWEST_EPOCHS, MOST_EPOCHS, Pace, plan_training
 
 PACES = (Pace(64, 400, 100), Pace(96, 200, 50), Pace(128, 100, 25))
@@ -59,4 +59,11 @@ def test_a_control_is_left_out_where_training_needs_its_time() -> None:
 
 
 def test_a_fix_is_never_smaller_than_the_training() -> None:
-    assert [fix_size(size) for size in (96, 192, 224, 300)] == [128, 224, 224, 300]
+    assert [fix_size(size, "test_resnet") for size in (96, 192, 224, 300)] == [128, 224, 224, 300]
+
+
+def test_a_network_is_trained_and_fixed_at_sizes_it_can_take() -> None:
+    # Its patches are 14 px.
+    name = "eva02_tiny_patch14_224"
+    assert taken_sizes((96, 128), name) == [98, 126]
+    assert fix_size(98, name) == 126

@@ -27,7 +27,7 @@ from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
 from fixres.experiments.first_look import holdout_share, look, networks_to_try
-from fixres.experiments.speeds import Measured, Speeds, fix_size, speeds_of, steps_rate
+from fixres.experiments.speeds import Measured, Speeds, fix_size, speeds_of, steps_rate, taken_sizes
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
 from fixres.models.small_networks import PretrainedNetwork
@@ -210,7 +210,8 @@ class _Choice:
         row = probed.choice.cheapest
         speeds = speeds_of(probed, 0, collection)
         left = self.clock.left - _END_SECONDS
-        sizes = [size for size in PROBE_SIZES if size > row.cell.size and speeds.head_alone(size) < _HALF * left]
+        sizes = [size for size in taken_sizes(PROBE_SIZES, row.cell.network.name) if size > row.cell.size]
+        sizes = [size for size in sizes if speeds.head_alone(size) < _HALF * left]
         if not sizes:
             return probed
         again = replace(
@@ -299,7 +300,8 @@ class _Choice:
         """Return the training that the time left allows, after what the fix and the report will take."""
         row = probed.choice.cheapest
         speeds = speeds_of(probed, row.cell.size, collection)
-        sizes = [size for size in TRAIN_SIZES if size <= row.cell.size] or [row.cell.size]
+        sizes = [size for size in TRAIN_SIZES if size <= row.cell.size]
+        sizes = taken_sizes(sizes, row.cell.network.name) or [row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
         if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0], has_control=False):
@@ -328,7 +330,7 @@ class _Choice:
         settings |= {"model.name": _SCRATCH, "optim.lr": 1e-3, "data.holdout": self.record.get("holdout", 0.1)}
         settings["train.batch_size"] = self.batch_size
         size = int(self.wish.settings.get("train.size", TRAIN_SIZES[0]))
-        recipe = self._base({**settings, "train.size": size, "fix.size": fix_size(size)})
+        recipe = self._base({**settings, "train.size": size, "fix.size": fix_size(size, _SCRATCH)})
         rate = steps_rate(recipe, size, len(collection.classes))
         sizes = [size] if "train.size" in self.wish.settings else TRAIN_SIZES[:3]
         # A forward pass is about a third of a step.
@@ -336,7 +338,7 @@ class _Choice:
         num = len(collection.split("train")), len(collection.split(collection.select))
         planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
         planned = planned or Planned(size, 1, 0.0)
-        at = fix_size(planned.size)
+        at = fix_size(planned.size, _SCRATCH)
         own = {
             "train.size": planned.size,
             "train.epochs": planned.epochs,
@@ -348,7 +350,7 @@ class _Choice:
 
     def _training(self, cell: Cell, planned: Planned) -> Recipe:
         """Return the recipe that trains at a size, fixes at a larger one, and ships the best of these and the probe."""
-        size, at = planned.size, fix_size(planned.size)
+        size, at = planned.size, fix_size(planned.size, cell.network.name)
         return self._base(
             {
                 **_of_network(cell),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+from torch import nn
 
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
+from fixres.errors import UserError
 from fixres.experiments.measured_speed import measured_rate
 from fixres.experiments.time_plan import Pace
 from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
 from fixres.training.probe import Probed
-from fixres.training.probe_cells import SIZES
+from fixres.training.probe_cells import SIZES, nearest_size
 
 _SLOWER = 1.2
 """How much longer a network takes in a run than in a few batches alone."""
@@ -26,12 +30,35 @@ _CROSSING_BYTES, _CACHE_BYTES = 1280 * 4, 2 << 30
 """Of one place of the map in front of the last norm, as small networks have it; of all that a stage keeps of them."""
 
 
-def fix_size(train_size: int) -> int:
+def fix_size(train_size: int, name: str) -> int:
     """Return the first size to probe at which objects look at least as large as in the crops of `_TRAINING`.
 
-    Where there is none, it is the largest, and never smaller than the train size.
+    Where there is none, it is the largest, and never smaller than the train size. An architecture, `name`, that cannot
+    take it takes the nearest it can.
     """
-    return next((size for size in SIZES if size >= _LARGER * train_size), max(SIZES[-1], train_size))
+    size = next((size for size in SIZES if size >= _LARGER * train_size), max(SIZES[-1], train_size))
+    return next(iter(taken_sizes([size], name)), train_size)
+
+
+def taken_sizes(sizes: Sequence[int], name: str) -> list[int]:
+    """Return the sizes nearest to these that an architecture can take, each once."""
+    found = []
+    for size in sizes:
+        with suppress(UserError):
+            found.append(_nearest(name, size))
+    return list(dict.fromkeys(found))
+
+
+@cache
+def _nearest(name: str, size: int) -> int:
+    return nearest_size(_shape_of(name), size)
+
+
+@cache
+def _shape_of(name: str) -> nn.Module:
+    """Return an architecture without values."""
+    with torch.device("meta"):
+        return build_model(name, 2)
 
 
 @dataclass(frozen=True)
@@ -61,8 +88,7 @@ class Speeds:
         self.measured, self.probe_size, self.num_classes = measured, probe_size, len(collection.classes)
         splits = collection.split("train"), collection.split(collection.select), collection.split(collection.report)
         self.num_train, self.num_select, self.num_report = map(len, splits)
-        with torch.device("meta"):
-            self.model = build_model(name, 2)
+        self.name, self.model = name, _shape_of(name)
         self._works: dict[int, float] = {}
 
     def seconds(self, size: int) -> float:
@@ -79,9 +105,9 @@ class Speeds:
 
     def overhead(self, size: int, *, has_control: bool = True) -> float:
         """Return the seconds of all but training: a head before it, the fix and control after it, and measurements."""
-        train, fix, probe = map(self.seconds, (size, fix_size(size), self.probe_size))
+        train, fix, probe = map(self.seconds, (size, fix_size(size, self.name), self.probe_size))
         # A fix goes through the pictures for the statistics of the last norm, and again where too much crosses the cut.
-        passes = 1 if self.num_train * (fix_size(size) / 32) ** 2 * _CROSSING_BYTES < _CACHE_BYTES else 2
+        passes = 1 if self.num_train * (fix_size(size, self.name) / 32) ** 2 * _CROSSING_BYTES < _CACHE_BYTES else 2
         solved = self.num_train * (
             (1 + has_control * passes) * train + passes * fix + probe + (3 + has_control) * self.measured.head
         )
