@@ -151,6 +151,20 @@ def test_what_is_decided_already_stays(chosen: tuple[Path, list[dict[str, Any]]]
     assert (recipe.train.size, recipe.train.epochs, recipe.train.lr, recipe.seed) == (32, 1, 3e-5, 4)
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_unreadable_picture_is_found_before_anything_is_trained(
+    photos: Path, tmp_path: Path, network: str, split: str
+) -> None:
+    if split == "test":
+        (photos / "val").rename(photos / "test")
+    broken = sorted((photos / split / "red").iterdir())[0]
+    broken.write_bytes(b"no picture")
+    wish = Wish(str(photos), 1.0, (network,), QUICK)
+    with pytest.raises(UserError, match=broken.name):
+        train_pictures(wish, tmp_path / "run", started=time.monotonic())
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_a_signal_leaves_the_first_product_and_the_same_command_goes_on(
     tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

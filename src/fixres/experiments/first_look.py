@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fixres.checkpoints.resolve import load
 from fixres.data.collections import Collection
 from fixres.errors import counted
+from fixres.evaluation.evaluate import Reading
 from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
+from fixres.resolution import Preprocess
+from fixres.runtime.device import Runtime
+from fixres.training.frozen_features import Views
+from fixres.training.probe import MOST
 
 _MANY_SELECTING = 150
 """Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
+_SMALL = 32
+"""Side in pixels at which pictures are read that are only to be found readable."""
 
 
 def holdout_share(collection: Collection) -> float:
@@ -37,6 +46,23 @@ def look(collection: Collection, minutes: float) -> str:
         f"within {minutes:g} min: networks and sizes are tried on frozen features, the one that pays is trained and "
         "fixed, and the best of all ships"
     )
+
+
+def require_readable(collection: Collection, reading: Reading, runtime: Runtime) -> None:
+    """Read once, small, what the probe does not: the first pictures to choose and to report on, up to `MOST` of each.
+
+    Else one that cannot be read is found when the minutes are spent. Where such are skipped there is nothing to find.
+
+    Raises:
+        UserError: a picture cannot be read.
+        Stopped: a signal came.
+    """
+    if reading.on_bad_image != "error":
+        return
+    for name in dict.fromkeys((collection.select, collection.report)):
+        split = collection.split(name)
+        if name != "train" and len(split):
+            Views(split.take(name, np.arange(min(MOST, len(split)))), reading, runtime).decode([Preprocess(_SMALL)])
 
 
 def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:

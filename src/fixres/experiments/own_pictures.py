@@ -26,7 +26,7 @@ from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
-from fixres.experiments.first_look import holdout_share, look, networks_to_try
+from fixres.experiments.first_look import holdout_share, look, networks_to_try, require_readable
 from fixres.experiments.speeds import Measured, Speeds, fix_size, speeds_of, steps_rate, taken_sizes
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
@@ -75,8 +75,6 @@ _TRAINING: Mapping[str, Any] = {
 }
 """How a network is trained that starts from a solved head: with the statistics of its norms as they are, at a rate at
 which it keeps what it knows."""
-
-
 _FROM_WEIGHTS = ("train.head", "train.views", "train.norm_statistics", "evaluation.keep", "evaluation.ship")
 """Keys of these that make sense only with weights to start from."""
 _SCRATCH = "resnet18"
@@ -248,6 +246,10 @@ class _Choice:
             start = starting_network(recipe, collection)
             return start.model, start.preprocess
 
+        def first_product(row: Row, model: nn.Module, head: Head) -> None:
+            self._first_product(collection, row, model, head)
+            require_readable(collection, reading, runtime)
+
         def progress(what: str, done: int, total: int | None) -> None:
             self._tell({"event": "progress", "what": what, "done": done, "total": total})
 
@@ -262,7 +264,7 @@ class _Choice:
             budget_seconds=self.clock.share(PROBE_SHARE),
             seed=base.seed,
             on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
-            on_first=lambda row, model, head: self._first_product(collection, row, model, head),
+            on_first=first_product,
             progress=progress,
         )
 
