@@ -13,10 +13,13 @@ import pytest
 import torch
 
 import fixres
+from fixres.checkpoints import resolve
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.config.loading import load
 from fixres.errors import Stopped, UserError
+from fixres.evaluation.eval_request import EvalRequest
+from fixres.evaluation.measure import measure_product
 from fixres.experiments import first_look, own_pictures, speeds
 from fixres.experiments.own_pictures import Wish, train_pictures
 from fixres.experiments.refit import refit
@@ -237,3 +240,6 @@ def test_a_refit_trains_on_everything_and_says_whose_its_figures_are(
     assert after["figures_of"] == str(folder)
     assert after["test_size"] == before["test_size"]
     assert "those of the run whose choices it repeats" in (tmp_path / "final" / "model" / "README.md").read_text()
+    remarks = measure_product(resolve.load(str(tmp_path / "final")), EvalRequest()).remarks
+    assert any("was trained on these pictures, too" in remark for remark in remarks)
+    assert not any("logged" in remark for remark in remarks)

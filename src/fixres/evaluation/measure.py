@@ -156,6 +156,11 @@ def measure_product(
     seen = views_at(asked, sizes, request.tta, parse_corruptions(request.corrupt))
     views = [replace(v, backend=request.backend) for v in network_views(runtime.place(product.model), seen)]
     remarks = list(collection.notes)
+    if "figures_of" in product.details and _is_own(product, request.data):
+        remarks.append(
+            "warning: this network was trained on these pictures, too (train --final): how many it gets right says "
+            "nothing; figures of the run before are in its config.json"
+        )
     if request.calibrate:
         views, note = _calibrated(views, collection, split, runtime, reading, progress)
         remarks.append(note)
@@ -267,7 +272,8 @@ def _remarks(
     if own.size not in {result["size"] for result in results}:
         given = ", ".join(str(size) for size in dict.fromkeys(result["size"] for result in results))
         remarks.append(f"warning: {given} px is not the product's test size, {own.size} px")
-    if product.weights != "before_fix" and asked == own:
+    is_refitted = "figures_of" in product.details
+    if product.weights != "before_fix" and asked == own and not is_refitted:
         remarks += _repetitions(product, results, measured)
     return remarks
 
