@@ -12,6 +12,8 @@ from PIL import Image
 
 from fixres.cli.commands import train as train_command
 from fixres.config.loading import load
+from fixres.errors import Stopped
+from fixres.experiments import refit
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 from tests.support.command_line import FAST, Run, break_folder, snapshot
@@ -196,3 +198,17 @@ def test_a_run_is_named_after_its_pictures(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert train_command._folder_for(pictures, False) == Path("runs") / name
+
+
+def test_a_refit_that_is_stopped_says_what_goes_on_with_it(
+    fixres: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped
+
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    (tmp_path / "runs" / "photos" / "status.json").write_text('{"state": "done"}', encoding="utf-8")
+    monkeypatch.setattr(refit, "refit", stop)
+    code, out, err = fixres("train", photos, "--final", "--resume")
+    assert code == 75
+    assert f"go on with: fixres train {photos} --final --resume --out runs/photos" in out + err

@@ -81,14 +81,20 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
     models = tuple(name for name in flags.models.split(",") if name)
     wish = Wish(uri, flags.minutes or MINUTES, models, settings)
     again = shlex.join(["fixres", "train", *(word for word in words if word != "--resume"), "--resume"])
+    again += "" if flags.out else f" --out {shlex.quote(str(folder))}"
     if flags.final and read_status(folder).get("state") == "done":
         console.say(f"{folder} holds a run that is finished; what it chose is trained on everything that has a label")
     else:
-        with followed(console, folder, again if flags.out else f"{again} --out {shlex.quote(str(folder))}"):
+        with followed(console, folder, again):
             train_pictures(wish, folder, started=STARTED, resume=flags.resume, listeners=[console], checks=flags.checks)
     if flags.final:
-        refit(folder, folder / FOLDER, resume=True, listeners=[console], checks=flags.checks)
-        console.close()
+        try:
+            refit(folder, folder / FOLDER, resume=True, listeners=[console], checks=flags.checks)
+        except (KeyboardInterrupt, Stopped):
+            console.say(f"stopped; {folder} is finished, its refit is not\n  go on with: {again}")
+            raise
+        finally:
+            console.close()
         console.say(f"refitted on everything that has a label: {folder / FOLDER / 'model'}")
     return 0
 
