@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from fixres.evaluation.temperature_scaling import fit_temperature
+from fixres.evaluation.temperature_scaling import cross_fitted_losses, fit_temperature
 from tests.support.outcomes import result_of
 
 
@@ -50,3 +50,17 @@ def test_where_there_is_no_best_temperature_it_is_the_end_of_its_range() -> None
     assert fit_temperature(logits, torch.arange(4)) == 0.05
     assert fit_temperature(logits, torch.tensor([1, 2, 3, 0])) == 20
     assert fit_temperature(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == 20
+
+
+def test_no_picture_decides_its_own_temperature() -> None:
+    """Of six pictures that are all right, the loss at the coldest temperature would be nothing."""
+    labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    logits = 2 * torch.nn.functional.one_hot(labels, 2).double()
+    logits[0] = -logits[0]
+    losses = cross_fitted_losses(logits, labels, np.arange(6))
+    assert losses[0] == pytest.approx(2 / 0.05)
+    # The others know of the one that is wrong.
+    assert (losses[1:] > 0.05).all()
+    whole = cross_fitted_losses(logits, labels, np.zeros(6, dtype=np.int64))
+    own = torch.nn.functional.cross_entropy(logits / fit_temperature(logits, labels), labels, reduction="none")
+    assert whole == pytest.approx(own.numpy())

@@ -22,7 +22,7 @@ from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.measure import measure_product
 from fixres.experiments import first_look, own_pictures, speeds
 from fixres.experiments.own_pictures import Wish, train_pictures
-from fixres.experiments.refit import refit
+from fixres.experiments.refit import refit, require_own
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import read_events, read_status
@@ -222,6 +222,15 @@ def test_a_folder_that_holds_a_run_is_not_touched(chosen: tuple[Path, list[dict[
     with pytest.raises(UserError, match="already holds a run"):
         choose(folder, network)
     assert (folder / CHOICES).read_bytes() == before
+
+
+def test_a_refit_is_of_the_runs_own_pictures_and_settings(chosen: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = chosen
+    own = {**QUICK, "train.epochs": 2}
+    require_own(folder, URI, own)
+    for uri, settings in ((URI.replace("90", "99"), own), (URI, {**own, "seed": 5})):
+        with pytest.raises(UserError, match="other pictures or settings"):
+            require_own(folder, uri, settings)
 
 
 def test_a_refit_trains_on_everything_and_says_whose_its_figures_are(

@@ -7,6 +7,7 @@ figures of the product are those of that run.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from fixres.config.recipe import Recipe
 from fixres.data.collections import open_collection
 from fixres.errors import UserError
 from fixres.evaluation.results import Run
+from fixres.experiments.choice_record import Record
 from fixres.io.files import write_text
 from fixres.runtime.run_folder import Listener, read_events, read_status
+from fixres.training.absolute_paths import with_absolute_paths
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
@@ -59,6 +62,23 @@ def refit(
     found = run_recipe(again, out, resume=resume, listeners=listeners, checks=checks)
     _take_figures(run, out)
     return found
+
+
+def require_own(run: Path, uri: str, settings: Mapping[str, Any]) -> None:
+    """Refuse to refit a finished run for other pictures than its own, or with other settings.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    saved = load(run / "recipe.yaml")
+    changed = Record.read(run).changed(settings)
+    asked = with_absolute_paths(load(run / "recipe.yaml", {**changed, "data.uri": uri}))
+    if asked != saved:
+        other = ", ".join(["data.uri"] * (asked.data.uri != saved.data.uri) + list(changed))
+        raise UserError(
+            f"{run} holds a finished run of other pictures or settings ({other})\n"
+            f"  give another --out, or what it was trained with: fixres train {shlex.quote(saved.data.uri)} --final"
+        )
 
 
 def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: float) -> Recipe:

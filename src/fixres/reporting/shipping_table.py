@@ -15,8 +15,8 @@ WHAT = {
 """What a candidate of each kind is."""
 _RULE = (
     "The cheapest probe ships unless the loss of another is lower by more than one standard error of the difference; "
-    "of those, the lowest, or one as good that is cheaper. Every candidate has its own temperature, fitted on the same "
-    "pictures, and none of the figures is cross-validated."
+    "of those, the lowest, or one as good that is cheaper. Every candidate has its own temperature; the loss after it "
+    "is that of every fifth of the pictures at the temperature of the others. Nothing else is cross-validated."
 )
 
 

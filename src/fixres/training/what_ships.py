@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from fixres.data.class_weights import class_weights
-from fixres.evaluation.logit_outcomes import image_outcomes
-from fixres.evaluation.selection import figures_of
+from fixres.data.sampling import stratified_folds
 from fixres.evaluation.shipping import Candidate, Kind, cheapest_probe, choose_to_ship, loss_difference
+from fixres.evaluation.temperature_scaling import cross_fitted_losses, fit_temperature
 from fixres.models.moves import make_plan
 from fixres.models.sizes import at_size
+from fixres.training.cached_solver.cross_validation import NUM_FOLDS
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
 from fixres.training.head_start import solve_head
@@ -84,18 +85,17 @@ def contenders(context: RunContext, plan: StagePlan, handover: Handover) -> list
 
 
 def choose(context: RunContext, found: Sequence[Contender]) -> Contender:
-    """Measure contenders on the selecting split, each with its own temperature, and return what ships."""
+    """Measure contenders on the selecting split, each with temperatures of its own, and return what ships."""
     select = context.collection.select
     results, candidates, indices = [], [], []
     for contender in found:
         measured = context.measure(contender.model, select, [contender.size], keep_logits=True)
-        figures, result = figures_of(measured), measured.results[0]
+        result = measured.results[0]
         assert measured.logits is not None
-        assert figures.temperature is not None
-        cooled = torch.from_numpy(measured.logits[0]).double() / figures.temperature
-        losses = image_outcomes(cooled, torch.from_numpy(measured.labels)).losses.numpy()
+        logits, labels = torch.from_numpy(measured.logits[0]), torch.from_numpy(measured.labels)
+        losses = cross_fitted_losses(logits, labels, stratified_folds(measured.labels, NUM_FOLDS, 0))
         candidates.append(Candidate(contender.kind, losses, result["gmacs"]))
-        after = {"temperature": figures.temperature, "loss_calibrated": figures.calibrated_loss}
+        after = {"temperature": fit_temperature(logits, labels), "loss_calibrated": float(losses.mean())}
         results.append({**{key: result[key] for key in ("top1", "loss", "gmacs")}, **after})
         indices.append(measured.indices)
     assert all(np.array_equal(own, indices[0]) for own in indices), "every contender is measured on the same pictures"

@@ -72,7 +72,7 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
     what = "is for a recipe; for pictures"
     _refuse(flags, ("extend", "seeds", "dry_run"), what, "run the recipe that the run writes, RUN/recipe.yaml")
     from fixres.experiments.own_pictures import MINUTES, Wish, train_pictures
-    from fixres.experiments.refit import FOLDER, refit
+    from fixres.experiments.refit import FOLDER, refit, require_own
     from fixres.runtime.run_folder import read_status
 
     folder = flags.out or Path(asked.recipe.output.dir or _folder_for(uri, flags.resume))
@@ -83,6 +83,7 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
     again = shlex.join(["fixres", "train", *(word for word in words if word != "--resume"), "--resume"])
     again += "" if flags.out else f" --out {shlex.quote(str(folder))}"
     if flags.final and read_status(folder).get("state") == "done":
+        require_own(folder, uri, settings)
         console.say(f"{folder} holds a run that is finished; what it chose is trained on everything that has a label")
     else:
         with followed(console, folder, again):

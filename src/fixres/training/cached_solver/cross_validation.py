@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fixres.data.sampling import Indices, stratified_folds
-from fixres.evaluation.temperature_scaling import fit_temperature
+from fixres.evaluation.temperature_scaling import cross_fitted_losses
 from fixres.training.cached_solver.logistic_head import (
     DECAYS,
     PATIENCE,
@@ -77,14 +77,7 @@ class CrossValidated:
         What was held out in one piece is divided into folds for it, so that no picture decides its own temperature.
         """
         folds = self.folds if len(np.unique(self.folds)) > 1 else stratified_folds(self.labels, NUM_FOLDS, 0)
-        labels = torch.from_numpy(self.labels)
-        losses = np.empty(len(labels))
-        for fold in np.unique(folds):
-            own = torch.from_numpy(folds == fold)
-            others = ~own if bool((~own).any()) else own
-            temperature = fit_temperature(self.logits[others], labels[others])
-            losses[own.numpy()] = _losses(self.logits[own] / temperature, labels[own])
-        return losses
+        return cross_fitted_losses(self.logits, torch.from_numpy(self.labels), folds)
 
 
 def cross_validate(
