@@ -20,7 +20,7 @@ from fixres.config.loading import load
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.measure import measure_product
-from fixres.experiments import first_look, own_pictures, speeds
+from fixres.experiments import chosen_recipes, first_look, own_pictures, speeds
 from fixres.experiments.own_pictures import Wish, train_pictures
 from fixres.experiments.refit import refit, require_own
 from fixres.models.build import build_model
@@ -138,7 +138,8 @@ def test_without_weights_a_network_is_trained_from_scratch_and_it_is_said_what_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_look, "SMALL_NETWORKS", ())
-    monkeypatch.setattr(own_pictures, "_SCRATCH", "test_resnet")
+    for module in (own_pictures, chosen_recipes):
+        monkeypatch.setattr(module, "SCRATCH", "test_resnet")
     told: list[dict[str, Any]] = []
     wish = Wish(URI, 0.5, (), {**QUICK, "train.epochs": 1})
     train_pictures(wish, tmp_path / "run", started=time.monotonic(), listeners=[told.append])

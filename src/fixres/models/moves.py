@@ -44,7 +44,7 @@ def make_plan(
         raise UserError(f"freeze {', '.join(freeze)} leaves nothing of '{architecture(model)}' to train")
     if not trained and not selected.norms:
         raise UserError(f"moves {moves} selects nothing of '{architecture(model)}'")
-    frozen = _frozen_modules(model, kept) if kept else ()
+    frozen = frozen_modules(model, kept) if kept else ()
     norms = tuple(name for name in selected.norms if not is_inside(name, frozen))
     return Plan(
         selected.stands_for or moves,
@@ -168,7 +168,7 @@ def _has_running_statistics(module: nn.Module) -> bool:
     return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
 
 
-def _frozen_modules(model: nn.Module, kept: frozenset[str]) -> tuple[str, ...]:
+def frozen_modules(model: nn.Module, kept: frozenset[str]) -> tuple[str, ...]:
     """Return the outermost modules that have parameters, all of them in `kept`."""
     frozen: list[str] = []
     for name, module in model.named_modules():
