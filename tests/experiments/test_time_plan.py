@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixres.experiments.speeds import fix_size, taken_sizes
-from fixres.experiments.time_plan import ENOUGH_OF_WHOLE, FEWEST_EPOCHS, MOST_EPOCHS, Pace, plan_training
+from fixres.experiments.time_plan import (
+    ENOUGH_OF_WHOLE,
+    FEWEST_EPOCHS,
+    MOST_EPOCHS,
+    Pace,
+    fewest_epochs,
+    plan_training,
+    shortest_training,
+)
 
 PACES = (Pace(64, 400, 100), Pace(96, 200, 50), Pace(128, 100, 25))
 SIZES = st.sampled_from([32, 64, 96, 128, 160, 224])
@@ -21,14 +29,15 @@ def test_the_largest_size_with_room_for_enough_epochs_is_taken() -> None:
     assert plan_training(60, PACES, 1000, 100).size == 64
 
 
-def test_the_longest_training_is_taken_where_none_has_room_for_enough() -> None:
-    planned = plan_training(25, PACES, 1000, 100)
-    assert (planned.size, planned.epochs) == (64, 2)
-
-
-def test_nothing_is_trained_where_not_one_epoch_fits() -> None:
-    assert plan_training(9, PACES, 1000, 100) is None
+def test_nothing_is_trained_where_too_few_epochs_fit() -> None:
+    assert plan_training(25, PACES, 1000, 100) is None
     assert plan_training(100, (), 1000, 100) is None
+
+
+def test_of_many_pictures_fewer_epochs_are_enough() -> None:
+    assert [fewest_epochs(num) for num in (1, 400, 2_000, 3_000, 8_000, 10**6)] == [4, 4, 4, 3, 1, 1]
+    planned = plan_training(150, PACES, 10_000, 100)
+    assert (planned.size, planned.epochs) == (64, 1)
 
 
 @given(st.floats(0, 1e5), st.lists(PLANS, max_size=6), st.integers(1, 10**6), st.integers(0, 10**5))
@@ -47,7 +56,7 @@ def test_more_time_never_means_a_smaller_size_or_none(paces: list[Pace], num_tra
     sizes = []
     for seconds in (1.0, 10.0, 100.0, 1000.0, 1e7):
         planned = plan_training(seconds, paces, num_train, 0)
-        sizes.append(planned.size if planned and planned.epochs >= FEWEST_EPOCHS else 0)
+        sizes.append(planned.size if planned and planned else 0)
     assert sizes == sorted(sizes)
 
 
@@ -75,3 +84,13 @@ def test_the_last_part_alone_is_trained_where_the_whole_has_too_little_time() ->
     short, long = plan_training(40, paces, 1000, 100), plan_training(120, paces, 1000, 100)
     assert (short.is_whole, short.epochs) == (False, 7)
     assert (long.is_whole, long.epochs) == (True, ENOUGH_OF_WHOLE)
+
+
+@given(st.lists(PLANS, min_size=1), st.integers(1, 10_000), st.integers(0, 1_000))
+def test_the_shortest_training_fits_into_what_it_asks_for(paces: list[Pace], num_train: int, num_select: int) -> None:
+    needed = shortest_training(paces, num_train, num_select)
+    planned = plan_training(needed * (1 + 1e-9), paces, num_train, num_select)
+    assert planned is not None
+    assert planned.epochs >= fewest_epochs(num_train)
+    less = plan_training(0.5 * needed, paces, num_train, num_select)
+    assert less is None

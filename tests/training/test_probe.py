@@ -102,7 +102,7 @@ def test_pictures_are_decoded_once_for_all_cells_of_a_size(
 
 
 def test_a_cell_that_would_overrun_the_budget_is_not_begun_and_the_first_always_is(collection: Collection) -> None:
-    found, told = run(collection, budget_seconds=0.0)
+    found, told = run(collection, seconds_left=lambda: 0.0)
     assert [row.state for row in told] == ["measured", "not run", "not run", "not run"]
     assert all("s are left" in row.why for row in told[1:])
     assert found.choice.best is found.rows[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ def advise_pictures(
     runtime = Runtime(RuntimeSettings())
     load = collection_loader(collection)
     sizes = question.sizes or SIZES
+    end = time.monotonic() + 60 * question.minutes
     if question.serve_size is not None:
         sizes = (question.serve_size,)
     select = collection.split(collection.select)
@@ -58,7 +60,7 @@ def advise_pictures(
         select=None if collection.select == "train" else select,
         sizes=sizes,
         crop_ratios=question.crop_ratios or CROP_RATIOS,
-        budget_seconds=60 * question.minutes,
+        seconds_left=lambda: end - time.monotonic(),
         on_row=on_row,
         progress=progress,
     )

@@ -29,7 +29,7 @@ from fixres.experiments.choice_record import Record
 from fixres.experiments.chosen_recipes import SCRATCH, from_scratch, head_alone, trained
 from fixres.experiments.first_look import holdout_share, look, networks_to_try, require_readable
 from fixres.experiments.speeds import Measured, Speeds, speeds_of, steps_rate, taken_sizes
-from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training
+from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training, shortest_training
 from fixres.io.files import write_text
 from fixres.models.first_part import first_part
 from fixres.models.small_networks import PretrainedNetwork
@@ -42,7 +42,7 @@ from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
 from fixres.training.probe import Probed, ProbeJob, probe
 from fixres.training.probe_cells import SIZES as PROBE_SIZES
-from fixres.training.probe_cells import Row
+from fixres.training.probe_cells import Costs, Row
 from fixres.training.resume import find_start
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
@@ -144,6 +144,8 @@ class _Choice:
         self.listeners = listeners
         self.batch_size = _BATCH
         self.first_part: tuple[str, ...] = ()
+        self.reserved = 0.0
+        self.rates: dict[tuple[str, int, bool], float] = {}
 
     def recipe(self) -> Recipe:
         """Return the recipe of the run, after the first product has been written."""
@@ -191,7 +193,7 @@ class _Choice:
     def _at_larger_sizes(self, job: ProbeJob, probed: Probed, collection: Collection) -> Probed:
         """Try the network that pays at larger sizes, in the time that there would be no use for otherwise."""
         row = probed.choice.cheapest
-        speeds = speeds_of(probed, 0, collection)
+        speeds = speeds_of(row, probed.costs, 0, collection)
         left = self.clock.left - _END_SECONDS
         sizes = [size for size in taken_sizes(PROBE_SIZES, row.cell.network.name) if size > row.cell.size]
         sizes = [size for size in sizes if speeds.head_alone(size) < _HALF * left]
@@ -202,7 +204,7 @@ class _Choice:
             networks=[row.cell.network],
             sizes=[row.cell.size, *sizes],
             crop_ratios=[row.cell.preprocess.crop_ratio],
-            budget_seconds=left - speeds.head_alone(sizes[-1]),
+            seconds_left=lambda: self.clock.left - _END_SECONDS - speeds.head_alone(sizes[-1]),
             on_first=lambda *_: None,
         )
         larger = probe(again)
@@ -233,9 +235,10 @@ class _Choice:
             start = starting_network(recipe, collection)
             return start.model, start.preprocess
 
-        def first_product(row: Row, model: nn.Module, head: Head) -> None:
+        def first_product(row: Row, model: nn.Module, head: Head, costs: Costs) -> None:
             self._first_product(collection, row, model, head)
             require_readable(collection, reading, runtime)
+            self._reserve(row, costs, collection)
 
         def progress(what: str, done: int, total: int | None) -> None:
             self._tell({"event": "progress", "what": what, "done": done, "total": total})
@@ -248,7 +251,7 @@ class _Choice:
             reading,
             select=collection.split(collection.select),
             sizes=PROBE_SIZES,
-            budget_seconds=self.clock.share(PROBE_SHARE),
+            seconds_left=lambda: min(self.clock.share(PROBE_SHARE), self.clock.left - self.reserved),
             seed=base.seed,
             on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
             on_first=first_product,
@@ -285,25 +288,38 @@ class _Choice:
             f"{row.top1:.1f} % {row.how} on {counted(row.n, 'picture')})"
         )
 
+    def _reserve(self, row: Row, costs: Costs, collection: Collection) -> None:
+        """Keep the time that training the first network would take, if there is so much, from the rest of the probe."""
+        num = len(collection.split("train")), len(collection.split(collection.select))
+        if paces := self._paces(row, costs, collection):
+            needed = _END_SECONDS + shortest_training(paces, *num)
+            self.reserved = needed if needed < self.clock.left else 0.0
+
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
-        row = probed.choice.cheapest
-        speeds = speeds_of(probed, row.cell.size, collection)
-        sizes = [size for size in TRAIN_SIZES if size <= row.cell.size]
-        sizes = taken_sizes(sizes, row.cell.network.name) or [row.cell.size]
+        paces = self._paces(probed.choice.cheapest, probed.costs, collection)
+        num = len(collection.split("train")), len(collection.split(collection.select))
+        return self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
+
+    def _paces(self, row: Row, costs: Costs, collection: Collection) -> list[Pace]:
+        """Return how fast the network of a row would be trained, none where measuring that takes more than is left."""
+        name = row.cell.network.name
+        speeds = speeds_of(row, costs, row.cell.size, collection)
+        sizes = taken_sizes([size for size in TRAIN_SIZES if size <= row.cell.size], name) or [row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
         if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0], has_control=False):
-            return None
+            return []
         if not {"train.moves", "train.freeze"} & set(self.wish.settings):
             self.first_part = first_part(speeds.model, _FIRST_SHARE)
         paces = []
         for is_whole in (True, False) if self.first_part else (True,):
-            recipe = self._base(trained(row.cell, Planned(sizes[0], 2, 0.0, is_whole=is_whole), self.first_part))
-            rate = steps_rate(recipe, sizes[0], len(collection.classes))
-            paces += speeds.paces(sizes, rate, is_whole=is_whole)
-        num = len(collection.split("train")), len(collection.split(collection.select))
-        return self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
+            key = name, sizes[0], is_whole
+            if key not in self.rates:
+                recipe = self._base(trained(row.cell, Planned(sizes[0], 2, 0.0, is_whole=is_whole), self.first_part))
+                self.rates[key] = steps_rate(recipe, sizes[0], len(collection.classes))
+            paces += speeds.paces(sizes, self.rates[key], is_whole=is_whole)
+        return paces
 
     def _noted(self, planned: Planned | None, paces: Sequence[Pace]) -> Planned | None:
         self.record.note(

@@ -17,13 +17,15 @@ from fixres.experiments.measured_speed import measured_rate
 from fixres.experiments.time_plan import Pace
 from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
-from fixres.training.probe import Probed
-from fixres.training.probe_cells import SIZES, nearest_size
+from fixres.training.probe_cells import SIZES, Costs, Row, nearest_size
 
 _SLOWER = 1.2
 """How much longer a network takes in a run than in a few batches alone."""
 _LARGER = 1.2
 """Crops of 35 to 100 % of the area show objects 1 / 0.83 times as large as the whole picture does."""
+_PASS_SECONDS, _MEASUREMENT_SECONDS = 2.0, 0.5
+"""What a pass over the pictures takes beside them, for the readers to start and the network to be cut; and a
+measurement of few pictures."""
 _STEPS = 3
 """Measured steps of training, of which the first does not count."""
 _CROSSING_BYTES, _CACHE_BYTES = 1280 * 4, 2 << 30
@@ -112,12 +114,14 @@ class Speeds:
             (1 + has_control * passes) * train + passes * fix + probe + (3 + has_control) * self.measured.head
         )
         selected = self.num_select * ((5 + has_control) * train + 5 * fix + 2 * probe)
-        return solved + selected + self.num_report * ((2 + has_control) * train + 2 * fix + probe)
+        fixed = (3 + has_control) * _PASS_SECONDS + 20 * _MEASUREMENT_SECONDS
+        return fixed + solved + selected + self.num_report * ((1 + has_control) * train + 2 * fix + probe)
 
     def head_alone(self, size: int) -> float:
         """Return the seconds of a head on frozen features and of measuring it, where nothing is trained."""
         solved = self.num_train * (self.seconds(size) + 2 * self.measured.head)
-        return solved + self.seconds(size) * (3 * self.num_select + self.num_report)
+        fixed = _PASS_SECONDS + 4 * _MEASUREMENT_SECONDS
+        return fixed + solved + self.seconds(size) * (3 * self.num_select + self.num_report)
 
     def paces(self, sizes: Sequence[int], rate: float, *, is_whole: bool = True) -> list[Pace]:
         """Return the pace of training at every size, with a control and without, from the rate at the first.
@@ -147,8 +151,7 @@ def steps_rate(recipe: Recipe, size: int, num_classes: int) -> float:
     return measured_rate(recipe, recipe.train, size, num_classes, recipe.train.batch_size, _STEPS)
 
 
-def speeds_of(probed: Probed, probe_size: int, collection: Collection) -> Speeds:
-    """Return the speeds of the network that pays, from what the probe measured of it."""
-    row = probed.choice.cheapest
-    known = Measured(row.cell.size, (row.ms or 0.0) / 1000, probed.decode_seconds, probed.head_seconds)
+def speeds_of(row: Row, costs: Costs, probe_size: int, collection: Collection) -> Speeds:
+    """Return the speeds of the network of a row, from what the probe measured of it."""
+    known = Measured(row.cell.size, (row.ms or 0.0) / 1000, costs.decode, costs.head)
     return Speeds(row.cell.network.name, known, probe_size, collection)

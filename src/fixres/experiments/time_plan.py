@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FEWEST_EPOCHS = 4
-"""Epochs that a larger size must leave room for: fewer do not make up for what a smaller one trains."""
+FEWEST_EPOCHS, FEWEST_PICTURES = 4, 8_000
+"""Epochs that a training must have room for, of many pictures as many as hold so many: with fewer, a network that
+starts from a solved head ends below that head, since the rate has to rise and to fall again meanwhile."""
 ENOUGH_OF_WHOLE = 10
 """Epochs that training a whole network must have room for: with fewer it is not as good as its last part alone."""
 MOST_EPOCHS = 20
@@ -73,8 +74,21 @@ class Planned:
     """Whether the whole network is trained, and not its last part alone."""
 
 
+def shortest_training(paces: Sequence[Pace], num_train: int, num_select: int) -> float:
+    """Return the seconds that `plan_training` must be given for the shortest training there is at any size."""
+    return min(
+        fewest_epochs(num_train) * (num_train / pace.training + num_select / pace.forward) / _SAFETY + pace.overhead
+        for pace in paces
+    )
+
+
+def fewest_epochs(num_train: int) -> int:
+    """Return the epochs of `num_train` pictures below which nothing is trained."""
+    return min(FEWEST_EPOCHS, -(-FEWEST_PICTURES // max(1, num_train)))
+
+
 def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_select: int) -> Planned | None:
-    """Return the training to do: at the largest size that leaves room for `FEWEST_EPOCHS`, else the longest there is.
+    """Return the training to do: at the largest size that leaves room for `fewest_epochs`.
 
     Whole where there is room for `ENOUGH_OF_WHOLE`, else its last part alone; with a control where there is room.
 
@@ -85,7 +99,7 @@ def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_sel
         num_select: pictures measured after each epoch.
 
     Returns:
-        None where not even one epoch fits at any size.
+        None where so many fit at no size.
     """
     fitting: list[Planned] = []
     for pace in paces:
@@ -93,9 +107,7 @@ def plan_training(seconds: float, paces: Sequence[Pace], num_train: int, num_sel
         epochs = min(MOST_EPOCHS, int(_SAFETY * max(0.0, seconds - pace.overhead) / each))
         if epochs:
             fitting.append(Planned(pace.size, epochs, epochs * each, pace.overhead, pace.has_control, pace.is_whole))
-    has_parts = any(not one.is_whole for one in paces)
-    fewest = {True: ENOUGH_OF_WHOLE if has_parts else FEWEST_EPOCHS, False: FEWEST_EPOCHS}
-    enough = [one for one in fitting if one.epochs >= fewest[one.is_whole]]
-    if enough:
-        return max(enough, key=lambda one: (one.size, one.is_whole, one.has_control))
-    return max(fitting, key=lambda one: (one.epochs, one.has_control), default=None)
+    has_parts, fewest = any(not one.is_whole for one in paces), fewest_epochs(num_train)
+    for_whole = ENOUGH_OF_WHOLE * fewest // FEWEST_EPOCHS if has_parts else fewest
+    enough = [one for one in fitting if one.epochs >= (for_whole if one.is_whole else fewest)]
+    return max(enough, key=lambda one: (one.size, one.is_whole, one.has_control), default=None)

@@ -8,6 +8,7 @@ were not solved on.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ from fixres.training.probe_cells import (
     SIZES,
     Cell,
     Choice,
+    Costs,
     Loader,
     Row,
     choose,
@@ -68,12 +70,12 @@ class ProbeJob:
     """From 1,000 pictures on heads are measured on it and not cross-validated."""
     sizes: Sequence[int] = SIZES
     crop_ratios: Sequence[float] = CROP_RATIOS
-    budget_seconds: float | None = None
-    """A cell that would probably overrun it is not begun; the first always is. None: no limit."""
+    seconds_left: Callable[[], float] | None = None
+    """Asked before each cell: one that would probably take longer is not begun; the first always is. None: no limit."""
     seed: int = 0
     on_row: Callable[[Row], None] = lambda _: None
     """Called with a row as soon as it is finished."""
-    on_first: Callable[[Row, nn.Module, Head], None] = lambda row, model, head: None
+    on_first: Callable[[Row, nn.Module, Head, Costs], None] = lambda row, model, head, costs: None
     """Called with the first row, its network at its size and the head solved for it: enough for a first product."""
     progress: NamedProgress = lambda what, done, total: None
 
@@ -88,10 +90,7 @@ class Probed:
     bad_images: tuple[str, ...]
     """Pictures that could not be read, of those that were."""
     seconds: float
-    decode_seconds: float
-    """A picture, for the crops of one size."""
-    head_seconds: float
-    """A picture, for the heads of a cell."""
+    costs: Costs
     _solve: Callable[[Row], Head]
     _is_linear: Callable[[Row], bool]
 
@@ -163,10 +162,7 @@ class _Probing:
         self.ms: dict[tuple[PretrainedNetwork, int], float] = {}
         """Milliseconds a picture: one figure for a network and a size."""
         self.bad: list[str] = []
-        self.decode_seconds = 0.0
-        """A picture, for the crops of one size."""
-        self.head_seconds = 0.0
-        """A picture, for the heads of the last cell."""
+        self.costs = Costs(math.inf, 0.0)
 
     def run(self) -> Probed:
         rounds = list(_rounds(max(len(part.order) for part in self.parts)))
@@ -178,8 +174,7 @@ class _Probing:
         rows = tuple(self.rows[cell] for cell in self.cells)
         seconds = time.perf_counter() - self.start
         choice = choose([self.rows[cell] for cell in self.features])
-        costs = self.decode_seconds, self.head_seconds
-        return Probed(rows, choice, tuple(self.bad), seconds, *costs, self._solve, self._is_linear)
+        return Probed(rows, choice, tuple(self.bad), seconds, self.costs, self._solve, self._is_linear)
 
     def _first_round(self, num: int, *, is_all: bool) -> None:
         """Run every cell the budget has time for on the same pictures, decoded once for each size."""
@@ -201,7 +196,7 @@ class _Probing:
             self._measure(cell, time.perf_counter() - start, is_all=is_all)
             if not place:
                 row = self.rows[cell]
-                self.job.on_first(row, self.extractors[cell.network, cell.size].model, self._solve(row))
+                self.job.on_first(row, self.extractors[cell.network, cell.size].model, self._solve(row), self.costs)
             self._drop_hopeless()
         self.bad = [name for view in views for name in view.bad]
 
@@ -211,7 +206,7 @@ class _Probing:
         Half of those that were measured at the size before go on, the best by loss: successive halving over sizes,
         since the larger ones cost most (Jamieson and Talwalkar 2016).
         """
-        if self.job.budget_seconds is None:
+        if self.job.seconds_left is None:
             return ""
         smaller = [row for row in self.rows.values() if row.cell.size < cell.size]
         sizes = [row.cell.size for row in smaller if row.loss is not None]
@@ -277,7 +272,8 @@ class _Probing:
                     view.drop(done.preprocess)
         wanted = [other.preprocess for other in coming if other.size == cell.size]
         seconds = sum(view.decode(wanted) for view in views)
-        self.decode_seconds = seconds / sum(len(view.places) for view in views)
+        each = seconds / sum(len(view.places) for view in views)
+        self.costs = self.costs._replace(decode=min(self.costs.decode, each))
 
     def _features(self, cell: Cell, view: Views) -> Tensor:
         """Return the features `[n, D]` of the pictures in a view."""
@@ -319,7 +315,7 @@ class _Probing:
             raise UserError(f"too few pictures to compare networks: {error}\n  add pictures to every class") from None
         losses = found.tempered_losses()
         solving = time.perf_counter() - start
-        self.head_seconds = solving / len(labels)
+        self.costs = self.costs._replace(head=solving / len(labels))
         row = Row(
             cell,
             "measured" if is_all else "sample",
@@ -359,13 +355,12 @@ class _Probing:
         own = [seconds / work[key] for key, seconds in known.items() if key[0] == cell.network]
         rate = max(own or [seconds / work[key] for key, seconds in known.items()])
         computing = known.get((cell.network, cell.size), rate * cell.gmacs)
-        decoding = 0.0 if is_decoded else self.decode_seconds
-        return num_new * (computing + decoding) + num_all * self.head_seconds
+        decoding = 0.0 if is_decoded else self.costs.decode
+        return num_new * (computing + decoding) + num_all * self.costs.head
 
     def _lacking(self, predicted: float) -> str:
         """Return why there is no time for what would take `predicted` seconds; empty where there is."""
-        budget = self.job.budget_seconds
-        left = float("inf") if budget is None else budget - (time.perf_counter() - self.start)
+        left = math.inf if self.job.seconds_left is None else self.job.seconds_left()
         return "" if predicted <= left else f"it takes about {predicted:.0f} s, and {max(0.0, left):.0f} s are left"
 
     def _solve(self, row: Row) -> Head:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -93,6 +93,15 @@ class Row:
             "ms": None if self.ms is None else round(self.ms, 3),
             "seconds": round(self.seconds, 2),
         }
+
+
+class Costs(NamedTuple):
+    """What a picture costs beside the network, in seconds."""
+
+    decode: float
+    """For the crops of one size: the least that any was read in."""
+    head: float
+    """For the heads of one cell."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,15 +50,15 @@ def last_made(plan: StagePlan, handover: Handover) -> Contender:
 def solved_probes(context: RunContext, plan: StagePlan, handover: Handover) -> list[Contender]:
     """Solve the head of the network a run started from, at the sizes the recipe names; the smallest first.
 
-    It names none: the train size and that of a fix. A head that the first stage started from is one of them anyway.
+    It names none: the train size and that of a fix, where a head that the first stage started from is one of them.
     """
     assert handover.start is not None, "nothing to solve a head on was kept"
     stages = context.recipe.run_stages
     first, sizes = stages[0], set(context.recipe.evaluation.probe_sizes)
     if not sizes:
         sizes = {plan.size, handover.train_size} if handover.before is not None and len(stages) > 1 else {plan.size}
-    if first.head == "solved" and isinstance(first.size, int):
-        sizes.add(first.size)
+        if first.head == "solved" and isinstance(first.size, int):
+            sizes.add(first.size)
     weights = class_weights(context.recipe.data.class_weights, context.collection.split("train"))
     found = []
     for size in sorted(sizes):
