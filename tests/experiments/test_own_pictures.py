@@ -253,3 +253,9 @@ def test_a_refit_trains_on_everything_and_says_whose_its_figures_are(
     remarks = measure_product(resolve.load(str(tmp_path / "final")), EvalRequest()).remarks
     assert any("was trained on these pictures, too" in remark for remark in remarks)
     assert not any("logged" in remark for remark in remarks)
+
+
+def test_a_network_without_one_linear_head_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    wish = Wish(URI, 1.0, ("timm:crossvit_tiny_240.in1k",), QUICK)
+    with pytest.raises(UserError, match="more than one linear layer: 2 classifiers"):
+        train_pictures(wish, tmp_path / "run", started=time.monotonic())

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fixres.checkpoints.resolve import load
 from fixres.data.collections import Collection
-from fixres.errors import counted
+from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
+from fixres.models.build import build_model
 from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
+from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.frozen_features import Views
@@ -69,7 +72,7 @@ def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
     """Return the networks to try: those named, of which checkpoints of one's own may be some, or those on this disk.
 
     Raises:
-        UserError: an unknown name, or weights that are not there.
+        UserError: an unknown name, weights that are not there, or a head that no solved one can take the place of.
     """
     if not names:
         return tuple(network for network in SMALL_NETWORKS if network.is_on_disk)
@@ -80,4 +83,13 @@ def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
             found.append(PretrainedNetwork(product.architecture, product.source))
         else:
             found += named_networks([name])
+        try:
+            with torch.device("meta"):
+                linear_head(build_model(found[-1].name, 2))
+        except UserError as error:
+            what = str(error).splitlines()[0].rpartition(": ")[2]
+            raise UserError(
+                f"{name} cannot be probed, since its head is more than one linear layer: {what}\n"
+                f"  name others, or train it by a recipe: fixres train --data.uri PHOTOS --model.name {found[-1].name}"
+            ) from None
     return tuple(dict.fromkeys(found))

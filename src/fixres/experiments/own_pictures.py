@@ -262,10 +262,7 @@ class _Choice:
         """Write a product of the first cell, so that there is one whatever happens."""
         cell = row.cell
         own = copy.deepcopy(model)
-        try:
-            set_head(own, linear_head(own), head)
-        except UserError:
-            return  # the head of the network is more than one layer: what is solved cannot take its place
+        set_head(own, linear_head(own), head)
         sheet = Sheet(
             classes=collection.classes,
             preprocess=cell.preprocess,
