@@ -311,11 +311,12 @@ class _Choice:
             self.first_part = first_part(speeds.model, _FIRST_SHARE)
         paces = []
         for is_whole in (True, False) if self.first_part else (True,):
-            key = name, sizes[0], is_whole
+            at = sizes[len(sizes) // 2]
+            key = name, at, is_whole
             if key not in self.rates:
-                recipe = self._base(trained(row.cell, Planned(sizes[0], 2, 0.0, is_whole=is_whole), self.first_part))
-                self.rates[key] = steps_rate(recipe, sizes[0], len(collection.classes))
-            paces += speeds.paces(sizes, self.rates[key], is_whole=is_whole)
+                recipe = self._base(trained(row.cell, Planned(at, 2, 0.0, is_whole=is_whole), self.first_part))
+                self.rates[key] = steps_rate(recipe, at, len(collection.classes))
+            paces += speeds.paces(sizes, self.rates[key], at, is_whole=is_whole)
         return paces
 
     def _noted(self, planned: Planned | None, paces: Sequence[Pace]) -> Planned | None:
@@ -337,7 +338,7 @@ class _Choice:
         rate = steps_rate(self._base(from_scratch(Planned(size, 1, 0.0))), size, len(collection.classes))
         sizes = [size] if "train.size" in self.wish.settings else TRAIN_SIZES[:3]
         # A forward pass is about a third of a step.
-        paces = Speeds(SCRATCH, Measured(size, 1 / (3 * rate), 0.002, 0.0), 0, collection).paces(sizes, rate)
+        paces = Speeds(SCRATCH, Measured(size, 1 / (3 * rate), 0.002, 0.0), 0, collection).paces(sizes, rate, size)
         num = len(collection.split("train")), len(collection.split(collection.select))
         planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
         return self._base(from_scratch(planned or Planned(size, 1, 0.0)))

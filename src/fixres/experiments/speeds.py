@@ -123,20 +123,21 @@ class Speeds:
         fixed = _PASS_SECONDS + 4 * _MEASUREMENT_SECONDS
         return fixed + solved + self.seconds(size) * (3 * self.num_select + self.num_report)
 
-    def paces(self, sizes: Sequence[int], rate: float, *, is_whole: bool = True) -> list[Pace]:
+    def paces(self, sizes: Sequence[int], rate: float, at: int, *, is_whole: bool = True) -> list[Pace]:
         """Return the pace of training at every size, with a control and without, from the rate at the first.
 
         Args:
             sizes: sides in pixels.
-            rate: pictures a second of training at the first, reading not in it.
+            rate: pictures a second of training at the size `at`, reading not in it. Small sizes take longer than their
+                multiply-adds, so that one in the middle tells most of the others.
+            at: side in pixels.
             is_whole: whether the whole network is trained at that rate, and not its last part alone.
         """
-        first = self._work(sizes[0])
         return [
             Pace(
                 size,
                 1 / self.seconds(size),
-                1 / (_SLOWER / rate * self._work(size) / first + self.measured.reading),
+                1 / (_SLOWER / rate * self._work(size) / self._work(at) + self.measured.reading),
                 self.overhead(size, has_control=has_control),
                 has_control,
                 is_whole,
