@@ -1,6 +1,6 @@
 """What an arm said on one fold, as a JSON file: written once, read by table.py.
 
-    python -m benchmarks.own_pictures.answers runs/own/elpv/answers --out benchmarks/own_pictures/elpv.jsonl
+    python -m benchmarks.own_pictures.answers runs/own/elpv/answers --out runs/own/elpv.jsonl
 
 writes all files of a folder as one that is small enough to keep: a line per arm and fold, pictures by their place in
 the order of their paths, nothing of the machine. The table reads it like the folder.

@@ -209,6 +209,7 @@ def test_a_refit_that_is_stopped_says_what_goes_on_with_it(
     (tmp_path / "runs" / "photos").mkdir(parents=True)
     (tmp_path / "runs" / "photos" / "status.json").write_text('{"state": "done"}', encoding="utf-8")
     monkeypatch.setattr(refit, "refit", stop)
+    monkeypatch.setattr(refit, "require_own", lambda *_: None)
     code, out, err = fixres("train", photos, "--final", "--resume")
     assert code == 75
     assert f"go on with: fixres train {photos} --final --resume --out runs/photos" in out + err
