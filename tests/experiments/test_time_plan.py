@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.experiments.speeds import fix_size, taken_sizes
+from fixres.experiments.speeds import fix_size, sizes_for
 from fixres.experiments.time_plan import (
     ENOUGH_OF_WHOLE,
     FEWEST_EPOCHS,
@@ -74,7 +74,7 @@ def test_a_fix_is_never_smaller_than_the_training() -> None:
 def test_a_network_is_trained_and_fixed_at_sizes_it_can_take() -> None:
     # Its patches are 14 px.
     name = "eva02_tiny_patch14_224"
-    assert taken_sizes((96, 128), name) == [98, 126]
+    assert sizes_for(name, 96, 128) == [98, 126]
     assert fix_size(98, name) == 126
 
 

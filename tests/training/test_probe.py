@@ -75,7 +75,6 @@ def test_the_choice_is_the_cheapest_within_one_error_of_the_best_and_its_head_is
     assert cheapest.cell.gmacs <= best.cell.gmacs
     head = found.head(cheapest)
     assert head.weight.shape[0] == 3
-    assert found.fits(cheapest)
     # In the place of the network's own, it is right about the pictures it was solved on.
     model, own = load(cheapest.cell.network)
     with torch.no_grad():
@@ -175,10 +174,9 @@ def test_a_signal_stops_it_between_batches(collection: Collection) -> None:
     assert len(told) == 1
 
 
-def test_a_network_whose_head_is_more_than_a_layer_is_probed_and_says_so(collection: Collection) -> None:
+def test_a_network_whose_head_is_more_than_a_layer_is_probed(collection: Collection) -> None:
     found, _ = run(collection, networks=(PretrainedNetwork("repvit_m0_9", "none"),), sizes=(32,), crop_ratios=(1.0,))
     assert found.rows[0].state == "measured"
-    assert not found.fits(found.rows[0])
 
 
 def test_the_sample_has_every_class_and_the_shares_of_all() -> None:

@@ -28,7 +28,7 @@ from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
 from fixres.experiments.chosen_recipes import SCRATCH, from_scratch, head_alone, trained
 from fixres.experiments.first_look import holdout_share, look, networks_to_try, require_readable
-from fixres.experiments.speeds import Measured, Speeds, speeds_of, steps_rate, taken_sizes
+from fixres.experiments.speeds import Measured, Speeds, sizes_for, speeds_of, steps_rate
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training, shortest_training
 from fixres.io.files import write_text
 from fixres.models.first_part import first_part
@@ -195,7 +195,7 @@ class _Choice:
         row = probed.choice.cheapest
         speeds = speeds_of(row, probed.costs, 0, collection)
         left = self.clock.left - _END_SECONDS
-        sizes = [size for size in taken_sizes(PROBE_SIZES, row.cell.network.name) if size > row.cell.size]
+        sizes = [size for size in sizes_for(row.cell.network.name, *PROBE_SIZES) if size > row.cell.size]
         sizes = [size for size in sizes if speeds.head_alone(size) < _HALF * left]
         if not sizes:
             return probed
@@ -302,7 +302,7 @@ class _Choice:
         """Return how fast the network of a row would be trained, none where measuring that takes more than is left."""
         name = row.cell.network.name
         speeds = speeds_of(row, costs, row.cell.size, collection)
-        sizes = taken_sizes([size for size in TRAIN_SIZES if size <= row.cell.size], name) or [row.cell.size]
+        sizes = sizes_for(name, *(size for size in TRAIN_SIZES if size <= row.cell.size)) or [row.cell.size]
         if "train.size" in self.wish.settings:
             sizes = [int(self.wish.settings["train.size"])]
         if self.clock.left < _LEAST_SECONDS + speeds.overhead(sizes[0], has_control=False):

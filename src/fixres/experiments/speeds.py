@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,12 +11,11 @@ from torch import nn
 
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
-from fixres.errors import UserError
 from fixres.experiments.measured_speed import measured_rate
 from fixres.experiments.time_plan import Pace
 from fixres.models.build import build_model
 from fixres.models.sizes import at_size, gmacs
-from fixres.training.probe_cells import SIZES, Costs, Row, nearest_size
+from fixres.training.probe_cells import SIZES, Costs, Row, taken_sizes
 
 _SLOWER = 1.2
 """How much longer a network takes in a run than in a few batches alone."""
@@ -42,21 +40,13 @@ def fix_size(train_size: int, name: str) -> int:
     take it takes the nearest it can.
     """
     size = next((size for size in SIZES if size >= _LARGER * train_size), max(SIZES[-1], train_size))
-    return next(iter(taken_sizes([size], name)), train_size)
-
-
-def taken_sizes(sizes: Sequence[int], name: str) -> list[int]:
-    """Return the sizes nearest to these that an architecture can take, each once."""
-    found = []
-    for size in sizes:
-        with suppress(UserError):
-            found.append(_nearest(name, size))
-    return list(dict.fromkeys(found))
+    return next(iter(sizes_for(name, size)), train_size)
 
 
 @cache
-def _nearest(name: str, size: int) -> int:
-    return nearest_size(_shape_of(name), size)
+def sizes_for(name: str, *sizes: int) -> list[int]:
+    """Return the sizes nearest to these that an architecture can take, each once."""
+    return taken_sizes(_shape_of(name), sizes)
 
 
 @cache

@@ -139,8 +139,8 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     return hooked
 
 
-def headless(model: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tensor], bool]:
-    """Return what computes the features in front of a network's head, and whether the head is one linear layer.
+def headless(model: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what computes the features in front of a network's head.
 
     Another head is left to timm, which knows what comes in front of it.
 
@@ -152,7 +152,7 @@ def headless(model: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tenso
         UserError: there are no features `[B, D]` in front of a head, or outputs are not finite.
     """
     try:
-        return cut_network(model, (), images).features, True
+        return cut_network(model, (), images).features
     except BrokenWeightsError:
         raise
     except UserError:
@@ -167,7 +167,7 @@ def headless(model: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tenso
         before_head(images[:1])
     except Exception as error:  # networks raise whatever they trip over
         raise UserError(f"no features in front of the head of '{architecture(model)}' can be told apart") from error
-    return before_head, False
+    return before_head
 
 
 def head_logits(model: nn.Module, head: str, features: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class Extractor:
             UserError: nothing in front of a head can be told apart.
         """
         with evaluation_mode(self.model), torch.inference_mode(), self.runtime.autocast():
-            self._run, self.is_linear = headless(self.model, self._inputs(images))
+            self._run = headless(self.model, self._inputs(images))
 
     def features(self, images: Tensor) -> Tensor:
         """Return float32 features `[B, D]` on the CPU of pictures uint8 `[B, 3, S, S]`.

@@ -92,7 +92,6 @@ class Probed:
     seconds: float
     costs: Costs
     _solve: Callable[[Row], Head]
-    _is_linear: Callable[[Row], bool]
 
     def head(self, row: Row) -> Head:
         """Return the head of a chosen row, solved at its strength on all its pictures that are not the selecting ones.
@@ -101,10 +100,6 @@ class Probed:
             ValueError: the row was out of the running.
         """
         return self._solve(row)
-
-    def fits(self, row: Row) -> bool:
-        """Return whether the network's own head is one linear layer, so that a solved head can take its place."""
-        return self._is_linear(row)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON keeps."""
@@ -174,7 +169,7 @@ class _Probing:
         rows = tuple(self.rows[cell] for cell in self.cells)
         seconds = time.perf_counter() - self.start
         choice = choose([self.rows[cell] for cell in self.features])
-        return Probed(rows, choice, tuple(self.bad), seconds, self.costs, self._solve, self._is_linear)
+        return Probed(rows, choice, tuple(self.bad), seconds, self.costs, self._solve)
 
     def _first_round(self, num: int, *, is_all: bool) -> None:
         """Run every cell the budget has time for on the same pictures, decoded once for each size."""
@@ -368,9 +363,6 @@ class _Probing:
             raise ValueError(f"{row.cell} was out of the running")
         labels = torch.from_numpy(self.parts[0].split.labels[self.parts[0].seen])
         return solve_head(self.features[row.cell][0], labels, self.parts[0].num_classes, row.decay)
-
-    def _is_linear(self, row: Row) -> bool:
-        return self.extractors[row.cell.network, row.cell.size].is_linear
 
 
 def _stratified_order(labels: Indices, seed: int) -> Indices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -136,7 +137,7 @@ def offer_cells(
     """
     cells: list[Cell] = []
     for network, (model, own) in networks.items():
-        for size in _sizes_of(model, sizes):
+        for size in taken_sizes(model, sizes) or [nearest_size(model, sizes[-1])]:
             work = gmacs(at_size(model, size), size)
             for ratio in ratios if own.is_cropped else (own.crop_ratio,):
                 cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work))
@@ -161,15 +162,12 @@ def nearest_size(model: nn.Module, size: int) -> int:
     return size
 
 
-def _sizes_of(model: nn.Module, sizes: Sequence[int]) -> list[int]:
-    """Return the sizes nearest to these that a network can take; where there is none near one, that is left out."""
+def taken_sizes(model: nn.Module, sizes: Sequence[int]) -> list[int]:
+    """Return the sizes nearest to these that a network can take, each once; where none is near one, it is left out."""
     found = []
     for size in sizes:
-        try:
+        with suppress(UserError):
             found.append(nearest_size(model, size))
-        except UserError:
-            if size == sizes[-1] and not found:
-                raise
     return list(dict.fromkeys(found))
 
 
