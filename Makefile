@@ -14,8 +14,9 @@ demo: $(STAMP)  ## The main job on real photographs: trains, measures, fixes, re
 test: $(STAMP)  ## Everything that needs no browser and no long training: about 9 minutes on two cores.
 	$(BIN)/python -m pytest -m "not system" -n auto --maxprocesses 4 --dist worksteal
 
-test-system: $(STAMP)  ## The demo itself and a browser: under 60 minutes.
-	$(BIN)/python -m pytest -m system
+# A file's tests share what its first one makes, so they stay together.
+test-system: $(STAMP)  ## The demo itself, a browser, a Slurm: about 40 minutes on two cores.
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m system -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check src tests tools benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,23 @@ torch.set_num_threads(1)
 # An example that takes long tells of a busy machine, not of a mistake.
 settings.register_profile("fixres", deadline=None)
 settings.load_profile("fixres")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the demo, which takes longest, so that no process waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported and collected out of every later garbage collection: a seventh of the tests' time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries that look for what they leak at the end find nothing of ours."""
+    gc.unfreeze()
+
 
 TINY = "test_resnet"
 """timm's test network: 373 k parameters, BatchNorm at the end."""

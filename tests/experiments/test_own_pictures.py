@@ -51,7 +51,8 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
 
 
-def choose(folder: Path, network: str, minutes: float = 1.0, **settings: Any) -> list[dict[str, Any]]:
+def choose(folder: Path, network: str, minutes: float = 15.0, **settings: Any) -> list[dict[str, Any]]:
+    """Train in more minutes than the slowest machine needs, unless the test is of the minutes."""
     told: list[dict[str, Any]] = []
     wish = Wish(URI, minutes, (network,), {**QUICK, **settings})
     train_pictures(wish, folder, started=time.monotonic(), listeners=[told.append])

@@ -147,6 +147,19 @@ def test_case_3_without_a_checkpoint_it_is_said(tmp_path: Path) -> None:
     assert found == (None, f"start: {tmp_path} holds no checkpoint, so from the beginning")
 
 
+def test_case_3_a_product_without_a_checkpoint_is_made_again_by_its_own_recipe_only(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {"train": {"enabled": False}, "fix": {"size": 48, "moves": "head", "solver": "cached"}}
+    run_recipe(make_recipe(**sections), tmp_path / "r")
+    assert not (tmp_path / "r" / "checkpoints").exists()
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"another recipe\n  seed: 0 -> 5\n"):
+        run_recipe(make_recipe(seed=5, **sections), tmp_path / "r", resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+    run_recipe(make_recipe(**sections), tmp_path / "r", resume=True)
+
+
 def test_case_4_goes_on_with_the_same_recipe_or_what_may_differ(trained_run: Path) -> None:
     text = (trained_run / "recipe.yaml").read_text()
     saved, how = find_start(trained_run, text, resume=True)

@@ -41,12 +41,13 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
 
     1. Not resuming, and the folder holds a run: refused.
     2. Not resuming: from the beginning.
-    3. Resuming without a checkpoint: from the beginning, and it says so.
+    3. Resuming without a checkpoint: from the beginning, and it says so; if there is a product, by the recipe of that
+       product only.
     4. Resuming: from the checkpoint, if the recipe is the same but for the place of its data; with `extend`, or has
        more epochs.
 
     Raises:
-        UserError: case 1, or case 4 with another recipe or an unreadable checkpoint.
+        UserError: case 1, case 3 or 4 with another recipe, or case 4 with an unreadable checkpoint.
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file; give a folder with --out")
@@ -56,27 +57,40 @@ def find_start(folder: Path, recipe_text: str, resume: bool, extend: bool = Fals
     if not resume:
         return None, "start: from the beginning"
     saved = read_state(folder)
+    recipe = folder / "recipe.yaml"
     if saved is None:
+        if recipe.exists() and (folder / "model").exists():
+            _require_same(folder, _changed(recipe.read_text(), recipe_text))
         return None, f"start: {folder} holds no checkpoint, so from the beginning"
-    changed = compare_recipes(saved["recipe"], recipe_text)
+    changed = _changed(saved["recipe"], recipe_text)
     for key in _lengths_spelt_otherwise(saved, recipe_text) & set(changed):
         del changed[key]
-    if moved(saved["recipe"], recipe_text) is not None:
-        del changed["data.uri"]  # said once it is known that the pictures are the same
-    fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
-    fatal = [line for line in fatal if not _is_end_of_time(line, folder)]
-    if extend:
-        fatal = [line for line in fatal if not _is_extension(line, saved["stage_index"])]
-    if fatal:
-        raise UserError(
-            f"{folder} was started with another recipe\n  " + "\n  ".join(fatal[:12]) + "\n  go on with the saved one, "
-            f"fixres train {folder / 'recipe.yaml'} --out {folder} --resume, or give another folder with --out"
-        )
+    longer = {key for key, line in changed.items() if extend and _is_extension(line, saved["stage_index"])}
+    _require_same(folder, {key: line for key, line in changed.items() if key not in longer})
     if extend:
         # Who wants more of a stage whose time was up gives it time.
         saved["is_out_of_time"] = False
     how = f"start: from the checkpoint at step {saved['step']} of stage {saved['stage_index'] + 1}"
     return saved, "; now ".join([how, *changed.values()])
+
+
+def _changed(saved: str, now: str) -> dict[str, str]:
+    """Return what `compare_recipes` does, but for another place of the same data."""
+    changed = compare_recipes(saved, now)
+    if moved(saved, now) is not None:
+        del changed["data.uri"]  # said once it is known that the pictures are the same
+    return changed
+
+
+def _require_same(folder: Path, changed: Mapping[str, str]) -> None:
+    """Refuse to go on with a run whose steps, product or figures would be those of two recipes."""
+    fatal = [line for key, line in changed.items() if not key.startswith(MAY_DIFFER)]
+    fatal = [line for line in fatal if not _is_end_of_time(line, folder)]
+    if fatal:
+        raise UserError(
+            f"{folder} was started with another recipe\n  " + "\n  ".join(fatal[:12]) + "\n  go on with the saved one, "
+            f"fixres train {folder / 'recipe.yaml'} --out {folder} --resume, or give another folder with --out"
+        )
 
 
 def compare_recipes(saved: str, now: str) -> dict[str, str]:
