@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from fixres.errors import UserError
-from fixres.models.build import build_model, load_strict
+from fixres.models.build import RandomValuesLeftOut, build_model, build_shape, default_size, load_strict
 from fixres.models.names import bare
 from tests.support.networks import scramble
 
@@ -97,3 +97,33 @@ def test_residual_start_is_an_option(init: str, zero: bool) -> None:
 def test_residual_start_is_refused_where_there_is_none() -> None:
     with pytest.raises(UserError, match="no residual blocks"):
         build_model("vgg11", 3, zero_init_last=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "levit_128s", "vit_tiny_patch16_224", "test_convnext", "eva02_tiny_patch14_224"]
+)
+def test_a_network_whose_values_are_loaded_is_built_without_drawing_any(name: str) -> None:
+    torch.manual_seed(0)
+    drawn = build_model(name, 3)
+    state = torch.get_rng_state()
+    with RandomValuesLeftOut():
+        empty = build_model(name, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    load_strict(empty, drawn.state_dict(), "the other")
+    for (key, one), (_, other) in zip(drawn.named_buffers(), empty.named_buffers(), strict=True):
+        assert torch.equal(one, other), key
+    images = torch.randn(1, 3, default_size(drawn), default_size(drawn))
+    with torch.inference_mode():
+        assert torch.equal(drawn.eval()(images), empty.eval()(images))
+
+
+def test_random_values_are_left_out_only_where_that_is_asked_for() -> None:
+    with RandomValuesLeftOut(False):
+        model = build_model("test_resnet", 3)
+    assert all(layer.weight.std() > 0 for layer in model.modules() if isinstance(layer, nn.Conv2d))
+
+
+def test_a_shape_has_every_tensor_and_no_value() -> None:
+    shape, model = build_shape("test_vit", 7), build_model("test_vit", 7)
+    assert {k: v.shape for k, v in shape.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    assert all(parameter.is_meta for parameter in shape.parameters())

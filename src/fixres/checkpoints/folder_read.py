@@ -12,7 +12,7 @@ from fixres.checkpoints.weights_file import NoClassifierError
 from fixres.errors import UserError
 from fixres.io.tensors import read_weights
 from fixres.models.anatomy import load_body
-from fixres.models.build import architecture, load_strict
+from fixres.models.build import RandomValuesLeftOut, architecture, load_strict
 from fixres.models.build_limit import build_for
 from fixres.models.pretrained import imagenet_classes, is_imagenet
 from fixres.resolution import Preprocess, Resize
@@ -60,7 +60,8 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
         if "img_size" in model_args:
             model_args["img_size"] = own.before_fix_size or train_size
         label, test_size = "before_fix", train_size
-    model = build_for(state, config.architecture, num_classes, model_args, source)
+    with RandomValuesLeftOut(has_head):
+        model = build_for(state, config.architecture, num_classes, model_args, source)
     (load_strict if has_head else load_body)(model, state, source)
     return Product(
         model=model.eval(),

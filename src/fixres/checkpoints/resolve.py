@@ -19,7 +19,7 @@ from fixres.io.download import cache
 from fixres.io.download.address import parse_url
 from fixres.io.download.transfer import Progress
 from fixres.models.anatomy import head_names, load_body
-from fixres.models.build import architecture, build_model, default_size, load_strict
+from fixres.models.build import RandomValuesLeftOut, architecture, build_model, default_size, load_strict
 from fixres.models.names import canonical, same_architecture
 from fixres.models.pretrained import (
     PACKAGED_WEIGHTS,
@@ -240,7 +240,8 @@ def load_published(name: str, new_head: int | None = None) -> Product:
             f"  fixres import timm:{name} --new-head NUMBER_OF_CLASSES --out DIR"
         )
     state = fetch_pretrained(name)
-    model = build_model(name, new_head or num_classes)
+    with RandomValuesLeftOut(not new_head):
+        model = build_model(name, new_head or num_classes)
     load_body(model, state, f"timm:{name}") if new_head else load_strict(model, state, f"timm:{name}")
     num_classes = new_head or num_classes
     tag = published_tag(model)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fixres.checkpoints.feeding import Fed, changed, feeding_of
@@ -18,7 +17,15 @@ from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.models import build
 from fixres.models.anatomy import class_tensors, head_names
-from fixres.models.build import build_model, default_size, load_strict, require_finite, require_fit
+from fixres.models.build import (
+    RandomValuesLeftOut,
+    build_model,
+    build_shape,
+    default_size,
+    load_strict,
+    require_finite,
+    require_fit,
+)
 from fixres.models.names import canonical, means
 from fixres.models.pretrained import imagenet_classes, published_preprocess
 from fixres.resolution import Preprocess
@@ -64,11 +71,11 @@ def load_file(path: Path, wanted: Wanted, source: str) -> tuple[Product, Found]:
     _refuse_untrained_average(found, label, path)
     require_finite(state, str(path))
     name = canonical(wanted.model)
-    with torch.device("meta"):
-        skeleton = build_model(name, 1000, wanted.model_args)
+    skeleton = build_shape(name, 1000, wanted.model_args)
     state, renamed = fit(state, skeleton, str(path), found.ordered)
     num_classes = wanted.new_head or _classes_of(state, skeleton, wanted, path)
-    model = build_model(name, num_classes, wanted.model_args)
+    with RandomValuesLeftOut(wanted.new_head is None):
+        model = build_model(name, num_classes, wanted.model_args)
     notes = [found.description, *(f"left out {what}: {why}" for what, why in found.dropped.items())]
     notes += [renamed] if renamed else []
     notes += _contradictions(found, name, num_classes, wanted)

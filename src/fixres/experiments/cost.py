@@ -19,7 +19,7 @@ from fixres.data.splits import THIRDS
 from fixres.errors import UserError, counted
 from fixres.experiments.first_batches import first_measured_batches, first_training_batch
 from fixres.experiments.measured_speed import measured_rate
-from fixres.models.build import build_model, in_channels
+from fixres.models.build import build_shape, in_channels
 from fixres.models.moves import Plan, make_plan
 from fixres.models.sizes import at_size, gmacs, without_values
 from fixres.training.freeze import apply_plan, set_train_mode
@@ -149,8 +149,7 @@ def plan_recipe(name: str, recipe: Recipe, pictures: Pictures, devices: int, spe
     Raises:
         UserError: a batch that the devices cannot share, or larger than the epoch; a size the network cannot take.
     """
-    with torch.device("meta"):
-        model = build_model(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
+    model = build_shape(recipe.model.name, pictures.num_classes, recipe.model.kwargs)
     stages = []
     first_work = 0.0
     for index, stage in enumerate(recipe.run_stages):

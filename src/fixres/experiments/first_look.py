@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fixres.checkpoints.resolve import load
 from fixres.data.collections import Collection
 from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
-from fixres.models.build import build_model
+from fixres.models.build import build_shape
 from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
 from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
@@ -84,8 +83,7 @@ def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
         else:
             found += named_networks([name])
         try:
-            with torch.device("meta"):
-                linear_head(build_model(found[-1].name, 2))
+            linear_head(build_shape(found[-1].name, 2))
         except UserError as error:
             what = str(error).splitlines()[0].rpartition(": ")[2]
             raise UserError(

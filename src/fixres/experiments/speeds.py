@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from torch import nn
 
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
 from fixres.experiments.measured_speed import measured_rate
 from fixres.experiments.time_plan import Pace
-from fixres.models.build import build_model
+from fixres.models.build import build_shape
 from fixres.models.sizes import at_size, gmacs
 from fixres.training.probe_cells import SIZES, Costs, Row, taken_sizes
 
@@ -52,8 +51,7 @@ def sizes_for(name: str, *sizes: int) -> list[int]:
 @cache
 def _shape_of(name: str) -> nn.Module:
     """Return an architecture without values."""
-    with torch.device("meta"):
-        return build_model(name, 2)
+    return build_shape(name, 2)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.errors import UserError
-from fixres.models.build import architecture, build_model, in_channels, load_strict
+from fixres.models.build import architecture, build_shape, in_channels, load_strict
 from fixres.models.sizes import evaluation_mode, probe
 
 _NORM_NAME = re.compile(r"((Batch|Layer|Group|Rms|Simple|Evo|FilterResponse|FrozenBatch)Norm|InplaceAbn)")
@@ -65,8 +65,7 @@ def has_parameters(module: nn.Module | None) -> bool:
 
 def class_tensors(name: str, kwargs: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Return {tensor: dimension} of every tensor whose size follows the number of classes."""
-    with torch.device("meta"):
-        first, second = (build_model(name, num_classes, kwargs).state_dict() for num_classes in (1000, 1001))
+    first, second = (build_shape(name, num_classes, kwargs).state_dict() for num_classes in (1000, 1001))
     return {
         key: next(d for d, (a, b) in enumerate(zip(tensor.shape, second[key].shape, strict=True)) if a != b)
         for key, tensor in first.items()

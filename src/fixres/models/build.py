@@ -7,8 +7,10 @@ from typing import Any
 
 import timm
 import timm.layers
+import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fixres.errors import UserError
 from fixres.models.names import canonical
@@ -34,6 +36,37 @@ _NOT_OF_THE_NETWORK = frozenset(
 """What timm.create_model also takes: files to read, addresses, ways of building."""
 _AS_PUBLISHED = {"fbnetc_100": {"bn_eps": 1e-3}}
 """What timm passes only together with published weights, and which decides what every weight means."""
+_RANDOM = frozenset(
+    {
+        Tensor.normal_,
+        Tensor.uniform_,
+        Tensor.erfinv_,  # a truncated normal distribution is made of a uniform one
+        nn.init.kaiming_normal_,
+        nn.init.kaiming_uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+    }
+)
+"""What draws the values of a new network."""
+_SCALING = frozenset({Tensor.mul_, Tensor.add_, Tensor.clamp_})
+"""What else is done to them, and means nothing where there are none."""
+
+
+class RandomValuesLeftOut(TorchFunctionMode):
+    """Builds networks without drawing random values while it is entered, for those whose every value is then loaded.
+
+    Drawing them takes longer than reading them from a disk. Constants are set as ever, since some are in no file.
+    """
+
+    def __init__(self, is_on: bool = True) -> None:
+        """Leave them out only where `is_on`."""
+        super().__init__()
+        self.is_on = is_on
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.is_on and (func in _RANDOM or (func in _SCALING and args[0].is_meta)):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def build_model(
@@ -72,6 +105,16 @@ def build_model(
     if zero_init_last is not None:
         _set_residual_start(model, name, zero_init_last)
     return model
+
+
+def build_shape(name: str, num_classes: int, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build an architecture on the meta device: names and shapes of its tensors, no values.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    with torch.device("meta"), RandomValuesLeftOut():
+        return build_model(name, num_classes, kwargs)
 
 
 def initialise(model: nn.Module, init: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from fixres.errors import UserError
-from fixres.models.build import build_model
+from fixres.models.build import build_model, build_shape
 
 MAX_RATIO = 4
 """Bytes of a network to bytes of its weights. Half precision on disk makes 2; what is computed while building, less."""
@@ -69,8 +69,8 @@ def _try_without_values(
 ) -> None:
     """Build on the meta device, where tensors of any size cost nothing before they are counted."""
     try:
-        with _at_most(limit, excess), torch.random.fork_rng(devices=[]), torch.device("meta"):
-            build_model(name, num_classes, kwargs)
+        with _at_most(limit, excess), torch.random.fork_rng(devices=[]):
+            build_shape(name, num_classes, kwargs)
     except _TooLargeError:
         raise
     except UserError:

@@ -13,12 +13,11 @@ from functools import cache
 from urllib.parse import urlsplit
 
 import timm
-import torch
 from torch import nn
 
 from fixres.errors import UserError, did_you_mean
 from fixres.models.anatomy import head_names, last_norms
-from fixres.models.build import build_model, default_size
+from fixres.models.build import build_model, build_shape, default_size
 from fixres.models.moves import make_plan
 from fixres.models.names import ALIASES, SYSTEM_OF, architecture_names, bare, canonical
 from fixres.models.pretrained import published_classes, published_preprocess
@@ -110,8 +109,7 @@ def _build(name: str, num_classes: int) -> nn.Module:
         UserError: as `build`, or it needs values and is too large.
     """
     try:
-        with torch.device("meta"):
-            model = build_model(name, num_classes)
+        model = build_shape(name, num_classes)
     except ImportError as error:
         raise UserError(f"'{name}' needs the package '{error.name}', which is not installed") from error
     if needs_values(model):

@@ -10,7 +10,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from fixres.errors import UserError
-from fixres.models.build import architecture, build_model
+from fixres.models.build import RandomValuesLeftOut, architecture, build_model
 from fixres.models.sizes import bound_size
 
 
@@ -62,7 +62,8 @@ def with_free_positions(model: nn.Module, num_classes: int, model_args: Mapping[
     """
     arguments = {**model_args, "img_size": bound_size(model), "dynamic_img_size": True}
     try:
-        free = build_model(architecture(model), num_classes, arguments)
+        with RandomValuesLeftOut():
+            free = build_model(architecture(model), num_classes, arguments)
         free.load_state_dict(model.state_dict())
     except (UserError, RuntimeError):
         return None
