@@ -10,9 +10,7 @@ from fixres.config.loading import list_recipes, load, to_yaml
 from fixres.config.rules import problems
 from fixres.data.collections import open_collection
 from fixres.models.sizes import at_size
-from fixres.runtime.run_folder import read_events
 from fixres.training.initial_weights import starting_network
-from fixres.training.run import run_recipe
 
 RECIPES = {name: path for name, path in list_recipes().items() if "/" not in name}
 
@@ -44,15 +42,3 @@ def test_the_arms_of_the_comparison_differ_in_size_and_fix_only() -> None:
     for recipe in (demo, direct):
         recipe["evaluation"].pop("sizes")
     assert demo == direct
-
-
-@pytest.mark.system
-def test_the_demo_recipe_trains_two_steps_and_fixes_two(tmp_path: Path) -> None:
-    small = {"train.epochs": 1, "train.batch_size": 787, "train.size": 32, "fix.epochs": 1, "fix.batch_size": 787}
-    small |= {"evaluation.sizes": [32], "fix.size": 32, "data.workers": 0, "output.tracker": "none"}
-    outcome = run_recipe(load("elpv-demo", small), tmp_path / "run")
-    assert (outcome.split, outcome.num_images) == ("test", 524)
-    events = read_events(tmp_path / "run")
-    assert [e["step"] for e in events if e["event"] == "train"] == [2, 2]
-    plan = next(e for e in events if e["event"] == "plan" and e["stage"] == "fix")["text"]
-    assert plan == "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M parameters; running statistics updated: bn2"

@@ -26,6 +26,7 @@ from fixres.experiments.refit import refit, require_own
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import read_events, read_status
+from fixres.training.cached_solver import logistic_head
 from fixres.training.probe import CHOICES
 from fixres.training.run import run_recipe
 
@@ -44,11 +45,17 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def be_quick(patch: pytest.MonkeyPatch) -> None:
+    """Try few sizes and few strengths of the head's pull."""
+    patch.setattr(own_pictures, "PROBE_SIZES", (32, 48))
+    patch.setattr(speeds, "SIZES", (32, 48))
+    patch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
+    patch.setattr(logistic_head, "DECAYS", (1.0, 0.1, 0.01))
+
+
 @pytest.fixture(autouse=True)
-def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_pictures, "PROBE_SIZES", (32, 48))
-    monkeypatch.setattr(speeds, "SIZES", (32, 48))
-    monkeypatch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_quick(monkeypatch)
 
 
 def choose(folder: Path, network: str, minutes: float = 15.0, **settings: Any) -> list[dict[str, Any]]:
@@ -62,9 +69,7 @@ def choose(folder: Path, network: str, minutes: float = 15.0, **settings: Any) -
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory, network: str) -> tuple[Path, list[dict[str, Any]]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_pictures, "PROBE_SIZES", (32, 48))
-        patch.setattr(speeds, "SIZES", (32, 48))
-        patch.setattr(own_pictures, "TRAIN_SIZES", (32, 48))
+        be_quick(patch)
         folder = tmp_path_factory.mktemp("chosen") / "run"
         return folder, choose(folder, network, **{"train.epochs": 2})
 

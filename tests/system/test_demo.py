@@ -48,6 +48,11 @@ def test_the_demo_leaves_the_run_folder_of_the_contract(demo: tuple[Path, str, f
         assert part in text
 
 
+def test_the_demo_fixes_the_head_and_the_last_statistics(demo: tuple[Path, str, float]) -> None:
+    plan = next(e for e in read_events(demo[0]) if e["event"] == "plan" and e["stage"] == "fix")["text"]
+    assert plan == "moves head+stats: trains 2 tensors, 2.56 k of 3.37 M parameters; running statistics updated: bn2"
+
+
 def test_the_demo_classifies_far_better_than_the_larger_class(demo: tuple[Path, str, float]) -> None:
     (comparison,) = [e for e in read_events(demo[0]) if e["event"] == "comparison"]
     # 69 % of the pictures are of functional cells; the lower bounds leave more than three standard errors.

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fixres.data.sampling import Indices, stratified_folds
 from fixres.evaluation.temperature_scaling import cross_fitted_losses
+from fixres.training.cached_solver import logistic_head
 from fixres.training.cached_solver.logistic_head import (
-    DECAYS,
     PATIENCE,
     Head,
     HeadProblem,
@@ -87,7 +87,7 @@ def cross_validate(
     *,
     seed: int = 0,
     held_out: npt.NDArray[np.bool_] | None = None,
-    decays: Sequence[float] = DECAYS,
+    decays: Sequence[float] = (),
     between: Callable[[], None] = lambda: None,
 ) -> CrossValidated:
     """Solve new heads on fixed features and measure each on the pictures it was not solved on.
@@ -101,7 +101,8 @@ def cross_validate(
         num_classes: outputs of the head, C.
         seed: of the folds, which are stratified. A class of one picture is never held out, since no head would know it.
         held_out: bool `[N]`: these are measured with heads solved on the others, in place of folds.
-        decays: strengths of the pull, relative to the mean variance of the features, strongest first.
+        decays: strengths of the pull, relative to the mean variance of the features, strongest first; by default those
+            of `logistic_head`.
         between: called between two solutions; it may raise.
 
     Raises:
@@ -114,6 +115,7 @@ def cross_validate(
     heads = _FoldHeads(_Rows(features), labels, num_classes, folds)
     own, losses, correct = labels[places], [], []
     least, rises, kept = math.inf, 0, None
+    decays = decays or logistic_head.DECAYS
     for decay in decays:
         between()
         held = heads.solve(decay)[places]
