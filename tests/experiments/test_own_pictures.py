@@ -206,6 +206,30 @@ def test_a_run_goes_on_with_its_own_pictures_and_settings_only(
     assert (folder / "recipe.yaml").read_bytes() == before
 
 
+def test_a_run_that_has_chosen_takes_no_other_networks(chosen: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = chosen
+    wish = Wish(URI, 15.0, ("resnet18",), {**QUICK, "train.epochs": 2})
+    with pytest.raises(UserError, match=r"has chosen already, among .*model\n  leave --models out"):
+        train_pictures(wish, folder, started=time.monotonic(), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train.batch_size": 1000}, "1000 .*larger than"),
+        ({"train.size": 45}, "train.size 45: none of the networks takes it\n  test_vit takes 48"),
+    ],
+)
+def test_what_no_training_could_be_is_refused_before_anything_is_tried(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    sheet = Sheet(("a", "b"), Preprocess(64), 64, "all", "raw", (), {}, {}, {})
+    save_product(tmp_path / "vit", build_model("test_vit", 2), sheet)
+    with pytest.raises(UserError, match=said):
+        choose(tmp_path / "run", str(tmp_path / "vit"), **settings)
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_a_signal_while_speeds_are_measured_is_not_forgotten(
     tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fixres.checkpoints.resolve import load
+from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
+from fixres.data.progressive_sizes import stage_timeline
 from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
+from fixres.experiments.speeds import sizes_for
 from fixres.models.build import build_shape
 from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
 from fixres.models.split_trunk import linear_head
@@ -91,3 +94,30 @@ def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
                 f"  name others, or train it by a recipe: fixres train --data.uri PHOTOS --model.name {found[-1].name}"
             ) from None
     return tuple(dict.fromkeys(found))
+
+
+def networks_that_fit(
+    networks: Sequence[PretrainedNetwork], recipe: Recipe, decided: Container[str], collection: Collection
+) -> tuple[PretrainedNetwork, ...]:
+    """Return the networks that can be trained with what is decided already, before anything is tried.
+
+    Args:
+        networks: those there are.
+        recipe: what is decided, and for the rest the defaults.
+        decided: keys of what is decided.
+        collection: the pictures.
+
+    Raises:
+        UserError: no training could be so: a batch larger than the training split, or a size none of them takes.
+    """
+    size = recipe.train.size
+    at = size if isinstance(size, int) else _SMALL
+    stage_timeline(collection.split("train"), recipe.train, at, seed=recipe.seed, stage_index=0)
+    if "train.size" not in decided or not isinstance(size, int):
+        return tuple(networks)
+    nearest = {network: sizes_for(network.name, size) for network in networks}
+    fit = tuple(network for network in networks if nearest[network] == [size])
+    if networks and not fit:
+        others = "; ".join(f"{network.name} takes {found[0]}" for network, found in nearest.items() if found)
+        raise UserError(f"train.size {size}: none of the networks takes it\n  {others or 'leave it out'}")
+    return fit
