@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported and collected out of every later garbage collection: a seventh of the tests' time."""
+    """Keep what was imported and collected out of later garbage collections, which would go through all of it."""
     gc.collect()
     gc.freeze()
 
