@@ -11,11 +11,11 @@ UV := $(shell command -v uv 2>/dev/null)
 demo: $(STAMP)  ## The main job on real photographs: trains, measures, fixes, reports.
 	$(BIN)/fixres demo
 
-test: $(STAMP)  ## Everything that needs no browser and no long training: about 9 minutes on two cores.
+test: $(STAMP)  ## Everything that needs no browser and no long training: about 17 minutes on two cores.
 	$(BIN)/python -m pytest -m "not system" -n auto --maxprocesses 4 --dist worksteal
 
 # A file's tests share what its first one makes, so they stay together.
-test-system: $(STAMP)  ## The demo itself, a browser, a Slurm: about 40 minutes on two cores.
+test-system: $(STAMP)  ## The demo itself, a browser, a Slurm: 40 to 50 minutes on two cores.
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m system -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
