@@ -217,7 +217,7 @@ def test_a_run_that_has_chosen_takes_no_other_networks(chosen: tuple[Path, list[
     ("settings", "said"),
     [
         ({"train.batch_size": 1000}, "1000 .*larger than"),
-        ({"train.size": 45}, "train.size 45: none of the networks takes it\n  test_vit takes 48"),
+        ({"train.size": 45}, "train.size 45: test_vit cannot take it\n  give 48, or name others with --models"),
     ],
 )
 def test_what_no_training_could_be_is_refused_before_anything_is_tried(

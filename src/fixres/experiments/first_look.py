@@ -96,28 +96,26 @@ def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def networks_that_fit(
+def require_trainable(
     networks: Sequence[PretrainedNetwork], recipe: Recipe, decided: Container[str], collection: Collection
-) -> tuple[PretrainedNetwork, ...]:
-    """Return the networks that can be trained with what is decided already, before anything is tried.
+) -> None:
+    """Refuse what is decided already where no training could be so, before anything is tried.
 
     Args:
-        networks: those there are.
+        networks: those that will be tried.
         recipe: what is decided, and for the rest the defaults.
         decided: keys of what is decided.
         collection: the pictures.
 
     Raises:
-        UserError: no training could be so: a batch larger than the training split, or a size none of them takes.
+        UserError: a batch larger than the training split, or a size that one of the networks cannot take.
     """
-    size = recipe.train.size
-    at = size if isinstance(size, int) else _SMALL
-    stage_timeline(collection.split("train"), recipe.train, at, seed=recipe.seed, stage_index=0)
-    if "train.size" not in decided or not isinstance(size, int):
-        return tuple(networks)
-    nearest = {network: sizes_for(network.name, size) for network in networks}
-    fit = tuple(network for network in networks if nearest[network] == [size])
-    if networks and not fit:
-        others = "; ".join(f"{network.name} takes {found[0]}" for network, found in nearest.items() if found)
-        raise UserError(f"train.size {size}: none of the networks takes it\n  {others or 'leave it out'}")
-    return fit
+    size = recipe.train.size if isinstance(recipe.train.size, int) else _SMALL
+    stage_timeline(collection.split("train"), recipe.train, size, seed=recipe.seed, stage_index=0)
+    for network in networks if "train.size" in decided else ():
+        nearest = sizes_for(network.name, size)
+        if nearest != [size]:
+            instead = f"give {nearest[0]}" if nearest else "leave it out"
+            raise UserError(
+                f"train.size {size}: {network.name} cannot take it\n  {instead}, or name others with --models"
+            )

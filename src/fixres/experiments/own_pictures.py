@@ -27,7 +27,7 @@ from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
 from fixres.experiments.chosen_recipes import SCRATCH, from_scratch, head_alone, trained
-from fixres.experiments.first_look import holdout_share, look, networks_that_fit, networks_to_try, require_readable
+from fixres.experiments.first_look import holdout_share, look, networks_to_try, require_readable, require_trainable
 from fixres.experiments.speeds import Measured, Speeds, sizes_for, speeds_of, steps_rate
 from fixres.experiments.time_plan import Clock, Pace, Planned, plan_training, shortest_training
 from fixres.io.files import write_text
@@ -167,7 +167,8 @@ class _Choice:
         collection = open_collection(base.data, split_file=self.folder / "split.json")
         self.batch_size = min(_BATCH, max(2, len(collection.split("train")) // 4))
         self._say(look(collection, self.wish.minutes))
-        networks = networks_that_fit(networks_to_try(self.wish.models), self._base({}), self.wish.settings, collection)
+        networks = networks_to_try(self.wish.models)
+        require_trainable(networks, self._base({}), self.wish.settings, collection)
         with runtime.stop:
             if networks:
                 recipe = self._from_probe(self._job(base, collection, runtime, networks), collection)
