@@ -30,6 +30,7 @@ from fixres.inference.export.export import export as _export
 from fixres.inference.extract import Extracted
 from fixres.inference.extract import extract as _extract
 from fixres.inference.predict import Predictor
+from fixres.inference.promised import abstains_below, rule_of_sets
 from fixres.inference.requests import ExportRequest, ExtractRequest
 from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
@@ -174,6 +175,8 @@ def predict(
     top_k: int = 5,
     size: int | None = None,
     threshold: float | None = None,
+    coverage: float | None = None,
+    abstain: float | None = None,
     batch_size: int = 16,
     workers: int = 0,
     device: Device = "auto",
@@ -188,13 +191,15 @@ def predict(
         top_k: classes to name, at most all of them.
         size: side in pixels in place of the product's test size.
         threshold: best probability below which a prediction is `unsure`.
+        coverage: share of pictures whose `inside` holds the right class, as the product promises: 0.8, 0.9, 0.95, 0.99.
+        abstain: share of wrong answers that the product promises: 0.01, 0.02, 0.05, 0.1; the rest is `unsure`.
         batch_size: pictures computed at once.
         workers: processes that read pictures.
         device: auto, cpu, cuda, npu, xpu or mps.
 
     Raises:
-        UserError: nothing there, or a size the network cannot take. A picture that cannot be read is no error: its
-            prediction has `error` set.
+        UserError: nothing there, a size the network cannot take, or a promise the product does not make. A picture that
+            cannot be read is no error: its prediction has `error` set.
     """
     given: Iterable[Picture]
     if isinstance(pictures, str | Path):
@@ -206,11 +211,23 @@ def predict(
     product = _opened(checkpoint)
     if size is not None:
         product = product.at(size)
+    if abstain is not None and threshold is not None:
+        raise UserError("abstain is a threshold with a promise; give it or threshold")
+    sets = None if coverage is None else rule_of_sets(product, coverage)
+    threshold = threshold if abstain is None else abstains_below(product, abstain)
     runtime = Runtime(RuntimeSettings(device=device))
-    predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold)
+    predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold, sets=sets)
     found = Predictions(
         tuple(
-            Predicted(p.path, tuple(name for name, _ in p.top), tuple(q for _, q in p.top), p.size, p.unsure, p.error)
+            Predicted(
+                p.path,
+                tuple(name for name, _ in p.top),
+                tuple(q for _, q in p.top),
+                p.size,
+                p.unsure,
+                p.error,
+                p.inside,
+            )
             for p in predictor(given)
         )
     )

@@ -80,6 +80,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
             "evaluation": dict(sheet.evaluation),
             "data": dict(sheet.data),
             "seed": sheet.seed,
+            **({"promises": dict(sheet.promises)} if sheet.promises else {}),
             **({"average": dict(sheet.average)} if sheet.average else {}),
             **({"new_head": True} if sheet.has_new_head else {}),
         },

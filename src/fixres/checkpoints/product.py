@@ -85,5 +85,7 @@ class Sheet:
     """What people call the classes."""
     average: Mapping[str, Any] = field(default_factory=dict)
     """Of an average of several networks: how it was made, and of which files."""
+    promises: Mapping[str, Any] = field(default_factory=dict)
+    """What `evaluation.promises.certify` found for its sets and for abstaining."""
     has_new_head: bool = False
     """Whether all that was ever trained is the head, from random weights on frozen features."""

@@ -21,6 +21,7 @@ _OF_PICTURE: dict[str, tuple[Kind, Value]] = {
     "path": ("str", lambda p, _: p.path),
     "size": ("int", lambda p, _: p.size),
     "label": ("str", lambda p, _: p.top[0][0] if p.top else None),
+    "set": ("strs", lambda p, _: None if p.inside is None else list(p.inside)),
     "unsure": ("bool", lambda p, _: p.unsure),
     "error": ("str", lambda p, _: p.error or None),
 }
@@ -28,7 +29,7 @@ _OF_PICTURE: dict[str, tuple[Kind, Value]] = {
 _ALL = "probabilities"
 _ONE = "probability:"
 _KEPT = "kept:"
-_OWN = ("path", "size", "top", "unsure", "error", "names", "probabilities")
+_OWN = ("path", "size", "top", "set", "unsure", "error", "names", "probabilities")
 """What a row has anyway, in one format or the other."""
 
 

@@ -27,6 +27,7 @@ class TextWriter:
         top_k: int,
         *,
         with_unsure: bool,
+        with_set: bool = False,
         goes_on: bool = False,
         spreadsheet: bool = False,
         layout: Layout = _AS_THE_FORMAT,
@@ -38,7 +39,7 @@ class TextWriter:
         def cells(p: Prediction, kept: Cells) -> str:
             if layout.chosen:
                 return rows.text([list(map(_cell, layout.row(p, kept).values()))])
-            return rows.text([[*(kept[name] for name in layout.keep), *_cells(p, top_k, with_unsure)]])
+            return rows.text([[*(kept[name] for name in layout.keep), *_cells(p, top_k, with_set, with_unsure)]])
 
         def fields(p: Prediction, kept: Cells) -> dict[str, Any]:
             return layout.row(p, kept) if layout.chosen else {**kept, **p.as_dict()}
@@ -52,7 +53,8 @@ class TextWriter:
         self._is_first = True
         if style == "csv" and not goes_on:
             names = [column for i in range(1, top_k + 1) for column in (f"name{i}", f"probability{i}")]
-            own = ["path", "size", *names, *(["unsure"] if with_unsure else []), "error"]
+            marks = [*(["set"] if with_set else []), *(["unsure"] if with_unsure else [])]
+            own = ["path", "size", *names, *marks, "error"]
             header = [column.name for column in layout.chosen] or [*layout.keep, *own]
             file.write(rows.text([header]))
 
@@ -73,9 +75,12 @@ class TextWriter:
 
 
 class ParquetWriter:
-    """Writes predictions to a Parquet file: path, size, names, probabilities (lists), unsure, error, or as chosen."""
+    """Writes predictions to a Parquet file: path, size, names, probabilities (lists), unsure, error, or as chosen.
 
-    def __init__(self, path: Path, layout: Layout = _AS_THE_FORMAT) -> None:
+    With `with_set` also `set`, a list.
+    """
+
+    def __init__(self, path: Path, layout: Layout = _AS_THE_FORMAT, *, with_set: bool = False) -> None:
         """Begin the file.
 
         Raises:
@@ -83,9 +88,10 @@ class ParquetWriter:
         """
         columns: dict[str, Kind] = dict.fromkeys(layout.keep, "str")
         columns |= {"path": "str", "size": "int", "names": "strs", "probabilities": "floats"}
+        columns |= {"set": "strs"} if with_set else {}
         columns |= {"unsure": "bool", "error": "str"}
         chosen: dict[str, Kind] = {column.name: column.kind for column in layout.chosen}
-        self._layout = layout
+        self._layout, self._with_set = layout, with_set
         self._rows = ParquetRows(path, chosen or columns)
 
     def write(self, predictions: Sequence[Prediction], kept: Sequence[Cells] = ()) -> None:
@@ -99,6 +105,7 @@ class ParquetWriter:
                 "size": p.size,
                 "names": [name for name, _ in p.top],
                 "probabilities": [probability for _, probability in p.top],
+                **({"set": p.inside} if self._with_set else {}),
                 "unsure": p.unsure,
                 "error": p.error or None,
             }
@@ -121,6 +128,8 @@ def _for_people(p: Prediction) -> str:
     lines += [
         f"  {on_one_line(name):<72} ({100 * share:5.2f} %)" for name, (_, share) in zip(p.said, p.top, strict=True)
     ]
+    if p.inside is not None:
+        lines.append(f"  the right one is among: {on_one_line(', '.join(p.inside))}")
     return "\n".join(lines) + "\n"
 
 
@@ -129,13 +138,16 @@ def _json(fields: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as CSV has it: six digits of a probability, nothing for None."""
+    """Return a value as CSV has it: six digits of a probability, nothing for None, several names as a list of JSON."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        # A name may hold whatever stands between the names.
+        return json.dumps(value, ensure_ascii=False)
     return f"{value:.6f}" if isinstance(value, float) else "" if value is None else value
 
 
-def _cells(p: Prediction, top_k: int, with_unsure: bool) -> list[Any]:
+def _cells(p: Prediction, top_k: int, with_set: bool, with_unsure: bool) -> list[Any]:
     cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
-    unsure = ["" if p.unsure is None else str(p.unsure).lower()] if with_unsure else []
-    return [p.path, p.size, *cells, *[""] * (2 * top_k - len(cells)), *unsure, p.error]
+    marks = [*([_cell(p.inside)] if with_set else []), *([_cell(p.unsure)] if with_unsure else [])]
+    return [p.path, p.size, *cells, *[""] * (2 * top_k - len(cells)), *marks, p.error]

@@ -111,6 +111,8 @@ class Predicted:
     unsure: bool | None = None
     """Whether the best probability is below the threshold; None without one."""
     error: str = ""
+    inside: tuple[str, ...] | None = None
+    """The classes that are promised to hold the right one, best first; None without a `coverage`."""
 
     @property
     def name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, tee
@@ -22,8 +21,8 @@ from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
 from fixres.evaluation.measure import answer_of, conditions_of, open_for
 from fixres.evaluation.metrics import paired_difference
 from fixres.inference.ensemble import listed_sizes
+from fixres.inference.kept_in_product import keep, require_keeping
 from fixres.inference.predict import Picture, Prediction, Predictor
-from fixres.io.files import write_text
 from fixres.io.progress import Progress
 
 EVERY = 1.01
@@ -174,26 +173,9 @@ def _holds_before_fix(product: Product) -> bool:
     return bool(product.details.get("before_fix")) and product.weights != "before_fix"
 
 
-def require_keeping(product: Product, sizes: Sequence[int], model_name: str | None = None) -> Path:
-    """Return the config.json that can keep a cascade of these sizes.
-
-    Raises:
-        UserError: the product is no folder of ours, or not what such a folder predicts with.
-    """
-    words = f"--cascade {listed_sizes(sizes)} --save"
-    if product.weights == "before_fix":
-        raise UserError(
-            "--save keeps a threshold for the weights that ship, and these are those from before the fix\n"
-            f"  leave --weights out: fixres eval {product.source.removesuffix('#before_fix')} {words}"
-        )
-    path = Path(product.source) / "config.json"
-    if not product.details or not path.is_file():
-        named = f" --model {model_name}" if model_name else ""
-        raise UserError(
-            f"--save keeps the threshold in a model folder that fixres wrote, and {product.source} is none\n"
-            f"  fixres import {product.source}{named} --out DIR, then fixres eval DIR --data URI {words}"
-        )
-    return path
+def save_words(sizes: Sequence[int]) -> str:
+    """Return the flags that keep a cascade of these sizes."""
+    return f"--cascade {listed_sizes(sizes)} --save"
 
 
 def save_cascade(product: Product, found: dict[str, Any]) -> Path:
@@ -202,11 +184,8 @@ def save_cascade(product: Product, found: dict[str, Any]) -> Path:
     Raises:
         UserError: see `require_keeping`.
     """
-    path = require_keeping(product, found["cascade"]["sizes"])
-    content = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: found["cascade"][key] for key in ("sizes", "threshold", "chosen_on")}
-    content["fixres"]["cascade"] = kept
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    path = require_keeping(product, save_words(found["cascade"]["sizes"]))
+    keep(path, "cascade", {key: found["cascade"][key] for key in ("sizes", "threshold", "chosen_on")})
     return path
 
 

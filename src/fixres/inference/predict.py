@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from fixres.checkpoints.product import Product
 from fixres.config.choices import BackendName
 from fixres.data.unlabelled import Batch, Picture, Pictures, picture_batches
 from fixres.evaluation.evaluate import Forward
+from fixres.evaluation.promises import SetRule
 from fixres.runtime.device import Runtime
 
 __all__ = ["Picture", "Pictures", "Prediction", "Predictor"]
@@ -28,6 +31,8 @@ class Prediction:
     """What people call the classes of `top`; the names themselves where they are words."""
     unsure: bool | None = None
     """Whether the best probability is below the threshold; None without one, or for what cannot be read."""
+    inside: tuple[str, ...] | None = None
+    """Classes promised to hold the right one, best first; None without a promise, or for what cannot be read."""
     flaw: str = ""
     """What is wrong with a file that could be decoded all the same."""
 
@@ -41,6 +46,8 @@ class Prediction:
                 for (name, probability), said in zip(self.top, self.said, strict=True)
             ],
         }
+        if self.inside is not None:
+            fields["set"] = list(self.inside)
         if self.unsure is not None:
             fields["unsure"] = self.unsure
         return {**fields, "error": self.error} if self.error else fields
@@ -58,6 +65,7 @@ class Predictor:
         *,
         workers: int = 0,
         threshold: float | None = None,
+        sets: SetRule | None = None,
         backend: BackendName = "torch",
     ) -> None:
         """Place the network.
@@ -69,6 +77,7 @@ class Predictor:
             batch_size: pictures computed at once.
             workers: processes that read pictures; with any, pictures are taken a few batches ahead.
             threshold: best probability below which a prediction is called unsure.
+            sets: by which rule a prediction says which classes hold the right one; None: it does not.
             backend: who computes; anything but `torch` is compared with it on the first pictures.
         """
         self.product = product
@@ -78,6 +87,7 @@ class Predictor:
         self.batch_size = batch_size
         self.workers = workers
         self.threshold = threshold
+        self.sets = sets
         self._forward = Forward(self.model, product.preprocess, runtime, 0, backend)
 
     def __call__(self, pictures: Iterable[Picture], shape: int = 0) -> Iterator[Prediction]:
@@ -98,14 +108,23 @@ class Predictor:
         if batch.places:
             self._forward.shape = shape
             logits = self._forward([batch.images])
-            values, indices = logits.double().softmax(1).sort(dim=1, descending=True, stable=True)
+            shares = logits.double().softmax(1)
+            values, indices = shares.sort(dim=1, descending=True, stable=True)
             best = zip(values[:, : self.top_k].tolist(), indices[:, : self.top_k].tolist(), strict=True)
-            for place, (probabilities, classes) in zip(batch.places, best, strict=True):
+            sets: Sequence[tuple[str, ...] | None] = [None] * len(batch.places)
+            if self.sets is not None:
+                inside = torch.from_numpy(self.sets.sets(shares.cpu().numpy())).gather(1, indices.cpu())
+                sets = [
+                    tuple(product.classes[k] for k in row[own].tolist())
+                    for row, own in zip(indices.cpu(), inside, strict=True)
+                ]
+            for place, (probabilities, classes), own in zip(batch.places, best, sets, strict=True):
                 found[place] = Prediction(
                     batch.names[place],
                     tuple((product.classes[k], p) for k, p in zip(classes, probabilities, strict=True)),
                     size,
                     said=tuple(product.spoken(k) for k in classes),
+                    inside=own,
                     flaw=batch.flaws.get(place, ""),
                     unsure=None if self.threshold is None else probabilities[0] < self.threshold,
                 )

@@ -31,6 +31,10 @@ class PredictRequest:
     """Size in place of the product's test size."""
     threshold: Fraction | None = None
     """Best probability below which a prediction is called unsure, in a column of its own."""
+    coverage: float | None = None
+    """Share of pictures whose set of classes holds the right one, 0.8, 0.9, 0.95 or 0.99; the set is written, too."""
+    abstain: float | None = None
+    """Share of wrong answers that is promised, 0.01, 0.02, 0.05 or 0.1; less sure predictions are called unsure."""
     batch_size: Positive = 16
     """Pictures computed at once."""
     workers: Count | None = None

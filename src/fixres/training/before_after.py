@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
+from fixres.training.product_promises import promises_of
 from fixres.training.product_sheet import sheet_of
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.stage_plan import StagePlan
@@ -46,14 +48,18 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     if handover.before is not None:
         sizes = sizes_to_measure(context, handover.model, handover.train_size, plan.size)
         sweep(context, handover.model, sizes, "fixed")
-    found = _compared(context, plan, handover, probes)
+    found = _compared(context, plan, handover, probes, shipped.label)
     outcome = _record(context, found, shipped)
+    labels = [row["label"] for row in outcome.rows]
+    promises = promises_of(context, shipped, labels, found.evaluations)
+    if promises:
+        context.log.event("promises", **promises)
     if context.runtime.processes.is_main:
-        _save(context, outcome, shipped, handover)
+        _save(context, outcome, shipped, handover, promises)
         _or_note(
             context,
             PICTURES,
-            lambda: _write_pictures(context, [row["label"] for row in outcome.rows], found.evaluations),
+            lambda: _write_pictures(context, labels, found.evaluations),
         )
         _or_note(context, ACTIVATIONS, lambda: _write_activations(context, handover, sizes))
     context.log.event("done", seconds=round(context.watch.seconds, 3))
@@ -71,11 +77,14 @@ def _unmeasured(context: RunContext, shipped: Contender, handover: Handover) -> 
     return outcome
 
 
-def _save(context: RunContext, outcome: Run, shipped: Contender, handover: Handover) -> None:
+def _save(
+    context: RunContext, outcome: Run, shipped: Contender, handover: Handover, promises: Mapping[str, Any] | None = None
+) -> None:
     moved: dict[str, Tensor] = {}
     if shipped.kind == "fixed" and handover.before is not None:
         moved = tensors_before(handover.before, shipped.model)
-    save_product(context.folder / "model", shipped.model, sheet_of(context, outcome, shipped, handover), moved)
+    sheet = replace(sheet_of(context, outcome, shipped, handover), promises=promises or {})
+    save_product(context.folder / "model", shipped.model, sheet, moved)
 
 
 def _or_note(context: RunContext, name: str, write: Callable[[], None]) -> None:
@@ -107,17 +116,24 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
     return {name: old[name] for name in sorted(changed_tensors(old, new)) if name in old}
 
 
-def _compared(context: RunContext, plan: StagePlan, handover: Handover, probes: Sequence[Contender]) -> Compared:
-    """Measure everything on the report split: probes, before a fix, and what the last stage made."""
+def _compared(
+    context: RunContext, plan: StagePlan, handover: Handover, probes: Sequence[Contender], shipped: str
+) -> Compared:
+    """Measure everything on the report split: probes, before a fix, and what the last stage made.
+
+    Logits are kept of the row `shipped`.
+    """
     report = context.collection.report
-    first = [(one.label, context.measure(one.model, report, [one.size])) for one in probes]
+    first = [
+        (one.label, context.measure(one.model, report, [one.size], keep_logits=one.label == shipped)) for one in probes
+    ]
     if handover.before is not None:
         before = Before(handover.before, handover.train_size, handover.had_new_head)
-        found = compare(context, plan, before, handover.model)
+        found = compare(context, plan, before, handover.model, shipped)
     else:
         if context.recipe.evaluation.sizes:
             sweep(context, handover.model, sorted({plan.size, *context.recipe.evaluation.sizes}), "trained")
-        last = context.measure(handover.model, report, [plan.size])
+        last = context.measure(handover.model, report, [plan.size], keep_logits=shipped == "trained")
         found = Compared([{"label": "trained", **last.results[0]}], [last])
     rows = [{"label": label, **measured.results[0]} for label, measured in first]
     return replace(

@@ -54,19 +54,22 @@ class Compared:
     """What the event says beside: `differences`, `control` and `new_head`."""
 
 
-def compare(context: RunContext, plan: StagePlan, before: Before, fixed: nn.Module) -> Compared:
-    """Measure what was before a fix, its control and what came out of it, on the same pictures."""
+def compare(context: RunContext, plan: StagePlan, before: Before, fixed: nn.Module, shipped: str) -> Compared:
+    """Measure what was before a fix, its control and what came out of it, on the same pictures.
+
+    Logits are kept of the row `shipped`.
+    """
     report = context.collection.report
     labels, found = [], []
     if not before.has_new_head:
         sizes = sorted({before.train_size, plan.size})
-        found.append(context.measure(before.model, report, sizes))
+        found.append(context.measure(before.model, report, sizes, keep_logits=shipped == "train size"))
         labels += [_label(size, before.train_size) for size in sizes]
     control = solve_control(context, plan, before.model, before.train_size)
     if control.model is not None:
         found.append(context.measure(control.model, report, [before.train_size]))
         labels.append(CONTROL)
-    found.append(context.measure(fixed, report, [plan.size]))
+    found.append(context.measure(fixed, report, [plan.size], keep_logits=shipped == "fixed"))
     labels.append("fixed")
     results = [result for one in found for result in one.results]
     correct = np.concatenate([one.correct() for one in found])

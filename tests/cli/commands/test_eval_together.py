@@ -77,6 +77,8 @@ def test_the_commands_keep_and_use_a_cascade(
         (("--ensemble-sizes", "32,48", "--cascade", "32,48"), "one of them"),
         (("--cascade", "32,48", "--sizes", "32"), "--sizes"),
         (("--save",), "--cascade SMALL,LARGE --save"),
+        (("--promise", "--cascade", "32,48"), "one of them"),
+        (("--promise", "--tta", "flip"), "--tta do not go with --promise"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

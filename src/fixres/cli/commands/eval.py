@@ -33,8 +33,10 @@ class EvalFlags(CheckpointFlags, EvalRequest):
     """Average the probabilities of these sizes, for example 352,384."""
     cascade: tuple[Positive, ...] = ()
     """SMALL,LARGE: the larger size only where the smaller is not confident; the threshold comes from other pictures."""
+    promise: bool = False
+    """Certify sets that hold the right class, and answers that are seldom wrong: predict --coverage and --abstain."""
     save: bool = False
-    """With --cascade: keep sizes and threshold in the product, for predict --cascade."""
+    """With --cascade or --promise: keep what was found in the product, for predict."""
     against: str | None = None
     """Second checkpoint, measured on the same pictures: paired difference and McNemar's exact test."""
     json: Path | None = None
@@ -61,15 +63,15 @@ def eval(words: Sequence[str]) -> int:
         raise UserError("--spreadsheet is about a CSV of predictions\n  add --predictions FILE.csv")
     if flags.json is not None and str(flags.json) != "-":
         require_writable(flags.json)
-    if flags.save and not flags.cascade:
-        raise UserError("--save keeps a cascade\n  --cascade SMALL,LARGE --save")
+    if flags.save and not (flags.cascade or flags.promise):
+        raise UserError("--save keeps a cascade or promises\n  --cascade SMALL,LARGE --save, or --promise --save")
     _check_save(flags)
     # Mistyped corruptions are refused before a network is loaded.
     parse_corruptions(flags.corrupt)
     is_main = started_rank() == 0
     console = Console(flags.quiet or not is_main)
     product = open_checkpoint(console, flags)
-    if flags.ensemble_sizes or flags.cascade:
+    if flags.ensemble_sizes or flags.cascade or flags.promise:
         return _eval_together(console, product, flags)
     other = _open_other(console, flags) if flags.against else None
     own = product.preprocess
@@ -117,28 +119,43 @@ def _check_save(flags: EvalFlags) -> None:
 
 
 def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
-    from fixres.inference.cascade import measure_cascade, require_keeping, save_cascade
+    from fixres.inference.cascade import measure_cascade, save_cascade, save_words
     from fixres.inference.ensemble import measure_ensemble
+    from fixres.inference.kept_in_product import require_keeping
+    from fixres.inference.promised import measure_promises, promises_in_words, save_promises
 
+    ways = {"--ensemble-sizes": flags.ensemble_sizes, "--cascade": flags.cascade, "--promise": flags.promise}
+    asked = [name for name, value in ways.items() if value]
     alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
     defaults = EvalFlags(checkpoint="")
     given = [f"--{name.replace('_', '-')}" for name in alone if getattr(flags, name) != getattr(defaults, name)]
     if given:
-        raise UserError(f"{' and '.join(given)} do not go with --ensemble-sizes and --cascade")
+        raise UserError(f"{' and '.join(given)} do not go with {' and '.join(asked)}")
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are different things; give one of them")
     if flags.save:
-        # A sweep whose threshold cannot be kept is minutes lost.
-        require_keeping(product, flags.cascade, flags.model)
+        # A sweep whose outcome cannot be kept is minutes lost.
+        words = save_words(flags.cascade) if flags.cascade else "--promise --save"
+        require_keeping(product, words, flags.model)
     console.preprocessing(product.preprocess, product.source)
-    if flags.ensemble_sizes and flags.cascade:
-        raise UserError("--ensemble-sizes and --cascade are two different things; give one of them")
+    progress = console.bar("measuring")
     with closing(console):
         if flags.cascade:
-            answer = measure_cascade(product, flags.cascade, flags, console.bar("measuring"))
+            answer = measure_cascade(product, flags.cascade, flags, progress)
+        elif flags.promise:
+            answer = measure_promises(product, flags, progress)
         else:
-            answer = measure_ensemble(product, flags.ensemble_sizes, flags, console.bar("measuring"))
-    (_tell_cascade if flags.cascade else _tell_ensemble)(console, answer)
-    if flags.save:
+            answer = measure_ensemble(product, flags.ensemble_sizes, flags, progress)
+    if flags.promise:
+        for line in promises_in_words(answer["promises"]):
+            console.say(line)
+    else:
+        (_tell_cascade if flags.cascade else _tell_ensemble)(console, answer)
+    if flags.save and flags.cascade:
         console.say(f"kept in {save_cascade(product, answer)}: fixres predict --cascade uses it")
+    elif flags.save:
+        path = save_promises(product, answer)
+        console.say(f"kept in {path}: fixres predict --coverage 0.9 and --abstain 0.05 use it")
     write_answer(flags.json, answer)
     return 0
 

@@ -50,7 +50,7 @@ class PredictFlags(CheckpointFlags, PredictRequest):
     keep: str = ""
     """Columns of the table that is given, A,B, which are carried into the output as they are."""
     columns: str = ""
-    """Columns of the output in their order, id,label: kept ones, path, size, label (the best class), name1, unsure,
+    """Columns of the output in order, id,label: kept ones, path, size, label (the best class), name1, unsure, set,
     probability1, error, probabilities (one for each class), probability:CLASS; NAME=COLUMN calls one otherwise."""
     out: Path | None = None
     """Write here in place of stdout; it grows as OUT.part."""
@@ -82,6 +82,7 @@ def predict(words: Sequence[str]) -> int:
     from fixres.config.recipe import Runtime as RuntimeSettings
     from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Pictures, Predictor
+    from fixres.inference.promised import abstains_below, rule_of_sets
     from fixres.runtime.device import Runtime
 
     console = Console(flags.quiet)
@@ -98,6 +99,8 @@ def predict(words: Sequence[str]) -> int:
     total = pictures.count()
     if total is not None:
         _say_passed_over(console, pictures)
+    sets = None if flags.coverage is None else rule_of_sets(product, flags.coverage)
+    threshold = flags.threshold if flags.abstain is None else abstains_below(product, flags.abstain)
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
     make = partial(
@@ -106,7 +109,8 @@ def predict(words: Sequence[str]) -> int:
         top_k=layout.top_k or flags.top_k,
         batch_size=flags.batch_size,
         workers=_workers(flags, total),
-        threshold=flags.threshold,
+        threshold=threshold,
+        sets=sets,
         backend=flags.backend,
     )
     predictor = CascadePredictor(product, make) if flags.cascade else make(product)
@@ -117,7 +121,8 @@ def predict(words: Sequence[str]) -> int:
         TextWriter,
         style=flags.style,
         top_k=predictor.top_k,
-        with_unsure=flags.threshold is not None,
+        with_unsure=threshold is not None,
+        with_set=sets is not None,
         spreadsheet=flags.spreadsheet,
         layout=layout,
     )
@@ -146,6 +151,15 @@ def _check(flags: PredictFlags) -> None:
         raise UserError(
             f"--cascade has a threshold for pictures prepared as the product says\n  leave {' and '.join(given)} out"
         )
+    promised = [f"--{name} {getattr(flags, name):g}" for name in ("coverage", "abstain") if getattr(flags, name)]
+    if promised and flags.cascade:
+        raise UserError(f"{promised[0]} is promised of one size\n  leave --cascade out")
+    if promised and (given := given_changes(flags)):
+        raise UserError(
+            f"{promised[0]} is promised of pictures prepared as the product says\n  leave {' and '.join(given)} out"
+        )
+    if flags.abstain is not None and flags.threshold is not None:
+        raise UserError("--abstain is a threshold with a promise; give it or --threshold")
     if flags.backend != "torch" and (flags.cascade or flags.device not in ("auto", "cpu")):
         raise UserError(f"--backend {flags.backend} computes one size on the CPU\n  leave --cascade and --device out")
     if flags.style == "parquet" and flags.out is None:
@@ -220,7 +234,7 @@ class _Job:
         part = out.with_name(out.name + ".part")
         try:
             if self.flags.style == "parquet":
-                self._write(ParquetWriter(part, self.layout))
+                self._write(ParquetWriter(part, self.layout, with_set=self.flags.coverage is not None))
             else:
                 with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
                     self._write(self.as_text(file))
@@ -241,6 +255,7 @@ class _Job:
             "backend": flags.backend,
             "top_k": self.predictor.top_k,
             "threshold": flags.threshold,
+            **{name: value for name, value in (("coverage", flags.coverage), ("abstain", flags.abstain)) if value},
             "batch_size": flags.batch_size,
             "format": f"{flags.style} --spreadsheet" if flags.spreadsheet else flags.style,
             "keep": flags.keep or None,
