@@ -30,7 +30,7 @@ from fixres.inference.export.export import export as _export
 from fixres.inference.extract import Extracted
 from fixres.inference.extract import extract as _extract
 from fixres.inference.predict import Predictor
-from fixres.inference.promised import abstains_below, rule_of_sets
+from fixres.inference.promised import promises_of
 from fixres.inference.requests import ExportRequest, ExtractRequest
 from fixres.io.progress import Progress
 from fixres.runtime.device import Runtime
@@ -213,10 +213,10 @@ def predict(
         product = product.at(size)
     if abstain is not None and threshold is not None:
         raise UserError("abstain is a threshold with a promise; give it or threshold")
-    sets = None if coverage is None else rule_of_sets(product, coverage)
-    threshold = threshold if abstain is None else abstains_below(product, abstain)
+    threshold = threshold if abstain is None else promises_of(product).abstains_below(abstain)
     runtime = Runtime(RuntimeSettings(device=device))
-    predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold, sets=sets)
+    predictor = Predictor(product, runtime, top_k, batch_size, workers=workers, threshold=threshold)
+    predictor.sets = None if coverage is None else promises_of(product).sets(coverage)
     found = Predictions(
         tuple(
             Predicted(

@@ -20,7 +20,7 @@ LATE = Prediction("d.png", (("n02", 0.5),), 32, said=("n02",), unsure=True)
 
 def written(style: Format, *parts: tuple[Prediction, ...], goes_on: bool = False, with_unsure: bool = True) -> str:
     file = io.StringIO()
-    writer = TextWriter(file, style, 2, with_unsure=with_unsure, goes_on=goes_on)
+    writer = TextWriter(file, style, 2, marks=("unsure",) if with_unsure else (), goes_on=goes_on)
     for part in parts:
         writer.write(part)
     writer.close()
@@ -66,7 +66,7 @@ def test_a_file_that_is_gone_on_with_is_as_if_it_had_never_stopped(style: Format
 
 def test_every_row_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
     with (tmp_path / "out").open("w") as file:
-        TextWriter(file, "jsonl", 2, with_unsure=False).write((SURE,))
+        TextWriter(file, "jsonl", 2).write((SURE,))
         assert json.loads((tmp_path / "out").read_text()) == SURE.as_dict()
 
 

@@ -26,20 +26,19 @@ class TextWriter:
         style: Format,
         top_k: int,
         *,
-        with_unsure: bool,
-        with_set: bool = False,
+        marks: Sequence[str] = (),
         goes_on: bool = False,
         spreadsheet: bool = False,
         layout: Layout = _AS_THE_FORMAT,
     ) -> None:
-        """Write what comes first, unless the file `goes_on`. `spreadsheet` is about CSV."""
+        """Write what comes first, unless the file `goes_on`. `marks`: of set and unsure, the columns; for CSV."""
         self.file, self.style = file, style
         rows = CsvRows(spreadsheet=spreadsheet)
 
         def cells(p: Prediction, kept: Cells) -> str:
             if layout.chosen:
                 return rows.text([list(map(_cell, layout.row(p, kept).values()))])
-            return rows.text([[*(kept[name] for name in layout.keep), *_cells(p, top_k, with_set, with_unsure)]])
+            return rows.text([[*(kept[name] for name in layout.keep), *_cells(p, top_k, marks)]])
 
         def fields(p: Prediction, kept: Cells) -> dict[str, Any]:
             return layout.row(p, kept) if layout.chosen else {**kept, **p.as_dict()}
@@ -53,7 +52,6 @@ class TextWriter:
         self._is_first = True
         if style == "csv" and not goes_on:
             names = [column for i in range(1, top_k + 1) for column in (f"name{i}", f"probability{i}")]
-            marks = [*(["set"] if with_set else []), *(["unsure"] if with_unsure else [])]
             own = ["path", "size", *names, *marks, "error"]
             header = [column.name for column in layout.chosen] or [*layout.keep, *own]
             file.write(rows.text([header]))
@@ -147,7 +145,7 @@ def _cell(value: Any) -> Any:
     return f"{value:.6f}" if isinstance(value, float) else "" if value is None else value
 
 
-def _cells(p: Prediction, top_k: int, with_set: bool, with_unsure: bool) -> list[Any]:
+def _cells(p: Prediction, top_k: int, marks: Sequence[str]) -> list[Any]:
     cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
-    marks = [*([_cell(p.inside)] if with_set else []), *([_cell(p.unsure)] if with_unsure else [])]
-    return [p.path, p.size, *cells, *[""] * (2 * top_k - len(cells)), *marks, p.error]
+    marked = [_cell({"set": p.inside, "unsure": p.unsure}[name]) for name in marks]
+    return [p.path, p.size, *cells, *[""] * (2 * top_k - len(cells)), *marked, p.error]

@@ -65,7 +65,6 @@ class Predictor:
         *,
         workers: int = 0,
         threshold: float | None = None,
-        sets: SetRule | None = None,
         backend: BackendName = "torch",
     ) -> None:
         """Place the network.
@@ -77,7 +76,6 @@ class Predictor:
             batch_size: pictures computed at once.
             workers: processes that read pictures; with any, pictures are taken a few batches ahead.
             threshold: best probability below which a prediction is called unsure.
-            sets: by which rule a prediction says which classes hold the right one; None: it does not.
             backend: who computes; anything but `torch` is compared with it on the first pictures.
         """
         self.product = product
@@ -87,7 +85,8 @@ class Predictor:
         self.batch_size = batch_size
         self.workers = workers
         self.threshold = threshold
-        self.sets = sets
+        self.sets: SetRule | None = None
+        """By which rule predictions say which classes hold the right one; None: they do not."""
         self._forward = Forward(self.model, product.preprocess, runtime, 0, backend)
 
     def __call__(self, pictures: Iterable[Picture], shape: int = 0) -> Iterator[Prediction]:

@@ -17,7 +17,7 @@ from fixres.reporting.misclassified import mistakes
 from fixres.reporting.overview import against
 from fixres.reporting.per_image import Answers, read_answers
 from fixres.reporting.probe_table import tried
-from fixres.reporting.quality import calibration, scores
+from fixres.reporting.quality import calibration, promises, scores
 from fixres.reporting.reproduce import commands
 from fixres.reporting.run_record import Json, Record, number, same_but_for_seed
 from fixres.reporting.shipping_table import shipping
@@ -114,6 +114,7 @@ def _run(found: Findings) -> Json:
         else None,
         "mistakes": found.mistakes,
         "calibration": found.calibration,
+        "promises": promises(record),
         "activations": measured(record),
         "seen": {
             "apparent_size": apparent_size(record),

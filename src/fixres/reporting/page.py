@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fixres.errors import UserError, as_text, counted
 from fixres.evaluation.metrics import is_uneven
+from fixres.evaluation.promises_in_words import promises_in_words
 from fixres.io.files import write_text
 from fixres.reporting import charts, sections
 from fixres.reporting.content import Findings, content, find, finite
@@ -22,7 +23,7 @@ from fixres.reporting.number_format import duration, figures, interval, percent,
 from fixres.reporting.overview import overview
 from fixres.reporting.png import write_pngs
 from fixres.reporting.probe_table import tried, tried_view
-from fixres.reporting.quality import calibration_view, scores_view, written
+from fixres.reporting.quality import calibration_view, promises, scores_view, written
 from fixres.reporting.reproduce import reproduce
 from fixres.reporting.run_record import Json, Record, number, read_run
 from fixres.reporting.sections import comparison_rows, milliseconds, row_note, row_title
@@ -128,6 +129,7 @@ def _run(found: Findings, position: int) -> Json:
         "scores": scores_view(found.scores, len(record.classes)),
         "is_uneven": is_uneven(record.imbalance),
         "calibration": calibration_view(found.calibration),
+        "promises": list(promises_in_words(kept)) if (kept := promises(record)) else [],
         "mistakes": found.mistakes,
         "pictures": found.pictures,
         "apparent": apparent_size(record),

@@ -77,6 +77,11 @@ def calibration_view(found: Json | None) -> Json | None:
     }
 
 
+def promises(record: Record) -> Json | None:
+    """Return what the product promises; None where nothing was certified."""
+    return record.fixres.get("promises") or None
+
+
 def written(metric: Metric, value: object) -> str:
     """Return a figure of a metric with the digits it is shown with, or a dash."""
     known = number(value)

@@ -52,8 +52,6 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     outcome = _record(context, found, shipped)
     labels = [row["label"] for row in outcome.rows]
     promises = promises_of(context, shipped, labels, found.evaluations)
-    if promises:
-        context.log.event("promises", **promises)
     if context.runtime.processes.is_main:
         _save(context, outcome, shipped, handover, promises)
         _or_note(

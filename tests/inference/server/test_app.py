@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+import fixres
 from fixres.checkpoints.resolve import load
 from tests.support.serving import encoded, expected, message, named, picture
 
@@ -136,3 +137,32 @@ def test_pictures_of_all_sizes_and_weights_at_once_get_their_own_answers(
         answers = list(pool.map(ask, asked))
     for (i, size, weights), answer in zip(asked, answers, strict=True):
         assert answer == pytest.approx(expected(run, picture(i), size, weights), abs=1e-4)
+
+
+def test_promises_are_those_of_predict(client: TestClient, run: Path) -> None:
+    data = encoded(picture(), "PNG")
+    (wanted,) = fixres.predict(run, picture(), coverage=0.9)
+    query = {"coverage": 0.9, "top_k": 1}
+    answer = client.post("/v1/predict", content=data, params=query).json()
+    assert answer["set"] == list(wanted.inside or ())
+    assert "unsure" not in answer
+    files = [("files", ("a.png", data)), ("files", ("b.jpg", b"no picture"))]
+    batch = client.post("/v1/predict/batch", files=files, data={"coverage": "0.9"}).json()["results"]
+    assert batch[0]["set"] == answer["set"]
+    assert "set" not in batch[1]
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ({"coverage": 0.93}, "a product keeps 0.8, 0.9, 0.95, 0.99"),
+        ({"coverage": 0.9, "size": 32}, "promises hold at 48 px with the fixed weights"),
+        ({"coverage": 0.9, "weights": "before_fix"}, "promises hold at 48 px"),
+        ({"abstain": 0.01}, "cannot promise at most 1 % of wrong answers"),
+    ],
+)
+def test_what_is_not_promised_is_not_answered(client: TestClient, query: dict[str, object], why: str) -> None:
+    answer = client.post("/v1/predict", content=encoded(picture(), "PNG"), params=query)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "not_promised"
+    assert why in answer.json()["error"]["message"]

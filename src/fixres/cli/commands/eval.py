@@ -119,10 +119,11 @@ def _check_save(flags: EvalFlags) -> None:
 
 
 def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
+    from fixres.evaluation.promises_in_words import promises_in_words
     from fixres.inference.cascade import measure_cascade, save_cascade, save_words
     from fixres.inference.ensemble import measure_ensemble
     from fixres.inference.kept_in_product import require_keeping
-    from fixres.inference.promised import measure_promises, promises_in_words, save_promises
+    from fixres.inference.promised import measure_promises, save_promises
 
     ways = {"--ensemble-sizes": flags.ensemble_sizes, "--cascade": flags.cascade, "--promise": flags.promise}
     asked = [name for name, value in ways.items() if value]

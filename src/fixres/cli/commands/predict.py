@@ -82,7 +82,7 @@ def predict(words: Sequence[str]) -> int:
     from fixres.config.recipe import Runtime as RuntimeSettings
     from fixres.inference.cascade import CascadePredictor
     from fixres.inference.predict import Pictures, Predictor
-    from fixres.inference.promised import abstains_below, rule_of_sets
+    from fixres.inference.promised import promises_of
     from fixres.runtime.device import Runtime
 
     console = Console(flags.quiet)
@@ -99,8 +99,8 @@ def predict(words: Sequence[str]) -> int:
     total = pictures.count()
     if total is not None:
         _say_passed_over(console, pictures)
-    sets = None if flags.coverage is None else rule_of_sets(product, flags.coverage)
-    threshold = flags.threshold if flags.abstain is None else abstains_below(product, flags.abstain)
+    sets = None if flags.coverage is None else promises_of(product).sets(flags.coverage)
+    threshold = flags.threshold if flags.abstain is None else promises_of(product).abstains_below(flags.abstain)
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
     make = partial(
@@ -110,19 +110,19 @@ def predict(words: Sequence[str]) -> int:
         batch_size=flags.batch_size,
         workers=_workers(flags, total),
         threshold=threshold,
-        sets=sets,
         backend=flags.backend,
     )
     predictor = CascadePredictor(product, make) if flags.cascade else make(product)
-    if isinstance(predictor, CascadePredictor):
+    if isinstance(predictor, Predictor):
+        predictor.sets = sets
+    else:
         small, large = predictor.sizes
         console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
     as_text = partial(
         TextWriter,
         style=flags.style,
         top_k=predictor.top_k,
-        with_unsure=threshold is not None,
-        with_set=sets is not None,
+        marks=[name for name, asked in (("set", sets), ("unsure", threshold)) if asked is not None],
         spreadsheet=flags.spreadsheet,
         layout=layout,
     )

@@ -43,6 +43,12 @@ SizeQuery = Annotated[int | None, Query(ge=1, le=1_000_000, description="Side in
 TopQuery = Annotated[int, Query(ge=1, le=MAX_TOP_K, description="Classes to name.")]
 ExplainQuery = Annotated[bool, Query(description="Add Grad-CAM.")]
 WeightsQuery = Annotated[Weights, Query(description="Tensors a fix moved: after it, or before.")]
+CoverageQuery = Annotated[
+    float | None, Query(description="Add the classes that hold the right one for 0.8, 0.9, 0.95 or 0.99 of pictures.")
+]
+AbstainQuery = Annotated[
+    float | None, Query(description="Say which answers are too unsure for 0.01, 0.02, 0.05 or 0.1 of them to be wrong.")
+]
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#1f5fbf"/>'
     '<rect x="3" y="3" width="5" height="5" fill="#fff"/><path d="M6 13h7V6" fill="none" stroke="#fff" '
@@ -95,29 +101,38 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         top_k: TopQuery = TOP_K,
         explain: ExplainQuery = False,
         weights: WeightsQuery = "fixed",
+        coverage: CoverageQuery = None,
+        abstain: AbstainQuery = None,
     ) -> PredictAnswer:
         """Classify one picture: the body itself, or the `file` of a form, whose fields stand in for the parameters."""
         with service.admission.ticket() as ticket:
             upload = await read_upload(request, ticket, service.admission, 1)
-            asked = PredictOptions(size=size, top_k=top_k, explain=explain, weights=weights)
+            asked = PredictOptions(
+                size=size, top_k=top_k, explain=explain, weights=weights, coverage=coverage, abstain=abstain
+            )
             options = _with_fields(asked, upload)
             if options.explain:
                 service.network.require_explainable()
             _require_file(upload)
             found_size = await service.size_of(options)
-            top, explanation = await service.predict(upload, found_size, options, ticket)
-        return PredictAnswer(size=found_size, weights=options.weights, top=top, explanation=explanation)
+            return await service.predict(upload, found_size, options, ticket)
 
     @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=SEVERAL_PICTURES)
     async def predict_batch(
-        request: Request, size: SizeQuery = None, top_k: TopQuery = TOP_K, weights: WeightsQuery = "fixed"
+        request: Request,
+        size: SizeQuery = None,
+        top_k: TopQuery = TOP_K,
+        weights: WeightsQuery = "fixed",
+        coverage: CoverageQuery = None,
+        abstain: AbstainQuery = None,
     ) -> BatchAnswer:
         """Classify the pictures of a form; one that cannot be used has its error in its place."""
         with service.admission.ticket() as ticket:
             upload = await read_upload(request, ticket, service.admission, service.limits.files)
             if not upload.files:
                 raise Problem(400, "no_file", "the request holds no file")
-            options = _with_fields(PredictOptions(size=size, top_k=top_k, weights=weights), upload)
+            asked = PredictOptions(size=size, top_k=top_k, weights=weights, coverage=coverage, abstain=abstain)
+            options = _with_fields(asked, upload)
             found_size = await service.size_of(options)
             ticket.take_pictures(len(upload.files))
             results = await service.predict_all(upload, found_size, options, ticket)

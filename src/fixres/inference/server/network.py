@@ -22,11 +22,13 @@ from fixres.data.sources.synthetic import Synthetic
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Forward
+from fixres.evaluation.promises import SetRule
 from fixres.inference.export.formats.table import ExportedModel, is_exported, open_exported
 from fixres.inference.export.metadata import checkpoint_hash
 from fixres.inference.export.parity import file_inputs, views
 from fixres.inference.grad_cam import Layer, grad_cam, overlay
-from fixres.inference.server.schemas import Problem, Weights
+from fixres.inference.promised import Promises, promises_of
+from fixres.inference.server.schemas import PredictOptions, Problem, Weights
 from fixres.inference.server.settings import Limits, Settings
 from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
 from fixres.resolution import Preprocess
@@ -61,6 +63,8 @@ class Network:
     size_rule: str
     products: dict[Weights, Product]
     """What Grad-CAM looks into; none of an exported file."""
+    promises: Promises | None = None
+    """What is promised at the test size with the weights that ship; None: nothing."""
     notes: tuple[str, ...] = ()
     """What was found in a bare weights file, and how it is fed, for people."""
     layers: dict[Weights, Layer] = field(default_factory=dict)
@@ -76,6 +80,26 @@ class Network:
         """Raise Problem for weights that are not there."""
         if weights not in self.compute:
             raise Problem(422, "no_such_weights", "the tensors from before a fix are not part of what is served")
+
+    def promised(self, options: PredictOptions, size: int) -> tuple[SetRule | None, float | None]:
+        """Return the rule of sets and the probability below which answers are unsure, where they are asked for.
+
+        Raises:
+            Problem: that is not promised.
+        """
+        if options.coverage is None and options.abstain is None:
+            return None, None
+        if self.promises is None:
+            raise Problem(422, "not_promised", "what is served promises nothing; fixres eval --promise --save does")
+        if (size, options.weights) != (self.preprocess.size, "fixed"):
+            raise Problem(422, "not_promised", f"promises hold at {self.preprocess.size} px with the fixed weights")
+        try:
+            return (
+                None if options.coverage is None else self.promises.sets(options.coverage),
+                None if options.abstain is None else self.promises.abstains_below(options.abstain),
+            )
+        except UserError as error:
+            raise Problem(422, "not_promised", str(error).split("\n")[0]) from None
 
     def require_explainable(self) -> None:
         """Raise Problem where answers cannot be explained."""
@@ -154,8 +178,16 @@ def _from_product(settings: Settings) -> Network:
         refuse_size=refuse,
         size_rule=rule,
         products=products,
+        promises=None if given_changes(settings) else _promised(product),
         notes=product.notes,
     )
+
+
+def _promised(product: Product) -> Promises | None:
+    try:
+        return promises_of(product)
+    except UserError:
+        return None
 
 
 def _from_file(settings: Settings) -> Network:

@@ -29,6 +29,10 @@ class PredictAnswer(BaseModel):
     """Side in pixels of what the network saw."""
     weights: Weights
     top: list[Named]
+    set: list[str] | None = None
+    """The classes promised to hold the right one, best first, where `coverage` was asked for."""
+    unsure: bool | None = None
+    """Whether the answer is among those that `abstain` does not vouch for."""
     explanation: str | None = None
     """Grad-CAM over what the network saw, a JPEG as a data URI."""
 
@@ -38,6 +42,8 @@ class FileAnswer(BaseModel):
 
     file: str
     top: list[Named] = Field(default_factory=list)
+    set: list[str] | None = None
+    unsure: bool | None = None
     error: dict[str, str] | None = None
 
 
@@ -102,6 +108,10 @@ class PredictOptions(BaseModel):
     top_k: int = Field(TOP_K, ge=1, le=MAX_TOP_K)
     explain: bool = False
     weights: Weights = "fixed"
+    coverage: float | None = None
+    """Share of pictures whose set holds the right class: 0.8, 0.9, 0.95 or 0.99."""
+    abstain: float | None = None
+    """Share of wrong answers that is vouched for: 0.01, 0.02, 0.05 or 0.1."""
 
 
 class Problem(Exception):  # noqa: N818 - an answer, not a failure of the server

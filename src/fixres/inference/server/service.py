@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fixres.evaluation.promises import SetRule
 from fixres.inference.server.batcher import Batcher, Row
 from fixres.inference.server.decoders import Decoders
 from fixres.inference.server.network import Network
 from fixres.inference.server.prometheus import Meters
 from fixres.inference.server.read_picture import Task
-from fixres.inference.server.schemas import ComparedRow, FileAnswer, Named, PredictOptions, Problem, Weights, busy
+from fixres.inference.server.schemas import (
+    ComparedRow,
+    FileAnswer,
+    Named,
+    PredictAnswer,
+    PredictOptions,
+    Problem,
+    Weights,
+    busy,
+)
 from fixres.inference.server.settings import Settings, decode_seconds
 from fixres.inference.server.uploads import Admission, Ticket, Upload
 from fixres.runtime.cpus import usable_cpus
@@ -101,20 +112,20 @@ class Service:
             raise busy("reading the picture took too long") from None
         return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in found]
 
-    async def predict(
-        self, upload: Upload, size: int, options: PredictOptions, ticket: Ticket
-    ) -> tuple[list[Named], str | None]:
+    async def predict(self, upload: Upload, size: int, options: PredictOptions, ticket: Ticket) -> PredictAnswer:
         """Return the best classes of one picture, and where the network looks if that was asked for.
 
         Raises:
             Problem: the picture cannot be used, or the answer takes too long.
         """
+        promised = self.network.promised(options, size)
         ticket.take_views(1, size)
         (image,) = await self._views(upload.take()[0], size)
         ticket.mark_read()
         row = await self.row((size, options.weights), image)
         explanation = await self._explain(image, row, options.weights) if options.explain else None
-        return self.named(row, options.top_k), explanation
+        top, marks = self.named(row, options.top_k), self._marks(row, promised)
+        return PredictAnswer(size=size, weights=options.weights, top=top, explanation=explanation, **marks)
 
     async def _explain(self, pixels: Tensor, row: Row, weights: Weights) -> str:
         drawn = await self.batcher.alone(self.network.explain, pixels, int(row.argmax()), weights)
@@ -122,6 +133,7 @@ class Service:
 
     async def predict_all(self, upload: Upload, size: int, options: PredictOptions, ticket: Ticket) -> list[FileAnswer]:
         """Return an answer for every file; one that cannot be used does not stop the others."""
+        promised = self.network.promised(options, size)
         names = [name for name, _ in upload.files]
         ticket.take_views(len(names), size)
         is_many = len(names) > 1
@@ -140,7 +152,9 @@ class Service:
             elif isinstance(views, BaseException):
                 raise views
             else:
-                answers.append(FileAnswer(file=name, top=self.named(next(found), options.top_k)))
+                row = next(found)
+                top, marks = self.named(row, options.top_k), self._marks(row, promised)
+                answers.append(FileAnswer(file=name, top=top, **marks))
         return answers
 
     async def compare(self, upload: Upload, options: PredictOptions, ticket: Ticket) -> list[ComparedRow]:
@@ -191,6 +205,18 @@ class Service:
                 return await self.batcher(key, image)
         except TimeoutError:
             raise Problem(503, "busy", "the answer took too long; try again", 1) from None
+
+    def _marks(self, row: Row, promised: tuple[SetRule | None, float | None]) -> dict[str, Any]:
+        """Return the set of classes that holds the right one, and whether the answer is unsure, as far as asked for."""
+        rule, threshold = promised
+        marks: dict[str, Any] = {}
+        if rule is not None:
+            inside = rule.sets(row[None])[0]
+            order = np.argsort(-row, kind="stable")
+            marks["set"] = [self.network.classes[k] for k in order.tolist() if inside[k]]
+        if threshold is not None:
+            marks["unsure"] = bool(row.max() < threshold)
+        return marks
 
     def named(self, row: Row, top_k: int) -> list[Named]:
         """Return the best classes; of equal ones the first."""
