@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 from pydantic import Field
 
 from fixres.cli.commands import data_write
-from fixres.cli.commands.common import refuse_folder
+from fixres.cli.commands.common import open_product, refuse_folder
 from fixres.cli.commands.data_write import Uri
 from fixres.cli.main import overview
 from fixres.cli.parse import Positional, parse_flags
@@ -21,6 +21,7 @@ from fixres.config.stage import Positive
 from fixres.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
     from fixres.config.recipe import Data
     from fixres.data.inspect.check_report import Report
@@ -66,6 +67,8 @@ class CheckFlags:
     """Train size in pixels; the same."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Test-time crop of which the loss of pixels is computed."""
+    labels: str = ""
+    """Checkpoint with whose features labels are compared; those that pictures like them contradict are listed."""
     workers: Count | None = None
     """Reading processes; one per core when left out."""
     json: Path | None = None
@@ -79,12 +82,14 @@ def check(words: Sequence[str], summary: str) -> int:
     flags = parse_flags(words, CheckFlags, "fixres data check", summary)
     from fixres.data.inspect.check import check as look
 
-    report = _inspect(
-        flags,
-        lambda data, workers, console: look(
-            data, workers, flags.sizes, flags.crop_ratio, flags.train_size, console.bar("checking")
-        ),
-    )
+    def both(data: Data, workers: int, console: Console) -> Report:
+        product = open_product(console, flags.labels, needs_head=False) if flags.labels else None
+        report = look(data, workers, flags.sizes, flags.crop_ratio, flags.train_size, console.bar("checking"))
+        if product is not None and "layout" not in report.findings:
+            _doubt_labels(report, product, data, workers, console)
+        return report
+
+    report = _inspect(flags, both)
     errors = report.of("error")
     if errors:
         kinds = ", ".join(f"{len(items)} {kind}" for kind, items in errors.items())
@@ -92,6 +97,23 @@ def check(words: Sequence[str], summary: str) -> int:
             f"{report.uri} has errors: {kinds}\n  repair or remove these files; --json FILE lists all of them"
         )
     return 0
+
+
+def _doubt_labels(report: Report, product: Product, data: Data, workers: int, console: Console) -> None:
+    """Add the pictures whose labels are contradicted to the report, the most suspected first."""
+    from fixres.config.recipe import Runtime as RuntimeSettings
+    from fixres.data.inspect.check_report import Place
+    from fixres.runtime.device import Runtime
+    from fixres.training.label_check import how, labels_in_doubt
+
+    console.preprocessing(product.preprocess, product.source)
+    runtime = Runtime(RuntimeSettings())
+    with runtime.stop:
+        found = labels_in_doubt(product, data, runtime, workers, console.bar("comparing labels"))
+    report.remarks.append(how(product))
+    for one in found:
+        seen = f"labelled {one.label} (p {one.probability:.2f}), looks like {one.other} (p {one.other_probability:.2f})"
+        report.add("suspected label", seen, Place(one.split, one.path, one.label))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ KINDS = {
     "wrong type": Kind("warning", "the content is not what the name says; read by its content"),
     "few pictures": Kind("warning", "classes with fewer than 2 pictures"),
     "missing class": Kind("warning", "classes of train without a picture"),
+    "suspected label": Kind("warning", "pictures that look like another class than their label: look at them"),
     "extreme aspect": Kind("warning", "long pictures, of which the test crop throws most away"),
     "passed over": Kind("warning", "what was found and not used"),
     "smaller than the size": Kind("info", "pictures that are enlarged"),
@@ -50,6 +51,10 @@ KINDS = {
     "turned by EXIF": Kind("info", "pictures whose EXIF tag turns them"),
 }
 """Every kind, in the order of the report."""
+
+
+_MANY = 20
+"""Examples of what is a ranked list."""
 
 
 class Place(NamedTuple):
@@ -107,9 +112,10 @@ class Report:
             lines.append(f"{kind.severity:<7}  {name:<{width}}  {len(items):>6,}  {kind.meaning}")
             if kind.severity == "info":
                 continue
-            lines += [f"{'':9}{item}" for item in items[:most]]
-            if len(items) > most:
-                lines.append(f"{'':9}... and {len(items) - most:,} more")
+            shown = _MANY if name == "suspected label" else most
+            lines += [f"{'':9}{item}" for item in items[:shown]]
+            if len(items) > shown:
+                lines.append(f"{'':9}... and {len(items) - shown:,} more")
         lines.append(f"{counted(self.count('error'), 'error')}, {counted(self.count('warning'), 'warning')}")
         return "".join(f"{on_one_line(line)}\n" for line in lines)
 
