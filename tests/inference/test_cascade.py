@@ -6,69 +6,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.evaluation.eval_request import SplitRequest
-from fixres.inference.cascade import (
-    EVERY,
-    CascadePredictor,
-    Twice,
-    choose_threshold,
-    curve,
-    measure_cascade,
-    thresholds,
-)
+from fixres.inference.cascade import CascadePredictor, CascadeRequest, measure_cascade
 from fixres.inference.ensemble import measure_ensemble
 from fixres.inference.predict import Predictor
 from fixres.runtime.device import Runtime
 
-OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 20)), min_size=1, max_size=40)
-
-
-def twice(outcomes: list[tuple[bool, bool, int]]) -> Twice:
-    small, large, confidence = zip(*outcomes, strict=True)
-    return Twice(np.array(small), np.array(large), np.array(confidence) / 20.0, 1.0, 3.0)
-
-
-@given(OUTCOMES)
-def test_cost_grows_with_the_threshold_and_the_ends_are_the_two_sizes(outcomes: list[tuple[bool, bool, int]]) -> None:
-    found = twice(outcomes)
-    levels = thresholds(found)
-    costs = [found.point(float(t))["gmacs"] for t in levels]
-    assert costs == sorted(costs)
-    assert (costs[0], costs[-1]) == (1.0, 4.0)
-    assert np.array_equal(found.correct(float(levels[0])), found.small)
-    assert np.array_equal(found.correct(EVERY), found.large)
-
-
-@given(OUTCOMES)
-def test_the_threshold_is_the_cheapest_that_loses_nothing(outcomes: list[tuple[bool, bool, int]]) -> None:
-    found = twice(outcomes)
-    chosen = choose_threshold(found)
-    assert found.correct(chosen).sum() >= found.large.sum()
-    for cheaper in thresholds(found):
-        if cheaper < chosen:
-            assert found.correct(float(cheaper)).sum() < found.large.sum()
-
-
-@given(OUTCOMES, st.integers(2, 9))
-def test_the_curve_goes_from_one_size_to_the_other(outcomes: list[tuple[bool, bool, int]], num: int) -> None:
-    found = twice(outcomes)
-    points = curve(found, num)
-    assert 2 <= len(points) <= num
-    assert (points[0]["share"], points[-1]["share"]) == (0, 1)
-    assert points[-1]["top1"] == pytest.approx(100 * found.large.mean())
+BOTH = CascadeRequest((32, 48))
 
 
 def test_a_cascade_is_chosen_on_one_split_and_reported_on_another(fixed_run: Path) -> None:
     product = load(str(fixed_run))
-    answer = measure_cascade(product, (32, 48), SplitRequest(workers=0))
+    answer = measure_cascade(product, BOTH, SplitRequest(workers=0))
     found = answer["cascade"]
     assert (found["chosen_on"], answer["split"]) == ("val", "test")
     assert found["weights"] == ["before_fix", "raw"]
@@ -86,7 +40,7 @@ def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
     fixed_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     product = load(str(fixed_run))
-    answer = measure_cascade(product, (48, 64), SplitRequest(workers=0))
+    answer = measure_cascade(product, CascadeRequest((48, 64)), SplitRequest(workers=0))
     assert answer["cascade"]["weights"] == ["raw", "raw"]
     alone = measure_ensemble(product, (48, 64), SplitRequest(workers=0))["results"][0]
     assert answer["results"][0]["loss"] == pytest.approx(alone["loss"])
@@ -102,7 +56,7 @@ def test_a_smaller_size_no_smaller_than_the_fixed_one_uses_the_fixed_weights(
 
 def test_without_a_selecting_split_halves_take_its_place(fixed_run: Path) -> None:
     foreign = load(str(fixed_run), "before_fix")
-    answer = measure_cascade(foreign, (32, 48), SplitRequest(workers=0, split="val"))
+    answer = measure_cascade(foreign, BOTH, SplitRequest(workers=0, split="val"))
     assert "half of val" in answer["cascade"]["chosen_on"]
     assert answer["num_images"] == 8
     assert answer["cascade"]["weights"] == ["before_fix", "before_fix"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import unfixed
@@ -20,93 +19,53 @@ from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
 from fixres.evaluation.measure import answer_of, conditions_of, open_for
 from fixres.evaluation.metrics import paired_difference
+from fixres.evaluation.promises import halves, images_needed, probabilities_of
+from fixres.inference.deferral import (
+    EVERY,
+    Deferral,
+    TwoAnswers,
+    choose_deferral,
+    correct,
+    curve,
+    guaranteed_level,
+    kept_deferral,
+    point,
+)
 from fixres.inference.ensemble import listed_sizes
 from fixres.inference.kept_in_product import keep, require_keeping
 from fixres.inference.predict import Picture, Prediction, Predictor
 from fixres.io.progress import Progress
 
-EVERY = 1.01
-"""A threshold above any probability: every picture goes on to the larger size."""
 AIM = 0.6
 """The share of the larger size's work at which a cascade is worth its trouble."""
+CascadeRule = Literal["best", "guaranteed"]
 
 
 @dataclass(frozen=True)
-class Twice:
-    """What two sizes make of the same pictures."""
+class CascadeRequest:
+    """Which two sizes, and by which rule pictures go on to the larger one."""
 
-    small: npt.NDArray[np.bool_]
-    """`[N]`: whether the smaller size is right."""
-    large: npt.NDArray[np.bool_]
-    """`[N]`: whether the larger size is right."""
-    confidence: npt.NDArray[np.float64]
-    """`[N]`: the probability of the class the smaller size predicts."""
-    small_gmacs: float
-    large_gmacs: float
-    """Of one picture at each size."""
-
-    def goes_on(self, threshold: float) -> npt.NDArray[np.bool_]:
-        """Return bool `[N]`: which pictures the larger size sees as well."""
-        return self.confidence < threshold
-
-    def correct(self, threshold: float) -> npt.NDArray[np.bool_]:
-        """Return bool `[N]`: whether the cascade is right."""
-        return np.where(self.goes_on(threshold), self.large, self.small)
-
-    def point(self, threshold: float) -> dict[str, Any]:
-        """Return what a threshold gives: share that goes on, accuracy in percent, mean GMACs and their ratio."""
-        share = float(self.goes_on(threshold).mean())
-        # Of a picture in the mean: the smaller size always, the larger for those that go on.
-        gmacs = self.small_gmacs + share * self.large_gmacs
-        return {
-            "threshold": threshold,
-            "share": share,
-            "top1": 100 * float(self.correct(threshold).mean()),
-            "gmacs": gmacs,
-            "cost_ratio": gmacs / self.large_gmacs,
-        }
-
-
-def thresholds(twice: Twice) -> npt.NDArray[np.float64]:
-    """Return every threshold that differs in what it does, cheapest first: from no picture going on to all of them."""
-    return np.concatenate([np.unique(twice.confidence), [EVERY]])
-
-
-def choose_threshold(twice: Twice) -> float:
-    """Return the cheapest threshold at which the cascade is right on no fewer pictures than the larger size.
-
-    There always is one: with all pictures going on, the cascade is the larger size. The answer is too good on the
-    pictures it was chosen on, so what it gives is to be measured on others.
-    """
-    order = np.argsort(twice.confidence, kind="stable")
-    sorted_confidence = twice.confidence[order]
-    lost = twice.large[order].astype(np.int64) - twice.small[order].astype(np.int64)
-    # Right answers missed when the first k pictures in order of confidence go on: those the larger size adds behind k.
-    missed = np.concatenate([[lost.sum()], lost.sum() - np.cumsum(lost)])
-    found = thresholds(twice)
-    numbers = np.searchsorted(sorted_confidence, found, side="left")
-    return float(found[int(np.argmax(missed[numbers] <= 0))])
-
-
-def curve(twice: Twice, num_points: int = 21) -> list[dict[str, Any]]:
-    """Return accuracy and cost at up to `num_points` thresholds, spread over the share of pictures that goes on."""
-    found = thresholds(twice)
-    shares = np.searchsorted(np.sort(twice.confidence), found, side="left") / len(twice.confidence)
-    wanted = np.linspace(0, 1, num_points)
-    places = sorted({int(np.argmin(np.abs(shares - share))) for share in wanted})
-    return [twice.point(float(found[place])) for place in places]
+    sizes: tuple[int, ...]
+    rule: CascadeRule = "best"
+    """best: no fewer right answers than the larger size on the selecting split; guaranteed: with a promise."""
+    harm: float = 0.01
+    """Of a guarantee: the share of pictures that may be lost."""
+    confidence: float = 0.9
+    """Of a guarantee."""
 
 
 def measure_cascade(
-    product: Product, sizes: Sequence[int], request: SplitRequest, progress: Progress | None = None
+    product: Product, asked: CascadeRequest, request: SplitRequest, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Choose the threshold of a cascade on the selecting split and measure it on the reported one.
+    """Choose how a cascade defers on the selecting split and measure it on the reported one.
 
-    Which weights the smaller size uses: see `first_of`.
+    Which weights the smaller size uses: see `first_of`. With a guarantee the selecting split is halved once,
+    stratified: the first half chooses, the second certifies and is read once.
 
     Raises:
         UserError: sizes that are not two, the smaller first, or whatever `fixres eval` refuses.
     """
+    sizes = asked.sizes
     if len(sizes) != 2 or sizes[0] >= sizes[1]:
         raise UserError(f"--cascade {listed_sizes(sizes)}: it takes two sizes, the smaller first, for example 128,224")
     collection = open_for(product, request)
@@ -118,12 +77,13 @@ def measure_cascade(
         for view in network_views(runtime.place(one.model), [product.preprocess.at(size)])
     ]
     choosing, reported, how = _roles(collection, request.split)
-    chosen = _twice(evaluate(views, choosing, runtime, reading, progress))
-    found = evaluate(views, reported, runtime, reading, progress)
-    twice = _twice(found)
-    threshold = choose_threshold(chosen)
-    point = twice.point(threshold)
-    paired = paired_difference(twice.large, twice.correct(threshold))
+    on_select = _two_answers(evaluate(views, choosing, runtime, reading, progress, keep_logits=True))
+    found = evaluate(views, reported, runtime, reading, progress, keep_logits=True)
+    two = _two_answers(found)
+    chosen = _guaranteed(on_select, asked) if asked.rule == "guaranteed" else _best(on_select)
+    urgency = chosen.deferral.urgency(two.small)
+    at = point(two, chosen.deferral, urgency, chosen.level)
+    paired = paired_difference(two.right(two.large), correct(two, chosen.deferral, urgency, chosen.level))
     is_as_good = paired.ci95[1] >= 0
     return {
         **answer_of(product, collection, reported, found),
@@ -132,19 +92,50 @@ def measure_cascade(
             "sizes": list(sizes),
             "weights": [first.weights, product.weights],
             "weights_why": which_weights(product, sizes),
-            "threshold": threshold,
+            "rule": asked.rule,
+            "deferral": chosen.deferral.as_dict(),
+            "threshold": at["threshold"],
             "chosen_on": choosing.name,
             "num_chosen_on": len(choosing),
             "how": how,
-            "on_select": chosen.point(threshold),
-            **{key: value for key, value in point.items() if key != "threshold"},
+            "guarantee": chosen.told,
+            "on_select": chosen.on_select,
+            **{key: value for key, value in at.items() if key != "threshold"},
             "against_large": vars(paired),
             "is_as_good": is_as_good,
             "aim": AIM,
-            "is_reached": is_as_good and point["cost_ratio"] <= AIM,
-            "curve": curve(twice),
+            "is_reached": is_as_good and at["cost_ratio"] <= AIM,
+            "curve": curve(two, chosen.deferral, urgency),
         },
     }
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """How a cascade defers, what that gave where it was chosen, and what is promised."""
+
+    deferral: Deferral
+    level: float
+    on_select: dict[str, Any]
+    told: dict[str, Any] | None = None
+
+
+def _best(two: TwoAnswers) -> _Chosen:
+    deferral, urgency, level = choose_deferral(two)
+    return _Chosen(deferral, level, point(two, deferral, urgency, level))
+
+
+def _guaranteed(two: TwoAnswers, asked: CascadeRequest) -> _Chosen:
+    """Choose by what to defer on one half, and certify how far on the other; nothing certified sends everything on."""
+    first, second = (two.take(places) for places in halves(two.labels))
+    deferral = replace(choose_deferral(first)[0], small_weight=0.0)
+    found = guaranteed_level(deferral, first, second, asked.harm, asked.confidence)
+    level = -EVERY if found.level is None else found.level
+    told = {key: value for key, value in asdict(found).items() if key != "level"}
+    needed = images_needed(asked.harm, asked.confidence)
+    told |= {"is_certified": found.level is not None, "num_choosing": len(first.labels), "num_needed": needed}
+    urgency = deferral.urgency(second.small)
+    return _Chosen(deferral, level, point(second, deferral, urgency, level), told)
 
 
 def first_of(product: Product, size: int) -> Product:
@@ -173,24 +164,49 @@ def _holds_before_fix(product: Product) -> bool:
     return bool(product.details.get("before_fix")) and product.weights != "before_fix"
 
 
-def save_words(sizes: Sequence[int]) -> str:
-    """Return the flags that keep a cascade of these sizes."""
-    return f"--cascade {listed_sizes(sizes)} --save"
+def save_words(asked: CascadeRequest) -> str:
+    """Return the flags that keep a cascade."""
+    rule = "" if asked.rule == "best" else f" --cascade-rule {asked.rule}"
+    return f"--cascade {listed_sizes(asked.sizes)}{rule} --save"
 
 
-def save_cascade(product: Product, found: dict[str, Any]) -> Path:
-    """Write the sizes and the threshold of a cascade into the product's config.json, for `predict --cascade`.
+def save_cascade(product: Product, asked: CascadeRequest, found: dict[str, Any]) -> Path:
+    """Write the sizes of a cascade and how it defers into the product's config.json, for `predict --cascade`.
 
     Raises:
-        UserError: see `require_keeping`.
+        UserError: see `require_keeping`; or a guarantee was asked for and too few pictures certify one.
     """
-    path = require_keeping(product, save_words(found["cascade"]["sizes"]))
-    keep(path, "cascade", {key: found["cascade"][key] for key in ("sizes", "threshold", "chosen_on")})
+    path = require_keeping(product, save_words(asked))
+    cascade = found["cascade"]
+    if cascade["guarantee"] is not None and not cascade["guarantee"]["is_certified"]:
+        num = cascade["guarantee"]["num_certifying"]
+        raise UserError(
+            f"nothing was kept: {num} pictures certify no cascade that loses at most {100 * asked.harm:g} %\n  more "
+            "selecting pictures, a larger --harm, or --cascade-rule best, which promises nothing"
+        )
+    kept = {key: cascade[key] for key in ("sizes", "threshold", "chosen_on")} | cascade["deferral"]
+    if cascade["guarantee"] is not None:
+        kept["guarantee"] = cascade["guarantee"]
+    keep(path, "cascade", kept)
     return path
 
 
+def kept_cascade(product: Product) -> Mapping[str, Any]:
+    """Return the cascade that a product keeps.
+
+    Raises:
+        UserError: it keeps none.
+    """
+    kept: Mapping[str, Any] = product.details.get("cascade") or {}
+    if not kept:
+        raise UserError(
+            f"{product.source} holds no cascade\n  fixres eval {product.source} --cascade SMALL,LARGE --save"
+        )
+    return kept
+
+
 class CascadePredictor:
-    """Applies a product's cascade to pictures: the larger size only where the smaller is not confident."""
+    """Applies a product's cascade to pictures: the larger size only where it is expected to pay."""
 
     def __init__(self, product: Product, make: Callable[[Product], Predictor]) -> None:
         """Build both networks: `make` places one at its size. Only the smaller size uses the workers.
@@ -198,14 +214,12 @@ class CascadePredictor:
         Raises:
             UserError: the product holds no cascade.
         """
-        kept = product.details.get("cascade")
-        if not kept:
-            raise UserError(
-                f"{product.source} holds no cascade\n  fixres eval {product.source} --cascade SMALL,LARGE --save"
-            )
+        kept = kept_cascade(product)
         small, large = (int(size) for size in kept["sizes"])
-        self.passed_on_below = float(kept["threshold"])
-        """Best probability at the smaller size below which the larger one answers."""
+        self.deferral = kept_deferral(kept)
+        """By what pictures go on, and how both answers are joined."""
+        self.threshold = float(kept["threshold"])
+        """Of a deferral by confidence: the best probability at the smaller size below which the larger one answers."""
         self.sizes = (small, large)
         self.weights_why = which_weights(product, self.sizes)
         """Which weights the two sizes use."""
@@ -213,25 +227,52 @@ class CascadePredictor:
         self.large = make(product.at(large))
         self.large.workers = 0
         self.product, self.runtime, self.top_k = self.large.product, self.large.runtime, self.large.top_k
+        # Both answers are joined over all classes, and cut to the best afterwards.
+        self.small.top_k = self.large.top_k = len(product.classes)
+        self._places = {name: place for place, name in enumerate(product.classes)}
 
     def __call__(self, pictures: Iterable[Picture], shape: int = 0) -> Iterator[Prediction]:
         """Yield one prediction per picture, in order, as `Predictor`; its `size` says which of the two answered."""
         pictures, again = tee(pictures)
         found = zip(self.small(pictures, shape), again, strict=True)
+        level = self.deferral.level(self.threshold)
         # Padded to full batches: which pictures come together at the larger size depends on the others' answers.
         while chunk := list(islice(found, self.small.batch_size)):
             answers = [prediction for prediction, _ in chunk]
-            unsure = [i for i, p in enumerate(answers) if p.top and p.top[0][1] < self.passed_on_below]
+            read = [i for i, p in enumerate(answers) if p.top]
+            shares = np.array([self._shares(answers[i]) for i in read]).reshape(len(read), len(self._places))
+            is_urgent = self.deferral.urgency(shares) > level if read else np.zeros(0, dtype=bool)
+            unsure = [i for i, goes_on in zip(read, is_urgent.tolist(), strict=True) if goes_on]
             larger = self.large([chunk[i][1] for i in unsure], self.large.batch_size)
             for i, prediction in zip(unsure, larger, strict=True):
-                answers[i] = prediction
-            yield from answers
+                answers[i] = self._joined(answers[i], prediction)
+            yield from (replace(p, top=p.top[: self.top_k], said=p.said[: self.top_k]) for p in answers)
+
+    def _shares(self, prediction: Prediction) -> np.ndarray:
+        """Return the probabilities `[C]` in the order of the classes."""
+        shares = np.empty(len(self._places))
+        for name, probability in prediction.top:
+            shares[self._places[name]] = probability
+        return shares
+
+    def _joined(self, small: Prediction, large: Prediction) -> Prediction:
+        """Return the answer of both sizes together, as the larger one's; that one alone where it has all the weight."""
+        if not self.deferral.small_weight or not large.top:
+            return large
+        shares = self.deferral.joined(self._shares(small), self._shares(large))
+        order = np.argsort(-shares, kind="stable").tolist()
+        classes, threshold = self.product.classes, self.large.threshold
+        return replace(
+            large,
+            top=tuple((classes[k], float(shares[k])) for k in order),
+            said=tuple(self.product.spoken(k) for k in order),
+            unsure=None if threshold is None else bool(shares[order[0]] < threshold),
+        )
 
 
-def _twice(found: Evaluation) -> Twice:
-    correct = found.correct()
-    small, large = found.results[0]["gmacs"], found.results[1]["gmacs"]
-    return Twice(correct[0], correct[1], found.probabilities[0], small, large)
+def _two_answers(found: Evaluation) -> TwoAnswers:
+    small, large = (probabilities_of(found.logits, view) for view in range(2))
+    return TwoAnswers(small, large, found.labels, found.results[0]["gmacs"], found.results[1]["gmacs"])
 
 
 def _roles(collection: Collection, asked: str | None) -> tuple[Split, Split, str]:

@@ -135,3 +135,23 @@ def test_mistakes_are_one_message(fixed_run: Path, tmp_path: Path, capsys: pytes
         err = capsys.readouterr().err
         assert message in err, (words, err)
         assert "Traceback" not in err
+
+
+def test_other_collections_are_measured_beside(
+    ask: Ask, fixed_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "synthetic:classes=3,images=60,size=48,seed=5"
+    answer, told = ask("--sizes", "32,48", "--corrupt", "noise=0.3", "--also", other)
+    (beside,) = answer["also"]
+    alone, _ = ask("--sizes", "32,48", "--corrupt", "noise=0.3", "--data", other)
+    timed = "images_per_second"
+    assert [{k: v for k, v in r.items() if k != timed} for r in beside["results"]] == [
+        {k: v for k, v in r.items() if k != timed} for r in alone["results"]
+    ]
+    assert beside["data"] == alone["data"] != answer["data"]
+    gap = beside["results"][1]["top1"] - beside["results"][0]["top1"]
+    assert f"{beside['results'][1]['top1']:.2f} ({gap:+.1f})" in told
+    assert "also" not in alone
+    # Nothing is measured where a collection cannot be.
+    assert main(["eval", str(fixed_run), "--also", str(tmp_path / "none"), "--workers", "0"]) == 2
+    assert "top-1" not in capsys.readouterr().err

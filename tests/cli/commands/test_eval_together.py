@@ -51,7 +51,8 @@ def test_the_commands_keep_and_use_a_cascade(
     assert "cascade minus 48 px" in err
     found = json.loads(path.read_text())["cascade"]
     after = json.loads(config.read_text())
-    assert after["fixres"].pop("cascade") == {k: found[k] for k in ("sizes", "threshold", "chosen_on")}
+    kept = {key: found[key] for key in ("sizes", "threshold", "chosen_on")}
+    assert after["fixres"].pop("cascade") == kept | found["deferral"]
     assert after == before
 
     for threshold, size in ((0.0, 32), (EVERY, 48)):
@@ -68,9 +69,62 @@ def test_the_commands_keep_and_use_a_cascade(
         assert answer[0]["top"][0]["probability"] == pytest.approx(alone[0]["top"][0]["probability"], abs=1e-6)
 
 
+def test_where_both_sizes_ran_they_answer_together(fixed_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(fixed_run, tmp_path / "run")
+    config = run / "model" / "config.json"
+    content = json.loads(config.read_text())
+    kept = {"sizes": [32, 48], "threshold": EVERY, "chosen_on": "val", "by": "confidence", "small_weight": 0.4}
+    content["fixres"]["cascade"] = kept
+    config.write_text(json.dumps(content))
+    picture = tmp_path / "p.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 80, 3), dtype=np.uint8)).save(picture)
+
+    def answers(*words: str) -> tuple[dict[str, float], dict[str, Any]]:
+        out = tmp_path / "out.json"
+        assert main(["predict", str(run), str(picture), "--format", "json", "--out", str(out), *words]) == 0
+        (found,) = json.loads(out.read_text())
+        return {one["name"]: one["probability"] for one in found["top"]}, found
+
+    small, _ = answers("--size", "32", "--weights", "before_fix")
+    large, _ = answers()
+    joined, told = answers("--cascade", "--threshold", "0.99")
+    assert joined == pytest.approx({name: 0.4 * small[name] + 0.6 * large[name] for name in large}, abs=1e-6)
+    assert list(joined.values()) == sorted(joined.values(), reverse=True)
+    assert (told["size"], told["unsure"]) == (48, True)
+    best, _ = answers("--cascade", "--top-k", "1")
+    assert best == dict([next(iter(joined.items()))])
+
+
+def test_a_guarantee_is_kept_where_enough_pictures_certify_it(
+    fixed_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(fixed_run, tmp_path / "run")
+    config = run / "model" / "config.json"
+    before = config.read_text()
+    words = ["eval", str(run), "--cascade", "32,48", "--cascade-rule", "guaranteed", "--save", "--workers", "0"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "too few pictures to promise at most 1 % of the pictures lost against 48 px, with 90 % confidence" in said
+    assert "230 without a loss would be needed" in said
+    assert "nothing was kept" in said
+    assert config.read_text() == before
+    path = tmp_path / "c.json"
+    assert main([*words, "--harm", "0.6", "--confidence", "0.5", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())["cascade"]
+    told = found["guarantee"]
+    assert told["is_certified"]
+    assert told["num_choosing"] + told["num_certifying"] == found["num_chosen_on"]
+    assert told["num_harms"] <= told["harms_allowed"]
+    assert found["deferral"]["small_weight"] == 0
+    assert "guaranteed: at most 60 % of the pictures lost" in capsys.readouterr().err
+    assert json.loads(config.read_text())["fixres"]["cascade"]["guarantee"] == told
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
+        (("--harm", "0.1"), "add --cascade SMALL,LARGE"),
+        (("--cascade", "32,48", "--cascade-rule", "guaranteed", "--harm", "0"), "greater than 0"),
         (("--cascade", "48,32"), "--cascade 48,32: it takes two sizes, the smaller first"),
         (("--cascade", "32"), "--cascade 32: it takes two sizes"),
         (("--ensemble-sizes", "32"), "--ensemble-sizes 32: it takes two sizes or more"),

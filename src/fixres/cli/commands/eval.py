@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from fixres.checkpoints.feeding_request import given_changes
 from fixres.cli.commands.common import CheckpointFlags, open_checkpoint, open_product, write_answer
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
 
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
 _WORST = 5
 """Classes shown on the screen with --per-class; the JSON has all."""
 
@@ -32,11 +35,19 @@ class EvalFlags(CheckpointFlags, EvalRequest):
     ensemble_sizes: tuple[Positive, ...] = ()
     """Average the probabilities of these sizes, for example 352,384."""
     cascade: tuple[Positive, ...] = ()
-    """SMALL,LARGE: the larger size only where the smaller is not confident; the threshold comes from other pictures."""
+    """SMALL,LARGE: the larger size only where it is expected to pay; how is chosen on other pictures."""
+    cascade_rule: Literal["best", "guaranteed"] = "best"
+    """best: as many right answers as the larger size; guaranteed: at most --harm of the pictures are lost."""
+    harm: InnerShare = 0.01
+    """With --cascade-rule guaranteed: the share of pictures that the cascade may lose against the larger size."""
+    confidence: InnerShare = 0.9
+    """With --cascade-rule guaranteed: of the promise."""
     promise: bool = False
     """Certify sets that hold the right class, and answers that are seldom wrong: predict --coverage and --abstain."""
     save: bool = False
     """With --cascade or --promise: keep what was found in the product, for predict."""
+    also: tuple[str, ...] = ()
+    """Other collections of the same classes, measured too, on their reported splits: what a size gives elsewhere."""
     against: str | None = None
     """Second checkpoint, measured on the same pictures: paired difference and McNemar's exact test."""
     json: Path | None = None
@@ -54,7 +65,7 @@ def eval(words: Sequence[str]) -> int:
     flags = parse_flags(words, EvalFlags, "fixres eval", "Accuracy of a checkpoint at any list of sizes.")
     from fixres.cli.console import Console
     from fixres.data.test_time_augmentation import parse_corruptions
-    from fixres.evaluation.measure import compare_products, measure_product
+    from fixres.evaluation.measure import compare_products, measure_product, open_for
     from fixres.evaluation.per_image_table import require_table, require_writable, write_predictions
 
     if flags.predictions is not None:
@@ -65,6 +76,8 @@ def eval(words: Sequence[str]) -> int:
         require_writable(flags.json)
     if flags.save and not (flags.cascade or flags.promise):
         raise UserError("--save keeps a cascade or promises\n  --cascade SMALL,LARGE --save, or --promise --save")
+    if not flags.cascade and (flags.cascade_rule, flags.harm, flags.confidence) != ("best", 0.01, 0.9):
+        raise UserError("--cascade-rule, --harm and --confidence are about a cascade\n  add --cascade SMALL,LARGE")
     _check_save(flags)
     # Mistyped corruptions are refused before a network is loaded.
     parse_corruptions(flags.corrupt)
@@ -81,14 +94,25 @@ def eval(words: Sequence[str]) -> int:
     if other is not None:
         console.preprocessing(other.preprocess, other.source)
 
+    elsewhere = [replace(flags, data=uri, split=None) for uri in flags.also]
+    for request in elsewhere:
+        # A collection that cannot be measured is told before minutes are spent on another.
+        open_for(product, request)
     with closing(console):
         if other is None:
             measured = measure_product(product, flags, console.bar("measuring"))
         else:
             measured = compare_products(product, other, flags, console.bar("measuring"))
+        also = [measure_product(product, request, console.bar("measuring")).answer for request in elsewhere]
     if not is_main:
         return 0
+    if also:
+        measured.answer["also"] = also
     _show(console, measured.answer, flags)
+    for answer in also:
+        _show(console, answer, flags)
+    if also:
+        _show_sizes_elsewhere(console, [measured.answer, *also])
     for line in dict.fromkeys(measured.remarks):
         (console.warn if line.startswith("warning: ") else console.say)(line.removeprefix("warning: "))
     write_answer(flags.json, measured.answer)
@@ -120,29 +144,41 @@ def _check_save(flags: EvalFlags) -> None:
 
 def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
     from fixres.evaluation.promises_in_words import promises_in_words
-    from fixres.inference.cascade import measure_cascade, save_cascade, save_words
+    from fixres.inference.cascade import CascadeRequest, measure_cascade, save_cascade, save_words
     from fixres.inference.ensemble import measure_ensemble
     from fixres.inference.kept_in_product import require_keeping
     from fixres.inference.promised import measure_promises, save_promises
 
     ways = {"--ensemble-sizes": flags.ensemble_sizes, "--cascade": flags.cascade, "--promise": flags.promise}
     asked = [name for name, value in ways.items() if value]
-    alone = ("sizes", "predictions", "against", "tta", "corrupt", "calibrate", "per_class", "confusion", "backend")
+    alone = (
+        "sizes",
+        "also",
+        "predictions",
+        "against",
+        "tta",
+        "corrupt",
+        "calibrate",
+        "per_class",
+        "confusion",
+        "backend",
+    )
     defaults = EvalFlags(checkpoint="")
     given = [f"--{name.replace('_', '-')}" for name in alone if getattr(flags, name) != getattr(defaults, name)]
     if given:
         raise UserError(f"{' and '.join(given)} do not go with {' and '.join(asked)}")
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different things; give one of them")
+    cascade = CascadeRequest(flags.cascade, flags.cascade_rule, flags.harm, flags.confidence)
     if flags.save:
         # A sweep whose outcome cannot be kept is minutes lost.
-        words = save_words(flags.cascade) if flags.cascade else "--promise --save"
+        words = save_words(cascade) if flags.cascade else "--promise --save"
         require_keeping(product, words, flags.model)
     console.preprocessing(product.preprocess, product.source)
     progress = console.bar("measuring")
     with closing(console):
         if flags.cascade:
-            answer = measure_cascade(product, flags.cascade, flags, progress)
+            answer = measure_cascade(product, cascade, flags, progress)
         elif flags.promise:
             answer = measure_promises(product, flags, progress)
         else:
@@ -153,7 +189,7 @@ def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
     else:
         (_tell_cascade if flags.cascade else _tell_ensemble)(console, answer)
     if flags.save and flags.cascade:
-        console.say(f"kept in {save_cascade(product, answer)}: fixres predict --cascade uses it")
+        console.say(f"kept in {save_cascade(product, cascade, answer)}: fixres predict --cascade uses it")
     elif flags.save:
         path = save_promises(product, answer)
         console.say(f"kept in {path}: fixres predict --coverage 0.9 and --abstain 0.05 use it")
@@ -182,6 +218,21 @@ def _show(console: Console, answer: Mapping[str, Any], flags: EvalFlags) -> None
             _show_classes(console, where, result["per_class"])
     if "against" in answer:
         _show_comparison(console, answer)
+
+
+def _show_sizes_elsewhere(console: Console, answers: Sequence[Mapping[str, Any]]) -> None:
+    """Print a line for each row: top-1 on every collection, and what it is more than in the first row."""
+    first = [answer["results"][0]["top1"] for answer in answers]
+    rows = []
+    for row, results in enumerate(zip(*(answer["results"] for answer in answers), strict=True)):
+        cells = [
+            f"{result['top1']:.2f}" + (f" ({result['top1'] - start:+.1f})" if row else "")
+            for result, start in zip(results, first, strict=True)
+        ]
+        name = f"{results[0]['size']} px" + (f", {results[0]['corruption']}" if results[0].get("corruption") else "")
+        rows.append([name, *cells])
+    header = [f"{answer['split']} of {answer['data']}" for answer in answers]
+    console.table("top-1 %, and points more than in the first row", ["", *header], rows)
 
 
 def _show_classes(console: Console, where: str, table: Sequence[Mapping[str, Any]]) -> None:
@@ -231,6 +282,17 @@ def _tell_ensemble(console: Console, answer: Mapping[str, Any]) -> None:
     )
 
 
+def _guarantee_in_words(told: Mapping[str, Any], large: int) -> str:
+    promise = f"at most {100 * told['harm']:g} % of the pictures lost against {large} px, with "
+    promise += f"{100 * told['confidence']:g} % confidence, given the network"
+    if told["is_certified"]:
+        return f"guaranteed: {promise}: {told['num_harms']} of {told['num_certifying']:,} certifying pictures are lost"
+    return (
+        f"too few pictures to promise {promise}: {told['num_certifying']:,} certify, {told['num_needed']:,} without a "
+        "loss would be needed; every picture goes on"
+    )
+
+
 def _tell_cascade(console: Console, answer: Mapping[str, Any]) -> None:
     found = answer["cascade"]
     small, large = found["sizes"]
@@ -243,10 +305,16 @@ def _tell_cascade(console: Console, answer: Mapping[str, Any]) -> None:
     rows[0][3] = f"{answer['results'][0]['gmacs'] / answer['results'][1]['gmacs']:.2f}"
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}"
     console.table(title, ["", "top-1 %", "GMACs", f"of {large} px"], rows)
+    by = found["deferral"]["by"]
+    what = "best probability below" if by == "confidence" else "expected gain above"
+    joined = found["deferral"]["small_weight"]
+    answer_of_both = f"; then {joined:.1f} of the answer is that of {small} px" if joined else ""
     console.say(
-        f"threshold {found['threshold']:.4f}, chosen on {found['chosen_on']} (n = {found['num_chosen_on']:,}): "
-        f"{100 * found['share']:.1f} % of the pictures go on to {large} px"
+        f"{what} {found['threshold']:.4f}, chosen on {found['chosen_on']} (n = {found['num_chosen_on']:,}): "
+        f"{100 * found['share']:.1f} % of the pictures go on to {large} px{answer_of_both}"
     )
+    if found["guarantee"] is not None:
+        console.say(_guarantee_in_words(found["guarantee"], large))
     paired = found["against_large"]
     low, high = paired["ci95"]
     verdict = "contains 0 or more" if found["is_as_good"] else "lies below 0: the cascade is worse"

@@ -6,16 +6,23 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.parse import parse_flags
 from fixres.inference.requests import ExportRequest
+
+if TYPE_CHECKING:
+    from fixres.cli.console import Console
+    from fixres.inference.export.export import Exported
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFlags(CheckpointFlags, ExportRequest):
     """Flags of `fixres export`."""
 
+    cascade: bool = False
+    """Both sizes of the cascade that `eval --cascade --save` kept, as ONNX files with the JSON that joins them."""
     json: bool = False
     """Print what was written and how well it agrees as JSON on stdout."""
     quiet: bool = False
@@ -30,14 +37,41 @@ def export(words: Sequence[str]) -> int:
     from fixres.cli.console import Console
     from fixres.inference.export.export import export as write
     from fixres.inference.export.export import require_possible
-    from fixres.inference.export.parity import AGREEMENT_HEADER
 
-    require_possible(flags)
     console = Console(flags.quiet)
+    if flags.cascade:
+        return _export_cascade(console, flags)
+    require_possible(flags)
     product = open_checkpoint(console, flags)
     found = write(product, flags, lambda text: console.say(f"{text} ..."))
+    _tell(console, found, product.source)
+    if flags.json:
+        sys.stdout.write(json.dumps(_answer(found), indent=2) + "\n")
+    return 0
+
+
+def _export_cascade(console: Console, flags: ExportFlags) -> int:
+    from fixres.inference.export.cascade_files import export_cascade, require_possible_cascade
+    from fixres.inference.export.export import require_possible
+
+    require_possible_cascade(flags)
+    require_possible(flags)
+    product = open_checkpoint(console, flags)
+    made, rule = export_cascade(product, flags, lambda text: console.say(f"{text} ..."))
+    for found in made:
+        _tell(console, found, product.source)
+    console.say(f"written: {rule}")
+    if flags.json:
+        answer = {"cascade": str(rule), "exports": [_answer(found) for found in made]}
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    return 0
+
+
+def _tell(console: Console, found: Exported, source: str) -> None:
+    from fixres.inference.export.parity import AGREEMENT_HEADER
+
     sheet = found.sheet
-    console.preprocessing(sheet.preprocess, product.source)
+    console.preprocessing(sheet.preprocess, source)
     why = f" ({found.reason})" if found.reason else ""
     console.say(f"accepts any batch, {sheet.sizes.describe()}{why}")
     inside = "pixels 0 to 255, RGB" if sheet.normalised_inside else "(pixels / 255 - mean) / std, RGB"
@@ -57,14 +91,14 @@ def export(words: Sequence[str]) -> int:
         )
     for path in found.files:
         console.say(f"written: {path}")
-    if flags.json:
-        answer = {
-            "path": str(found.path),
-            "files": [str(path) for path in found.files],
-            "compared_on": found.compared_on,
-            "agreement": [asdict(row) for row in found.agreement],
-            "rounding": None if found.rounding is None else asdict(found.rounding),
-            "sheet": json.loads(sheet.text()),
-        }
-        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
-    return 0
+
+
+def _answer(found: Exported) -> dict[str, Any]:
+    return {
+        "path": str(found.path),
+        "files": [str(path) for path in found.files],
+        "compared_on": found.compared_on,
+        "agreement": [asdict(row) for row in found.agreement],
+        "rounding": None if found.rounding is None else asdict(found.rounding),
+        "sheet": json.loads(found.sheet.text()),
+    }

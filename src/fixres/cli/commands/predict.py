@@ -117,7 +117,8 @@ def predict(words: Sequence[str]) -> int:
         predictor.sets = sets
     else:
         small, large = predictor.sizes
-        console.say(f"{small} px first, {large} px below p = {predictor.passed_on_below:.4f}; {predictor.weights_why}")
+        what = "below p =" if predictor.deferral.by == "confidence" else "at an expected gain above"
+        console.say(f"{small} px first, {large} px {what} {predictor.threshold:.4f}; {predictor.weights_why}")
     as_text = partial(
         TextWriter,
         style=flags.style,

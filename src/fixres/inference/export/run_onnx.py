@@ -3,7 +3,8 @@
     python run_onnx.py model.onnx PICTURE... [--size N] [--top-k 5] [--json]
 
 Everything about the input is read from the file itself. Copy this file and the model wherever they are needed, or
-import it: `Classifier("model.onnx")(["photo.jpg"])` gives float64 probabilities [N, classes].
+import it: `Classifier("model.onnx")(["photo.jpg"])` gives float64 probabilities [N, classes]. In place of model.onnx,
+the folder of an exported cascade: its smaller size sees every picture, the larger those that cascade.json sends on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +25,7 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused; Pillow's own limit is the same."""
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RULE = "cascade.json"
 LONGEST_STRIP = 100
 """Longer side over shorter, beyond which only the middle of a picture is resized."""
 
@@ -78,6 +81,49 @@ class Classifier:
             mean, std = (np.asarray(self.sheet[name], dtype=np.float64) for name in ("mean", "std"))
             values = values * (1 / (255 * std)).astype(np.float32) - (mean / std).astype(np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+class Cascade:
+    """Two exported models in turn, as the cascade.json of their folder says."""
+
+    def __init__(self, folder: str) -> None:
+        with open(os.path.join(folder, RULE), encoding="utf-8") as file:  # noqa: PTH118, PTH123 - a path is text here
+            self.rule: dict[str, Any] = json.load(file)
+        self.small, self.large = (Classifier(os.path.join(folder, name)) for name in self.rule["files"])  # noqa: PTH118
+        self.sheet = self.large.sheet
+
+    def __call__(self, paths: Sequence[str], size: int | None = None) -> np.ndarray:
+        """Return float64 probabilities [N, classes] of picture files.
+
+        Raises:
+            ValueError: a size is given, or a picture cannot be used.
+        """
+        self.require_size(size or self.sheet["size"])
+        rows = []
+        for path in paths:
+            row = self.small([path])[0]
+            if self.goes_on(row):
+                share = self.rule["small_weight"]
+                row = share * row + (1 - share) * self.large([path])[0]
+            rows.append(row)
+        return np.asarray(rows).reshape(-1, len(self.sheet["classes"]))
+
+    def require_size(self, size: int) -> None:
+        """Raise ValueError for a size: there are two."""
+        if size != self.sheet["size"]:
+            raise ValueError(f"size {size}: a cascade has sizes of its own, {self.rule['sizes']}")
+
+    def goes_on(self, row: np.ndarray) -> bool:
+        """Return whether the larger size is asked, by the probabilities [classes] at the smaller."""
+        if self.rule["by"] == "confidence":
+            return bool(row.max() < self.rule["threshold"])
+        best = np.sort(row)[-2:]
+        entropy = -(row * np.log(np.maximum(row, 1e-300))).sum() / max(math.log(len(row)), 1e-9)
+        inputs = np.array([best[-1], best[-1] - (best[0] if len(row) > 1 else 0.0), entropy])
+        outcome = np.asarray(self.rule["weight"]) @ inputs + np.asarray(self.rule["bias"])
+        shares = np.exp(outcome - outcome.max())
+        gain = (shares[2] - shares[0]) / shares.sum()
+        return bool(gain > self.rule["threshold"])
 
 
 def picture(path: str, sheet: dict[str, Any]) -> Image.Image:
@@ -193,14 +239,15 @@ def letterbox(image: Image.Image, size: int, sheet: dict[str, Any]) -> Image.Ima
 def main(words: Sequence[str] | None = None) -> int:
     """Classify the pictures named on the command line; 1 when one cannot be used."""
     parser = argparse.ArgumentParser(description="Classify pictures with an exported ONNX file.")
-    parser.add_argument("model")
+    parser.add_argument("model", help="an exported file, or the folder of an exported cascade")
     parser.add_argument("pictures", nargs="+")
     parser.add_argument("--size", type=int, help="pixels; the model's test size when left out")
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one JSON object per line, with every probability")
     flags = parser.parse_args(words)
     try:
-        classifier = Classifier(flags.model)
+        kind = Cascade if os.path.isdir(flags.model) else Classifier  # noqa: PTH112 - a path is text here
+        classifier = kind(flags.model)
         classifier.require_size(flags.size or classifier.sheet["size"])
     except Exception as error:  # noqa: BLE001 - onnxruntime has exceptions of its own for every kind of damage
         sys.stderr.write(f"{flags.model}: {error}\n")
