@@ -108,7 +108,8 @@ def fix(
         data: data URI; the product's own when left out.
         seed: of the pictures' order and of augmentation.
         listeners: are told every event.
-        **settings: of the fix: moves, solver, views, epochs, lr, batch_size, augment.
+        **settings: of the fix: moves, solver, views, epochs, lr, batch_size, augment; head_sizes: further sizes that
+            get a head of their own, kept in the product.
 
     Raises:
         UserError: no data, a size the network cannot take, settings that do not go together.

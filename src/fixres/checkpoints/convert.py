@@ -16,7 +16,7 @@ from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.foreign.fit import named_optimizer_state
 from fixres.checkpoints.foreign.layouts import Found
 from fixres.checkpoints.import_request import ImportRequest
-from fixres.checkpoints.product import Product, Sheet
+from fixres.checkpoints.product import Product, Sheet, SizeHead
 from fixres.checkpoints.resolve import (
     fetch,
     is_elsewhere,
@@ -73,6 +73,7 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
         before_size=product.details.get("before_fix_size"),
         has_names=product.has_names,
         descriptions=product.descriptions,
+        heads=_heads(product),
         has_new_head=bool(product.details.get("new_head")),
     )
     save_product(request.out, product.model, sheet, _before_fix(product))
@@ -110,6 +111,14 @@ def _fed(product: Product, request: ImportRequest) -> Product:
         return fed
     kept = {key: value for key, value in fed.details.items() if key not in ("results", "evaluation")}
     return replace(fed, details=kept, notes=(*fed.notes, "left out the measurements: they are of another feeding"))
+
+
+def _heads(product: Product) -> dict[int, SizeHead]:
+    """Return the further sizes that have a head of their own, with what each reached."""
+    own = {size: tensors for size, tensors in product.heads.items() if size != product.preprocess.size}
+    told = product.details.get("sizes", {})
+    results = {size: {k: v for k, v in told.get(str(size), {}).items() if k != "file"} for size in own}
+    return {size: SizeHead(tensors, results[size]) for size, tensors in own.items()}
 
 
 def _before_fix(product: Product) -> dict[str, Tensor] | None:

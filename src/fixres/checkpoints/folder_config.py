@@ -48,8 +48,16 @@ class Pretrained(_Part):
         return size
 
 
+class SizeEntry(_Part):
+    """One further size of ours."""
+
+    file: Annotated[str, Field(pattern=r"^sizes/[0-9]+\.safetensors$")]
+
+
 class Own(_Part):
     """Our own key."""
+
+    sizes: dict[Size, SizeEntry] = Field(default_factory=dict)
 
     crop_ratio: Ratio | None = None
     resize: Resize | None = None

@@ -53,6 +53,13 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
     model_args.pop("num_classes", None)
     train_size, test_size = cfg.input_size[-1], (cfg.test_input_size or cfg.input_size)[-1]
     label = own.weights
+    heads: dict[int, dict[str, Tensor]] = {}
+    if own.sizes and weights != "before_fix":
+        heads = {size: read_weights(folder / entry.file) for size, entry in own.sizes.items()}
+        # From one size's head to another's, every tensor that any of them has is set.
+        shared = {name for tensors in heads.values() for name in tensors}
+        heads = {size: {name: state[name] for name in shared} | tensors for size, tensors in heads.items()}
+        heads[test_size] = {name: state[name] for name in shared}
     if weights == "before_fix":
         if not own.before_fix:
             raise UserError(f"{source} does not hold the tensors from before a fix: it was never fixed")
@@ -76,6 +83,7 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
         source=source + ("#before_fix" if weights == "before_fix" else ""),
         home=home,
         descriptions=descriptions,
+        heads=heads,
     )
 
 

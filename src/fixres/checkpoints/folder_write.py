@@ -20,6 +20,7 @@ from fixres.models.pretrained import published_config
 from fixres.models.sizes import bound_size
 
 BEFORE_FIX = "before_fix.safetensors"
+SIZES = "sizes"
 
 
 def save_product(folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mapping[str, Tensor] | None = None) -> None:
@@ -29,9 +30,20 @@ def save_product(folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mappi
         write_weights(folder / BEFORE_FIX, dict(before_fix))
     else:
         (folder / BEFORE_FIX).unlink(missing_ok=True)
+    _write_heads(folder / SIZES, sheet)
     config = _config(model, sheet, bool(before_fix))
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_text(folder / "README.md", _card(config))
+
+
+def _write_heads(folder: Path, sheet: Sheet) -> None:
+    """Write a file for every further size, and remove those of a product that was here before."""
+    names = {size: f"{size:03}.safetensors" for size in sheet.heads}
+    for size, name in names.items():
+        write_weights(folder / name, dict(sheet.heads[size].tensors))
+    for path in folder.glob("*.safetensors"):
+        if path.name not in names.values():
+            path.unlink()
 
 
 def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, Any]:
@@ -56,6 +68,10 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
         "std": list(p.std),
         **labels,
     }
+    sizes = {
+        str(size): {"file": f"{SIZES}/{size:03}.safetensors", **head.result}
+        for size, head in sorted(sheet.heads.items())
+    }
     return {
         "architecture": build.architecture(model),
         "num_classes": len(sheet.classes),
@@ -76,6 +92,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
             "weights": sheet.weights,
             "before_fix": BEFORE_FIX if has_before_fix else None,
             "before_fix_size": sheet.before_size,
+            **({"size": p.size, "sizes": sizes} if sizes else {}),
             "results": list(sheet.results),
             "evaluation": dict(sheet.evaluation),
             "data": dict(sheet.data),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from fixres.models.build import load_strict
 from fixres.models.sizes import at_size, bound_size
 from fixres.resolution import Preprocess
 
@@ -39,6 +41,8 @@ class Product:
     """What to call a class when speaking to people, where its name is a code like n07920052."""
     notes: tuple[str, ...] = ()
     """What was found in a foreign file and what was left out, for people."""
+    heads: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Of sizes that have a head of their own, the test size among them: the tensors in which they differ."""
     are_names_assumed: bool = False
     """Whether the class names are those of the only collection its program knows; the file states none."""
     has_head: bool = True
@@ -48,7 +52,19 @@ class Product:
         """Return the product ready for inputs `[B, 3, size, size]`."""
         if size == self.preprocess.size:
             return self
-        return replace(self, model=at_size(self.model, size), preprocess=self.preprocess.at(size))
+        return replace(self, model=self.network_at(size), preprocess=self.preprocess.at(size))
+
+    def network_at(self, size: int) -> nn.Module:
+        """Return the network for inputs `[B, 3, size, size]`: with the head made for the size, if there is one.
+
+        Without one it has that of the test size.
+        """
+        model = at_size(self.model, size)
+        if size == self.preprocess.size or size not in self.heads:
+            return model
+        own = copy.deepcopy(model)
+        load_strict(own, {**own.state_dict(), **self.heads[size]}, f"{self.source} at {size} px")
+        return own
 
     def at_test_size(self) -> Product:
         """Return the product with its position grid, if it has one, made for the test size."""
@@ -59,6 +75,16 @@ class Product:
     def spoken(self, index: int) -> str:
         """Return what people call class `index`."""
         return self.descriptions.get(self.classes[index], self.classes[index])
+
+
+@dataclass(frozen=True)
+class SizeHead:
+    """What a product keeps of one further size."""
+
+    tensors: Mapping[str, Tensor]
+    """Those in which the network differs from that of the test size."""
+    result: Mapping[str, Any]
+    """What it reached on the reported split."""
 
 
 @dataclass(frozen=True)
@@ -87,5 +113,7 @@ class Sheet:
     """Of an average of several networks: how it was made, and of which files."""
     promises: Mapping[str, Any] = field(default_factory=dict)
     """What `evaluation.promises.certify` found for its sets and for abstaining."""
+    heads: Mapping[int, SizeHead] = field(default_factory=dict)
+    """Further sizes with a head of their own."""
     has_new_head: bool = False
     """Whether all that was ever trained is the head, from random weights on frozen features."""

@@ -208,6 +208,8 @@ class Stage(Section):
     head: Annotated[Literal["keep", "new", "solved"], Setting(is_cached=True)] = "keep"
     """Head a stage starts with. keep: as it comes; new: random weights; solved: logistic regression on the features of
     the training split at the stage's size, by the cached solver."""
+    head_sizes: Annotated[tuple[Positive, ...], Setting(needs={"solver": ("cached", "auto")}, is_cached=True)] = ()
+    """cached: further sizes that get a head and last-norm statistics of their own, kept in the product."""
     start_from: Annotated[Literal["ema", "raw"], Setting(is_cached=True)] = "ema"
     """Weights taken over from the stage before; ema: its average, when it kept one."""
 

@@ -22,7 +22,7 @@ from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import View, parse_corruptions, views_at
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import EvalRequest, SplitRequest
-from fixres.evaluation.evaluate import Evaluation, NetworkView, Reading, conditions, evaluate, network_views
+from fixres.evaluation.evaluate import Evaluation, NetworkView, Reading, conditions, evaluate
 from fixres.evaluation.metrics import (
     METRICS,
     bootstrap_intervals,
@@ -154,7 +154,8 @@ def measure_product(
     runtime, reading = conditions_of(product, request, backend=request.backend)
     sizes = tuple(dict.fromkeys(request.sizes)) or (asked.size,)
     seen = views_at(asked, sizes, request.tta, parse_corruptions(request.corrupt))
-    views = [replace(v, backend=request.backend) for v in network_views(runtime.place(product.model), seen)]
+    placed = replace(product, model=runtime.place(product.model))
+    views = [replace(v, backend=request.backend) for v in product_views(placed, seen)]
     remarks = list(collection.notes)
     if "figures_of" in product.details and _is_own(product, request.data):
         remarks.append(
@@ -177,6 +178,16 @@ def measure_product(
         "results": found.results,
     }
     return Measured(answer, found, split, (*remarks, *_remarks(product, asked, found.results, measured)))
+
+
+def product_views(product: Product, preprocesses: Sequence[Preprocess]) -> list[NetworkView]:
+    """Return a product with every preprocessing, made for each size once, with the size's own head where it has one.
+
+    Raises:
+        UserError: a size the network cannot take.
+    """
+    networks = {size: product.network_at(size) for size in dict.fromkeys(p.size for p in preprocesses)}
+    return [NetworkView(networks[p.size], p) for p in preprocesses]
 
 
 def answer_of(product: Product, collection: Collection, split: Split, found: Evaluation) -> dict[str, Any]:
@@ -269,7 +280,7 @@ def _remarks(
     remarks = [f"warning: {text}" for text in differences(own, asked)]
     if product.weights == "before_fix":
         remarks.append("warning: these are the weights from before the fix, not the product's")
-    if own.size not in {result["size"] for result in results}:
+    if not {own.size, *product.heads} & {result["size"] for result in results}:
         given = ", ".join(str(size) for size in dict.fromkeys(result["size"] for result in results))
         remarks.append(f"warning: {given} px is not the product's test size, {own.size} px")
     is_refitted = "figures_of" in product.details

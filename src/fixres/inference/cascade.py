@@ -16,8 +16,8 @@ from fixres.data.collections import Collection
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
-from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
-from fixres.evaluation.measure import answer_of, conditions_of, open_for
+from fixres.evaluation.evaluate import Evaluation, evaluate
+from fixres.evaluation.measure import answer_of, conditions_of, open_for, product_views
 from fixres.evaluation.metrics import paired_difference
 from fixres.evaluation.promises import halves, images_needed, probabilities_of
 from fixres.inference.deferral import (
@@ -74,7 +74,7 @@ def measure_cascade(
     views = [
         view
         for one, size in ((first, sizes[0]), (product, sizes[1]))
-        for view in network_views(runtime.place(one.model), [product.preprocess.at(size)])
+        for view in product_views(replace(one, model=runtime.place(one.model)), [product.preprocess.at(size)])
     ]
     choosing, reported, how = _roles(collection, request.split)
     on_select = _two_answers(evaluate(views, choosing, runtime, reading, progress, keep_logits=True))
@@ -141,10 +141,10 @@ def _guaranteed(two: TwoAnswers, asked: CascadeRequest) -> _Chosen:
 def first_of(product: Product, size: int) -> Product:
     """Return the product to use at the smaller size of a cascade.
 
-    Below the size the network was fixed at it has the weights from before the fix, where the product holds them: the
-    fixed ones are made for that size and larger ones.
+    Where the product has a head for the size, that. Else, below the size the network was fixed at, it has the weights
+    from before the fix, where the product holds them: the fixed ones are made for that size and larger ones.
     """
-    return unfixed(product) if size < product.preprocess.size else product
+    return unfixed(product) if size < product.preprocess.size and size not in product.heads else product
 
 
 def which_weights(product: Product, sizes: Sequence[int]) -> str:
@@ -152,9 +152,13 @@ def which_weights(product: Product, sizes: Sequence[int]) -> str:
     small, large = sizes
     if product.weights == "before_fix":
         return f"{small} px and {large} px with the weights from before the fix"
+    if small in product.heads and large in product.heads:
+        return f"{small} px and {large} px with a head of their own each"
     if not _holds_before_fix(product):
         return f"{small} px and {large} px with the same weights, {product.weights}: there are none from before a fix"
     fixed = product.preprocess.size
+    if small in product.heads:
+        return f"{small} px with its own head, {large} px with that of {fixed} px"
     if small < fixed:
         return f"{small} px with the weights from before the fix, {large} px with the fixed ones"
     return f"{small} px and {large} px with the fixed weights, which are made for {fixed} px"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor
 from fixres.checkpoints.product import Product
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
-from fixres.evaluation.evaluate import Evaluation, evaluate, network_views
+from fixres.evaluation.evaluate import Evaluation, evaluate
 from fixres.evaluation.logit_outcomes import image_outcomes
-from fixres.evaluation.measure import answer_of, conditions_of, open_for
+from fixres.evaluation.measure import answer_of, conditions_of, open_for, product_views
 from fixres.evaluation.metrics import Outcomes, paired_difference, result_fields
 from fixres.io.progress import Progress
 
@@ -36,7 +37,8 @@ def measure_ensemble(
         )
     collection = open_for(product, request)
     runtime, reading = conditions_of(product, request)
-    views = network_views(runtime.place(product.model), [product.preprocess.at(size) for size in sizes])
+    placed = replace(product, model=runtime.place(product.model))
+    views = product_views(placed, [product.preprocess.at(size) for size in sizes])
     split = collection.split(request.split or collection.report)
     found = evaluate(views, split, runtime, reading, progress, keep_logits=True)
     together, near_ties = mean_outcomes(found, len(split.classes))

@@ -23,6 +23,7 @@ from fixres.training.handover import Handover
 from fixres.training.product_promises import promises_of
 from fixres.training.product_sheet import sheet_of
 from fixres.training.size_choice import sizes_to_measure, sweep
+from fixres.training.size_heads import kept_heads, solve_size_heads
 from fixres.training.stage_plan import StagePlan
 from fixres.training.train_size_control import Before, Compared, compare
 from fixres.training.what_ships import Contender, choose, contenders, last_made
@@ -48,12 +49,15 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     if handover.before is not None:
         sizes = sizes_to_measure(context, handover.model, handover.train_size, plan.size)
         sweep(context, handover.model, sizes, "fixed")
-    found = _compared(context, plan, handover, probes, shipped.label)
+    heads = solve_size_heads(context, plan, handover)
+    found = _compared(context, plan, handover, probes, (shipped.label, heads))
     outcome = _record(context, found, shipped)
     labels = [row["label"] for row in outcome.rows]
     promises = promises_of(context, shipped, labels, found.evaluations)
     if context.runtime.processes.is_main:
-        _save(context, outcome, shipped, handover, promises)
+        rows = {row["size"]: row for row in found.rows if str(row["label"]).startswith("fixed")}
+        own = kept_heads(shipped.model, heads, rows) if shipped.kind == "fixed" else {}
+        _save(context, outcome, shipped, handover, {"promises": promises, "heads": own})
         _or_note(
             context,
             PICTURES,
@@ -76,12 +80,13 @@ def _unmeasured(context: RunContext, shipped: Contender, handover: Handover) -> 
 
 
 def _save(
-    context: RunContext, outcome: Run, shipped: Contender, handover: Handover, promises: Mapping[str, Any] | None = None
+    context: RunContext, outcome: Run, shipped: Contender, handover: Handover, more: Mapping[str, Any] | None = None
 ) -> None:
+    """Write the product; `more`: fields of its sheet that say what else was made."""
     moved: dict[str, Tensor] = {}
     if shipped.kind == "fixed" and handover.before is not None:
         moved = tensors_before(handover.before, shipped.model)
-    sheet = replace(sheet_of(context, outcome, shipped, handover), promises=promises or {})
+    sheet = replace(sheet_of(context, outcome, shipped, handover), **(more or {}))
     save_product(context.folder / "model", shipped.model, sheet, moved)
 
 
@@ -115,19 +120,24 @@ def tensors_before(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
 
 
 def _compared(
-    context: RunContext, plan: StagePlan, handover: Handover, probes: Sequence[Contender], shipped: str
+    context: RunContext,
+    plan: StagePlan,
+    handover: Handover,
+    probes: Sequence[Contender],
+    made: tuple[str, Mapping[int, nn.Module]],
 ) -> Compared:
     """Measure everything on the report split: probes, before a fix, and what the last stage made.
 
-    Logits are kept of the row `shipped`.
+    `made`: the row that ships, of which logits are kept, and the networks of further sizes.
     """
+    shipped, heads = made
     report = context.collection.report
     first = [
         (one.label, context.measure(one.model, report, [one.size], keep_logits=one.label == shipped)) for one in probes
     ]
     if handover.before is not None:
         before = Before(handover.before, handover.train_size, handover.had_new_head)
-        found = compare(context, plan, before, handover.model, shipped)
+        found = compare(context, plan, before, handover.model, heads, shipped)
     else:
         if context.recipe.evaluation.sizes:
             sweep(context, handover.model, sorted({plan.size, *context.recipe.evaluation.sizes}), "trained")

@@ -48,6 +48,7 @@ from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
 from fixres.training.size_choice import decide_size
+from fixres.training.size_heads import require_size_heads
 from fixres.training.stage_plan import StagePlan, describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
@@ -215,6 +216,7 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
         if stage.head == "solved" or recipe.evaluation.ship == "best":
             asks = f"{plan.key}.head solved" if stage.head == "solved" else "evaluation.ship best"
             require_solvable_head(at_size(start.model, size), size, asks)
+        require_size_heads(recipe, collection, start.model, index)
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from fixres.models.split_trunk import require_solvable
 from fixres.training.cached_solver.solve import solve
 from fixres.training.cached_solver.solve_stage import problem_of
 from fixres.training.context import RunContext
+from fixres.training.size_heads import size_label
 from fixres.training.stage_plan import StagePlan
 
 CONTROL = "fixed at the train size"
@@ -54,8 +55,15 @@ class Compared:
     """What the event says beside: `differences`, `control` and `new_head`."""
 
 
-def compare(context: RunContext, plan: StagePlan, before: Before, fixed: nn.Module, shipped: str) -> Compared:
-    """Measure what was before a fix, its control and what came out of it, on the same pictures.
+def compare(
+    context: RunContext,
+    plan: StagePlan,
+    before: Before,
+    fixed: nn.Module,
+    heads: Mapping[int, nn.Module],
+    shipped: str,
+) -> Compared:
+    """Measure what was before a fix, its control, the further sizes and what came out of it, on the same pictures.
 
     Logits are kept of the row `shipped`.
     """
@@ -65,10 +73,14 @@ def compare(context: RunContext, plan: StagePlan, before: Before, fixed: nn.Modu
         sizes = sorted({before.train_size, plan.size})
         found.append(context.measure(before.model, report, sizes, keep_logits=shipped == "train size"))
         labels += [_label(size, before.train_size) for size in sizes]
-    control = solve_control(context, plan, before.model, before.train_size)
+    control = solve_control(context, plan, before.model, before.train_size, heads)
     if control.model is not None:
         found.append(context.measure(control.model, report, [before.train_size]))
         labels.append(CONTROL)
+    for size, model in heads.items():
+        if size != before.train_size or control.model is None:
+            found.append(context.measure(model, report, [size]))
+            labels.append(size_label(size))
     found.append(context.measure(fixed, report, [plan.size], keep_logits=shipped == "fixed"))
     labels.append("fixed")
     results = [result for one in found for result in one.results]
@@ -91,7 +103,9 @@ def _label(size: int, train_size: int) -> str:
     return "larger size only" if size > train_size else "smaller size only"
 
 
-def solve_control(context: RunContext, plan: StagePlan, before: nn.Module, train_size: int) -> Control:
+def solve_control(
+    context: RunContext, plan: StagePlan, before: nn.Module, train_size: int, heads: Mapping[int, nn.Module]
+) -> Control:
     """Do at the train size what a cached fix did at its own, to a copy of the network it found.
 
     Solving a head again gains something at any size: it undoes what the last epochs, or their selection, left. Only
@@ -107,6 +121,8 @@ def solve_control(context: RunContext, plan: StagePlan, before: nn.Module, train
         return Control(None, "the fix was trained by sgd")
     if plan.size == train_size:
         return Control(None, "the fix is at the train size itself")
+    if train_size in heads:
+        return Control(heads[train_size])
     model = context.runtime.place(at_size(copy.deepcopy(before), train_size))
     try:
         require_solvable(model, plan.move_plan, train_size)

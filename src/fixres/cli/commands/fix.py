@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -18,13 +18,19 @@ from fixres.config.stage import Moves, Positive
 from fixres.errors import UserError, started_rank
 from fixres.training.start_checks import StartChecks
 
+if TYPE_CHECKING:
+    from fixres.checkpoints.product import Product
+    from fixres.config.recipe import Recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class FixFlags(CheckpointFlags):
     """Flags of `fixres fix`."""
 
-    size: int | Literal["auto"]
-    """Size to fix at, in pixels; auto: chosen on the selecting split."""
+    size: int | Literal["auto"] | None = None
+    """Size to fix at, in pixels; auto: chosen on the selecting split, with --sizes among those."""
+    sizes: tuple[Positive, ...] | Literal["auto"] = ()
+    """Sizes that get a head and last-norm statistics of their own, kept in one product; auto: those worth measuring."""
     data: str | None = None
     """Data URI; the product's own when left out."""
     moves: Moves | None = None
@@ -63,25 +69,30 @@ class FixFlags(CheckpointFlags):
 
 
 def fix(words: Sequence[str]) -> int:
-    """`fixres fix CKPT --size N|auto [--data URI] [--moves M] [--epochs E] [--augment A] [--out DIR] [--resume]`."""
+    """`fixres fix CKPT --size N|auto [--sizes A,B,C] [--data URI] [--moves M] [--epochs E] [--out DIR] [--resume]`."""
     flags = parse_flags(words, FixFlags, "fixres fix", "Adapt the end of a trained network to a larger size.")
     from fixres.checkpoints.resolve import unfixed
     from fixres.evaluation.measure import own_split
     from fixres.training.initial_weights import fix_recipe
     from fixres.training.run import run_recipe
 
+    if flags.size is None and not flags.sizes:
+        raise UserError("fixres fix needs a size\n  --size N or auto, or --sizes A,B,C for a head each")
     console = Console(flags.quiet or started_rank() != 0)
     product = open_checkpoint(console, flags)
     # A fix starts from the network as it was trained, not from a head fixed for another size.
     product = unfixed(product)
     if flags.train_size is not None:
         product = replace(product, train_size=flags.train_size)
-    names = ("size", "moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
+    names = ("moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-    folder = flags.out or _beside(flags.checkpoint, f"fix-{flags.size}")
+    settings["size"] = size = flags.size or "auto"
+    folder = flags.out or _beside(flags.checkpoint, f"fix-{size if flags.size else 'sizes'}")
     with followed(console, folder):
         try:
             recipe = fix_recipe(product, flags.data, settings, flags.seed)
+            if flags.sizes:
+                recipe = _with_heads(recipe, product, flags)
             _require_used(flags, recipe.fix.solver)
             own = own_split(product, flags.data)
             checks = StartChecks(take_over=flags.take_over, check_data=flags.check_data, accept_data=flags.accept_data)
@@ -89,6 +100,26 @@ def fix(words: Sequence[str]) -> int:
         except UserError as error:
             raise UserError(_as_flags(str(error))) from error
     return 0
+
+
+def _with_heads(recipe: Recipe, product: Product, flags: FixFlags) -> Recipe:
+    """Return the recipe with a head for every size asked for; where no size is, the one to ship is one of them.
+
+    Raises:
+        UserError: no heads can be solved for several sizes with these settings.
+    """
+    from fixres.models.sizes import offer_sizes
+
+    sizes = flags.sizes
+    if sizes == "auto":
+        sizes = offer_sizes(product.model, product.preprocess.at(product.train_size), recipe.train).sizes
+    if recipe.fix.solver == "sgd":
+        raise UserError("--sizes solves a head for each size on cached features, and this fix is trained by sgd")
+    evaluation = recipe.evaluation
+    if recipe.fix.size == "auto":
+        evaluation = evaluation.model_copy(update={"sizes": sizes})
+    fix = recipe.fix.model_copy(update={"head_sizes": sizes})
+    return recipe.model_copy(update={"fix": fix, "evaluation": evaluation})
 
 
 def _require_used(flags: FixFlags, solver: str) -> None:

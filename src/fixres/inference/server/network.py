@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from fixres.inference.grad_cam import Layer, grad_cam, overlay
 from fixres.inference.promised import Promises, promises_of
 from fixres.inference.server.schemas import PredictOptions, Problem, Weights
 from fixres.inference.server.settings import Limits, Settings
-from fixres.models.sizes import at_size, bound_size, needs_values, refusal, without_values
+from fixres.models.sizes import bound_size, needs_values, refusal, without_values
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -163,7 +163,7 @@ def _from_product(settings: Settings) -> Network:
         products["before_fix"] = before
     backend = settings.backend or "torch"
     runtime = Runtime(RuntimeSettings(device="auto" if backend == "torch" else "cpu", threads=settings.threads))
-    sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size}))
+    sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size, *product.heads}))
     rule, refuse = _rule_of_network(product, settings) if backend == "torch" else _rule_of_list(sizes)
     return Network(
         name=_short(product.source),
@@ -245,7 +245,7 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
         for size in settings.sizes:
             product.at(size)
         return _rule_of_list(settings.sizes)
-    own = (product.train_size, product.preprocess.size)
+    own = (product.train_size, product.preprocess.size, *product.heads)
     low, high = min(_SMALLEST_SIZE, *own), _largest(product.preprocess.size, settings.limits)
     shape = product.model if needs_values(product.model) else without_values(product.model)
     known: dict[int, str | None] = {product.preprocess.size: None}
@@ -265,11 +265,12 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
 def _computed(product: Product, runtime: Runtime, backend: BackendName, sizes: tuple[int, ...]) -> Compute:
     """Return the network as `backend` computes it; another one than torch is compared with it at `sizes` first."""
     model = runtime.place(product.model).eval()
-    is_own_for_each = bound_size(model) is not None or backend != "torch"
+    is_own_for_each = bound_size(model) is not None or backend != "torch" or bool(product.heads)
+    placed = replace(product, model=model)
 
     @lru_cache(max(_KEPT_SIZES, len(sizes)))
     def at(size: int) -> Forward:
-        own = at_size(model, size) if is_own_for_each else model
+        own = placed.network_at(size).eval() if is_own_for_each else model
         return Forward(own, product.preprocess.at(size), runtime, 0, backend)
 
     def compute(images: Tensor, size: int) -> npt.NDArray[np.float64]:
