@@ -10,7 +10,9 @@ from fastapi.testclient import TestClient
 
 import fixres
 from fixres.checkpoints.resolve import load
-from tests.support.serving import encoded, expected, message, named, picture
+from fixres.errors import UserError
+from fixres.inference.server.service import Service
+from tests.support.serving import client_of, encoded, expected, message, named, picture
 
 
 @pytest.mark.parametrize("kind", ["raw", "raw without type", "form"])
@@ -166,3 +168,34 @@ def test_what_is_not_promised_is_not_answered(client: TestClient, query: dict[st
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "not_promised"
     assert why in answer.json()["error"]["message"]
+
+
+def test_a_busy_server_answers_at_a_smaller_size_and_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture(), "PNG")
+    with client_of(run, degrade_to=32) as client:
+        quiet = client.post("/v1/predict", content=data).json()
+        assert quiet["size"] == 48
+        assert "degraded" not in quiet
+        monkeypatch.setattr(Service, "is_busy", property(lambda _: True))
+        busy = client.post("/v1/predict", content=data).json()
+        assert (busy["size"], busy["degraded"]) == (32, True)
+        assert named(busy) == pytest.approx(expected(run, picture(), 32), abs=1e-6)
+        batch = client.post("/v1/predict/batch", files=[("files", ("a.png", data))]).json()
+        assert (batch["size"], batch["degraded"]) == (32, True)
+        # What is asked for is answered.
+        for query in ({"size": 48}, {"coverage": 0.9}, {"explain": True}, {"weights": "before_fix"}):
+            answer = client.post("/v1/predict", content=data, params=query).json()
+            assert answer["size"] == 48
+            assert "degraded" not in answer
+        assert "fixres_degraded_total 2" in client.get("/metrics").text
+
+
+def test_a_server_without_a_smaller_size_never_degrades(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Service, "is_busy", property(lambda _: True))
+    assert client.post("/v1/predict", content=encoded(picture(), "PNG")).json()["size"] == 48
+
+
+@pytest.mark.parametrize(("size", "why"), [(48, "at a smaller size than 48"), (8, "out of range")])
+def test_a_size_that_is_no_smaller_one_is_refused_at_the_start(run: Path, size: int, why: str) -> None:
+    with pytest.raises(UserError, match=why), client_of(run, degrade_to=size):
+        pass

@@ -114,8 +114,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             if options.explain:
                 service.network.require_explainable()
             _require_file(upload)
-            found_size = await service.size_of(options)
-            return await service.predict(upload, found_size, options, ticket)
+            found_size, is_degraded = await service.size_of(options)
+            answer = await service.predict(upload, found_size, options, ticket)
+            answer.degraded = is_degraded or None
+            return answer
 
     @app.post("/v1/predict/batch", response_model_exclude_none=True, responses=_POST, openapi_extra=SEVERAL_PICTURES)
     async def predict_batch(
@@ -133,10 +135,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
                 raise Problem(400, "no_file", "the request holds no file")
             asked = PredictOptions(size=size, top_k=top_k, weights=weights, coverage=coverage, abstain=abstain)
             options = _with_fields(asked, upload)
-            found_size = await service.size_of(options)
+            found_size, is_degraded = await service.size_of(options)
             ticket.take_pictures(len(upload.files))
             results = await service.predict_all(upload, found_size, options, ticket)
-        return BatchAnswer(size=found_size, weights=options.weights, results=results)
+        return BatchAnswer(size=found_size, weights=options.weights, results=results, degraded=is_degraded or None)
 
     @app.post("/v1/compare", response_model_exclude_none=True, responses=_POST, openapi_extra=ONE_PICTURE)
     async def compare(request: Request, top_k: TopQuery = TOP_K, explain: ExplainQuery = False) -> CompareAnswer:

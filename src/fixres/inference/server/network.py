@@ -135,6 +135,14 @@ def open_network(settings: Settings) -> Network:
         UserError: it cannot be loaded, or not run on the backend; or the weights changed since the server started.
     """
     network = _from_file(settings) if is_exported(settings.source) else _from_product(settings)
+    if settings.degrade_to is not None:
+        if settings.degrade_to >= network.preprocess.size:
+            raise UserError(
+                f"--degrade-to {settings.degrade_to}: a busy server answers at a smaller size than "
+                f"{network.preprocess.size}, or at none"
+            )
+        if why := network.refuse_size(settings.degrade_to):
+            raise UserError(f"--degrade-to {settings.degrade_to}: {why}; {network.name} takes {network.size_rule}")
     if settings.expected_sha256 not in ("", network.sha256):
         raise UserError(f"{settings.source} was replaced while the server runs: start the server again")
     _warm_up(network)

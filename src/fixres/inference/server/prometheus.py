@@ -29,6 +29,7 @@ class Meters:
         self.pictures = Counter("fixres_pictures", "Pictures computed.", registry=own)
         self.batches = Counter("fixres_batches", "Batches computed.", registry=own)
         self.batch_seconds = Counter("fixres_batch_seconds", "Seconds spent in the network.", registry=own)
+        self.degraded = Counter("fixres_degraded", "Requests answered at a smaller size for being busy.", registry=own)
         labels = ("endpoint", "status")
         self._requests = Counter("fixres_requests", "Answers by endpoint and status.", labels, registry=own)
         for endpoint in ENDPOINTS:

@@ -28,6 +28,8 @@ class PredictAnswer(BaseModel):
     size: int
     """Side in pixels of what the network saw."""
     weights: Weights
+    degraded: bool | None = None
+    """Whether the size is a smaller one because the server was busy."""
     top: list[Named]
     set: list[str] | None = None
     """The classes promised to hold the right one, best first, where `coverage` was asked for."""
@@ -52,6 +54,7 @@ class BatchAnswer(BaseModel):
 
     size: int
     weights: Weights
+    degraded: bool | None = None
     results: list[FileAnswer]
 
 

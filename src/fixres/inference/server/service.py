@@ -38,6 +38,8 @@ from fixres.runtime.cpus import usable_cpus
 
 Key = tuple[int, Weights]
 _DECODERS = 4
+_MANY_BATCHES = 2
+"""Batches of pictures in the server, from which it is busy."""
 _LARGE = 12_200_000
 """Pixels of a picture that may not hold the last decoder: phones take 4032 x 3024, which are fewer."""
 
@@ -50,6 +52,7 @@ class Service:
         self.limits = settings.limits
         self.admission = Admission(settings.limits)
         self.meters = meters
+        self.degrade_to, self._many = settings.degrade_to, _MANY_BATCHES * settings.max_batch
         self.batcher: Batcher[Key] = Batcher(
             self._compute,
             settings.max_batch,
@@ -84,17 +87,29 @@ class Service:
         """Whether a picture that comes now is answered: decoders and batches go on, and there is room."""
         return self.batcher.is_alive and self.decoders.is_ready and self.admission.has_room
 
-    async def size_of(self, options: PredictOptions) -> int:
-        """Return the size asked for, once it is known to be answered.
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many pictures are in the server that a smaller size is worth its loss."""
+        return self.batcher.num_waiting() + self.admission.coming > self._many
+
+    async def size_of(self, options: PredictOptions) -> tuple[int, bool]:
+        """Return the size to answer at, once it is known to be answered, and whether it is smaller for being busy.
 
         Raises:
             Problem: the size or the weights are not answered.
         """
         self.network.require_weights(options.weights)
         size = options.size or self.network.preprocess.size
+        asked = (options.size, options.coverage, options.abstain)
+        may_degrade = self.degrade_to is not None and asked == (None, None, None) and not options.explain
+        is_degraded = may_degrade and options.weights == "fixed" and self.is_busy
+        if is_degraded:
+            assert self.degrade_to is not None
+            size = self.degrade_to
+            self.meters.degraded.inc()
         # Trying a size for the first time takes a moment.
         await asyncio.to_thread(self.network.require_size, size)
-        return size
+        return size, is_degraded
 
     async def _views(self, file: tuple[str, bytes], *sizes: int, is_one_of_many: bool = False) -> list[Tensor]:
         """Return what the network sees of a file at some sizes, uint8 `[3, S, S]` (channels last in memory) each.

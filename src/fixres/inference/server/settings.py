@@ -52,6 +52,9 @@ class ServeRequest(Feeding):
     """What computes; torch for checkpoints, the format's own for exported files."""
     sizes: tuple[Positive, ...] = ()
     """The only sizes that are answered; left out: any the network takes, or on another backend train and test size."""
+    degrade_to: Positive | None = None
+    """Smaller size for pictures that come while more than two batches are in the server, unless a size, a promise or an
+    explanation is asked for; answers and metrics say so. Left out: never."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes, each with a network of its own."""
     threads: Count = 0
