@@ -42,7 +42,7 @@ from fixres.training.run import run_recipe
 from fixres.training.stage_plan import describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
-LATER_SETTINGS = ("stop_step", "norm_statistics", "decay", "head", "head_sizes")
+LATER_SETTINGS = ("stop_step", "norm_statistics", "decay", "head", "head_sizes", "mix", "mix_also")
 """Stage settings that studies of earlier versions did not have."""
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""

@@ -46,6 +46,7 @@ from fixres.training.handover import Handover, leave, resume_handover
 from fixres.training.head_start import require_solvable_head, set_head
 from fixres.training.initial_weights import Start, starting_network
 from fixres.training.loop import StageTrainer
+from fixres.training.mix import mix_fix, require_mix
 from fixres.training.resume import find_start, follow_data, keep_files, look_at, open_again, with_warmups_of
 from fixres.training.size_choice import decide_size
 from fixres.training.size_heads import require_size_heads
@@ -217,6 +218,7 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
             asks = f"{plan.key}.head solved" if stage.head == "solved" else "evaluation.ship best"
             require_solvable_head(at_size(start.model, size), size, asks)
         require_size_heads(recipe, collection, start.model, index)
+        require_mix(stage.mix_also, collection.classes)
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)
@@ -275,6 +277,9 @@ def _run_stages(context: RunContext, start: Start, saved: dict[str, Any] | None)
         _log_plan(context, plan)
         from_raw = index + 1 < len(stages) and stages[index + 1].start_from == "raw"
         seconds = _solve(context, plan, handover, resumed, from_raw)
+        if handover.before is not None:
+            before = at_size(handover.before, size)
+            mix_fix(context, plan, before, handover.model, is_new_head=handover.had_new_head)
         if plan.name == "fix":
             context.log.event(
                 "fix",

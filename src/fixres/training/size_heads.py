@@ -18,6 +18,7 @@ from fixres.training.cached_solver.solve import solve
 from fixres.training.cached_solver.solve_stage import problem_of
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
+from fixres.training.mix import mix_fix
 from fixres.training.stage_plan import StagePlan, describe_stage
 
 
@@ -63,6 +64,7 @@ def solve_size_heads(context: RunContext, plan: StagePlan, handover: Handover) -
         model = context.runtime.place(at_size(copy.deepcopy(before), size))
         problem = problem_of(context, own, model, f"stage-{plan.index}-at-{size}")
         solved = solve(replace(problem, is_new_head=handover.had_new_head))
+        mix_fix(context, own, at_size(before, size), model, is_new_head=handover.had_new_head)
         context.log.event("size_head", stage=plan.name, stage_index=plan.index, size=size, **solved.as_dict())
         found[size] = model
     return found

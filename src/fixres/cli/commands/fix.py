@@ -40,6 +40,10 @@ class FixFlags(CheckpointFlags):
     cached where the network's head suits it."""
     views: Annotated[int, Field(ge=1, le=10)] | None = None
     """cached: views of a picture, the test-time crop first."""
+    mix: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = None
+    """Share of what the fix finds, the rest as before it; auto: the least loss on the selecting split and --also."""
+    also: tuple[str, ...] = ()
+    """With --mix auto: other collections of the same classes to look at, too."""
     epochs: Positive | None = None
     """Passes over the training split."""
     lr: float | None = None
@@ -84,8 +88,10 @@ def fix(words: Sequence[str]) -> int:
     product = unfixed(product)
     if flags.train_size is not None:
         product = replace(product, train_size=flags.train_size)
-    names = ("moves", "solver", "views", "epochs", "lr", "batch_size", "augment")
+    names = ("moves", "solver", "views", "mix", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    if flags.also:
+        settings["mix_also"] = flags.also
     settings["size"] = size = flags.size or "auto"
     folder = flags.out or _beside(flags.checkpoint, f"fix-{size if flags.size else 'sizes'}")
     with followed(console, folder):
@@ -141,6 +147,7 @@ def _require_used(flags: FixFlags, solver: str) -> None:
 def _as_flags(text: str) -> str:
     """Return a message about a recipe's fix in the words of this command's flags."""
     text = text.replace("--data.uri", "--data")
+    text = text.replace("fix.mix_also", "--also")
     text = re.sub(r"(?:--)?\bfix\.([a-z_]+)", lambda key: f"--{key[1].replace('_', '-')}", text)
     return re.sub(r"\b(moves|solver): (?=[a-z])", r"--\1 ", text)
 
