@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("few_decays")
 OTHER = "synthetic:classes=3,images=30,size=48,seed=7"
 
 
-def fixed(trained: Path, out: Path, *words: str) -> Path:
-    assert main(["fix", str(trained), "--size", "48", "--out", str(out), *words]) == 0
+def fixed(trained: Path, out: Path, *words: str, size: int = 48) -> Path:
+    assert main(["fix", str(trained), "--size", str(size), "--out", str(out), *words]) == 0
     return out
 
 
@@ -43,8 +43,8 @@ def test_a_share_that_is_asked_for_is_taken(trained_run: Path, tmp_path: Path) -
             assert torch.allclose(tensor, (before[name] + one[name]) / 2)
         else:
             assert torch.equal(tensor, one[name])
-    assert all(torch.equal(tensor, before[name]) for name, tensor in load(f"{half}#before_fix").model.state_dict().items()
-               if name in before)  # fmt: skip
+    back = load(f"{half}#before_fix").model.state_dict()
+    assert all(torch.equal(back[name], tensor) for name, tensor in before.items())
 
 
 def test_the_share_with_the_least_loss_is_taken(trained_run: Path, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_the_share_with_the_least_loss_is_taken(trained_run: Path, tmp_path: Pat
 
 def test_every_size_has_a_share_of_its_own_head(trained_run: Path, tmp_path: Path) -> None:
     run = fixed(trained_run, tmp_path / "a", "--mix", "0.5", "--sizes", "40,64")
-    alone = fixed(trained_run, tmp_path / "b", "--mix", "0.5", "--size", "64")
+    alone = fixed(trained_run, tmp_path / "b", "--mix", "0.5", size=64)
     one, other = load(str(run)).at(64).model.state_dict(), load(str(alone)).model.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one | other)
 
