@@ -1,0 +1,1 @@
+"""What the size itself gives: the clean experiment behind docs/results.md."""
