@@ -4,9 +4,9 @@
     python -m benchmarks.resolution.measure --folds runs/resolution/folds --out runs/resolution
 
 Each fold's table is divided anew: one fifth of all pictures tests, one fifth selects the strength of a head's pull and
-nothing else, three fifths train. Every seed of a fold has two trainings at 64 px: with random crops of 8 to 100 % of the
-area, after which objects look larger than in testing, and with the whole picture resized, after which they do not. From
-each trained network, at 64 px and 96 px:
+nothing else, three fifths train. Every seed of a fold has two trainings at 64 px: with random crops of 8 to 100 % of
+the area, after which objects look larger than in testing, and with the whole picture resized, after which they do not.
+From each trained network:
 
     none 64, none 96    the network as it is
     head 64             the head solved again, on test views

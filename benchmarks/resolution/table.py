@@ -2,10 +2,10 @@
 
     python -m benchmarks.resolution.table runs/resolution/arms
 
-The outcomes were fixed before the run: (1) loss of `fixed 96` less that of `head+stats 64`, the control; (2) its points
-of top-1; (3) the same of `enlarged 96` and (4) of `zoomed 64`, which have the apparent size of 96 px and no more detail;
-(5) the difference of (1) between the two trainings. Intervals of one training's differences resample pictures; that of
-(5) resamples folds and seeds, too. (5) also contains the difference in augmentation between the trainings.
+The outcomes were fixed before the run: (1) loss of `fixed 96` less that of `head+stats 64`, the control; (2) its
+points of top-1; (3) the same of `enlarged 96` and (4) of `zoomed 64`, which have the apparent size of 96 px and no more
+detail; (5) the difference of (1) between the two trainings. Intervals of one training's differences resample pictures;
+that of (5) resamples folds and seeds, too. (5) also contains the difference in augmentation between the trainings.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def interaction(
 ) -> tuple[float, float, float]:
     """Return the difference of two trainings' mean differences, resampling folds, seeds and pictures.
 
-    Folds are drawn with replacement, then seeds of each, then pictures of each; a picture's two trainings stay together.
+    Folds are drawn with replacement, then seeds of each, then pictures of each; both trainings of a picture stay
+    together.
     """
     keys = sorted(first.keys() & second.keys())
     gaps = {key: first[key] - second[key] for key in keys}
