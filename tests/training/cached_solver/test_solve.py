@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -124,10 +125,13 @@ def test_evaluation_and_solver_see_the_same_pictures(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_two_processes_write_the_bytes_of_one(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     run_recipe(make_recipe(data={"uri": "synthetic:classes=3,images=700,size=48"}), tmp_path / "base")
-    fix = ["-m", "fixres", "fix", str(tmp_path / "base"), "--size", "48", "--out"]
+    fix = ["-m", "fixres", "fix", str(tmp_path / "base"), "--size", "48", "--sizes", "40,64", "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
     for words in ([*fix, str(tmp_path / "one")], [*launch, *fix, str(tmp_path / "two")]):
         subprocess.run([sys.executable, *words], check=True, env=environment, capture_output=True)
-    one, two = (tmp_path / name / "model" / "model.safetensors" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+    one, two = (tmp_path / name / "model" for name in ("one", "two"))
+    files = ["model.safetensors", "before_fix.safetensors", "sizes/040.safetensors", "sizes/064.safetensors"]
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
+    kept, other = (json.loads((model / "config.json").read_text())["fixres"] for model in (one, two))
+    assert {key: kept[key] for key in ("promises", "sizes")} == {key: other[key] for key in ("promises", "sizes")}
