@@ -32,15 +32,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.own_pictures.folds import Row, fold_files, read_fold
-from fixres.checkpoints.feeding import with_feeding
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load, unfixed
+from fixres.checkpoints.weights_file import with_feeding
 from fixres.config.loading import load as load_recipe
 from fixres.data.sampling import stratified_folds
 from fixres.evaluation.measure import own_split
 from fixres.io.csv_text import read_marked
 from fixres.io.files import write_text
-from fixres.training.before_after import PICTURES
+from fixres.training.comparison_table import PICTURES
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
 

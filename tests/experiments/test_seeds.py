@@ -14,7 +14,7 @@ from scipy import stats
 
 from fixres.errors import UserError
 from fixres.experiments.seeds import Row, difference, summarise
-from fixres.training.before_after import PICTURES
+from fixres.training.comparison_table import PICTURES
 
 Change = Callable[[Path], None]
 

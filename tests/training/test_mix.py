@@ -69,7 +69,7 @@ def test_every_size_has_a_share_of_its_own_head(trained_run: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("--also", OTHER), "--also"),
+        (("--also", OTHER), "add --mix auto"),
         (("--mix", "auto", "--also", "synthetic:classes=5,images=20,size=48"), "class"),
         (("--mix", "0"), "mix"),
     ],

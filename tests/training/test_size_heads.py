@@ -195,7 +195,8 @@ def test_the_command_chooses_the_size_that_ships_among_them(
     for words, answer in (
         ([], "--sizes A,B,C"),
         (["--sizes", "32,48", "--solver", "sgd"], "this fix is trained by sgd"),
-        (["--sizes", "4,48"], "4"),
+        (["--sizes", "48,100000"], "100000"),
+        (["--sizes", "big"], "with commas between them, or auto"),
     ):
         assert main(["fix", str(trained_run), *words, "--out", str(tmp_path / "c")]) == 2
         assert answer in capsys.readouterr().err

@@ -41,12 +41,12 @@ class Product:
     """What to call a class when speaking to people, where its name is a code like n07920052."""
     notes: tuple[str, ...] = ()
     """What was found in a foreign file and what was left out, for people."""
-    heads: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
-    """Of sizes that have a head of their own, the test size among them: the tensors in which they differ."""
     are_names_assumed: bool = False
     """Whether the class names are those of the only collection its program knows; the file states none."""
     has_head: bool = True
     """Whether there is a classifier: weights without one have zeros in its place, and say nothing about classes."""
+    heads: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Of sizes that have a head of their own, the test size among them: the tensors in which they differ."""
 
     def at(self, size: int) -> Product:
         """Return the product ready for inputs `[B, 3, size, size]`."""

@@ -19,7 +19,7 @@ from fixres.errors import UserError, counted
 from fixres.evaluation.metrics import METRICS
 from fixres.io.csv_text import read_marked
 from fixres.runtime.run_folder import read_events
-from fixres.training.before_after import PICTURES
+from fixres.training.comparison_table import PICTURES
 from fixres.training.train_size_control import CONTROL
 
 Found = dict[str, Any]

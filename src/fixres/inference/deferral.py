@@ -49,7 +49,7 @@ class TwoAnswers:
 
     def right(self, probabilities: Floats) -> Bools:
         """Return bool `[N]`: whether the most probable class is the label."""
-        return probabilities.argmax(1) == self.labels
+        return np.asarray(probabilities.argmax(1) == self.labels)
 
     def take(self, places: npt.NDArray[np.int64]) -> TwoAnswers:
         """Return some of the pictures."""
@@ -72,15 +72,15 @@ class Deferral:
     def urgency(self, small: Floats) -> Floats:
         """Return `[N]`, the higher the sooner a picture goes on, of probabilities `[N, C]` at the smaller size."""
         if self.by == "confidence":
-            return -small.max(1)
+            return np.asarray(-small.max(1))
         logits = inputs_of(small) @ self.weight.T + self.bias
         shares = np.exp(logits - logits.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
-        return shares[:, 2] - shares[:, 0]
+        return np.asarray(shares[:, 2] - shares[:, 0])
 
     def joined(self, small: Floats, large: Floats) -> Floats:
         """Return the answer `[N, C]` of both sizes together."""
-        return self.small_weight * small + (1 - self.small_weight) * large
+        return np.asarray(self.small_weight * small + (1 - self.small_weight) * large)
 
     def level(self, threshold: float) -> float:
         """Return the urgency above which a picture goes on: thresholds of confidence are probabilities, seen below."""

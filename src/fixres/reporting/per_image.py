@@ -21,7 +21,7 @@ from fixres.evaluation.metrics import (
 )
 from fixres.io.csv_text import read_marked
 from fixres.reporting.run_record import Json, Record
-from fixres.training.before_after import PICTURES
+from fixres.training.comparison_table import PICTURES
 
 NUM_RESAMPLES = 1000
 MAX_DRAWN = 20_000_000

@@ -6,18 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from fixres.checkpoints.folder_write import save_product
 from fixres.errors import UserError
 from fixres.evaluation.activation_statistics import FILE as ACTIVATIONS
 from fixres.evaluation.activation_statistics import write_activations
-from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.results import Run
-from fixres.io.csv_text import CsvRows
-from fixres.io.files import write_text
 from fixres.io.tensors import changed_tensors, copy_state
+from fixres.training.comparison_table import PICTURES, write_pictures
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
 from fixres.training.product_promises import promises_of
@@ -27,11 +24,6 @@ from fixres.training.size_heads import kept_heads, solve_size_heads
 from fixres.training.stage_plan import StagePlan
 from fixres.training.train_size_control import Before, Compared, compare
 from fixres.training.what_ships import Contender, choose, contenders, last_made
-
-PICTURES = "comparison.csv"
-"""In the run folder: one row per reported picture, with what each row of the comparison predicts.
-
-People open it in spreadsheets: names that begin like a formula are marked, and `read_marked` reads it."""
 
 
 def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
@@ -61,7 +53,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
         _or_note(
             context,
             PICTURES,
-            lambda: _write_pictures(context, labels, found.evaluations),
+            lambda: write_pictures(context, labels, found.evaluations),
         )
         _or_note(context, ACTIVATIONS, lambda: _write_activations(context, handover, sizes))
     context.log.event("done", seconds=round(context.watch.seconds, 3))
@@ -147,24 +139,6 @@ def _compared(
     return replace(
         found, rows=[*rows, *found.rows], evaluations=[*(measured for _, measured in first), *found.evaluations]
     )
-
-
-def _write_pictures(context: RunContext, labels: list[str], evaluations: Sequence[Evaluation]) -> None:
-    """Write for every picture what each row of the comparison predicts, how surely, and the loss it pays."""
-    split = context.collection.split(context.collection.report)
-    classes = context.collection.classes
-    figures = [f"{label} {figure}" for figure in ("loss", "probability") for label in labels]
-    rows = [["path", "label", *labels, *figures]]
-    predictions, losses, probabilities = (
-        np.concatenate([getattr(found, name) for found in evaluations])
-        for name in ("predictions", "losses", "probabilities")
-    )
-    for column, index in enumerate(evaluations[0].indices):
-        predicted = [classes[int(k)] for k in predictions[:, column]]
-        paid = [f"{value:.6f}" for value in (*losses[:, column], *probabilities[:, column])]
-        label = classes[int(evaluations[0].labels[column])]
-        rows.append([split.paths[int(index)], label, *predicted, *paid])
-    write_text(context.folder / PICTURES, CsvRows(spreadsheet=True).text(rows))
 
 
 def _record(context: RunContext, found: Compared, shipped: Contender) -> Run:

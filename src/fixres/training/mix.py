@@ -48,14 +48,15 @@ def mix_fix(context: RunContext, plan: StagePlan, before: nn.Module, fixed: nn.M
     old, new = copy_state(before), copy_state(fixed)
     splits = [context.collection.split(context.collection.select)]
     splits += [_open(uri, context.collection.classes) for uri in plan.stage.mix_also]
-    rows = []
+    rows: list[tuple[float, float, list[float]]] = []
     for share in _SHARES if asked == "auto" else (asked,):
         fixed.load_state_dict(interpolated(old, new, share))
         losses = [_loss(context, fixed, split, plan.size) for split in splits] if asked == "auto" else []
-        rows.append({"share": share, "losses": losses, "loss": math.fsum(losses) / max(1, len(losses))})
-    chosen = min(rows, key=lambda row: (row["loss"], -row["share"]))["share"]
+        rows.append((math.fsum(losses) / max(1, len(losses)), -share, losses))
+    chosen = -min(rows)[1]
+    tried = [{"share": -share, "loss": loss, "losses": losses} for loss, share, losses in rows]
     fixed.load_state_dict(interpolated(old, new, chosen))
-    context.log.event("mix", stage=plan.name, stage_index=plan.index, size=plan.size, share=chosen, tried=rows)
+    context.log.event("mix", stage=plan.name, stage_index=plan.index, size=plan.size, share=chosen, tried=tried)
     where = (
         ""
         if asked != "auto"

@@ -78,6 +78,6 @@ def kept_heads(fixed: nn.Module, heads: dict[int, nn.Module], rows: dict[int, di
         own = copy_state(model)
         names = sorted(changed_tensors(main, own))
         row = rows.get(size, {})
-        told = {key: row[key] for key in ("top1", "top1_ci95", "loss", "gmacs") if key in row}
+        told: dict[str, Any] = {key: row[key] for key in ("top1", "top1_ci95", "loss", "gmacs") if key in row}
         kept[size] = SizeHead({name: own[name] for name in names}, told)
     return kept

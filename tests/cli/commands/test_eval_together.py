@@ -124,7 +124,7 @@ def test_a_guarantee_is_kept_where_enough_pictures_certify_it(
     ("words", "answer"),
     [
         (("--harm", "0.1"), "add --cascade SMALL,LARGE"),
-        (("--cascade", "32,48", "--cascade-rule", "guaranteed", "--harm", "0"), "greater than 0"),
+        (("--cascade", "32,48", "--cascade-rule", "guaranteed", "--harm", "0"), "expected a number > 0 and < 1"),
         (("--cascade", "48,32"), "--cascade 48,32: it takes two sizes, the smaller first"),
         (("--cascade", "32"), "--cascade 32: it takes two sizes"),
         (("--ensemble-sizes", "32"), "--ensemble-sizes 32: it takes two sizes or more"),

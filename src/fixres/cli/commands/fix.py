@@ -29,8 +29,8 @@ class FixFlags(CheckpointFlags):
 
     size: int | Literal["auto"] | None = None
     """Size to fix at, in pixels; auto: chosen on the selecting split, with --sizes among those."""
-    sizes: tuple[Positive, ...] | Literal["auto"] = ()
-    """Sizes that get a head and last-norm statistics of their own, kept in one product; auto: those worth measuring."""
+    sizes: str = ""
+    """Sizes A,B,C that get a head and last-norm statistics of their own, kept in one product; auto: those worth it."""
     data: str | None = None
     """Data URI; the product's own when left out."""
     moves: Moves | None = None
@@ -91,6 +91,8 @@ def fix(words: Sequence[str]) -> int:
     names = ("moves", "solver", "views", "mix", "epochs", "lr", "batch_size", "augment")
     settings = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     if flags.also:
+        if flags.mix != "auto":
+            raise UserError("--also names collections that decide on a mix\n  add --mix auto")
         settings["mix_also"] = flags.also
     settings["size"] = size = flags.size or "auto"
     folder = flags.out or _beside(flags.checkpoint, f"fix-{size if flags.size else 'sizes'}")
@@ -116,9 +118,13 @@ def _with_heads(recipe: Recipe, product: Product, flags: FixFlags) -> Recipe:
     """
     from fixres.models.sizes import offer_sizes
 
-    sizes = flags.sizes
-    if sizes == "auto":
+    if flags.sizes == "auto":
         sizes = offer_sizes(product.model, product.preprocess.at(product.train_size), recipe.train).sizes
+    else:
+        words = [word.strip() for word in flags.sizes.split(",")]
+        if not all(word.isdecimal() and int(word) for word in words):
+            raise UserError(f"--sizes {flags.sizes}: expected sizes in pixels with commas between them, or auto")
+        sizes = tuple(map(int, words))
     if recipe.fix.solver == "sgd":
         raise UserError("--sizes solves a head for each size on cached features, and this fix is trained by sgd")
     evaluation = recipe.evaluation
