@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -28,6 +29,7 @@ from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import read_events, read_status
 from fixres.training.cached_solver import logistic_head
 from fixres.training.probe import CHOICES
+from fixres.training.probe_cells import Row
 from fixres.training.run import run_recipe
 
 URI = "synthetic:classes=3,images=90,size=56"
@@ -138,6 +140,21 @@ def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_pa
     assert not recipe.train.enabled
     assert recipe.fix.moves == "head"
     assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
+
+
+def test_what_there_is_no_time_to_solve_again_is_not_chosen(
+    tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes(_choice: Any, row: Row, *_: Any) -> float:
+        # 48 px has the least loss of generated pictures by far, and the first cell is of 48 px with the other crop.
+        return math.inf if row.cell.preprocess.crop_ratio == 1.0 or row.cell.size == 32 else 0.0
+
+    monkeypatch.setattr(own_pictures._Choice, "_head_alone", takes)
+    monkeypatch.setattr(own_pictures, "_LEAST_SECONDS", math.inf)
+    choose(tmp_path / "run", network)
+    probe = json.loads((tmp_path / "run" / CHOICES).read_text())["probe"]
+    assert [row["state"] for row in probe["rows"]].count("measured") > 1
+    assert (probe["chosen"]["size"], probe["chosen"]["crop_ratio"]) == (48, 0.875)
 
 
 def test_without_weights_a_network_is_trained_from_scratch_and_it_is_said_what_that_costs(

@@ -21,7 +21,7 @@ from fixres.models.small_networks import PretrainedNetwork
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training import frozen_features, probe
-from fixres.training.probe import Probed, ProbeJob
+from fixres.training.probe import Probed, ProbeJob, select_of
 from fixres.training.probe_cells import Row, collection_loader
 
 NETS = (PretrainedNetwork("test_resnet", "none"), PretrainedNetwork("test_vit", "none"))
@@ -68,21 +68,39 @@ def test_every_cell_is_measured_once_from_the_first_product_and_the_cheapest_on(
     assert len({(row.cell.network, row.cell.size, row.ms) for row in found.rows}) == 4
 
 
-def test_the_choice_is_the_cheapest_within_one_error_of_the_best_and_its_head_is_there(collection: Collection) -> None:
+def test_the_choice_is_the_least_loss_and_its_head_is_there(collection: Collection) -> None:
     found, _ = run(collection)
-    best, cheapest = found.choice.best, found.choice.cheapest
+    best = found.choice.best
     assert best.loss == min(row.loss for row in found.rows if row.loss is not None)
-    assert cheapest.cell.gmacs <= best.cell.gmacs
-    head = found.head(cheapest)
+    assert found.choice.cheapest.cell.gmacs <= best.cell.gmacs
+    assert found.as_dict()["chosen"] == best.as_dict()
+    head = found.head(best)
     assert head.weight.shape[0] == 3
     # In the place of the network's own, it is right about the pictures it was solved on.
-    model, own = load(cheapest.cell.network)
+    model, own = load(best.cell.network)
     with torch.no_grad():
         model.get_submodule("fc").weight.copy_(head.weight)  # type: ignore[operator]
         model.get_submodule("fc").bias.copy_(head.bias)  # type: ignore[operator]
     runtime = Runtime(RuntimeSettings(device="cpu", threads=1))
-    view = network_views(model, [replace(own, size=cheapest.cell.size, crop_ratio=cheapest.cell.preprocess.crop_ratio)])
+    view = network_views(model, [replace(own, size=best.cell.size, crop_ratio=best.cell.preprocess.crop_ratio)])
     assert evaluate(view, collection.split("train"), runtime, Reading(16)).results[0]["top1"] > 50
+
+
+def test_few_selecting_pictures_are_cross_validated_with_the_others(collection: Collection) -> None:
+    select = collection.split("val")
+    found, _ = run(collection, select=select)
+    alone, _ = run(collection)
+    for row, other in zip(found.rows, alone.rows, strict=True):
+        assert (row.how, row.n) == ("cross-validated", other.n + len(select))
+    # The head that ships first is solved on the training pictures alone: the others are to choose on.
+    head = found.head(found.rows[0])
+    assert head.weight.shape[0] == 3
+
+
+def test_few_pictures_that_are_reported_on_choose_nothing(collection: Collection) -> None:
+    assert select_of(collection) is collection.split("val")
+    assert select_of(replace(collection, report="val")) is None
+    assert select_of(replace(collection, select="train")) is None
 
 
 def test_pictures_are_decoded_once_for_all_cells_of_a_size(

@@ -53,8 +53,7 @@ def test_the_cheapest_within_one_error_is_named_beside_the_best() -> None:
     cheap, best = row(0.1, 0.001), row(0.2, 0.0, noise=-0.1)
     found = choose([best, cheap, row(0.05, 0.5)])
     assert (found.best, found.cheapest) == (best, cheap)
-    assert "within one standard error of the best (test_resnet at 200 px" in found.why
-    assert "at 0.50 of its work" in found.why
+    assert "the least of all; within one standard error of it at 0.50 of its work: test_resnet at 100 px" in found.why
     alone = choose([best])
     assert alone.cheapest is best
-    assert "the least of all" in alone.why
+    assert alone.why.endswith("the least of all")

@@ -19,7 +19,7 @@ from fixres.io.progress import NamedProgress
 from fixres.models.sizes import offer_train_size
 from fixres.models.small_networks import named_networks, networks_on_disk
 from fixres.runtime.device import Runtime
-from fixres.training.probe import Probed, ProbeJob, probe
+from fixres.training.probe import Probed, ProbeJob, probe, select_of
 from fixres.training.probe_cells import CROP_RATIOS, SIZES, Choice, Row, choose, collection_loader
 
 
@@ -50,14 +50,13 @@ def advise_pictures(
     end = time.monotonic() + 60 * question.minutes
     if question.serve_size is not None:
         sizes = (question.serve_size,)
-    select = collection.split(collection.select)
     job = ProbeJob(
         networks,
         collection.split("train"),
         load,
         runtime,
         Reading(workers=resolve_workers("auto"), on_bad_image=question.on_bad_image),
-        select=None if collection.select == "train" else select,
+        select=select_of(collection),
         sizes=sizes,
         crop_ratios=question.crop_ratios or CROP_RATIOS,
         seconds_left=lambda: end - time.monotonic(),
@@ -67,7 +66,7 @@ def advise_pictures(
     with runtime.stop:
         found = probe(job)
     choice = _within(found, question)
-    row = choice.cheapest
+    row = choice.best
     answer = {
         "data": collection.uri,
         "split": "train" if row.how == "cross-validated" else collection.select,

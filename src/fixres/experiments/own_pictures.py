@@ -40,9 +40,9 @@ from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.cached_solver.logistic_head import Head
 from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
-from fixres.training.probe import Probed, ProbeJob, probe
+from fixres.training.probe import Probed, ProbeJob, probe, select_of
 from fixres.training.probe_cells import SIZES as PROBE_SIZES
-from fixres.training.probe_cells import Costs, Row
+from fixres.training.probe_cells import Costs, Row, choose
 from fixres.training.resume import find_start
 from fixres.training.run import run_recipe
 from fixres.training.start_checks import AS_USUAL, StartChecks
@@ -181,7 +181,7 @@ class _Choice:
 
     def _from_probe(self, job: ProbeJob, collection: Collection) -> Recipe:
         """Return the recipe for the network and size that pay."""
-        probed = probe(job)
+        probed = self._affordable(probe(job), collection)
         self._tell_choice(probed)
         planned = self._plan(probed, collection)
         if planned is None:
@@ -189,18 +189,40 @@ class _Choice:
             probed = self._at_larger_sizes(job, probed, collection)
         return self._settled(probed, planned)
 
+    def _affordable(self, probed: Probed, collection: Collection) -> Probed:
+        """Return the probe with its choice among what there is time to solve a head for once more, and to measure.
+
+        The first cell, of which there is a product already, is always among them.
+        """
+        most = max(row.n for row in probed.rows)
+        able = [
+            row
+            for row in probed.rows
+            if row.losses is not None
+            and row.n == most
+            and (row.cell == probed.rows[0].cell or self._head_alone(row, probed.costs, collection) < self._until_end)
+        ]
+        return replace(probed, choice=choose(able)) if able else probed
+
+    def _head_alone(self, row: Row, costs: Costs, collection: Collection) -> float:
+        return speeds_of(row, costs, 0, collection).head_alone(row.cell.size)
+
+    @property
+    def _until_end(self) -> float:
+        return self.clock.left - _END_SECONDS
+
     def _tell_choice(self, probed: Probed, before: Sequence[Row] = ()) -> None:
         found = probed.as_dict()
         known = {(row.cell.kind, row.cell.size) for row in probed.rows}
         kept = [row.as_dict() for row in before if (row.cell.kind, row.cell.size) not in known]
         self.record.note(probe={**found, "rows": [*kept, *found["rows"]]})
-        self._say(f"{probed.choice.cheapest.cell}: {probed.choice.why}")
+        self._say(f"{probed.choice.best.cell}: {probed.choice.why}")
 
     def _at_larger_sizes(self, job: ProbeJob, probed: Probed, collection: Collection) -> Probed:
         """Try the network that pays at larger sizes, in the time that there would be no use for otherwise."""
-        row = probed.choice.cheapest
+        row = probed.choice.best
         speeds = speeds_of(row, probed.costs, 0, collection)
-        left = self.clock.left - _END_SECONDS
+        left = self._until_end
         sizes = [size for size in sizes_for(row.cell.network.name, *PROBE_SIZES) if size > row.cell.size]
         sizes = [size for size in sizes if speeds.head_alone(size) < _HALF * left]
         if not sizes:
@@ -213,7 +235,7 @@ class _Choice:
             seconds_left=lambda: self.clock.left - _END_SECONDS - speeds.head_alone(sizes[-1]),
             on_first=lambda *_: None,
         )
-        larger = probe(again)
+        larger = self._affordable(probe(again), collection)
         self._tell_choice(larger, probed.rows)
         return larger
 
@@ -255,7 +277,7 @@ class _Choice:
             load_network,
             runtime,
             reading,
-            select=collection.split(collection.select),
+            select=select_of(collection),
             sizes=PROBE_SIZES,
             seconds_left=lambda: min(self.clock.share(PROBE_SHARE), self.clock.left - self.reserved),
             seed=base.seed,
@@ -300,7 +322,7 @@ class _Choice:
 
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""
-        paces = self._paces(probed.choice.cheapest, probed.costs, collection)
+        paces = self._paces(probed.choice.best, probed.costs, collection)
         num = len(collection.split("train")), len(collection.split(collection.select))
         return self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
 
@@ -350,7 +372,7 @@ class _Choice:
         return self._base(from_scratch(planned or Planned(size, 1, 0.0)))
 
     def _settled(self, probed: Probed, planned: Planned | None) -> Recipe:
-        cell = probed.choice.cheapest.cell
+        cell = probed.choice.best.cell
         if planned is None:
             return self._base(head_alone(cell))
         recipe = self._base(trained(cell, planned, self.first_part))

@@ -16,7 +16,11 @@ def tried(folder: Path) -> Json | None:
     try:
         found = json.loads((folder / CHOICES).read_text(encoding="utf-8"))
         probe = found["probe"]
-        return {"rows": list(probe["rows"]), "chosen": dict(probe["cheapest"]), "why": str(probe["why"])}
+        return {
+            "rows": list(probe["rows"]),
+            "chosen": dict(probe.get("chosen") or probe["cheapest"]),
+            "why": str(probe["why"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

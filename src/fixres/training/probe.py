@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.data.collections import Collection
 from fixres.data.sampling import Indices, stratified_folds, uniforms
 from fixres.data.splits import Split
 from fixres.errors import Stopped, UserError
@@ -62,12 +63,12 @@ class ProbeJob:
 
     networks: Sequence[PretrainedNetwork]
     split: Split
-    """Heads are solved on it, and measured by cross-validation."""
+    """Heads are solved on it, and measured by cross-validation, with `select` where that is small."""
     load: Loader
     runtime: Runtime
     reading: Reading
     select: Split | None = None
-    """From 1,000 pictures on heads are measured on it and not cross-validated."""
+    """From 1,000 pictures on heads are measured on it; fewer are cross-validated with the others."""
     sizes: Sequence[int] = SIZES
     crop_ratios: Sequence[float] = CROP_RATIOS
     seconds_left: Callable[[], float] | None = None
@@ -78,6 +79,16 @@ class ProbeJob:
     on_first: Callable[[Row, nn.Module, Head, Costs], None] = lambda row, model, head, costs: None
     """Called with the first row, its network at its size and the head solved for it: enough for a first product."""
     progress: NamedProgress = lambda what, done, total: None
+
+
+def select_of(collection: Collection) -> Split | None:
+    """Return the selecting pictures of a collection for a probe: none where they train, or few are reported on as well.
+
+    What is reported on chooses nothing here, but where it is the only split of many to measure heads on.
+    """
+    split = collection.split(collection.select)
+    is_few_reported = collection.select == collection.report and len(split) < HELD_OUT_FROM
+    return None if collection.select == "train" or is_few_reported else split
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +118,7 @@ class Probed:
             "rows": [row.as_dict() for row in self.rows],
             "best": self.choice.best.as_dict(),
             "cheapest": self.choice.cheapest.as_dict(),
+            "chosen": self.choice.best.as_dict(),
             "why": self.choice.why,
             "num_bad_images": len(self.bad_images),
             "bad_images": list(self.bad_images),
@@ -144,7 +156,7 @@ class _Probing:
         self.job, self.start = job, time.perf_counter()
         job.runtime.keep_memory()
         self.is_held_out = job.select is not None and len(job.select) >= HELD_OUT_FROM
-        splits = [job.split, job.select] if self.is_held_out and job.select is not None else [job.split]
+        splits = [job.split] if job.select is None else [job.split, job.select]
         self.parts = [
             _Part(split, _stratified_order(split.labels, job.seed)[:MOST], len(split.classes)) for split in splits
         ]
