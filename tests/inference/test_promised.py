@@ -14,10 +14,14 @@ import pytest
 from PIL import Image
 
 import fixres
+from fixres.checkpoints.feeding_request import Feeding
+from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.evaluation.promises import COVERAGES, kept_rule
 from fixres.evaluation.promises_in_words import promises_in_words
+from fixres.training.product_promises import also_chosen
+from tests.conftest import tiny_recipe
 
 
 def config_of(run: Path) -> dict[str, Any]:
@@ -51,6 +55,24 @@ def test_a_run_certifies_what_its_product_promises(fixed_run: Path) -> None:
     assert set(kept["coverage"]) == {str(coverage) for coverage in COVERAGES}
 
 
+def test_what_the_selecting_split_decided_is_named() -> None:
+    pull, epoch = "the strength of the head's pull", "the epoch"
+    for fix, decided in (
+        ({"size": 48}, [epoch, pull]),
+        ({"size": 48, "decay": 0.1}, [epoch]),
+        ({"size": 48, "solver": "sgd"}, [epoch]),
+        ({"mix": "auto"}, [epoch, pull, "the size", "the share of the fix"]),
+    ):
+        assert also_chosen(tiny_recipe(fix=fix)) == decided
+    assert also_chosen(tiny_recipe(evaluation={"keep": "last"})) == []
+
+
+def test_another_feeding_has_no_promises(own_run: Path) -> None:
+    product = load(str(own_run), feeding=Feeding(crop_ratio=1.0))
+    with pytest.raises(UserError, match="promises nothing"):
+        fixres.predict(product, own_run / "none.png", coverage=0.9)
+
+
 def test_the_report_says_what_is_promised(fixed_run: Path, tmp_path: Path) -> None:
     page, answer = tmp_path / "r.html", tmp_path / "r.json"
     assert main(["report", str(fixed_run), "--out", str(page), "--json", str(answer)]) == 0
@@ -76,8 +98,7 @@ def test_certifying_again_finds_what_the_run_found(
     found = after["fixres"].pop("promises")
     assert after == before
     assert found == json.loads(answer.read_text())["promises"]
-    # What the split decided of the network is known to the run alone.
-    assert {**found, "also_chose": kept["also_chose"]} == kept
+    assert found == kept
     assert f"{kept['num_certifying']:,} pictures of {kept['split']} certify" in said
     assert "cannot be promised; no wrong one among" in said
     assert f"kept in {config}" in said

@@ -93,8 +93,7 @@ def test_few_selecting_pictures_are_cross_validated_with_the_others(collection: 
     for row, other in zip(found.rows, alone.rows, strict=True):
         assert (row.how, row.n) == ("cross-validated", other.n + len(select))
     # The head that ships first is solved on the training pictures alone: the others are to choose on.
-    head = found.head(found.rows[0])
-    assert head.weight.shape[0] == 3
+    assert found.head(found.choice.best).weight.shape[0] == 3
 
 
 def test_few_pictures_that_are_reported_on_choose_nothing(collection: Collection) -> None:

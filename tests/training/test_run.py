@@ -111,7 +111,7 @@ def test_what_only_the_report_shows_costs_a_note(
     def refuse(*_: object) -> None:
         raise UserError("cannot write comparison.csv: No space left on device")
 
-    monkeypatch.setattr(before_after, "_write_pictures", refuse)
+    monkeypatch.setattr(before_after, "write_pictures", refuse)
     run_recipe(make_recipe(), tmp_path / "run")
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
     notes = [event["text"] for event in read_events(tmp_path / "run") if event["event"] == "note"]

@@ -16,10 +16,11 @@ from PIL import Image
 import fixres
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
-from fixres.errors import Stopped
+from fixres.errors import Stopped, UserError
+from fixres.io.tensors import write_weights
 from fixres.runtime.run_folder import read_events
 from fixres.training import size_heads
-from fixres.training.cached_solver import logistic_head
+from fixres.training.cached_solver import logistic_head, solve
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
 from tests.conftest import tiny_recipe
@@ -129,6 +130,47 @@ def test_timm_loads_the_folder_and_copies_keep_every_head(heads: Path, alone: di
     copy = load(str(tmp_path / "copy"))
     for size, run in alone.items():
         assert same(copy.at(size).model, load(str(run)).model)
+
+
+def test_a_copy_at_another_size_has_the_head_of_that_size(
+    heads: Path, alone: dict[int, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["import", str(heads), "--size", "64", "--out", str(tmp_path / "copy")]) == 0
+    copy = load(str(tmp_path / "copy"))
+    assert copy.preprocess.size == 64
+    assert same(copy.model, load(str(alone[64])).model)
+    assert same(copy.at(48).model, load(str(alone[48])).model)
+    assert "promises" not in copy.details
+    # A new head has nothing to do with those of other sizes.
+    assert main(["import", str(heads), "--new-head", "5", "--out", str(tmp_path / "new")]) == 0
+    assert not load(str(tmp_path / "new")).heads
+
+
+def test_a_head_that_came_out_as_before_is_there_like_any_other(
+    heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaves_it(problem: Any) -> Any:
+        found = solve.solve(problem)
+        problem.model.load_state_dict(load(str(heads)).model.state_dict())
+        return found
+
+    monkeypatch.setattr(size_heads, "solve", leaves_it)
+    recipe = fix_recipe(load(str(heads), "before_fix"), None, {"size": 48, "head_sizes": (64,)}, 0)
+    run_recipe(recipe, tmp_path / "run", split_from=heads / "split.json")
+    product = load(str(tmp_path / "run"))
+    assert {*product.heads} == {48, 64}
+    assert same(product.at(64).model, product.model)
+
+
+def test_a_size_whose_file_is_missing_or_foreign_is_told(heads: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(heads, tmp_path / "run")
+    (run / "model" / "sizes" / "064.safetensors").unlink()
+    product = load(str(run))
+    assert {*product.heads} == {32, 40, 48}
+    assert "sizes/064.safetensors is missing: 64 px has no head of its own" in product.notes
+    write_weights(run / "model" / "sizes" / "040.safetensors", {"nonsense": torch.zeros(2)})
+    with pytest.raises(UserError, match="of another network: it has no 'nonsense'"):
+        load(str(run))
 
 
 def test_before_the_fix_there_are_no_heads(heads: Path) -> None:

@@ -16,7 +16,7 @@ from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.foreign.fit import named_optimizer_state
 from fixres.checkpoints.foreign.layouts import Found
 from fixres.checkpoints.import_request import ImportRequest
-from fixres.checkpoints.product import Product, Sheet, SizeHead
+from fixres.checkpoints.product import MEASURED, Product, Sheet, SizeHead
 from fixres.checkpoints.resolve import (
     fetch,
     is_elsewhere,
@@ -73,6 +73,8 @@ def import_weights(request: ImportRequest) -> tuple[Product, list[str]]:
         before_size=product.details.get("before_fix_size"),
         has_names=product.has_names,
         descriptions=product.descriptions,
+        promises=product.details.get("promises", {}),
+        cascade=product.details.get("cascade", {}),
         heads=_heads(product),
         has_new_head=bool(product.details.get("new_head")),
     )
@@ -103,20 +105,21 @@ def _fed(product: Product, request: ImportRequest) -> Product:
 
     What was measured under other conditions is left out, and so is what a fix moved at another size.
     """
-    fed = with_feeding(product, **{name: getattr(request, name) for name in ("size", *CHANGES)})
+    sized = product if request.size is None else product.at(request.size)
+    fed = with_feeding(sized, **{name: getattr(request, name) for name in CHANGES})
     fed = replace(fed, train_size=request.train_size or fed.train_size)
     at_size(fed.model, fed.preprocess.size)
     at_size(fed.model, fed.train_size)
     if fed.preprocess == product.preprocess or not fed.details:
         return fed
-    kept = {key: value for key, value in fed.details.items() if key not in ("results", "evaluation")}
+    kept = {key: value for key, value in fed.details.items() if key not in MEASURED}
     return replace(fed, details=kept, notes=(*fed.notes, "left out the measurements: they are of another feeding"))
 
 
 def _heads(product: Product) -> dict[int, SizeHead]:
     """Return the further sizes that have a head of their own, with what each reached."""
     own = {size: tensors for size, tensors in product.heads.items() if size != product.preprocess.size}
-    told = product.details.get("sizes", {})
+    told = product.details.get("sizes", {}) if "results" in product.details else {}
     results = {size: {k: v for k, v in told.get(str(size), {}).items() if k != "file"} for size in own}
     return {size: SizeHead(tensors, results[size]) for size, tensors in own.items()}
 
@@ -183,6 +186,7 @@ def _with_new_head(product: Product, request: ImportRequest) -> Product:
         has_names=False,
         descriptions={},
         details={},
+        heads={},
         notes=(*product.notes, _new_head_note(request.new_head)),
     )
 

@@ -54,12 +54,9 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
     train_size, test_size = cfg.input_size[-1], (cfg.test_input_size or cfg.input_size)[-1]
     label = own.weights
     heads: dict[int, dict[str, Tensor]] = {}
+    notes: tuple[str, ...] = ()
     if own.sizes and weights != "before_fix":
-        heads = {size: read_weights(folder / entry.file) for size, entry in own.sizes.items()}
-        # From one size's head to another's, every tensor that any of them has is set.
-        shared = {name for tensors in heads.values() for name in tensors}
-        heads = {size: {name: state[name] for name in shared} | tensors for size, tensors in heads.items()}
-        heads[test_size] = {name: state[name] for name in shared}
+        heads, notes = _read_heads(folder, own, state, test_size)
     if weights == "before_fix":
         if not own.before_fix:
             raise UserError(f"{source} does not hold the tensors from before a fix: it was never fixed")
@@ -83,8 +80,31 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
         source=source + ("#before_fix" if weights == "before_fix" else ""),
         home=home,
         descriptions=descriptions,
+        notes=notes,
         heads=heads,
     )
+
+
+def _read_heads(
+    folder: Path, own: Own, state: dict[str, Tensor], test_size: int
+) -> tuple[dict[int, dict[str, Tensor]], tuple[str, ...]]:
+    """Return the tensors of every size that has a head of its own, and which of them are not there.
+
+    Raises:
+        UserError: a file is damaged, or of another network.
+    """
+    there = {size: folder / entry.file for size, entry in own.sizes.items() if (folder / entry.file).is_file()}
+    heads = {size: read_weights(path) for size, path in there.items()}
+    for size, tensors in heads.items():
+        if unknown := sorted(tensors.keys() - state.keys()):
+            raise UserError(f"{there[size]} is of another network: it has no '{unknown[0]}'")
+    # From one size's head to another's, every tensor that any of them has is set.
+    shared = {name for tensors in heads.values() for name in tensors}
+    heads = {size: {name: state[name] for name in shared} | tensors for size, tensors in heads.items()}
+    missing = [
+        f"{own.sizes[size].file} is missing: {size} px has no head of its own" for size in own.sizes.keys() - heads
+    ]
+    return heads | ({test_size: {name: state[name] for name in shared}} if heads else {}), tuple(sorted(missing))
 
 
 def _read_state(folder: Path) -> dict[str, Tensor]:

@@ -30,20 +30,16 @@ def save_product(folder: Path, model: nn.Module, sheet: Sheet, before_fix: Mappi
         write_weights(folder / BEFORE_FIX, dict(before_fix))
     else:
         (folder / BEFORE_FIX).unlink(missing_ok=True)
-    _write_heads(folder / SIZES, sheet)
-    config = _config(model, sheet, bool(before_fix))
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    write_text(folder / "README.md", _card(config))
-
-
-def _write_heads(folder: Path, sheet: Sheet) -> None:
-    """Write a file for every further size, and remove those of a product that was here before."""
     names = {size: f"{size:03}.safetensors" for size in sheet.heads}
     for size, name in names.items():
-        write_weights(folder / name, dict(sheet.heads[size].tensors))
-    for path in folder.glob("*.safetensors"):
+        write_weights(folder / SIZES / name, dict(sheet.heads[size].tensors))
+    config = _config(model, sheet, bool(before_fix))
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    # Those of a product that was here before, once nothing names them.
+    for path in (folder / SIZES).glob("*.safetensors"):
         if path.name not in names.values():
             path.unlink()
+    write_text(folder / "README.md", _card(config))
 
 
 def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, Any]:
@@ -98,6 +94,7 @@ def _config(model: nn.Module, sheet: Sheet, has_before_fix: bool) -> dict[str, A
             "data": dict(sheet.data),
             "seed": sheet.seed,
             **({"promises": dict(sheet.promises)} if sheet.promises else {}),
+            **({"cascade": dict(sheet.cascade)} if sheet.cascade else {}),
             **({"average": dict(sheet.average)} if sheet.average else {}),
             **({"new_head": True} if sheet.has_new_head else {}),
         },

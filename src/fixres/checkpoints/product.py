@@ -14,6 +14,9 @@ from fixres.models.build import load_strict
 from fixres.models.sizes import at_size, bound_size
 from fixres.resolution import Preprocess
 
+MEASURED = ("results", "evaluation", "promises", "cascade")
+"""What a product's details say of it as it is fed: nothing of it holds for another feeding, or other weights."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -113,6 +116,8 @@ class Sheet:
     """Of an average of several networks: how it was made, and of which files."""
     promises: Mapping[str, Any] = field(default_factory=dict)
     """What `evaluation.promises.certify` found for its sets and for abstaining."""
+    cascade: Mapping[str, Any] = field(default_factory=dict)
+    """Two sizes in turn, as `eval --cascade --save` keeps them."""
     heads: Mapping[int, SizeHead] = field(default_factory=dict)
     """Further sizes with a head of their own."""
     has_new_head: bool = False

@@ -12,7 +12,7 @@ import torch
 from fixres.checkpoints.feeding import changed, differences, says_itself
 from fixres.checkpoints.feeding_request import Feeding, PreprocessChanges
 from fixres.checkpoints.folder_read import load_folder
-from fixres.checkpoints.product import Product
+from fixres.checkpoints.product import MEASURED, Product
 from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
 from fixres.errors import UserError, require_extra
 from fixres.io.download import cache
@@ -168,7 +168,9 @@ def _fed_otherwise(product: Product, changes: PreprocessChanges) -> Product:
     asked = changed(product.preprocess, changes)
     if asked == product.preprocess:
         return product
-    details = {key: value for key, value in product.details.items() if key != "results"}
+    # The conditions stay: what is measured now, is measured under them.
+    left_out = set(MEASURED) - {"evaluation"}
+    details = {key: value for key, value in product.details.items() if key not in left_out}
     notes = (*product.notes, *(f"warning: {text}" for text in differences(product.preprocess, asked)))
     return replace(product, preprocess=asked, details=details, notes=notes)
 

@@ -127,7 +127,8 @@ def _for_people(p: Prediction) -> str:
         f"  {on_one_line(name):<72} ({100 * share:5.2f} %)" for name, (_, share) in zip(p.said, p.top, strict=True)
     ]
     if p.inside is not None:
-        lines.append(f"  the right one is among: {on_one_line(', '.join(p.inside))}")
+        spoken = dict(zip((name for name, _ in p.top), p.said, strict=True))
+        lines.append(f"  the right one is among: {on_one_line(', '.join(spoken.get(name, name) for name in p.inside))}")
     return "\n".join(lines) + "\n"
 
 

@@ -237,6 +237,6 @@ class Recipe(Section):
     def chooses(self) -> bool:
         """Whether the selecting split decides anything: which epoch ships, when to stop, a size, a solver's pull."""
         chosen_pulls = [(s.solver != "sgd" or s.head == "solved") and not s.decay for s in self.run_stages]
-        sizes_and_ends = [stage.size == "auto" or stage.patience for stage in self.run_stages]
+        sizes_and_ends = [s.size == "auto" or s.mix == "auto" or s.patience for s in self.run_stages]
         is_asked = "best" in (self.evaluation.keep, self.evaluation.ship)
         return is_asked or any(chosen_pulls) or any(sizes_and_ends)

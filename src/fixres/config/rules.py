@@ -74,6 +74,12 @@ def _stage_problems(name: str, stage: Stage, recipe: Recipe) -> Iterable[Problem
     yield from _size_problems(name, stage)
     if stage.freeze and stage.moves != "all":
         yield "freeze", f"is for moves all; with moves {stage.moves} everything else stays already"
+    if not is_fix and (stage.head_sizes or stage.mix != 1):
+        yield "head_sizes" if stage.head_sizes else "mix", f"is of a fix; {name} trains the whole network"
+    if stage.mix_also and stage.mix != "auto":
+        yield "mix_also", f"decides on a mix, and {name}.mix is {stage.mix:g}; use auto"
+    if stage.head_sizes and stage.head != "keep":
+        yield "head_sizes", f"starts every size from the head as it comes, and {name}.head is {stage.head}; use keep"
     if stage.patience and recipe.evaluation.keep == "last":
         yield "patience", "stops at the best result, which evaluation.keep last would not ship; use keep best"
     yield from _solver_problems(stage)

@@ -213,7 +213,7 @@ class Stage(Section):
     mix: Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], Setting(is_cached=True)] = 1.0
     """Of a fix: share of what it found, the rest of what it changed as before; auto: the least loss on the selecting
     split and in the collections of mix_also."""
-    mix_also: Annotated[tuple[str, ...], Setting(needs={"mix": ("auto",)}, is_cached=True)] = ()
+    mix_also: Annotated[tuple[str, ...], Setting(is_cached=True)] = ()
     """Data URIs of other collections of the same classes, on whose reported splits auto looks too."""
     start_from: Annotated[Literal["ema", "raw"], Setting(is_cached=True)] = "ema"
     """Weights taken over from the stage before; ema: its average, when it kept one."""

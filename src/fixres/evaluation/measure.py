@@ -280,8 +280,13 @@ def _remarks(
     remarks = [f"warning: {text}" for text in differences(own, asked)]
     if product.weights == "before_fix":
         remarks.append("warning: these are the weights from before the fix, not the product's")
-    if not {own.size, *product.heads} & {result["size"] for result in results}:
-        given = ", ".join(str(size) for size in dict.fromkeys(result["size"] for result in results))
+    measured_sizes = dict.fromkeys(result["size"] for result in results)
+    if product.heads:
+        without = [str(size) for size in measured_sizes if size not in product.heads]
+        if without:
+            remarks.append(f"warning: {', '.join(without)} px has no head of its own: that of {own.size} px is used")
+    elif own.size not in measured_sizes:
+        given = ", ".join(map(str, measured_sizes))
         remarks.append(f"warning: {given} px is not the product's test size, {own.size} px")
     is_refitted = "figures_of" in product.details
     if product.weights != "before_fix" and asked == own and not is_refitted:

@@ -204,17 +204,26 @@ def abstention(
     grid = np.quantile(confidences[choosing], np.linspace(1, 0, _NUM_LEVELS + 1)[1:]) if len(choosing) else np.empty(0)
     # Everything is answered last.
     thresholds = np.unique(np.append(grid, 0.0))[::-1]
-    # From the choosing half, not from the certifying one: the order must not depend on what certifies it. The first is
-    # answered often enough to have the fewest pictures also where fewer of the certifying half happen to be answered.
-    shares = [float((confidences[choosing] >= t).mean()) if len(choosing) else 1.0 for t in thresholds]
-    enough = fewest + 2 * math.sqrt(fewest)
-    tried = [t for t, share in zip(thresholds, shares, strict=True) if t == 0 or share * len(certifying) >= enough]
+    # Where to begin is told by the choosing half, not by the certifying one, which the order must not depend on: at the
+    # strictest threshold that would be shown with one error more than there were, so that one more is no end.
+    begin = 0
+    for place, threshold in enumerate(thresholds):
+        own = confidences[choosing] >= threshold
+        count, num = int((own & ~is_right[choosing]).sum()) + 1, int(own.sum())
+        if num >= fewest and _is_shown(count, num, error_rate, confidence):
+            begin = place
+            break
+    else:
+        enough = fewest + 2 * math.sqrt(fewest)
+        shares = [float((confidences[choosing] >= t).mean()) if len(choosing) else 1.0 for t in thresholds]
+        begin = next((i for i, share in enumerate(shares) if share * len(certifying) >= enough), len(thresholds) - 1)
+    tried = thresholds[begin:]
     answered = [int((sure >= t).sum()) for t in tried]
     wrong = [int((~right & (sure >= t)).sum()) for t in tried]
-    place = fixed_sequence(wrong, answered, error_rate, confidence)
-    if place is None:
+    last = fixed_sequence(wrong, answered, error_rate, confidence)
+    if last is None:
         return None
-    return Abstention(float(tried[place]), error_rate, confidence, len(certifying), answered[place], wrong[place])
+    return Abstention(float(tried[last]), error_rate, confidence, len(certifying), answered[last], wrong[last])
 
 
 def certify(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> dict[str, Any]:

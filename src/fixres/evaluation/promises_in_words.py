@@ -32,7 +32,10 @@ def promises_in_words(kept: Mapping[str, Any]) -> Iterator[str]:
         line = f"answers of which at most {100 * rate:g} % are wrong, with {100 * kept['confidence']:g} % confidence: "
         if certified is None:
             fewest = images_needed(rate, kept["confidence"])
-            yield line + f"cannot be promised; no wrong one among {fewest} answered pictures would be needed"
+            why = "too many of them are wrong"
+            if kept["num_certifying"] < fewest:
+                why = f"no wrong one among {fewest} answered pictures would be needed"
+            yield line + f"cannot be promised; {why}"
             continue
         line += f"above p = {certified['threshold']:.4f}"
         if told:

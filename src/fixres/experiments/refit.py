@@ -112,6 +112,10 @@ def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: fl
         fix["enabled"] = shipped["kind"] == "fixed"
         if fix["enabled"]:
             fix |= {"size": shipped["size"], "decay": _decay(events, "fix", shipped["size"])}
+            if fix["mix"] == "auto":
+                fix |= {"mix": [e for e in events if e["event"] == "mix" and e["size"] == shipped["size"]][-1]["share"]}
+            # Each size has a pull of its own, and a recipe one.
+            fix |= {"mix_also": [], "head_sizes": []}
     return validate(values)
 
 

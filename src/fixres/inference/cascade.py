@@ -52,6 +52,8 @@ class CascadeRequest:
     """Of a guarantee: the share of pictures that may be lost."""
     confidence: float = 0.9
     """Of a guarantee."""
+    is_kept: bool = False
+    """Whether it is to be kept, so that one without its guarantee is of no use."""
 
 
 def measure_cascade(
@@ -77,6 +79,8 @@ def measure_cascade(
         for view in product_views(replace(one, model=runtime.place(one.model)), [product.preprocess.at(size)])
     ]
     choosing, reported, how = _roles(collection, request.split)
+    if asked.rule == "guaranteed" and asked.is_kept:
+        _require_certifiable(len(halves(choosing.labels)[1]), asked)
     on_select = _two_answers(evaluate(views, choosing, runtime, reading, progress, keep_logits=True))
     found = evaluate(views, reported, runtime, reading, progress, keep_logits=True)
     two = _two_answers(found)
@@ -128,6 +132,8 @@ def _best(two: TwoAnswers) -> _Chosen:
 def _guaranteed(two: TwoAnswers, asked: CascadeRequest) -> _Chosen:
     """Choose by what to defer on one half, and certify how far on the other; nothing certified sends everything on."""
     first, second = (two.take(places) for places in halves(two.labels))
+    if not len(second.labels):
+        raise UserError("one picture cannot both choose a cascade and certify it\n  more selecting pictures")
     deferral = replace(choose_deferral(first)[0], small_weight=0.0)
     found = guaranteed_level(deferral, first, second, asked.harm, asked.confidence)
     level = -EVERY if found.level is None else found.level
@@ -170,7 +176,9 @@ def _holds_before_fix(product: Product) -> bool:
 
 def save_words(asked: CascadeRequest) -> str:
     """Return the flags that keep a cascade."""
-    rule = "" if asked.rule == "best" else f" --cascade-rule {asked.rule}"
+    rule = ""
+    if asked.rule == "guaranteed":
+        rule = f" --cascade-rule guaranteed --harm {asked.harm:g} --confidence {asked.confidence:g}"
     return f"--cascade {listed_sizes(asked.sizes)}{rule} --save"
 
 
@@ -178,21 +186,32 @@ def save_cascade(product: Product, asked: CascadeRequest, found: dict[str, Any])
     """Write the sizes of a cascade and how it defers into the product's config.json, for `predict --cascade`.
 
     Raises:
-        UserError: see `require_keeping`; or a guarantee was asked for and too few pictures certify one.
+        UserError: see `require_keeping`.
     """
     path = require_keeping(product, save_words(asked))
     cascade = found["cascade"]
-    if cascade["guarantee"] is not None and not cascade["guarantee"]["is_certified"]:
-        num = cascade["guarantee"]["num_certifying"]
-        raise UserError(
-            f"nothing was kept: {num} pictures certify no cascade that loses at most {100 * asked.harm:g} %\n  more "
-            "selecting pictures, a larger --harm, or --cascade-rule best, which promises nothing"
-        )
+    if cascade["guarantee"] is not None:
+        _require_certifiable(cascade["guarantee"]["num_certifying"], asked)
     kept = {key: cascade[key] for key in ("sizes", "threshold", "chosen_on")} | cascade["deferral"]
     if cascade["guarantee"] is not None:
         kept["guarantee"] = cascade["guarantee"]
     keep(path, "cascade", kept)
     return path
+
+
+def _require_certifiable(num: int, asked: CascadeRequest) -> None:
+    """Refuse a guarantee that so many certifying pictures cannot give whatever they say.
+
+    Raises:
+        UserError: saying how many would.
+    """
+    needed = images_needed(asked.harm, asked.confidence)
+    if num < needed:
+        raise UserError(
+            f"nothing can be kept: {num} pictures certify no cascade that loses at most {100 * asked.harm:g} %, "
+            f"{needed} without a loss would be needed\n  more selecting pictures, a larger --harm, or --cascade-rule "
+            "best, which promises nothing"
+        )
 
 
 def kept_cascade(product: Product) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.checkpoints.product import Product
+from fixres.config.loading import load as load_recipe
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import evaluate, network_views
@@ -24,6 +25,7 @@ from fixres.evaluation.promises import (
 )
 from fixres.inference.kept_in_product import keep, require_keeping
 from fixres.io.progress import Progress
+from fixres.training.product_promises import also_chosen
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ class Promises:
         num, confidence = self.kept["num_certifying"], self.kept["confidence"]
         fewest = images_needed(error_rate, confidence)
         able = [rate for rate in ERROR_RATES if self.kept["abstain"][str(rate)] is not None]
+        why = f"and none wrong among {fewest} answered ones would be needed" if num < fewest else "and do not show it"
         raise UserError(
             f"{self.source} cannot promise at most {100 * error_rate:g} % of wrong answers with "
-            f"{100 * confidence:g} % confidence: {num} pictures of {self.kept['split']} certify it, and none wrong "
-            f"among {fewest} answered ones would be needed\n  "
+            f"{100 * confidence:g} % confidence: {num} pictures of {self.kept['split']} certify, {why}\n  "
             + (f"--abstain {able[0]:g} is promised" if able else "it promises none of the rates it was asked for")
         )
 
@@ -111,13 +113,27 @@ def measure_promises(product: Product, request: SplitRequest, progress: Progress
     found = [evaluate(views, split, runtime, reading, progress, keep_logits=True) for split in (choosing, reported)]
     on_select, on_report = (probabilities_of(one.logits) for one in found)
     name = choosing.name if choosing.name != reported.name else f"one half of {choosing.name}"
-    kept = {"split": name, "also_chose": [], **certify(on_select, found[0].labels, product.classes)}
+    decided = _decided_by(product) if request.data is None and choosing.name == collection.select else []
+    kept = {
+        "split": name,
+        "uri": collection.uri,
+        "also_chose": decided,
+        **certify(on_select, found[0].labels, product.classes),
+    }
     figures = reached(kept, on_report, found[1].labels, product.classes)
     return {
         **answer_of(product, collection, reported, found[1]),
         "results": found[1].results,
         "promises": {**kept, "reached": {"split": reported.name, **figures}},
     }
+
+
+def _decided_by(product: Product) -> list[str]:
+    """Return what the selecting split of a product's own run decided of it."""
+    if kept := product.details.get("promises"):
+        return list(kept["also_chose"])
+    path = product.home / "recipe.yaml" if product.home is not None else None
+    return also_chosen(load_recipe(path)) if path is not None and path.is_file() else []
 
 
 def save_promises(product: Product, found: Mapping[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from importlib import resources
@@ -105,6 +106,15 @@ def _require_hub() -> None:
         raise ConnectionError(f"{constants.ENDPOINT} does not answer: {offline}")
 
 
+def _further_files(config: Path) -> list[str]:
+    """Return the files of ours that a config.json names beside the weights; none of a folder that is damaged."""
+    try:
+        own = json.loads(config.read_text(encoding="utf-8")).get("fixres", {})
+        return [str(entry["file"]) for entry in own.get("sizes", {}).values()]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return []
+
+
 def fetch_hub_folder(name: str) -> Path:
     """Return the local folder of a timm model on the Hugging Face hub, `ORGANISATION/NAME[@REVISION]`.
 
@@ -121,6 +131,8 @@ def fetch_hub_folder(name: str) -> Path:
             hf_hub_download(repository, "model.safetensors", **how)
         except EntryNotFoundError:
             hf_hub_download(repository, "pytorch_model.bin", **how)
+        for name in _further_files(Path(config)):
+            hf_hub_download(repository, name, **how)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline
         raise UserError(
             f"cannot fetch hf-hub:{name} ({type(error).__name__}: {_first_line(error)})\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fixres.checkpoints.resolve import weights_and_kind
 from fixres.config.recipe import Recipe, Stage
@@ -22,9 +23,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
                 update={"uri": absolute_uri(recipe.data.uri), "class_weights": class_weights}
             ),
             "model": recipe.model.model_copy(update={"weights": weights}),
-            "train": _absolute_teacher(recipe.train),
-            "fix": _absolute_teacher(recipe.fix),
-            "stages": tuple(map(_absolute_teacher, recipe.stages)),
+            "train": _absolute_stage(recipe.train),
+            "fix": _absolute_stage(recipe.fix),
+            "stages": tuple(map(_absolute_stage, recipe.stages)),
             "optim": recipe.optim.model_copy(update={"state": state}),
         }
     )
@@ -37,5 +38,7 @@ def _absolute_weights(source: str) -> str:
     return str(Path(path).absolute()) + (f"#{which}" if which != "fixed" else "")
 
 
-def _absolute_teacher(stage: Stage) -> Stage:
-    return stage.model_copy(update={"teacher": _absolute_weights(stage.teacher)}) if stage.teacher else stage
+def _absolute_stage(stage: Stage) -> Stage:
+    changes: dict[str, Any] = {"teacher": _absolute_weights(stage.teacher)} if stage.teacher else {}
+    changes |= {"mix_also": tuple(map(absolute_uri, stage.mix_also))} if stage.mix_also else {}
+    return stage.model_copy(update=changes) if changes else stage

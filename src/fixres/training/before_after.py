@@ -17,7 +17,7 @@ from fixres.io.tensors import changed_tensors, copy_state
 from fixres.training.comparison_table import PICTURES, write_pictures
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
-from fixres.training.product_promises import promises_of
+from fixres.training.product_promises import can_promise, promises_of
 from fixres.training.product_sheet import sheet_of
 from fixres.training.size_choice import sizes_to_measure, sweep
 from fixres.training.size_heads import kept_heads, solve_size_heads
@@ -42,13 +42,16 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
         sizes = sizes_to_measure(context, handover.model, handover.train_size, plan.size)
         sweep(context, handover.model, sizes, "fixed")
     heads = solve_size_heads(context, plan, handover)
-    found = _compared(context, plan, handover, probes, (shipped.label, heads))
+    kept = shipped.label if can_promise(context.collection) else ""
+    found = _compared(context, plan, handover, probes, (kept, heads))
     outcome = _record(context, found, shipped)
     labels = [row["label"] for row in outcome.rows]
     promises = promises_of(context, shipped, labels, found.evaluations)
     if context.runtime.processes.is_main:
         rows = {row["size"]: row for row in found.rows if str(row["label"]).startswith("fixed")}
-        own = kept_heads(shipped.model, heads, rows) if shipped.kind == "fixed" else {}
+        if heads and shipped.kind != "fixed":
+            context.log.event("note", text=f"the heads of further sizes are not kept: what ships is {shipped.label}")
+        own = kept_heads(shipped.model, plan.move_plan.tensors, heads, rows) if shipped.kind == "fixed" else {}
         _save(context, outcome, shipped, handover, {"promises": promises, "heads": own})
         _or_note(
             context,
@@ -120,7 +123,7 @@ def _compared(
 ) -> Compared:
     """Measure everything on the report split: probes, before a fix, and what the last stage made.
 
-    `made`: the row that ships, of which logits are kept, and the networks of further sizes.
+    `made`: the row of which logits are kept, and the networks of further sizes.
     """
     shipped, heads = made
     report = context.collection.report

@@ -9,7 +9,6 @@ from fixres.checkpoints.resolve import load, weights_and_kind
 from fixres.config.recipe import Stage
 from fixres.data.collections import Collection
 from fixres.errors import UserError
-from fixres.models.sizes import at_size
 from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 
@@ -58,5 +57,5 @@ def find_teacher(
         for values in (preprocess.mean, preprocess.std, own.mean, own.std)
     )
     # The student's inputs are taken back to [0, 1] and normalised as the teacher's, in one step.
-    model = runtime.place(at_size(product.model, size).eval().requires_grad_(False))
+    model = runtime.place(product.network_at(size).eval().requires_grad_(False))
     return Teacher(model, order, std / own_std, (mean - own_mean) / own_std)

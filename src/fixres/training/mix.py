@@ -42,12 +42,15 @@ def mix_fix(context: RunContext, plan: StagePlan, before: nn.Module, fixed: nn.M
         UserError: a collection cannot be opened.
     """
     asked = plan.stage.mix
-    if asked == 1 or is_new_head:
-        # Of a random head there is nothing to keep.
+    if asked == 1:
         return
-    old, new = copy_state(before), copy_state(fixed)
+    if is_new_head:
+        context.log.event("note", text=f"nothing is mixed: before this {plan.name} the head was a random one")
+        return
+    new = copy_state(fixed)
+    old = {name: tensor.to(new[name].device) if name in new else tensor for name, tensor in copy_state(before).items()}
     splits = [context.collection.split(context.collection.select)]
-    splits += [_open(uri, context.collection.classes) for uri in plan.stage.mix_also]
+    splits += [_open(uri, context.collection.classes, context.recipe.data) for uri in plan.stage.mix_also]
     rows: list[tuple[float, float, list[float]]] = []
     for share in _SHARES if asked == "auto" else (asked,):
         fixed.load_state_dict(interpolated(old, new, share))
@@ -65,18 +68,19 @@ def mix_fix(context: RunContext, plan: StagePlan, before: nn.Module, fixed: nn.M
     context.log.event("note", text=f"{chosen:g} of the fix, {1 - chosen:g} of what was before{where}")
 
 
-def require_mix(uris: tuple[str, ...], classes: tuple[str, ...]) -> None:
+def require_mix(uris: tuple[str, ...], classes: tuple[str, ...], data: Data) -> None:
     """Open the collections that decide on a mix, so that one that cannot be is told before anything runs.
 
     Raises:
         UserError: a collection cannot be opened, or has other classes.
     """
     for uri in uris:
-        _open(uri, classes)
+        _open(uri, classes, data)
 
 
-def _open(uri: str, classes: tuple[str, ...]) -> Split:
-    collection = open_collection(Data(uri=uri), classes=classes, for_training=False)
+def _open(uri: str, classes: tuple[str, ...], data: Data) -> Split:
+    """Open a collection whose pictures are read as those of the run."""
+    collection = open_collection(Data(uri=uri, exif=data.exif, alpha=data.alpha), classes=classes, for_training=False)
     split = collection.split(collection.report)
     if not len(split):
         raise UserError(f"{uri} has no picture to decide on a mix\n  leave it out of fix.mix_also")

@@ -17,7 +17,7 @@ from fixres.checkpoints.feeding import says_itself
 from fixres.checkpoints.feeding_request import Feeding
 from fixres.checkpoints.folder_read import WEIGHT_FILES
 from fixres.checkpoints.folder_write import save_product
-from fixres.checkpoints.product import Product, Sheet
+from fixres.checkpoints.product import MEASURED, Product, Sheet
 from fixres.checkpoints.resolve import is_bare, load, weights_and_kind
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection
@@ -96,7 +96,8 @@ def average(request: AverageRequest, say: Say = lambda _: None) -> Averaged:
     if bench is not None:
         _select(request, bench, model, states, finished, say)
     _fill(model, [states[source] for source in finished.used], bench if request.recalibrate else None)
-    finished.product = replace(products[0], model=model.cpu())
+    details = {key: value for key, value in products[0].details.items() if key not in MEASURED}
+    finished.product = replace(products[0], model=model.cpu(), heads={}, details=details)
     found = bench.measure(model, bench.collection.report) if bench is not None else None
     if found is not None and bench is not None:
         finished.result, finished.num_images = found.results[0], found.num_images

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from fixres.config.recipe import Recipe
+from fixres.data.collections import Collection
 from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.promises import certify, probabilities_of, reached
 from fixres.training.context import RunContext
 from fixres.training.what_ships import Contender
+
+MOST = 60_000_000
+"""Pictures times classes: ImageNet's 50,000 of 1,000 fit, in 0.5 GB."""
 
 
 def promises_of(context: RunContext, shipped: Contender, rows: Sequence[str], found: Sequence[Evaluation]) -> Any:
@@ -22,11 +26,11 @@ def promises_of(context: RunContext, shipped: Contender, rows: Sequence[str], fo
         found: the evaluations behind them, in order; that of the shipped one has its logits.
     """
     collection = context.collection
-    if collection.select == "train":
+    if collection.select == "train" or not can_promise(collection):
         return {}
     on_select = context.measure(shipped.model, collection.select, [shipped.size], keep_logits=True)
     kept = certify(probabilities_of(on_select.logits, 0), on_select.labels, collection.classes)
-    kept = {"split": collection.select, "also_chose": also_chosen(context.recipe), **kept}
+    kept = {"split": collection.select, "uri": collection.uri, "also_chose": also_chosen(context.recipe), **kept}
     if collection.select == collection.report:
         # What certified a promise cannot also say whether it is kept.
         return kept
@@ -39,13 +43,22 @@ def promises_of(context: RunContext, shipped: Contender, rows: Sequence[str], fo
     raise AssertionError("the shipped row is behind one of the evaluations")
 
 
+def can_promise(collection: Collection) -> bool:
+    """Return whether the probabilities of the selecting and the reported pictures fit in memory."""
+    num = max(len(collection.split(name)) for name in (collection.select, collection.report))
+    return num * len(collection.classes) <= MOST
+
+
 def also_chosen(recipe: Recipe) -> list[str]:
     """Return what the selecting split decided of the network, so that promises hold given it alone."""
     stages = recipe.run_stages
     decided = {
         "the epoch": recipe.evaluation.keep == "best" and any(s.solver == "sgd" for s in stages),
-        "the strength of the head's pull": any(s.solver == "cached" or s.head == "solved" for s in stages),
+        "the strength of the head's pull": any(
+            (s.solver != "sgd" or s.head == "solved") and not s.decay for s in stages
+        ),
         "the size": any(s.size == "auto" for s in stages),
+        "the share of the fix": any(s.mix == "auto" for s in stages),
         "what ships": recipe.evaluation.ship == "best",
     }
     return [what for what, is_so in decided.items() if is_so]

@@ -218,7 +218,7 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
             asks = f"{plan.key}.head solved" if stage.head == "solved" else "evaluation.ship best"
             require_solvable_head(at_size(start.model, size), size, asks)
         require_size_heads(recipe, collection, start.model, index)
-        require_mix(stage.mix_also, collection.classes)
+        require_mix(stage.mix_also, collection.classes, recipe.data)
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)

@@ -27,7 +27,10 @@ def decide_size(context: RunContext, model: nn.Module, index: int, train_size: i
     if stage.size != "auto":
         return stage.size
     at_least = _offer(context, model, train_size).matching
-    size, why = choose_size(sizes, found.correct(), [r["gmacs"] for r in found.results], at_least)
+    # With a head for every size, the one that ships is one of them.
+    able = [place for place, one in enumerate(sizes) if not stage.head_sizes or one in stage.head_sizes]
+    works = [found.results[place]["gmacs"] for place in able]
+    size, why = choose_size([sizes[place] for place in able], found.correct()[able], works, at_least)
     context.log.event("chosen", size=size, why=why, split=context.collection.select, num_images=found.num_images)
     return size
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection as Names
 from dataclasses import replace
 from typing import Any
 
@@ -70,13 +71,19 @@ def solve_size_heads(context: RunContext, plan: StagePlan, handover: Handover) -
     return found
 
 
-def kept_heads(fixed: nn.Module, heads: dict[int, nn.Module], rows: dict[int, dict[str, Any]]) -> dict[int, SizeHead]:
-    """Return what a product keeps of further sizes: the tensors in which each differs, and its row of the report."""
+def kept_heads(
+    fixed: nn.Module, moved: Names[str], heads: dict[int, nn.Module], rows: dict[int, dict[str, Any]]
+) -> dict[int, SizeHead]:
+    """Return what a product keeps of further sizes: the tensors of each, and its row of the report.
+
+    These are the ones in which it differs and the ones that a fix may move, so that a head that came out as before is
+    there like any other.
+    """
     main = copy_state(fixed)
     kept = {}
     for size, model in heads.items():
         own = copy_state(model)
-        names = sorted(changed_tensors(main, own))
+        names = sorted({*changed_tensors(main, own), *moved} & own.keys())
         row = rows.get(size, {})
         told: dict[str, Any] = {key: row[key] for key in ("top1", "top1_ci95", "loss", "gmacs") if key in row}
         kept[size] = SizeHead({name: own[name] for name in names}, told)

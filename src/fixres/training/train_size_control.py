@@ -18,6 +18,7 @@ from fixres.models.split_trunk import require_solvable
 from fixres.training.cached_solver.solve import solve
 from fixres.training.cached_solver.solve_stage import problem_of
 from fixres.training.context import RunContext
+from fixres.training.mix import mix_fix
 from fixres.training.size_heads import size_label
 from fixres.training.stage_plan import StagePlan
 
@@ -130,6 +131,7 @@ def solve_control(
         return Control(None, str(error).splitlines()[0])
     own = replace(plan, size=train_size)
     found = solve(problem_of(context, own, model, f"stage-{plan.index}-control"))
+    mix_fix(context, own, at_size(before, train_size), model, is_new_head=False)
     context.log.event("control", stage=plan.name, stage_index=plan.index, size=train_size, **found.as_dict())
     return Control(model)
 

@@ -104,10 +104,14 @@ def test_a_guarantee_is_kept_where_enough_pictures_certify_it(
     words = ["eval", str(run), "--cascade", "32,48", "--cascade-rule", "guaranteed", "--save", "--workers", "0"]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "too few pictures to promise at most 1 % of the pictures lost against 48 px, with 90 % confidence" in said
+    assert "nothing can be kept" in said
     assert "230 without a loss would be needed" in said
-    assert "nothing was kept" in said
+    # Before a picture is read.
+    assert "32 px alone" not in said
     assert config.read_text() == before
+    assert main([word for word in words if word != "--save"]) == 0
+    said = capsys.readouterr().err
+    assert "too few pictures to promise at most 1 % of the pictures lost against 48 px, with 90 % confidence" in said
     path = tmp_path / "c.json"
     assert main([*words, "--harm", "0.6", "--confidence", "0.5", "--json", str(path)]) == 0
     found = json.loads(path.read_text())["cascade"]
@@ -123,7 +127,8 @@ def test_a_guarantee_is_kept_where_enough_pictures_certify_it(
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("--harm", "0.1"), "add --cascade SMALL,LARGE"),
+        (("--cascade-rule", "guaranteed"), "add --cascade SMALL,LARGE"),
+        (("--cascade", "32,48", "--harm", "0.1"), "--cascade-rule guaranteed"),
         (("--cascade", "32,48", "--cascade-rule", "guaranteed", "--harm", "0"), "expected a number > 0 and < 1"),
         (("--cascade", "48,32"), "--cascade 48,32: it takes two sizes, the smaller first"),
         (("--cascade", "32"), "--cascade 32: it takes two sizes"),

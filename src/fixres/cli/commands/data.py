@@ -108,8 +108,15 @@ def _doubt_labels(report: Report, product: Product, data: Data, workers: int, co
 
     console.preprocessing(product.preprocess, product.source)
     runtime = Runtime(RuntimeSettings())
-    with runtime.stop:
-        found = labels_in_doubt(product, data, runtime, workers, console.bar("comparing labels"))
+    preprocess = product.preprocess
+    data = data.model_copy(update={"exif": preprocess.exif, "alpha": preprocess.alpha})
+    try:
+        with runtime.stop:
+            found = labels_in_doubt(product, data, runtime, workers, console.bar("comparing labels"))
+    except UserError as error:
+        # What was found before is worth its minutes.
+        report.remarks.append(f"labels were not compared: {str(error).partition(chr(10))[0]}")
+        return
     report.remarks.append(how(product))
     for one in found:
         seen = f"labelled {one.label} (p {one.probability:.2f}), looks like {one.other} (p {one.other_probability:.2f})"

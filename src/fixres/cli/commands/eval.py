@@ -76,8 +76,12 @@ def eval(words: Sequence[str]) -> int:
         require_writable(flags.json)
     if flags.save and not (flags.cascade or flags.promise):
         raise UserError("--save keeps a cascade or promises\n  --cascade SMALL,LARGE --save, or --promise --save")
-    if not flags.cascade and (flags.cascade_rule, flags.harm, flags.confidence) != ("best", 0.01, 0.9):
-        raise UserError("--cascade-rule, --harm and --confidence are about a cascade\n  add --cascade SMALL,LARGE")
+    if not flags.cascade and flags.cascade_rule != "best":
+        raise UserError("--cascade-rule is about a cascade\n  add --cascade SMALL,LARGE")
+    if flags.cascade_rule == "best" and (flags.harm, flags.confidence) != (0.01, 0.9):
+        raise UserError(
+            "--harm and --confidence are of a guarantee\n  add --cascade SMALL,LARGE --cascade-rule guaranteed"
+        )
     _check_save(flags)
     # Mistyped corruptions are refused before a network is loaded.
     parse_corruptions(flags.corrupt)
@@ -103,7 +107,8 @@ def eval(words: Sequence[str]) -> int:
             measured = measure_product(product, flags, console.bar("measuring"))
         else:
             measured = compare_products(product, other, flags, console.bar("measuring"))
-        also = [measure_product(product, request, console.bar("measuring")).answer for request in elsewhere]
+        others = [measure_product(product, request, console.bar("measuring")) for request in elsewhere]
+        also = [one.answer for one in others]
     if not is_main:
         return 0
     if also:
@@ -113,7 +118,11 @@ def eval(words: Sequence[str]) -> int:
         _show(console, answer, flags)
     if also:
         _show_sizes_elsewhere(console, [measured.answer, *also])
-    for line in dict.fromkeys(measured.remarks):
+    remarks = list(measured.remarks)
+    for one in others:
+        # A repeated figure is no news of another collection.
+        remarks += [line for line in one.remarks if "repeats the logged result" not in line]
+    for line in dict.fromkeys(remarks):
         (console.warn if line.startswith("warning: ") else console.say)(line.removeprefix("warning: "))
     write_answer(flags.json, measured.answer)
     if flags.predictions is not None:
@@ -169,7 +178,7 @@ def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
         raise UserError(f"{' and '.join(given)} do not go with {' and '.join(asked)}")
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different things; give one of them")
-    cascade = CascadeRequest(flags.cascade, flags.cascade_rule, flags.harm, flags.confidence)
+    cascade = CascadeRequest(flags.cascade, flags.cascade_rule, flags.harm, flags.confidence, flags.save)
     if flags.save:
         # A sweep whose outcome cannot be kept is minutes lost.
         words = save_words(cascade) if flags.cascade else "--promise --save"

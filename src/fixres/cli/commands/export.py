@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fixres.checkpoints.feeding_request import given_changes
 from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
 from fixres.cli.parse import parse_flags
+from fixres.errors import UserError
 from fixres.inference.requests import ExportRequest
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ def _export_cascade(console: Console, flags: ExportFlags) -> int:
     from fixres.inference.export.cascade_files import export_cascade, require_possible_cascade
     from fixres.inference.export.export import require_possible
 
+    if given := given_changes(flags):
+        raise UserError(
+            f"--cascade has a rule for pictures prepared as the product says\n  leave {' and '.join(given)} out"
+        )
     require_possible_cascade(flags)
     require_possible(flags)
     product = open_checkpoint(console, flags)

@@ -153,7 +153,7 @@ def _require_used(flags: FixFlags, solver: str) -> None:
 def _as_flags(text: str) -> str:
     """Return a message about a recipe's fix in the words of this command's flags."""
     text = text.replace("--data.uri", "--data")
-    text = text.replace("fix.mix_also", "--also")
+    text = text.replace("fix.mix_also", "--also").replace("fix.head_sizes", "--sizes")
     text = re.sub(r"(?:--)?\bfix\.([a-z_]+)", lambda key: f"--{key[1].replace('_', '-')}", text)
     return re.sub(r"\b(moves|solver): (?=[a-z])", r"--\1 ", text)
 

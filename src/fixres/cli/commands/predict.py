@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fixres.checkpoints.feeding_request import given_changes
 from fixres.cli.commands.common import CheckpointFlags, open_checkpoint
@@ -257,7 +259,7 @@ class _Job:
             "backend": flags.backend,
             "top_k": self.predictor.top_k,
             "threshold": flags.threshold,
-            **{name: value for name, value in (("coverage", flags.coverage), ("abstain", flags.abstain)) if value},
+            **self._rules(),
             "batch_size": flags.batch_size,
             "format": f"{flags.style} --spreadsheet" if flags.spreadsheet else flags.style,
             "keep": flags.keep or None,
@@ -284,6 +286,17 @@ class _Job:
             self.console.say(f"stopped; {rows.part} holds what is done: add --resume to go on")
             raise
         rows.finish()
+
+    def _rules(self) -> dict[str, Any]:
+        """Return what a product keeps that decides what is written, as far as it is used: it may be certified anew."""
+        used = {"promises": self.flags.coverage or self.flags.abstain, "cascade": self.flags.cascade}
+        kept = self.predictor.product.details
+        asked = {"coverage": self.flags.coverage, "abstain": self.flags.abstain}
+        return {name: value for name, value in asked.items() if value is not None} | {
+            f"{name}_rule": hashlib.sha256(json.dumps(kept.get(name), sort_keys=True).encode()).hexdigest()[:16]
+            for name, is_used in used.items()
+            if is_used
+        }
 
     def _write(self, writer: Writer) -> None:
         explain = _explainer(self.flags, self.predictor.product, self.predictor.runtime) if self.flags.explain else None

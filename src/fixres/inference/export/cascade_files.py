@@ -12,6 +12,7 @@ from fixres.errors import UserError
 from fixres.inference.cascade import first_of, kept_cascade
 from fixres.inference.deferral import INPUTS
 from fixres.inference.export.export import Exported, export
+from fixres.inference.export.formats.table import formats_of
 from fixres.inference.requests import ExportRequest
 from fixres.io.files import write_text
 
@@ -31,7 +32,7 @@ def require_possible_cascade(request: ExportRequest) -> None:
         )
     if request.size is not None:
         raise UserError("--cascade has two sizes of its own; leave --size out")
-    if request.out.suffix or request.out.is_file():
+    if formats_of(request.out) or request.out.is_file():
         raise UserError(f"{request.out}: a cascade is a folder of files\n  --out {request.out.with_suffix('')}")
 
 
@@ -47,6 +48,10 @@ def export_cascade(
         UserError: the product holds no cascade, or whatever `export` refuses.
     """
     kept = kept_cascade(product)
+    if product.weights == "before_fix":
+        raise UserError("a cascade is for the weights that ship, and these are those from before the fix")
+    # A rule that was here before is not for the files that come.
+    (request.out / RULE).unlink(missing_ok=True)
     made = []
     for name, size, own in zip(_NAMES, kept["sizes"], (first_of(product, kept["sizes"][0]), product), strict=True):
         made.append(export(own.at(size), replace(request, out=request.out / name), step))

@@ -170,12 +170,19 @@ def _name_of(product: Product) -> str:
 
 
 def checkpoint_hash(product: Product) -> str:
-    """Return the SHA-256 of the weights file, where the product is a folder of one, else of its tensors in order."""
+    """Return the SHA-256 of the weights file, where the product is a folder of one, else of its tensors in order.
+
+    Heads of further sizes are part of it.
+    """
     path = Path(product.source) / "model.safetensors"
+    digest = hashlib.sha256()
+    if path.is_file() and product.heads:
+        for part in sorted([path, *path.parent.glob("sizes/*.safetensors")]):
+            digest.update(part.read_bytes())
+        return digest.hexdigest()
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
     for name, tensor in sorted(product.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -90,7 +90,7 @@ class Network:
         if options.coverage is None and options.abstain is None:
             return None, None
         if self.promises is None:
-            raise Problem(422, "not_promised", "what is served promises nothing; fixres eval --promise --save does")
+            raise Problem(422, "not_promised", "what is served promises nothing: it was not certified as it is fed")
         if (size, options.weights) != (self.preprocess.size, "fixed"):
             raise Problem(422, "not_promised", f"promises hold at {self.preprocess.size} px with the fixed weights")
         try:
@@ -145,18 +145,18 @@ def open_network(settings: Settings) -> Network:
             raise UserError(f"--degrade-to {settings.degrade_to}: {why}; {network.name} takes {network.size_rule}")
     if settings.expected_sha256 not in ("", network.sha256):
         raise UserError(f"{settings.source} was replaced while the server runs: start the server again")
-    _warm_up(network)
+    _warm_up(network, *([settings.degrade_to] if settings.degrade_to else []))
     return network
 
 
-def _warm_up(network: Network) -> None:
-    """Compute once at the sizes of the page: the first time of anything takes longer.
+def _warm_up(network: Network, *more: int) -> None:
+    """Compute once at the sizes of the page, and at `more`: the first time of anything takes longer.
 
     Raises:
         UserError: what comes out are no numbers.
     """
     for compute in network.compute.values():
-        for size in {network.train_size, network.preprocess.size}:
+        for size in {network.train_size, network.preprocess.size, *more}:
             if network.refuse_size(size) is None:
                 found = compute(torch.zeros(1, 3, size, size, dtype=torch.uint8), size)
                 if not np.isfinite(found).all():

@@ -181,6 +181,8 @@ _FORM_FIELDS: dict[str, Any] = {
     "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
     "explain": {"type": "boolean"},
     "weights": {"type": "string", "enum": ["fixed", "before_fix"]},
+    "coverage": {"type": "number"},
+    "abstain": {"type": "number"},
 }
 
 

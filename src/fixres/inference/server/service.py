@@ -90,7 +90,8 @@ class Service:
     @property
     def is_busy(self) -> bool:
         """Whether so many pictures are in the server that a smaller size is worth its loss."""
-        return self.batcher.num_waiting() + self.admission.coming > self._many
+        # Not those that are still being sent: a slow client computes nothing.
+        return self.admission.pictures > self._many
 
     async def size_of(self, options: PredictOptions) -> tuple[int, bool]:
         """Return the size to answer at, once it is known to be answered, and whether it is smaller for being busy.
