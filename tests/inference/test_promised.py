@@ -20,6 +20,7 @@ from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.evaluation.promises import COVERAGES, kept_rule
 from fixres.evaluation.promises_in_words import promises_in_words
+from fixres.inference.promised import promises_of
 from fixres.training.product_promises import also_chosen
 from tests.conftest import tiny_recipe
 
@@ -70,7 +71,7 @@ def test_what_the_selecting_split_decided_is_named() -> None:
 def test_another_feeding_has_no_promises(own_run: Path) -> None:
     product = load(str(own_run), feeding=Feeding(crop_ratio=1.0))
     with pytest.raises(UserError, match="promises nothing"):
-        fixres.predict(product, own_run / "none.png", coverage=0.9)
+        promises_of(product)
 
 
 def test_the_report_says_what_is_promised(fixed_run: Path, tmp_path: Path) -> None:
