@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fixres.errors import UserError
 from fixres.models.anatomy import last_norms
@@ -21,6 +22,29 @@ def test_work_is_counted_in_multiply_adds() -> None:
 def test_a_convolutional_network_takes_other_sizes_as_it_is() -> None:
     model = build_model("resnet18", 2)
     assert at_size(model, 96) is model
+
+
+def test_a_size_that_a_network_took_is_not_tried_again_until_its_shapes_change() -> None:
+    model = build_model("resnet18", 2)
+    passes: list[object] = []
+    model.register_forward_pre_hook(lambda *_: passes.append(None))
+    for _ in range(3):
+        assert at_size(model, 96) is model
+    assert len(passes) == 1
+    model.reset_classifier(3)
+    at_size(model, 96)
+    at_size(model, 64)
+    assert len(passes) == 3
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "tf_efficientnet_lite0", "mobilenetv3_small_100", "test_vit"])
+def test_work_counted_without_values_is_that_of_a_pass_with_values(name: str) -> None:
+    model = build_model(name, 2).eval()
+    size = bound_size(model) or 64
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.zeros(1, 3, size, size))
+    assert gmacs(model, size) == counter.get_total_flops() / 2e9
 
 
 def test_a_transformer_gets_its_positions_resized_in_a_copy() -> None:

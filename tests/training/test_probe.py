@@ -68,6 +68,22 @@ def test_every_cell_is_measured_once_from_the_first_product_and_the_cheapest_on(
     assert len({(row.cell.network, row.cell.size, row.ms) for row in found.rows}) == 4
 
 
+def test_half_of_what_was_measured_at_one_size_goes_on_to_the_next(collection: Collection) -> None:
+    """Also where a network of patches takes another size than the others, in whose company it is then."""
+    found, _ = run(collection, networks=NETS, sizes=(56, 72, 80), seconds_left=lambda: 3600.0)
+    first, *rest = found.rows
+    assert first.cell.size == 80, "the first product, whatever comes out"
+    by_size = {wanted: [row for row in rest if row.cell.wanted == wanted] for wanted in (56, 72, 80)}
+    assert {row.cell.size for row in by_size[72]} == {72, 64}, "patches of 16 px"
+    assert [len(rows) for rows in by_size.values()] == [4, 4, 3]
+    for before, after in ((56, 72), (72, 80)):
+        known = sorted((row for row in by_size[before] if row.loss is not None), key=lambda row: row.loss or 0.0)
+        better = {row.cell.kind for row in known[: (len(known) + 1) // 2]} & {row.cell.kind for row in by_size[after]}
+        assert {row.cell.kind for row in by_size[after] if row.state == "measured"} == better
+        dropped = [row for row in by_size[after] if row.state == "not run"]
+        assert all(f"were better at {before} px" in row.why for row in dropped)
+
+
 def test_the_choice_is_the_least_loss_and_its_head_is_there(collection: Collection) -> None:
     found, _ = run(collection)
     best = found.choice.best

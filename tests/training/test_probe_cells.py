@@ -19,7 +19,8 @@ NOISE -= NOISE.mean()
 
 def row(gmacs: float, more: float, noise: float = 0.1, n: int = 400) -> Row:
     losses = (BASE + more + noise * NOISE)[:n]
-    cell = Cell(NETWORK, Preprocess(round(1000 * gmacs)), gmacs)
+    size = round(1000 * gmacs)
+    cell = Cell(NETWORK, Preprocess(size), gmacs, size)
     return Row(cell, "measured", how="cross-validated", n=n, top1=90.0, loss=float(losses.mean()), losses=losses)
 
 
@@ -29,6 +30,19 @@ def test_a_network_takes_the_nearest_size_it_can_and_nothing_is_measured_twice()
     networks = {patches: (build_model(patches.name, 2), squashed)}
     cells = offer_cells(networks, (94, 96, 130), (0.875, 1.0))
     assert [(cell.size, cell.preprocess.crop_ratio) for cell in cells] == [(128, 0.875), (96, 0.875)]
+
+
+def test_smaller_sizes_than_the_first_product_s_come_last() -> None:
+    networks = {NETWORK: (build_model(NETWORK.name, 2), Preprocess(224))}
+    assert [cell.size for cell in offer_cells(networks, (64, 96, 128, 160, 224), (0.875,))] == [128, 160, 224, 64, 96]
+
+
+def test_a_network_of_patches_runs_beside_the_others_at_the_size_that_was_wanted() -> None:
+    patches = PretrainedNetwork("test_vit", "none")
+    networks = {net: (build_model(net.name, 2), Preprocess(160)) for net in (NETWORK, patches)}
+    found = [(cell.wanted, cell.network.name, cell.size) for cell in offer_cells(networks, (128, 150), (0.875,))]
+    small = [(128, "test_vit", 128), (128, "test_resnet", 128)]
+    assert found == [*small, (150, "test_vit", 144), (150, "test_resnet", 150)]
 
 
 def test_a_size_that_a_network_cannot_come_near_is_left_out() -> None:

@@ -149,7 +149,7 @@ class _Choice:
         self.listeners = listeners
         self.batch_size = _BATCH
         self.first_part: tuple[str, ...] = ()
-        self.reserved = 0.0
+        self.reserved, self.aside = 0.0, 0.0
         self.rates: dict[tuple[str, int, bool], float] = {}
 
     def recipe(self) -> Recipe:
@@ -279,7 +279,7 @@ class _Choice:
             reading,
             select=select_of(collection),
             sizes=PROBE_SIZES,
-            seconds_left=lambda: min(self.clock.share(PROBE_SHARE), self.clock.left - self.reserved),
+            seconds_left=lambda: min(self.clock.share(PROBE_SHARE) + self.aside, self.clock.left - self.reserved),
             seed=base.seed,
             on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
             on_first=first_product,
@@ -314,11 +314,16 @@ class _Choice:
         )
 
     def _reserve(self, row: Row, costs: Costs, collection: Collection) -> None:
-        """Keep the time that training the first network would take, if there is so much, from the rest of the probe."""
+        """Keep the time that training the first network would take, if there is so much, from the rest of the probe.
+
+        Measuring how fast it is trained belongs to the training, and takes nothing of the probe's share.
+        """
+        start = time.monotonic()
         num = len(collection.split("train")), len(collection.split(collection.select))
         if paces := self._paces(row, costs, collection):
             needed = _END_SECONDS + shortest_training(paces, *num)
             self.reserved = needed if needed < self.clock.left else 0.0
+        self.aside = time.monotonic() - start
 
     def _plan(self, probed: Probed, collection: Collection) -> Planned | None:
         """Return the training that the time left allows, after what the fix and the report will take."""

@@ -45,7 +45,7 @@ def fix_size(train_size: int, name: str) -> int:
 @cache
 def sizes_for(name: str, *sizes: int) -> list[int]:
     """Return the sizes nearest to these that an architecture can take, each once."""
-    return taken_sizes(_shape_of(name), sizes)
+    return list(taken_sizes(_shape_of(name), sizes))
 
 
 @cache

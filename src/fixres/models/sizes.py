@@ -38,6 +38,17 @@ _STEP = 32
 
 _counted: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], float]] = WeakKeyDictionary()
 """What `gmacs` counted, by network, size and the shapes of its tensors."""
+_taken: WeakKeyDictionary[nn.Module, set[tuple[Any, ...]]] = WeakKeyDictionary()
+"""What `at_size` has seen a network take as it is, by size and the shapes of its tensors."""
+_KEEP_SHAPE = {
+    nn.functional.relu,
+    nn.functional.relu6,
+    nn.functional.hardtanh,
+    nn.functional.hardswish,
+    nn.functional.silu,
+    nn.functional.gelu,
+}
+"""Activations, which have no multiply-adds in PyTorch's count."""
 
 
 def at_size(model: nn.Module, size: int) -> nn.Module:
@@ -50,7 +61,10 @@ def at_size(model: nn.Module, size: int) -> nn.Module:
         raise UserError(f"size {size}: give a number of pixels from 1 to {MAX_SIZE}")
     try:
         candidate = _resized(model, size)
-        probe(candidate, size)
+        key, taken = _shapes_at(candidate, size), _taken.setdefault(candidate, set())
+        if key not in taken:
+            probe(candidate, size)
+            taken.add(key)
     except _REFUSALS as error:
         legal = legal_sizes(model, size)
         allowed = f"it takes {', '.join(map(str, legal))}" if legal else "no size near it works either"
@@ -234,11 +248,11 @@ def _forget_kept_biases(model: nn.Module) -> None:
             module.attention_bias_cache = {}  # type: ignore[assignment]
 
 
-class _PassingNorms(TorchFunctionMode):
-    """Leaves out batch norm where there are no values: it keeps the shape, and takes most of the time."""
+class _ShapesOnly(TorchFunctionMode):
+    """Leaves out batch norm and activations where there are no values: they keep the shape and take most time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.batch_norm and args and args[0].is_meta:
+        if args and (func is nn.functional.batch_norm or func in _KEEP_SHAPE) and args[0].is_meta:
             return torch.empty_like(args[0])
         return func(*args, **(kwargs or {}))
 
@@ -246,7 +260,7 @@ class _PassingNorms(TorchFunctionMode):
 def probe(model: nn.Module, size: int) -> None:
     """Run one zero image `[1, 3, size, size]` through the network in evaluation mode and check its output's shape."""
     device = next(model.parameters()).device
-    with evaluation_mode(model), torch.inference_mode(), _PassingNorms():
+    with evaluation_mode(model), torch.inference_mode(), _ShapesOnly():
         output = model(torch.zeros(1, in_channels(model), size, size, device=device))
     if not isinstance(output, Tensor) or output.dim() != 2:
         raise ValueError(f"the output is not one row of logits but {getattr(output, 'shape', type(output))}")
@@ -257,12 +271,14 @@ def gmacs(model: nn.Module, size: int) -> float:
 
     Counted once for as long as the network keeps the shapes of its tensors: an evaluation after every epoch asks again.
     """
-    shapes = ((name, tensor.shape) for name, tensor in model.state_dict().items())
-    key = (size, *shapes)
-    known = _counted.setdefault(model, {})
+    key, known = _shapes_at(model, size), _counted.setdefault(model, {})
     if key not in known:
         known[key] = _count_gmacs(model, size)
     return known[key]
+
+
+def _shapes_at(model: nn.Module, size: int) -> tuple[Any, ...]:
+    return size, *((name, tensor.shape) for name, tensor in model.state_dict().items())
 
 
 def _count_gmacs(model: nn.Module, size: int) -> float:

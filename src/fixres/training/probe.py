@@ -208,25 +208,23 @@ class _Probing:
         self.bad = [name for view in views for name in view.bad]
 
     def _outclassed(self, cell: Cell) -> str:
-        """Return why a network with a crop is not tried at a larger size; empty where it is, or there is no limit.
+        """Return why a network with a crop is not tried at the next size; empty where it is, or there is no limit.
 
         Half of those that were measured at the size before go on, the best by loss: successive halving over sizes,
         since the larger ones cost most (Jamieson and Talwalkar 2016).
         """
         if self.job.seconds_left is None:
             return ""
-        smaller = [row for row in self.rows.values() if row.cell.size < cell.size]
-        sizes = [row.cell.size for row in smaller if row.loss is not None]
-        if not sizes or not any(row.cell.kind == cell.kind for row in smaller):
+        before = [self.rows[c] for c in self.cells[: self.cells.index(cell)] if c.wanted != cell.wanted]
+        known = [row for row in before if row.loss is not None]
+        if not known or not any(row.cell.kind == cell.kind for row in before):
             return ""
-        size = max(sizes)
-        ranked = sorted(
-            (row for row in smaller if row.cell.size == size and row.loss is not None), key=lambda row: row.loss or 0.0
-        )
+        last = known[-1].cell.wanted
+        ranked = sorted((row for row in known if row.cell.wanted == last), key=lambda row: row.loss or 0.0)
         kept = ranked[: max(1, (len(ranked) + 1) // 2)]
         if any(row.cell.kind == cell.kind for row in kept):
             return ""
-        return f"{kept[0].cell} and others were better at {size} px"
+        return f"{kept[0].cell} and others were better at {last} px"
 
     def _next_round(self, first: int, end: int, *, is_all: bool) -> bool:
         """Take the cells that may be chosen, best first, to more pictures; return whether there was time for any."""

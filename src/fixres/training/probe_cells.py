@@ -35,6 +35,8 @@ class Cell:
     network: PretrainedNetwork
     preprocess: Preprocess
     gmacs: float
+    wanted: int
+    """Side in pixels that was asked for, of which `size` is the nearest that the network takes."""
 
     @property
     def size(self) -> int:
@@ -128,20 +130,22 @@ def collection_loader(collection: Collection) -> Loader:
 def offer_cells(
     networks: dict[PretrainedNetwork, tuple[nn.Module, Preprocess]], sizes: Sequence[int], ratios: Sequence[float]
 ) -> list[Cell]:
-    """Return the cells, the first product's first, then by size, of one size the cheapest first.
+    """Return the cells, the first product's first, then by size from its own upwards, of one size the cheapest first.
 
-    A network that cannot take a size takes the nearest it can; where nothing is cropped there is one crop ratio.
+    Smaller sizes than the first product's come last: they seldom have the least loss, and would take the time of those
+    that may (docs/log.md). A network that cannot take a size takes the nearest it can; where nothing is cropped there
+    is one crop ratio.
 
     Raises:
         UserError: a network takes none of the sizes.
     """
     cells: list[Cell] = []
     for network, (model, own) in networks.items():
-        for size in taken_sizes(model, sizes) or [nearest_size(model, sizes[-1])]:
+        for size, wanted in taken_sizes(model, sizes).items() or [(nearest_size(model, sizes[-1]), sizes[-1])]:
             work = gmacs(at_size(model, size), size)
             for ratio in ratios if own.is_cropped else (own.crop_ratio,):
-                cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work))
-    cells.sort(key=lambda cell: (cell.size, cell.gmacs))
+                cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work, wanted))
+    cells.sort(key=lambda cell: (cell.wanted < FIRST_SIZE, cell.wanted, cell.gmacs))
     first = min(cells, key=lambda cell: (abs(cell.size - FIRST_SIZE), cell.gmacs))
     return [first, *(cell for cell in cells if cell is not first)]
 
@@ -162,13 +166,16 @@ def nearest_size(model: nn.Module, size: int) -> int:
     return size
 
 
-def taken_sizes(model: nn.Module, sizes: Sequence[int]) -> list[int]:
-    """Return the sizes nearest to these that a network can take, each once; where none is near one, it is left out."""
-    found = []
+def taken_sizes(model: nn.Module, sizes: Sequence[int]) -> dict[int, int]:
+    """Return the sizes nearest to these that a network can take, each once, and the first of these that each is for.
+
+    Where none is near one, it is left out.
+    """
+    found: dict[int, int] = {}
     for size in sizes:
         with suppress(UserError):
-            found.append(nearest_size(model, size))
-    return list(dict.fromkeys(found))
+            found.setdefault(nearest_size(model, size), size)
+    return found
 
 
 def hopeless(row: Row, rows: Sequence[Row]) -> str:
