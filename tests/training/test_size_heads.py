@@ -158,7 +158,7 @@ def test_a_head_that_came_out_as_before_is_there_like_any_other(
     recipe = fix_recipe(load(str(heads), "before_fix"), None, {"size": 48, "head_sizes": (64,)}, 0)
     run_recipe(recipe, tmp_path / "run", split_from=heads / "split.json")
     product = load(str(tmp_path / "run"))
-    assert {*product.heads} == {48, 64}
+    assert {*product.heads} == {32, 48, 64}
     assert same(product.at(64).model, product.model)
 
 
@@ -210,6 +210,43 @@ def test_an_interruption_anywhere_gives_the_same_product(
     run_recipe(recipe, tmp_path / "run", resume=True)
     for path in sorted((heads / "model").rglob("*.safetensors")):
         assert path.read_bytes() == (tmp_path / "run" / "model" / path.relative_to(heads / "model")).read_bytes()
+
+
+def test_a_size_without_a_head_is_refused_by_every_command(
+    heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "p.png"
+    Image.new("RGB", (70, 80)).save(picture)
+    out, run = str(tmp_path / "out"), str(heads)
+    for words in (
+        ["eval", run, "--sizes", "48,56"],
+        ["eval", run, "--cascade", "40,56"],
+        ["eval", run, "--ensemble-sizes", "48,56"],
+        ["predict", run, str(picture), "--size", "56"],
+        ["extract", run, "--size", "56", "--out", out],
+        ["export", run, "--format", "onnx", "--size", "56", "--out", out],
+        ["import", run, "--size", "56", "--out", out],
+        ["serve", run, "--sizes", "48,56"],
+        ["serve", run, "--degrade-to", "36"],
+    ):
+        assert main(words) == 2, words
+        told = capsys.readouterr().err
+        assert "32, 40, 48, 64" in told, words
+        assert not list(Path(out).glob("*")), words
+    assert main(["eval", run, "--weights", "before_fix", "--sizes", "32,56", "--workers", "0"]) == 0
+
+
+def test_the_train_size_has_the_head_from_before_the_fix_where_none_was_solved_for_it(
+    heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = fix_recipe(load(str(heads), "before_fix"), None, {"size": 48, "head_sizes": (64,)}, 0)
+    run_recipe(recipe, tmp_path / "run", split_from=heads / "split.json")
+    product = load(str(tmp_path / "run"))
+    assert {*product.heads} == {32, 48, 64}
+    assert same(product.at(32).model, load(str(tmp_path / "run"), "before_fix").model)
+    assert same(product.at(32).at(48).model, product.model)
+    assert main(["eval", str(tmp_path / "run"), "--sizes", "32,48", "--workers", "0"]) == 0
+    assert "32 px is measured with the weights from before the fix" in capsys.readouterr().err
 
 
 def test_a_network_with_a_position_grid_keeps_one_for_every_size(tmp_path: Path) -> None:

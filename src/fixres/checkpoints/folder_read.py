@@ -56,7 +56,7 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
     heads: dict[int, dict[str, Tensor]] = {}
     notes: tuple[str, ...] = ()
     if own.sizes and weights != "before_fix":
-        heads, notes = _read_heads(folder, own, state, test_size)
+        heads, notes = _read_heads(folder, own, state, (train_size, test_size))
     if weights == "before_fix":
         if not own.before_fix:
             raise UserError(f"{source} does not hold the tensors from before a fix: it was never fixed")
@@ -86,14 +86,20 @@ def load_folder(folder: Path, weights: str, source: str, home: Path | None, new_
 
 
 def _read_heads(
-    folder: Path, own: Own, state: dict[str, Tensor], test_size: int
+    folder: Path, own: Own, state: dict[str, Tensor], sizes: tuple[int, int]
 ) -> tuple[dict[int, dict[str, Tensor]], tuple[str, ...]]:
     """Return the tensors of every size that has a head of its own, and which of them are not there.
+
+    `sizes`: train and test size, which have theirs from before the fix and from the fix.
 
     Raises:
         UserError: a file is damaged, or of another network.
     """
     there = {size: folder / entry.file for size, entry in own.sizes.items() if (folder / entry.file).is_file()}
+    train_size, test_size = sizes
+    is_of_train_size = train_size not in (test_size, *own.sizes) and (own.before_fix_size or train_size) == train_size
+    if own.before_fix and is_of_train_size:
+        there[train_size] = folder / own.before_fix
     heads = {size: read_weights(path) for size, path in there.items()}
     for size, tensors in heads.items():
         if unknown := sorted(tensors.keys() - state.keys()):

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fixres.errors import UserError
 from fixres.models.build import load_strict
 from fixres.models.sizes import at_size, bound_size
 from fixres.resolution import Preprocess
@@ -49,7 +50,8 @@ class Product:
     has_head: bool = True
     """Whether there is a classifier: weights without one have zeros in its place, and say nothing about classes."""
     heads: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
-    """Of sizes that have a head of their own, the test size among them: the tensors in which they differ."""
+    """Of sizes that have a head of their own, the test size among them: the tensors in which they differ. The train
+    size has that from before the fix where none was solved for it."""
 
     def at(self, size: int) -> Product:
         """Return the product ready for inputs `[B, 3, size, size]`."""
@@ -58,12 +60,19 @@ class Product:
         return replace(self, model=self.network_at(size), preprocess=self.preprocess.at(size))
 
     def network_at(self, size: int) -> nn.Module:
-        """Return the network for inputs `[B, 3, size, size]`: with the head made for the size, if there is one.
+        """Return the network for inputs `[B, 3, size, size]`, with the size's own head where sizes have one.
 
-        Without one it has that of the test size.
+        Raises:
+            UserError: other sizes have a head of their own, and this one has none; or the network cannot take it.
         """
+        if self.heads and size not in self.heads:
+            known = ", ".join(map(str, sorted(self.heads)))
+            raise UserError(
+                f"{self.source} has no head for {size} px: it has one for each of {known} px\n  ask for one of them, "
+                "take --weights before_fix for the network from before the fix, or fix again with --sizes"
+            )
         model = at_size(self.model, size)
-        if size == self.preprocess.size or size not in self.heads:
+        if size == self.preprocess.size or not self.heads:
             return model
         own = copy.deepcopy(model)
         load_strict(own, {**own.state_dict(), **self.heads[size]}, f"{self.source} at {size} px")

@@ -282,9 +282,9 @@ def _remarks(
         remarks.append("warning: these are the weights from before the fix, not the product's")
     measured_sizes = dict.fromkeys(result["size"] for result in results)
     if product.heads:
-        without = [str(size) for size in measured_sizes if size not in product.heads]
-        if without:
-            remarks.append(f"warning: {', '.join(without)} px has no head of its own: that of {own.size} px is used")
+        solved = {own.size, *map(int, product.details.get("sizes", {}))}
+        if product.train_size in measured_sizes and product.train_size not in solved:
+            remarks.append(f"{product.train_size} px is measured with the weights from before the fix")
     elif own.size not in measured_sizes:
         given = ", ".join(map(str, measured_sizes))
         remarks.append(f"warning: {given} px is not the product's test size, {own.size} px")

@@ -184,7 +184,10 @@ def _stage_cost(
         note = "; ".join(filter(None, [note, views, _control_words(recipe, index, size, model, pictures.num_train)]))
         num_epochs, num_steps, distinct = 1, 0, pictures.num_train
         shown = pictures.num_train * stage.views
-        gigamacs = forward * shown
+        further = sorted({*stage.head_sizes} - {size})
+        gigamacs = shown * (forward + sum(gmacs(at_size(model, own), own) for own in further))
+        if further:
+            note = "; ".join(filter(None, [note, f"heads for {', '.join(map(str, further))} px in it"]))
     else:
         batch_size, share = stage.batch_size, stage.batch_size // devices
         num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
@@ -214,7 +217,9 @@ def _control_words(recipe: Recipe, index: int, size: int, model: nn.Module, num_
     trained = [stage.size for place, stage in enumerate(stages[:index]) if not is_fix(recipe, place)]
     train_size = trained[-1] if trained else recipe.train.size
     is_last_fix = index == len(stages) - 1 and is_fix(recipe, index)
-    if not (is_last_fix and recipe.evaluation.control and isinstance(train_size, int)) or train_size == size:
+    if not (is_last_fix and recipe.evaluation.control and isinstance(train_size, int)):
+        return ""
+    if train_size in (size, *stages[index].head_sizes):
         return ""
     teramacs = gmacs(at_size(model, train_size), train_size) * num_train * stages[index].views / 1000
     return f"the same at {train_size} px, to tell what the size gains: {teramacs:,.1f} teraMACs more"

@@ -163,8 +163,6 @@ def which_weights(product: Product, sizes: Sequence[int]) -> str:
     if not _holds_before_fix(product):
         return f"{small} px and {large} px with the same weights, {product.weights}: there are none from before a fix"
     fixed = product.preprocess.size
-    if small in product.heads:
-        return f"{small} px with its own head, {large} px with that of {fixed} px"
     if small < fixed:
         return f"{small} px with the weights from before the fix, {large} px with the fixed ones"
     return f"{small} px and {large} px with the fixed weights, which are made for {fixed} px"

@@ -192,6 +192,9 @@ def _eval_together(console: Console, product: Product, flags: EvalFlags) -> int:
             answer = measure_promises(product, flags, progress)
         else:
             answer = measure_ensemble(product, flags.ensemble_sizes, flags, progress)
+    if started_rank():
+        # One process tells and keeps what all of them measured.
+        return 0
     if flags.promise:
         for line in promises_in_words(answer["promises"]):
             console.say(line)

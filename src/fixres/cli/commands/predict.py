@@ -95,7 +95,7 @@ def predict(words: Sequence[str]) -> int:
     for note in pictures.notes:
         console.say(f"note: {note}")
     if flags.size is not None and flags.size != product.preprocess.size:
-        if flags.size not in product.heads:
+        if not product.heads:
             console.warn(f"size {flags.size} differs from the product's test size {product.preprocess.size}")
         product = product.at(flags.size)
     console.preprocessing(product.preprocess, product.source)

@@ -171,7 +171,7 @@ def _from_product(settings: Settings) -> Network:
         products["before_fix"] = before
     backend = settings.backend or "torch"
     runtime = Runtime(RuntimeSettings(device="auto" if backend == "torch" else "cpu", threads=settings.threads))
-    sizes = settings.sizes or tuple(sorted({product.train_size, product.preprocess.size, *product.heads}))
+    sizes = settings.sizes or tuple(sorted(product.heads or {product.train_size, product.preprocess.size}))
     rule, refuse = _rule_of_network(product, settings) if backend == "torch" else _rule_of_list(sizes)
     return Network(
         name=_short(product.source),
@@ -253,7 +253,9 @@ def _rule_of_network(product: Product, settings: Settings) -> tuple[str, Callabl
         for size in settings.sizes:
             product.at(size)
         return _rule_of_list(settings.sizes)
-    own = (product.train_size, product.preprocess.size, *product.heads)
+    if product.heads:
+        return _rule_of_list(tuple(sorted(product.heads)))
+    own = (product.train_size, product.preprocess.size)
     low, high = min(_SMALLEST_SIZE, *own), _largest(product.preprocess.size, settings.limits)
     shape = product.model if needs_values(product.model) else without_values(product.model)
     known: dict[int, str | None] = {product.preprocess.size: None}
