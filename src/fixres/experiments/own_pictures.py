@@ -56,8 +56,6 @@ _END_SECONDS = 8.0
 """Kept for the last measurements, the product and the report."""
 _BATCH = 32
 """Pictures of a training step, fewer where a collection has not many times as many."""
-_HALF = 0.5
-"""Share of the time left that the head of the product may take, so that its size can be tried before."""
 _LEAST_SECONDS = 15.0
 """Time below which no training is begun: measuring its speed would take much of it."""
 _FIRST_SHARE = 0.25
@@ -224,10 +222,12 @@ class _Choice:
         speeds = speeds_of(row, probed.costs, 0, collection)
         left = self._until_end
         sizes = [size for size in sizes_for(row.cell.network.name, *PROBE_SIZES) if size > row.cell.size]
-        sizes = [size for size in sizes if speeds.head_alone(size) < _HALF * left]
+        # Beside the head of the product, features of the pictures that were probed, at the size chosen so far as well.
+        again = row.n * speeds.seconds(row.cell.size)
+        sizes = [size for size in sizes if speeds.head_alone(size) + row.n * speeds.seconds(size) + again < left]
         if not sizes:
             return probed
-        again = replace(
+        job = replace(
             job,
             networks=[row.cell.network],
             sizes=[row.cell.size, *sizes],
@@ -235,7 +235,7 @@ class _Choice:
             seconds_left=lambda: self.clock.left - _END_SECONDS - speeds.head_alone(sizes[-1]),
             on_first=lambda *_: None,
         )
-        larger = self._affordable(probe(again), collection)
+        larger = self._affordable(probe(job), collection)
         self._tell_choice(larger, probed.rows)
         return larger
 
