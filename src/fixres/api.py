@@ -248,6 +248,8 @@ def advise(
     budget_ms: float | None = None,
     serve_size: int | None = None,
     fixed: bool = True,
+    also: Sequence[str] = (),
+    corrupt: str = "",
 ) -> Advice:
     """Say which size to test and to fix at, from theory and from measurement on the selecting split.
 
@@ -260,6 +262,8 @@ def advise(
         budget_ms: most time for a picture, in milliseconds on this machine.
         serve_size: side in pixels the network will be used at; `train_size` of the answer is the one to train at.
         fixed: also fix the head at every size and measure that.
+        also: data URIs of other collections of the same classes, on which every row is measured, too.
+        corrupt: measure every row on spoiled pictures, too: jpeg=QUALITY, blur=PIXELS, noise=SHARE, by commas.
 
     Raises:
         UserError: no data, a size the network cannot take, or nothing within the budget.
@@ -272,6 +276,8 @@ def advise(
         budget_ms=budget_ms,
         serve_size=serve_size,
         fixed=fixed,
+        also=tuple(also),
+        corrupt=corrupt,
     )
     answer = _advise(unfixed(_opened(checkpoint)), question)
     chosen: Mapping[str, Any] = answer["advice"]

@@ -230,6 +230,11 @@ class Console:
         for line in comparison_lines(event):
             self.rich.print(line, markup=False)
 
+    def _on_elsewhere(self, event: Mapping[str, Any]) -> None:
+        header = ["", "size", *(f"{column['name']} (n = {column['num_images']:,})" for column in event["columns"])]
+        rows = [[row["label"], str(row["size"]), *(f"{top1:.2f}" for top1 in row["top1"])] for row in event["rows"]]
+        self.table("top-1 % on other pictures", header, rows)
+
 
 def candidate_cells(row: Mapping[str, Any]) -> list[str]:
     """Return a row of the table of what could ship."""

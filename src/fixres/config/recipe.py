@@ -181,6 +181,11 @@ class Evaluation(Section):
     the starting network, by the loss on the selecting split."""
     probe_sizes: tuple[Positive, ...] = ()
     """Sizes at which ship best solves a head on the starting network; empty: the train size and that of the fix."""
+    also: tuple[str, ...] = ()
+    """Other collections of the same classes, by data URI: what was before a fix and what came out of it is measured on
+    their reported splits, too."""
+    corrupt: str = ""
+    """The same on reported pictures that are spoiled: jpeg=QUALITY, blur=PIXELS, noise=SHARE, several by commas."""
     exact: bool = False
     """Resize, then crop, equal to torchvision bit for bit, instead of both in one call (within 1 level)."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fixres.data.collections import Collection
 from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
+from fixres.evaluation.elsewhere import Column, columns_of
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.evaluation.measure import open_for
@@ -59,11 +61,14 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
     _require_affordable(model, sizes, question.budget_gmacs)
     views = [replace(product.preprocess, size=size, crop_ratio=ratio) for size in sizes for ratio in ratios]
     choose, confirm, how = _roles(collection)
-    rows = _rows(evaluate_all(model, choose, views, runtime, reading, progress), "as it is", views)
+    others = {uri: open_for(product, SplitRequest(data=uri)) for uri in question.also}
+    columns = columns_of({uri: one.split(one.report) for uri, one in others.items()}, question.corrupt, choose)
+    means = _Means(choose, confirm, columns, runtime, reading, progress)
+    rows = means.rows(model, "as it is", views)
     not_fixed = _why_not_fixed(model, collection, sizes) if question.fixed else None
     if question.fixed and not_fixed is None:
         own = [product.preprocess.at(size) for size in sizes]
-        rows += _fixed_rows(model, own, collection.split("train"), (choose, confirm), (runtime, reading, progress))
+        rows += _fixed_rows(model, own, collection.split("train"), means)
     front = pareto_front([row["gmacs"] for row in rows], [row["top1"] for row in rows])
     for place, row in enumerate(rows):
         row["on_front"] = place in front
@@ -81,12 +86,14 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
         "advice": {**_brief(chosen), "why": why},
         "auto": {"size": auto[0], "why": auto[1]},
     }
+    if columns:
+        answer["also"] = [{"name": column.name, "num_images": len(column.split)} for column in columns]
     if question.serve_size is not None or question.budget_ms is not None:
         answer["train_size"] = _train_size(model, product.preprocess.at(chosen["size"]), stage, chosen, train.size)
     if confirm is not None:
         if "confirmed" not in chosen:
             p = replace(product.preprocess, size=chosen["size"], crop_ratio=chosen["crop_ratio"])
-            chosen["confirmed"] = evaluate_all(model, confirm, [p], runtime, reading, progress).results[0]["top1"]
+            chosen["confirmed"] = means.confirmed(model, p)
         answer["confirmed"] = {"num_images": len(confirm), "top1": chosen["confirmed"]}
     return answer | {"rows": [_brief(row) for row in rows]}
 
@@ -203,47 +210,73 @@ def _why_not_fixed(model: nn.Module, collection: Collection, sizes: Sequence[int
     return None
 
 
-def _rows(found: Evaluation, network: str, views: Sequence[Preprocess]) -> list[dict[str, Any]]:
-    correct = found.correct()
-    return [
-        {
-            "network": network,
-            "size": result["size"],
-            "crop_ratio": result["crop_ratio"],
-            "view": f"crop {view.crop_ratio:g}" if view.is_cropped else view.resize,
-            "top1": result["top1"],
-            "loss": result["loss"],
-            "gmacs": result["gmacs"],
-            "ms": 1000 / result["images_per_second"] if result["images_per_second"] else 0.0,
-            "correct": correct[place],
-        }
-        for place, (result, view) in enumerate(zip(found.results, views, strict=True))
-    ]
+@dataclass(frozen=True)
+class _Means:
+    """On what every network is measured, and how."""
+
+    choose: Split
+    confirm: Split | None
+    columns: tuple[Column, ...]
+    runtime: Runtime
+    reading: Reading
+    progress: NamedProgress
+
+    def rows(self, model: nn.Module, network: str, views: Sequence[Preprocess]) -> list[dict[str, Any]]:
+        """Measure a network at every preprocessing and return a row for each."""
+        found = evaluate_all(model, self.choose, views, self.runtime, self.reading, self.progress)
+        seen, correct = network_views(model, views), found.correct()
+        also = [
+            column.top1(seen, self.runtime, self.reading, partial(self.progress, f"measuring on {column.name}"))
+            for column in self.columns
+        ]
+        return [
+            {
+                "network": network,
+                "size": result["size"],
+                "crop_ratio": result["crop_ratio"],
+                "view": f"crop {view.crop_ratio:g}" if view.is_cropped else view.resize,
+                "top1": result["top1"],
+                "loss": result["loss"],
+                "gmacs": result["gmacs"],
+                "ms": 1000 / result["images_per_second"] if result["images_per_second"] else 0.0,
+                "correct": correct[place],
+                **({"also": [top1[place] for top1 in also]} if also else {}),
+            }
+            for place, (result, view) in enumerate(zip(found.results, views, strict=True))
+        ]
+
+    def confirmed(self, model: nn.Module, preprocess: Preprocess) -> float:
+        """Return the top-1 accuracy, in percent, on the pictures that confirm."""
+        assert self.confirm is not None
+        views = [preprocess]
+        found = evaluate_all(model, self.confirm, views, self.runtime, self.reading, self.progress)
+        return float(found.results[0]["top1"])
 
 
 def _fixed_rows(
     model: nn.Module,
     preprocesses: Sequence[Preprocess],
     train: Split,
-    halves: tuple[Split, Split | None],
-    means: tuple[Runtime, Reading, NamedProgress],
+    means: _Means,
 ) -> list[dict[str, Any]]:
     """Solve the head at every size on one view and measure it.
 
-    `halves` are the pictures to choose on and those, if any, to confirm on: a fixed network is not kept until one is
-    chosen, so each is measured on both.
+    A fixed network is not kept until one is chosen, so each is measured on the pictures that confirm as well.
     """
-    runtime, reading, progress = means
-    choose, confirm = halves
+    runtime, reading, progress = means.runtime, means.reading, means.progress
     rows: list[dict[str, Any]] = []
     for p in preprocesses:
         own = copy.deepcopy(at_size(model, p.size))
         plan = make_plan(own, "auto", p.size)
         with tempfile.TemporaryDirectory() as cache:
-            solve(Problem(own, plan, train, choose, p, runtime, reading, Path(cache), num_views=1, progress=progress))
-        rows += _rows(evaluate_all(own, choose, [p], runtime, reading, progress), "fixed", [p])
-        if confirm is not None:
-            rows[-1]["confirmed"] = evaluate_all(own, confirm, [p], runtime, reading, progress).results[0]["top1"]
+            solve(
+                Problem(
+                    own, plan, train, means.choose, p, runtime, reading, Path(cache), num_views=1, progress=progress
+                )
+            )
+        rows += means.rows(own, "fixed", [p])
+        if means.confirm is not None:
+            rows[-1]["confirmed"] = means.confirmed(own, p)
     return rows
 
 

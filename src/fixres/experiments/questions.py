@@ -33,6 +33,10 @@ class Question:
     """Size in pixels the network will be used at: which size to train at is then answered, too."""
     fixed: bool = True
     """Also fix the head at every size, on cached features of the training split."""
+    also: tuple[str, ...] = ()
+    """Other collections of the same classes, by data URI: every row is measured on their reported splits, too."""
+    corrupt: str = ""
+    """The same on spoiled pictures: jpeg=QUALITY, blur=PIXELS, noise=SHARE, several by commas."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: fl
     values = recipe.model_dump(mode="json")
     values["data"] |= {"train_on": "all"}
     values["evaluation"] |= {"keep": "last", "ship": "last", "control": False, "sizes": [], "probe_sizes": []}
+    values["evaluation"] |= {"also": [], "corrupt": ""}
     train, fix = values["train"], values["fix"]
     if shipped["kind"] == "probe":
         train["enabled"] = False

@@ -103,6 +103,7 @@ def _run(found: Findings) -> Json:
             "control": comparison.control or None,
             "new_head": comparison.has_new_head,
         },
+        "elsewhere": record.last("elsewhere"),
         "shipping": shipping(record),
         "tried": tried(record.folder),
         "scores": found.scores,

@@ -122,6 +122,7 @@ def _run(found: Findings, position: int) -> Json:
         "headline": headline(record),
         "size": _size(record),
         "shipping": shipping_view(shipping(record)),
+        "elsewhere": record.last("elsewhere"),
         "tried": tried_view(tried(record.folder)),
         "training": sections.training_charts(record),
         "errors": _errors(found),

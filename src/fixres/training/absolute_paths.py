@@ -26,6 +26,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
             "train": _absolute_stage(recipe.train),
             "fix": _absolute_stage(recipe.fix),
             "stages": tuple(map(_absolute_stage, recipe.stages)),
+            "evaluation": recipe.evaluation.model_copy(
+                update={"also": tuple(map(absolute_uri, recipe.evaluation.also))}
+            ),
             "optim": recipe.optim.model_copy(update={"state": state}),
         }
     )

@@ -16,6 +16,7 @@ from fixres.evaluation.results import Run
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.training.comparison_table import PICTURES, write_pictures
 from fixres.training.context import RunContext
+from fixres.training.elsewhere import measure_elsewhere
 from fixres.training.handover import Handover
 from fixres.training.product_promises import can_promise, promises_of
 from fixres.training.product_sheet import sheet_of
@@ -45,6 +46,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     kept = shipped.label if can_promise(context.collection) else ""
     found = _compared(context, plan, handover, probes, (kept, heads))
     outcome = _record(context, found, shipped)
+    measure_elsewhere(context, plan, handover)
     labels = [row["label"] for row in outcome.rows]
     promises = promises_of(context, shipped, labels, found.evaluations)
     if context.runtime.processes.is_main:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fixres.config.recipe import Data
-from fixres.data.collections import open_collection
 from fixres.data.splits import Split
-from fixres.errors import UserError
+from fixres.evaluation.elsewhere import open_elsewhere
 from fixres.evaluation.evaluate import evaluate, network_views
 from fixres.io.tensors import copy_state
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import StagePlan
 
+_KEY = "fix.mix_also"
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -50,7 +50,8 @@ def mix_fix(context: RunContext, plan: StagePlan, before: nn.Module, fixed: nn.M
     new = copy_state(fixed)
     old = {name: tensor.to(new[name].device) if name in new else tensor for name, tensor in copy_state(before).items()}
     splits = [context.collection.split(context.collection.select)]
-    splits += [_open(uri, context.collection.classes, context.recipe.data) for uri in plan.stage.mix_also]
+    classes = context.collection.classes
+    splits += [open_elsewhere(uri, classes, context.recipe.data, _KEY) for uri in plan.stage.mix_also]
     rows: list[tuple[float, float, list[float]]] = []
     for share in _SHARES if asked == "auto" else (asked,):
         fixed.load_state_dict(interpolated(old, new, share))
@@ -75,16 +76,7 @@ def require_mix(uris: tuple[str, ...], classes: tuple[str, ...], data: Data) -> 
         UserError: a collection cannot be opened, or has other classes.
     """
     for uri in uris:
-        _open(uri, classes, data)
-
-
-def _open(uri: str, classes: tuple[str, ...], data: Data) -> Split:
-    """Open a collection whose pictures are read as those of the run."""
-    collection = open_collection(Data(uri=uri, exif=data.exif, alpha=data.alpha), classes=classes, for_training=False)
-    split = collection.split(collection.report)
-    if not len(split):
-        raise UserError(f"{uri} has no picture to decide on a mix\n  leave it out of fix.mix_also")
-    return split
+        open_elsewhere(uri, classes, data, _KEY)
 
 
 def _loss(context: RunContext, model: nn.Module, split: Split, size: int) -> float:

@@ -42,6 +42,7 @@ from fixres.training.before_after import finish
 from fixres.training.cached_solver.solve_stage import CACHE, solve_stage
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher
+from fixres.training.elsewhere import elsewhere
 from fixres.training.handover import Handover, leave, resume_handover
 from fixres.training.head_start import require_solvable_head, set_head
 from fixres.training.initial_weights import Start, starting_network
@@ -222,6 +223,7 @@ def _open(recipe: Recipe, folder: Path, runtime: Runtime, saved: dict[str, Any] 
         find_teacher(stage, size, collection, start.preprocess, runtime)
     for size in recipe.evaluation.sizes:
         at_size(start.model, size)
+    elsewhere(recipe, collection)
     return collection, start
 
 

@@ -46,7 +46,7 @@ class AdviseFlags(FedAs, Question):
     """Print results only."""
 
 
-_OF_CHECKPOINTS = ("data", "fed_as", "model", "plot")
+_OF_CHECKPOINTS = ("data", "fed_as", "model", "plot", "also", "corrupt")
 _OF_PICTURES = ("models", "minutes", "on_bad_image")
 
 
@@ -77,11 +77,14 @@ def _refuse_the_others(flags: AdviseFlags, is_checkpoint: bool) -> None:
 def _on_checkpoint(flags: AdviseFlags) -> int:
     from fixres.checkpoints.resolve import unfixed
     from fixres.cli.console import Console
+    from fixres.data.test_time_augmentation import parse_corruptions
     from fixres.experiments.advise import advise
     from fixres.reporting.figures import check_plot, draw_advice
 
     if flags.plot is not None:
         check_plot(flags.plot)
+    # A mistyped corruption is refused before a network is loaded.
+    parse_corruptions(flags.corrupt)
     console = Console(flags.quiet)
     product = open_product(console, flags.checkpoint, "fixed", flags.model, Feeding(fed_as=flags.fed_as))
     with closing(console):
@@ -115,11 +118,12 @@ def _say_measured(console: Console, answer: Mapping[str, Any]) -> None:
         f"{theory['apparent_ratio']:.3f} times as large in testing ({theory['simulated_ratio']:.3f} with the shapes of "
         f"these pictures); {_same(theory)}"
     )
-    columns = ["", "network", "size", "crop", "top-1 %", "loss", "GMACs", "ms"]
+    also = [f"on {column['name']}" for column in answer.get("also", ())]
+    columns = ["", "network", "size", "crop", "top-1 %", "loss", "GMACs", "ms", *also]
     rows = []
     for row in answer["rows"]:
         *cells, work, time = advice_cells(row)
-        rows.append([*cells, f"{row['loss']:.4f}", work, time])
+        rows.append([*cells, f"{row['loss']:.4f}", work, time, *(f"{top1:.2f}" for top1 in row.get("also", ()))])
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}: {answer['halves']}"
     console.table(f"{title}; *: nothing is cheaper and as good", columns, rows)
     if answer["not_fixed"]:
