@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import read_events, read_status
 from fixres.training.cached_solver import logistic_head
-from fixres.training.probe import CHOICES
-from fixres.training.probe_cells import Row
+from fixres.training.probe import CHOICES, Probed, ProbeJob, probe
+from fixres.training.probe_cells import Row, choose
 from fixres.training.run import run_recipe
 
 URI = "synthetic:classes=3,images=90,size=56"
@@ -60,7 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     be_quick(monkeypatch)
 
 
-def choose(folder: Path, network: str, minutes: float = 15.0, **settings: Any) -> list[dict[str, Any]]:
+def choose_pictures(folder: Path, network: str, minutes: float = 15.0, **settings: Any) -> list[dict[str, Any]]:
     """Train in more minutes than the slowest machine needs, unless the test is of the minutes."""
     told: list[dict[str, Any]] = []
     wish = Wish(URI, minutes, (network,), {**QUICK, **settings})
@@ -73,7 +74,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, network: str) -> tuple[Path
     with pytest.MonkeyPatch.context() as patch:
         be_quick(patch)
         folder = tmp_path_factory.mktemp("chosen") / "run"
-        return folder, choose(folder, network, **{"train.epochs": 2})
+        return folder, choose_pictures(folder, network, **{"train.epochs": 2})
 
 
 def test_it_says_what_it_does_and_leaves_an_ordinary_run(chosen: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -135,11 +136,28 @@ def test_a_training_the_clock_ends_is_repeated_by_its_recipe(
 
 
 def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_path: Path, network: str) -> None:
-    choose(tmp_path / "run", network, minutes=0.05)
+    choose_pictures(tmp_path / "run", network, minutes=0.05)
     recipe = load(tmp_path / "run" / "recipe.yaml")
     assert not recipe.train.enabled
     assert recipe.fix.moves == "head"
     assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
+
+
+def test_without_time_for_all_pictures_the_head_is_solved_on_some_and_a_refit_on_all(
+    tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_pictures, "SAMPLE", 24)
+    monkeypatch.setattr(own_pictures, "plan_training", lambda *_: None)
+    monkeypatch.setattr(speeds.Speeds, "head_alone", lambda *_: 1e9)
+    told = choose_pictures(tmp_path / "run", network)
+    said = [event["text"] for event in told if event["event"] in ("begin", "note")]
+    assert any(text.startswith("the head is solved on 24 of 90 training pictures") for text in said), said
+    assert "solved on 24 of the 90 training pictures: fix.epoch_samples" in said
+    assert any(event["event"] == "solved" for event in read_events(tmp_path / "run"))
+    assert load(tmp_path / "run" / "recipe.yaml").fix.epoch_samples == 24
+    assert fixres.load(tmp_path / "run").classes == ("0-disc", "1-square", "2-triangle")
+    refit(tmp_path / "run", tmp_path / "final")
+    assert load(tmp_path / "final" / "recipe.yaml").fix.epoch_samples == 1.0
 
 
 def test_what_there_is_no_time_to_solve_again_is_not_chosen(
@@ -151,10 +169,28 @@ def test_what_there_is_no_time_to_solve_again_is_not_chosen(
 
     monkeypatch.setattr(own_pictures._Choice, "_head_alone", takes)
     monkeypatch.setattr(own_pictures, "_LEAST_SECONDS", math.inf)
-    choose(tmp_path / "run", network)
+    choose_pictures(tmp_path / "run", network)
     probe = json.loads((tmp_path / "run" / CHOICES).read_text())["probe"]
     assert [row["state"] for row in probe["rows"]].count("measured") > 1
     assert (probe["chosen"]["size"], probe["chosen"]["crop_ratio"]) == (48, 0.875)
+
+
+def test_what_was_chosen_stays_where_larger_sizes_find_no_time(
+    tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is smaller than the size of the first product."""
+    monkeypatch.setattr(own_pictures, "plan_training", lambda *_: None)
+    monkeypatch.setattr(own_pictures, "choose", lambda rows: choose(sorted(rows, key=lambda row: row.cell.size)[:1]))
+    jobs: list[ProbeJob] = []
+
+    def probing(job: ProbeJob) -> Probed:
+        jobs.append(job)
+        return probe(job if len(jobs) == 1 else replace(job, seconds_left=lambda: 0.0))
+
+    monkeypatch.setattr(own_pictures, "probe", probing)
+    choose_pictures(tmp_path / "run", network)
+    assert jobs[1].first_size == 32
+    assert fixres.load(tmp_path / "run").preprocess.size == 32
 
 
 def test_without_weights_a_network_is_trained_from_scratch_and_it_is_said_what_that_costs(
@@ -173,7 +209,7 @@ def test_without_weights_a_network_is_trained_from_scratch_and_it_is_said_what_t
 
 
 def test_what_is_decided_already_stays(chosen: tuple[Path, list[dict[str, Any]]], tmp_path: Path, network: str) -> None:
-    choose(tmp_path / "run", network, **{"train.size": 32, "train.epochs": 1, "optim.lr": 3e-5, "seed": 4})
+    choose_pictures(tmp_path / "run", network, **{"train.size": 32, "train.epochs": 1, "optim.lr": 3e-5, "seed": 4})
     recipe = load(tmp_path / "run" / "recipe.yaml")
     assert (recipe.train.size, recipe.train.epochs, recipe.train.lr, recipe.seed) == (32, 1, 3e-5, 4)
 
@@ -243,7 +279,7 @@ def test_what_no_training_could_be_is_refused_before_anything_is_tried(
     sheet = Sheet(("a", "b"), Preprocess(64), 64, "all", "raw", (), {}, {}, {})
     save_product(tmp_path / "vit", build_model("test_vit", 2), sheet)
     with pytest.raises(UserError, match=said):
-        choose(tmp_path / "run", str(tmp_path / "vit"), **settings)
+        choose_pictures(tmp_path / "run", str(tmp_path / "vit"), **settings)
     assert not (tmp_path / "run" / "model").exists()
 
 
@@ -259,7 +295,7 @@ def test_a_signal_while_speeds_are_measured_is_not_forgotten(
     with monkeypatch.context() as patch:
         patch.setattr(own_pictures, "steps_rate", interrupted)
         with pytest.raises(Stopped):
-            choose(tmp_path / "run", network)
+            choose_pictures(tmp_path / "run", network)
     assert fixres.load(tmp_path / "run").classes == ("0-disc", "1-square", "2-triangle")
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
@@ -268,7 +304,7 @@ def test_a_folder_that_holds_a_run_is_not_touched(chosen: tuple[Path, list[dict[
     folder, _ = chosen
     before = (folder / CHOICES).read_bytes()
     with pytest.raises(UserError, match="already holds a run"):
-        choose(folder, network)
+        choose_pictures(folder, network)
     assert (folder / CHOICES).read_bytes() == before
 
 

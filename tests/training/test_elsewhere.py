@@ -11,6 +11,7 @@ import pytest
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.errors import UserError
+from fixres.evaluation.elsewhere import Column
 from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.measure import measure_product
 from fixres.reporting.page import read_report
@@ -61,6 +62,19 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs(tmp_path: Path)
         with pytest.raises(UserError, match=answer):
             run_recipe(tiny_recipe(evaluation=changed), tmp_path / "run")
         assert not (tmp_path / "run" / "model").exists()
+
+
+def test_other_pictures_that_cannot_be_read_cost_no_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise UserError("bad.jpg cannot be read")
+
+    monkeypatch.setattr(Column, "top1", fails)
+    run_recipe(tiny_recipe(evaluation={"also": [OTHER]}, fix={"size": 48}), tmp_path / "run")
+    assert load(str(tmp_path / "run")).preprocess.size == 48
+    notes = [event["text"] for event in read_events(tmp_path / "run") if event["event"] == "note"]
+    assert "other pictures were not measured: bad.jpg cannot be read" in notes
+    # A resumed run may ask for others, or for none.
+    run_recipe(tiny_recipe(fix={"size": 48}), tmp_path / "run", resume=True)
 
 
 def test_the_advice_shows_every_row_on_other_pictures(

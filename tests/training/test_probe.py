@@ -14,6 +14,7 @@ from torch import nn
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection, open_collection
+from fixres.data.sampling import stratified_order
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Reading, evaluate, network_views
 from fixres.models.build import build_model
@@ -214,7 +215,7 @@ def test_a_network_whose_head_is_more_than_a_layer_is_probed(collection: Collect
 
 def test_the_sample_has_every_class_and_the_shares_of_all() -> None:
     labels = np.array([0] * 900 + [1] * 90 + [2] * 3)
-    order = probe._stratified_order(labels, 0)
+    order = stratified_order(labels, 0)
     assert sorted(order.tolist()) == list(range(993))
     counts = np.bincount(labels[order[:100]], minlength=3)
     assert counts[2] >= 1

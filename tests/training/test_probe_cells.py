@@ -37,6 +37,11 @@ def test_smaller_sizes_than_the_first_product_s_come_last() -> None:
     assert [cell.size for cell in offer_cells(networks, (64, 96, 128, 160, 224), (0.875,))] == [128, 160, 224, 64, 96]
 
 
+def test_a_first_size_of_one_s_own_runs_first() -> None:
+    networks = {NETWORK: (build_model(NETWORK.name, 2), Preprocess(224))}
+    assert [cell.size for cell in offer_cells(networks, (96, 128, 160), (0.875,), 96)] == [96, 128, 160]
+
+
 def test_a_network_of_patches_runs_beside_the_others_at_the_size_that_was_wanted() -> None:
     patches = PretrainedNetwork("test_vit", "none")
     networks = {net: (build_model(net.name, 2), Preprocess(160)) for net in (NETWORK, patches)}

@@ -173,6 +173,19 @@ def test_a_size_whose_file_is_missing_or_foreign_is_told(heads: Path, tmp_path: 
         load(str(run))
 
 
+def test_a_copy_without_the_weights_from_before_still_loads_and_has_none_for_the_train_size(
+    heads: Path, tmp_path: Path
+) -> None:
+    recipe = fix_recipe(load(str(heads), "before_fix"), None, {"size": 48, "head_sizes": (64,)}, 0)
+    run_recipe(recipe, tmp_path / "run", split_from=heads / "split.json")
+    assert main(["import", str(tmp_path / "run"), "--out", str(tmp_path / "copy")]) == 0
+    # What was before the fix is no head that was solved.
+    assert list(json.loads((tmp_path / "copy" / "config.json").read_text())["fixres"]["sizes"]) == ["64"]
+    assert {*load(str(tmp_path / "copy")).heads} == {32, 48, 64}
+    (tmp_path / "copy" / "before_fix.safetensors").unlink()
+    assert {*load(str(tmp_path / "copy")).heads} == {48, 64}
+
+
 def test_before_the_fix_there_are_no_heads(heads: Path) -> None:
     before = load(str(heads), "before_fix")
     assert not before.heads

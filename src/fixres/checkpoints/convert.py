@@ -118,7 +118,8 @@ def _fed(product: Product, request: ImportRequest) -> Product:
 
 def _heads(product: Product) -> dict[int, SizeHead]:
     """Return the further sizes that have a head of their own, with what each reached."""
-    own = {size: tensors for size, tensors in product.heads.items() if size != product.preprocess.size}
+    further = (size for size in product.heads if size != product.preprocess.size and not product.is_before_fix(size))
+    own = {size: product.heads[size] for size in further}
     told = product.details.get("sizes", {}) if "results" in product.details else {}
     results = {size: {k: v for k, v in told.get(str(size), {}).items() if k != "file"} for size in own}
     return {size: SizeHead(tensors, results[size]) for size, tensors in own.items()}

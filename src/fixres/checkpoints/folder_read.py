@@ -98,7 +98,7 @@ def _read_heads(
     there = {size: folder / entry.file for size, entry in own.sizes.items() if (folder / entry.file).is_file()}
     train_size, test_size = sizes
     is_of_train_size = train_size not in (test_size, *own.sizes) and (own.before_fix_size or train_size) == train_size
-    if own.before_fix and is_of_train_size:
+    if own.before_fix and (folder / own.before_fix).is_file() and is_of_train_size:
         there[train_size] = folder / own.before_fix
     heads = {size: read_weights(path) for size, path in there.items()}
     for size, tensors in heads.items():

@@ -78,6 +78,11 @@ class Product:
         load_strict(own, {**own.state_dict(), **self.heads[size]}, f"{self.source} at {size} px")
         return own
 
+    def is_before_fix(self, size: int) -> bool:
+        """Whether a size has the head from before the fix, where others have one that was solved for them."""
+        solved = {self.preprocess.size, *map(int, self.details.get("sizes", {}))}
+        return size in self.heads and size == self.train_size and size not in solved
+
     def at_test_size(self) -> Product:
         """Return the product with its position grid, if it has one, made for the test size."""
         if bound_size(self.model) in (None, self.preprocess.size):

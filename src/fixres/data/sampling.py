@@ -94,6 +94,17 @@ def _permutations(num_items: int, num: int, *coordinates: int) -> Indices:
     return np.argsort(keys, axis=1).astype(np.int64, copy=False).ravel()[:num]
 
 
+def stratified_order(labels: Indices, seed: int) -> Indices:
+    """Return an order of pictures: the first of every class, then as every first part has about the shares of all."""
+    draws = uniforms(len(labels), seed)
+    order = np.lexsort((draws, labels))
+    counts = np.bincount(labels)
+    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rank = np.empty(len(labels))
+    rank[order] = (np.arange(len(labels)) - firsts[labels[order]]) / counts[labels[order]]
+    return np.lexsort((draws, rank)).astype(np.int64)
+
+
 def num_epoch_samples(num_images: int, epoch_samples: float | str) -> int:
     """Return the samples of an epoch over `num_images` pictures.
 

@@ -282,8 +282,7 @@ def _remarks(
         remarks.append("warning: these are the weights from before the fix, not the product's")
     measured_sizes = dict.fromkeys(result["size"] for result in results)
     if product.heads:
-        solved = {own.size, *map(int, product.details.get("sizes", {}))}
-        if product.train_size in measured_sizes and product.train_size not in solved:
+        if product.train_size in measured_sizes and product.is_before_fix(product.train_size):
             remarks.append(f"{product.train_size} px is measured with the weights from before the fix")
     elif own.size not in measured_sizes:
         given = ", ".join(map(str, measured_sizes))

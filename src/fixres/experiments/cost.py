@@ -161,6 +161,9 @@ def plan_recipe(name: str, recipe: Recipe, pictures: Pictures, devices: int, spe
             rate = speed.images_per_second / (work / first_work)
             if speed.is_measured:
                 rate = _measured_rate(cost, recipe, stage, pictures, devices)
+                if cost.num_steps == 0:
+                    # Further sizes go through the trunk as well.
+                    rate *= cost.gmacs / work / 1000
             cost = replace(cost, hours=cost.num_samples / rate / 3600)
         stages.append(cost)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -180,14 +183,12 @@ def _stage_cost(
     is_solved = stage.solver in ("cached", "auto")
     if is_solved:
         batch_size = share = recipe.evaluation.batch_size
+        num_epochs, num_steps, distinct = 1, 0, _num_solved_on(pictures.num_train, stage)
+        shown, (further, more) = distinct * stage.views, _further_sizes(stage, size, model)
+        gigamacs = shown * (forward + more)
         views = f"solved on features of {stage.views} views"
-        note = "; ".join(filter(None, [note, views, _control_words(recipe, index, size, model, pictures.num_train)]))
-        num_epochs, num_steps, distinct = 1, 0, pictures.num_train
-        shown = pictures.num_train * stage.views
-        further = sorted({*stage.head_sizes} - {size})
-        gigamacs = shown * (forward + sum(gmacs(at_size(model, own), own) for own in further))
-        if further:
-            note = "; ".join(filter(None, [note, f"heads for {', '.join(map(str, further))} px in it"]))
+        control = _control_words(recipe, index, size, model, distinct)
+        note = "; ".join(filter(None, [note, views, control, further]))
     else:
         batch_size, share = stage.batch_size, stage.batch_size // devices
         num_samples = num_epoch_samples(pictures.num_train, stage.epoch_samples)
@@ -209,6 +210,17 @@ def _stage_cost(
     return StageCost(
         name, size, note, num_epochs, num_steps, shown, distinct, batch_size, forward, gigamacs / 1000, memory
     )
+
+
+def _num_solved_on(num_train: int, stage: Stage) -> int:
+    return min(num_train, num_epoch_samples(num_train, stage.epoch_samples))
+
+
+def _further_sizes(stage: Stage, size: int, model: nn.Module) -> tuple[str, float]:
+    """Return what the heads of further sizes are in words, and their multiply-adds a picture in billions."""
+    sizes = sorted({*stage.head_sizes} - {size})
+    words = f"heads for {', '.join(map(str, sizes))} px in it" if sizes else ""
+    return words, sum(gmacs(at_size(model, own), own) for own in sizes)
 
 
 def _control_words(recipe: Recipe, index: int, size: int, model: nn.Module, num_train: int) -> str:
@@ -339,12 +351,13 @@ def dry_run(recipe: Recipe) -> list[str]:
         lines += [f"note: {note}" for note in run.notes]
         lines += [f"warning: {run.warning}"] if run.warning else []
         if run.stage.solver == "cached":
-            num = len(collection.split("train")) * stage.views
+            pictures = _num_solved_on(len(collection.split("train")), stage)
+            num, (further, more) = pictures * stage.views, _further_sizes(stage, size, model)
             what = f"cached: {num:,} pictures of [3, {size}, {size}] through the trunk once"
-            teramacs = forward * num / 1000
+            teramacs = (forward + more) * num / 1000
             pace = [f"  no epochs and no learning rate: the head is solved on {stage.views} views of each picture"]
-            control = _control_words(recipe, index, size, model, len(collection.split("train")))
-            pace += [f"  {control}"] if control else []
+            control = _control_words(recipe, index, size, model, pictures)
+            pace += [f"  {words}" for words in (further, control) if words]
         else:
             what = f"{run.last_step:,} steps of [{stage.batch_size}, 3, {size}, {size}]"
             shown, gigamacs = training_work(run.timeline, model, run.move_plan, stage.stop_step)

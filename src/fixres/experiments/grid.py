@@ -218,7 +218,7 @@ def _train_recipe(grid: Grid, size: int, seed: int, epochs: int | None) -> Recip
     recipe = grid.recipe
     train = recipe.train.model_copy(update={"enabled": True, "size": size, **({"epochs": epochs} if epochs else {})})
     fix = recipe.fix.model_copy(update={"enabled": False})
-    evaluation = recipe.evaluation.model_copy(update={"sizes": (), "ship": "last"})
+    evaluation = recipe.evaluation.model_copy(update={"sizes": (), "ship": "last", "also": (), "corrupt": ""})
     changed = {"seed": seed, "train": train, "fix": fix, "evaluation": evaluation}
     return with_absolute_paths(recipe.model_copy(update=changed))
 

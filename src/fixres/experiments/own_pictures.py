@@ -7,6 +7,7 @@ by the clock and cannot.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -40,7 +41,7 @@ from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.cached_solver.logistic_head import Head
 from fixres.training.cached_solver.solve import set_head
 from fixres.training.initial_weights import starting_network
-from fixres.training.probe import Probed, ProbeJob, probe, select_of
+from fixres.training.probe import SAMPLE, Probed, ProbeJob, probe, select_of
 from fixres.training.probe_cells import SIZES as PROBE_SIZES
 from fixres.training.probe_cells import Costs, Row, choose
 from fixres.training.resume import find_start
@@ -181,11 +182,10 @@ class _Choice:
         """Return the recipe for the network and size that pay."""
         probed = self._affordable(probe(job), collection)
         self._tell_choice(probed)
-        planned = self._plan(probed, collection)
-        if planned is None:
+        if (planned := self._plan(probed, collection)) is None:
             self._say("there is no time to train in: the head on frozen features is what the minutes allow")
             probed = self._at_larger_sizes(job, probed, collection)
-        return self._settled(probed, planned)
+        return self._settled(probed, planned, collection)
 
     def _affordable(self, probed: Probed, collection: Collection) -> Probed:
         """Return the probe with its choice among what there is time to solve a head for once more, and to measure.
@@ -218,9 +218,8 @@ class _Choice:
 
     def _at_larger_sizes(self, job: ProbeJob, probed: Probed, collection: Collection) -> Probed:
         """Try the network that pays at larger sizes, in the time that there would be no use for otherwise."""
-        row = probed.choice.best
+        row, left = probed.choice.best, self._until_end
         speeds = speeds_of(row, probed.costs, 0, collection)
-        left = self._until_end
         sizes = [size for size in sizes_for(row.cell.network.name, *PROBE_SIZES) if size > row.cell.size]
         # Beside the head of the product, features of the pictures that were probed, at the size chosen so far as well.
         again = row.n * speeds.seconds(row.cell.size)
@@ -233,6 +232,7 @@ class _Choice:
             sizes=[row.cell.size, *sizes],
             crop_ratios=[row.cell.preprocess.crop_ratio],
             seconds_left=lambda: self.clock.left - _END_SECONDS - speeds.head_alone(sizes[-1]),
+            first_size=row.cell.size,
             on_first=lambda *_: None,
         )
         larger = self._affordable(probe(job), collection)
@@ -279,7 +279,7 @@ class _Choice:
             reading,
             select=select_of(collection),
             sizes=PROBE_SIZES,
-            seconds_left=lambda: min(self.clock.share(PROBE_SHARE) + self.aside, self.clock.left - self.reserved),
+            seconds_left=lambda: min(self.clock.share(PROBE_SHARE, self.aside), self.clock.left - self.reserved),
             seed=base.seed,
             on_row=lambda row: self._tell({"event": "probed", **row.as_dict()}),
             on_first=first_product,
@@ -376,13 +376,23 @@ class _Choice:
         planned = self._noted(plan_training(self.clock.left - _END_SECONDS, paces, *num), paces)
         return self._base(from_scratch(planned or Planned(size, 1, 0.0)))
 
-    def _settled(self, probed: Probed, planned: Planned | None) -> Recipe:
+    def _sample(self, probed: Probed, collection: Collection) -> dict[str, Any]:
+        """Return the setting by which the head is solved on fewer pictures where there is no time for all of them."""
+        size, speeds = probed.choice.best.cell.size, speeds_of(probed.choice.best, probed.costs, 0, collection)
+        least = max(SAMPLE, 2 * len(collection.classes))
+        lacking = speeds.head_alone(size) - self._until_end
+        if lacking <= 0 or speeds.num_train <= least:
+            return {}
+        num = max(least, speeds.num_train - math.ceil(lacking / speeds.solving(size)))
+        self._say(f"the head is solved on {num:,} of {speeds.num_train:,} training pictures, for want of time")
+        return {"fix.solver": "cached", "fix.epoch_samples": num}
+
+    def _settled(self, probed: Probed, planned: Planned | None, collection: Collection) -> Recipe:
         cell = probed.choice.best.cell
         if planned is None:
-            return self._base(head_alone(cell))
+            return self._base({**head_alone(cell), **self._sample(probed, collection)})
         recipe = self._base(trained(cell, planned, self.first_part))
-        epochs = recipe.train.epochs
-        part = "" if planned.is_whole else "the last part of "
+        epochs, part = recipe.train.epochs, "" if planned.is_whole else "the last part of "
         self._say(
             f"training {part}{cell.network.name} at {planned.size} px for {counted(epochs, 'epoch')}, "
             f"about {planned.seconds / planned.epochs * epochs:.0f} s"

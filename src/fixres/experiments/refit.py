@@ -103,6 +103,7 @@ def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: fl
     if shipped["kind"] == "probe":
         train["enabled"] = False
         fix |= {"enabled": True, "size": shipped["size"], "moves": "head", "solver": "cached", "head": "keep"}
+        fix |= {"epoch_samples": 1.0}
         fix["decay"] = shipped.get("decay") or _decay(events, "train", shipped["size"])
     else:
         train["patience"] = 0
@@ -117,6 +118,8 @@ def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: fl
                 fix |= {"mix": [e for e in events if e["event"] == "mix" and e["size"] == shipped["size"]][-1]["share"]}
             # Each size has a pull of its own, and a recipe one.
             fix |= {"mix_also": [], "head_sizes": []}
+            if fix["solver"] != "sgd":
+                fix |= {"epoch_samples": 1.0}
     return validate(values)
 
 

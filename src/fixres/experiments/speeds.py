@@ -108,9 +108,13 @@ class Speeds:
         fixed = (3 + has_control) * _PASS_SECONDS + 20 * _MEASUREMENT_SECONDS
         return fixed + solved + selected + self.num_report * ((1 + has_control) * train + 2 * fix + probe)
 
+    def solving(self, size: int) -> float:
+        """Return what a training picture takes whose features a head is solved on."""
+        return self.seconds(size) + 2 * self.measured.head
+
     def head_alone(self, size: int) -> float:
         """Return the seconds of a head on frozen features and of measuring it, where nothing is trained."""
-        solved = self.num_train * (self.seconds(size) + 2 * self.measured.head)
+        solved = self.num_train * self.solving(size)
         fixed = _PASS_SECONDS + 4 * _MEASUREMENT_SECONDS
         return fixed + solved + self.seconds(size) * (3 * self.num_select + self.num_report)
 

@@ -30,9 +30,9 @@ class Clock:
         """Seconds until the end."""
         return self.end - time.monotonic()
 
-    def share(self, part: float) -> float:
-        """Return the seconds that are left of the first part of the minutes."""
-        return max(0.0, self.left - (1 - part) * (self.end - self.started + self.earlier))
+    def share(self, part: float, more: float = 0.0) -> float:
+        """Return the seconds that are left of the first part of the minutes, and of as many more."""
+        return max(0.0, self.left + more - (1 - part) * (self.end - self.started + self.earlier))
 
     @property
     def spent(self) -> float:

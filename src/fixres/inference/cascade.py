@@ -147,10 +147,10 @@ def _guaranteed(two: TwoAnswers, asked: CascadeRequest) -> _Chosen:
 def first_of(product: Product, size: int) -> Product:
     """Return the product to use at the smaller size of a cascade.
 
-    Where the product has a head for the size, that. Else, below the size the network was fixed at, it has the weights
+    Where sizes have a head of their own, that. Else, below the size the network was fixed at, it has the weights
     from before the fix, where the product holds them: the fixed ones are made for that size and larger ones.
     """
-    return unfixed(product) if size < product.preprocess.size and size not in product.heads else product
+    return unfixed(product) if size < product.preprocess.size and not product.heads else product
 
 
 def which_weights(product: Product, sizes: Sequence[int]) -> str:
@@ -158,7 +158,9 @@ def which_weights(product: Product, sizes: Sequence[int]) -> str:
     small, large = sizes
     if product.weights == "before_fix":
         return f"{small} px and {large} px with the weights from before the fix"
-    if small in product.heads and large in product.heads:
+    if product.heads and product.is_before_fix(small):
+        return f"{small} px with the weights from before the fix, {large} px with a head of its own"
+    if product.heads:
         return f"{small} px and {large} px with a head of their own each"
     if not _holds_before_fix(product):
         return f"{small} px and {large} px with the same weights, {product.weights}: there are none from before a fix"

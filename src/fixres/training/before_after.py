@@ -12,6 +12,7 @@ from fixres.checkpoints.folder_write import save_product
 from fixres.errors import UserError
 from fixres.evaluation.activation_statistics import FILE as ACTIVATIONS
 from fixres.evaluation.activation_statistics import write_activations
+from fixres.evaluation.evaluate import Evaluation
 from fixres.evaluation.results import Run
 from fixres.io.tensors import changed_tensors, copy_state
 from fixres.training.comparison_table import PICTURES, write_pictures
@@ -39,16 +40,18 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
     if not context.measures:
         return _unmeasured(context, shipped, handover)
     sizes: list[int] = []
+    on_select: tuple[Evaluation, int] | None = None
     if handover.before is not None:
         sizes = sizes_to_measure(context, handover.model, handover.train_size, plan.size)
-        sweep(context, handover.model, sizes, "fixed")
+        is_kept = shipped.kind == "fixed" and can_promise(context.collection, len(sizes))
+        swept = sweep(context, handover.model, sizes, "fixed", keep_logits=is_kept)
+        on_select = (swept, sizes.index(shipped.size)) if is_kept else None
     heads = solve_size_heads(context, plan, handover)
     kept = shipped.label if can_promise(context.collection) else ""
     found = _compared(context, plan, handover, probes, (kept, heads))
     outcome = _record(context, found, shipped)
-    measure_elsewhere(context, plan, handover)
     labels = [row["label"] for row in outcome.rows]
-    promises = promises_of(context, shipped, labels, found.evaluations)
+    promises = promises_of(context, shipped, labels, found.evaluations, on_select)
     if context.runtime.processes.is_main:
         rows = {row["size"]: row for row in found.rows if str(row["label"]).startswith("fixed")}
         if heads and shipped.kind != "fixed":
@@ -61,6 +64,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
             lambda: write_pictures(context, labels, found.evaluations),
         )
         _or_note(context, ACTIVATIONS, lambda: _write_activations(context, handover, sizes))
+    measure_elsewhere(context, plan, handover, shipped)
     context.log.event("done", seconds=round(context.watch.seconds, 3))
     context.log.status("done", 0)
     return outcome

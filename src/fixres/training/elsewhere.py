@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
+from fixres.errors import UserError
 from fixres.evaluation.elsewhere import Column, columns_of, open_elsewhere
 from fixres.evaluation.evaluate import network_views
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
 from fixres.training.stage_plan import StagePlan
+from fixres.training.train_size_control import label_before
+from fixres.training.what_ships import Contender
 
 
 def elsewhere(recipe: Recipe, collection: Collection) -> tuple[Column, ...]:
@@ -24,15 +27,28 @@ def elsewhere(recipe: Recipe, collection: Collection) -> tuple[Column, ...]:
     return columns_of(others, asked.corrupt, collection.split(collection.report))
 
 
-def measure_elsewhere(context: RunContext, plan: StagePlan, handover: Handover) -> None:
-    """Measure what was before a fix and what came out of it on other pictures, and leave that in the log."""
+def measure_elsewhere(context: RunContext, plan: StagePlan, handover: Handover, shipped: Contender) -> None:
+    """Measure what was before a fix, what came out of it and what ships on other pictures, and leave that in the log.
+
+    The product is there already: where other pictures cannot be read, the run has a note in place of their figures.
+    """
+    try:
+        _measure(context, plan, handover, shipped)
+    except UserError as error:
+        context.log.event("note", text=f"other pictures were not measured: {error}")
+
+
+def _measure(context: RunContext, plan: StagePlan, handover: Handover, shipped: Contender) -> None:
     columns = elsewhere(context.recipe, context.collection)
     if not columns:
         return
     networks = [("fixed" if handover.before is not None else "trained", handover.model, plan.size)]
     if handover.before is not None and not handover.had_new_head:
-        larger = [("larger size only", handover.before, plan.size)] if plan.size != handover.train_size else []
-        networks = [("train size", handover.before, handover.train_size), *larger, *networks]
+        sizes = sorted({handover.train_size, plan.size})
+        before = [(label_before(size, handover.train_size), handover.before, size) for size in sizes]
+        networks = [*before, *networks]
+    if shipped.kind == "probe":
+        networks = [(shipped.label, shipped.model, shipped.size), *networks]
     rows = []
     for label, model, size in networks:
         views = network_views(model, [context.preprocess.at(size)])

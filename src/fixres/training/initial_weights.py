@@ -157,10 +157,15 @@ def fix_recipe(product: Product, uri: str | None, settings: dict[str, Any], seed
     p = product.preprocess
     # Who fixes a product asks for the fixed one.
     evaluation = {**raw.get("evaluation", {}), "ship": "last", "interpolation": p.interpolation}
+    # Other pictures, perhaps gone by now or of other classes, were the run's wish.
+    evaluation = {key: value for key, value in evaluation.items() if key not in ("also", "corrupt")}
     evaluation |= {"crop_ratio": p.crop_ratio, "resize": p.resize, "exact": p.exact}
     if p.resize in ("squash", "pad"):
         evaluation.pop("crop_ratio")
     own_fix = raw.get("fix") or {}
+    if own_fix.get("solver") != "sgd":
+        # A part of the pictures was taken for want of time.
+        own_fix = {key: value for key, value in own_fix.items() if key != "epoch_samples"}
     # What a training's momentum started from does not belong to a fix of its result.
     raw["optim"] = {key: value for key, value in (raw.get("optim") or {}).items() if key != "state"}
     train = raw.get("train") or (raw.get("stages") or [{}])[0]

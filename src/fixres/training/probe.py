@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.data.collections import Collection
-from fixres.data.sampling import Indices, stratified_folds, uniforms
+from fixres.data.sampling import Indices, stratified_folds, stratified_order
 from fixres.data.splits import Split
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.evaluate import Reading
@@ -32,6 +32,7 @@ from fixres.training.cached_solver.logistic_head import Head
 from fixres.training.frozen_features import Extractor, Views
 from fixres.training.probe_cells import (
     CROP_RATIOS,
+    FIRST_SIZE,
     SIZES,
     Cell,
     Choice,
@@ -71,6 +72,8 @@ class ProbeJob:
     """From 1,000 pictures on heads are measured on it; fewer are cross-validated with the others."""
     sizes: Sequence[int] = SIZES
     crop_ratios: Sequence[float] = CROP_RATIOS
+    first_size: int = FIRST_SIZE
+    """Side in pixels of the first cell; smaller ones come last."""
     seconds_left: Callable[[], float] | None = None
     """Asked before each cell: one that would probably take longer is not begun; the first always is. None: no limit."""
     seed: int = 0
@@ -158,10 +161,10 @@ class _Probing:
         self.is_held_out = job.select is not None and len(job.select) >= HELD_OUT_FROM
         splits = [job.split] if job.select is None else [job.split, job.select]
         self.parts = [
-            _Part(split, _stratified_order(split.labels, job.seed)[:MOST], len(split.classes)) for split in splits
+            _Part(split, stratified_order(split.labels, job.seed)[:MOST], len(split.classes)) for split in splits
         ]
         self.networks = {network: job.load(network) for network in job.networks}
-        self.cells = offer_cells(self.networks, job.sizes, job.crop_ratios)
+        self.cells = offer_cells(self.networks, job.sizes, job.crop_ratios, job.first_size)
         self.rows: dict[Cell, Row] = {}
         self.features: dict[Cell, list[Tensor]] = {}
         """Of the cells that may still be chosen: a tensor for each part."""
@@ -373,17 +376,6 @@ class _Probing:
             raise ValueError(f"{row.cell} was out of the running")
         labels = torch.from_numpy(self.parts[0].split.labels[self.parts[0].seen])
         return solve_head(self.features[row.cell][0], labels, self.parts[0].num_classes, row.decay)
-
-
-def _stratified_order(labels: Indices, seed: int) -> Indices:
-    """Return an order of pictures: the first of every class, then as every first part has about the shares of all."""
-    draws = uniforms(len(labels), seed)
-    order = np.lexsort((draws, labels))
-    counts = np.bincount(labels)
-    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    rank = np.empty(len(labels))
-    rank[order] = (np.arange(len(labels)) - firsts[labels[order]]) / counts[labels[order]]
-    return np.lexsort((draws, rank)).astype(np.int64)
 
 
 def _rounds(num: int) -> Iterator[tuple[int, int]]:

@@ -128,11 +128,14 @@ def collection_loader(collection: Collection) -> Loader:
 
 
 def offer_cells(
-    networks: dict[PretrainedNetwork, tuple[nn.Module, Preprocess]], sizes: Sequence[int], ratios: Sequence[float]
+    networks: dict[PretrainedNetwork, tuple[nn.Module, Preprocess]],
+    sizes: Sequence[int],
+    ratios: Sequence[float],
+    first_size: int = FIRST_SIZE,
 ) -> list[Cell]:
-    """Return the cells, the first product's first, then by size from its own upwards, of one size the cheapest first.
+    """Return the cells, the cheapest at the first size first, then by size from there upwards, by work in each size.
 
-    Smaller sizes than the first product's come last: they seldom have the least loss, and would take the time of those
+    Smaller sizes than the first come last: they seldom have the least loss, and would take the time of those
     that may (docs/log.md). A network that cannot take a size takes the nearest it can; where nothing is cropped there
     is one crop ratio.
 
@@ -145,8 +148,8 @@ def offer_cells(
             work = gmacs(at_size(model, size), size)
             for ratio in ratios if own.is_cropped else (own.crop_ratio,):
                 cells.append(Cell(network, replace(own, size=size, crop_ratio=ratio), work, wanted))
-    cells.sort(key=lambda cell: (cell.wanted < FIRST_SIZE, cell.wanted, cell.gmacs))
-    first = min(cells, key=lambda cell: (abs(cell.size - FIRST_SIZE), cell.gmacs))
+    cells.sort(key=lambda cell: (cell.wanted < first_size, cell.wanted, cell.gmacs))
+    first = min(cells, key=lambda cell: (abs(cell.size - first_size), cell.gmacs))
     return [first, *(cell for cell in cells if cell is not first)]
 
 

@@ -16,7 +16,13 @@ MOST = 60_000_000
 """Pictures times classes: ImageNet's 50,000 of 1,000 fit, in 0.5 GB."""
 
 
-def promises_of(context: RunContext, shipped: Contender, rows: Sequence[str], found: Sequence[Evaluation]) -> Any:
+def promises_of(
+    context: RunContext,
+    shipped: Contender,
+    rows: Sequence[str],
+    found: Sequence[Evaluation],
+    on_select: tuple[Evaluation, int] | None = None,
+) -> Any:
     """Return what `certify` made of the selecting split, with what else that split decided, and what is reached.
 
     Args:
@@ -24,12 +30,16 @@ def promises_of(context: RunContext, shipped: Contender, rows: Sequence[str], fo
         shipped: what its product holds.
         rows: labels of the comparison's rows.
         found: the evaluations behind them, in order; that of the shipped one has its logits.
+        on_select: the shipped one on the selecting split, with logits, and its place there, where that is known.
     """
     collection = context.collection
     if collection.select == "train" or not can_promise(collection):
         return {}
-    on_select = context.measure(shipped.model, collection.select, [shipped.size], keep_logits=True)
-    kept = certify(probabilities_of(on_select.logits, 0), on_select.labels, collection.classes)
+    selecting, at = on_select or (
+        context.measure(shipped.model, collection.select, [shipped.size], keep_logits=True),
+        0,
+    )
+    kept = certify(probabilities_of(selecting.logits, at), selecting.labels, collection.classes)
     kept = {"split": collection.select, "uri": collection.uri, "also_chose": also_chosen(context.recipe), **kept}
     if collection.select == collection.report:
         # What certified a promise cannot also say whether it is kept.
@@ -43,10 +53,10 @@ def promises_of(context: RunContext, shipped: Contender, rows: Sequence[str], fo
     raise AssertionError("the shipped row is behind one of the evaluations")
 
 
-def can_promise(collection: Collection) -> bool:
-    """Return whether the probabilities of the selecting and the reported pictures fit in memory."""
+def can_promise(collection: Collection, num_sizes: int = 1) -> bool:
+    """Return whether the probabilities of the selecting and the reported pictures fit in memory, at so many sizes."""
     num = max(len(collection.split(name)) for name in (collection.select, collection.report))
-    return num * len(collection.classes) <= MOST
+    return num * len(collection.classes) * num_sizes <= MOST
 
 
 def also_chosen(recipe: Recipe) -> list[str]:

@@ -30,7 +30,10 @@ MAY_DIFFER = (
     "data.workers",
     *(
         f"evaluation.{name}"
-        for name in ("sizes", "batch_size", "every_epochs", "select_size", "keep", "ship", "probe_sizes", "control")
+        for name in (
+            *("sizes", "batch_size", "every_epochs", "select_size", "keep", "ship", "probe_sizes", "control"),
+            *("also", "corrupt"),
+        )
     ),
 )
 """Settings a resumed run may change: none of them decides what a training step sees."""

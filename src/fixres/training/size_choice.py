@@ -66,10 +66,12 @@ def _offer(context: RunContext, model: nn.Module, train_size: int) -> Offer:
     return offer_sizes(model, context.preprocess.at(train_size), context.recipe.train)
 
 
-def sweep(context: RunContext, model: nn.Module, sizes: list[int], label: str) -> Evaluation:
+def sweep(
+    context: RunContext, model: nn.Module, sizes: list[int], label: str, *, keep_logits: bool = False
+) -> Evaluation:
     """Measure and record accuracy against size on the selecting split."""
     select = context.collection.select
-    found = context.measure(model, select, sizes)
+    found = context.measure(model, select, sizes, keep_logits=keep_logits)
     results = [without_confusion(r) for r in found.results]
     context.log.event("sweep", split=select, label=label, num_images=found.num_images, results=results)
     return found

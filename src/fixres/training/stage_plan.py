@@ -13,7 +13,7 @@ from fixres.config.rules import cached_conflict
 from fixres.data.class_weights import class_weights
 from fixres.data.collections import Collection
 from fixres.data.progressive_sizes import Timeline, stage_timeline
-from fixres.data.sampling import describe_length
+from fixres.data.sampling import describe_length, num_epoch_samples
 from fixres.errors import UserError, counted
 from fixres.models.build import architecture
 from fixres.models.moves import Plan, make_plan
@@ -111,6 +111,11 @@ def describe_stage(
     plan = make_plan(network, stage.moves, size, stage.freeze, stage.norm_statistics)
     stage, note = _decide_solver(stage, network, plan, size)
     if stage.solver == "cached":
+        if (num := num_epoch_samples(len(split), stage.epoch_samples)) < min(len(split), len(split.classes)):
+            raise UserError(
+                f"{key}.epoch_samples {stage.epoch_samples} is {counted(num, 'picture')}, fewer than the "
+                f"{len(split.classes)} classes\n  give more, or leave it out: a solved head sees every picture once"
+            )
         # It sees every picture once: no steps, and what a balanced order would show is a weight.
         weights = class_weights("auto" if stage.sampler == "balanced" else recipe.data.class_weights, split)
         timeline = Timeline((), (0,), 0, (recipe.seed, index))

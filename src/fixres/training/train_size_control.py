@@ -73,7 +73,7 @@ def compare(
     if not before.has_new_head:
         sizes = sorted({before.train_size, plan.size})
         found.append(context.measure(before.model, report, sizes, keep_logits=shipped == "train size"))
-        labels += [_label(size, before.train_size) for size in sizes]
+        labels += [label_before(size, before.train_size) for size in sizes]
     control = solve_control(context, plan, before.model, before.train_size, heads)
     if control.model is not None:
         found.append(context.measure(control.model, report, [before.train_size]))
@@ -98,7 +98,8 @@ def compare(
     )
 
 
-def _label(size: int, train_size: int) -> str:
+def label_before(size: int, train_size: int) -> str:
+    """Return what the row of a network before its fix is called, measured at a size."""
     if size == train_size:
         return "train size"
     return "larger size only" if size > train_size else "smaller size only"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from torch import nn
 
+from fixres.config.stage import Stage
+from fixres.data.sampling import num_epoch_samples, stratified_order
 from fixres.errors import counted
 from fixres.io.tensors import copy_state
 from fixres.training.cached_solver.solve import WORDS, Problem, Solution, solve
@@ -17,16 +20,25 @@ CACHE = "cache"
 """In the run folder: features, while the stage is not done."""
 
 
+def num_solved_on(num_train: int, stage: Stage) -> int:
+    """Return how many of the training pictures a cached stage looks at: all, or fewer where `epoch_samples` says so."""
+    return min(num_train, num_epoch_samples(num_train, stage.epoch_samples)) if stage.solver == "cached" else num_train
+
+
 def problem_of(context: RunContext, plan: StagePlan, model: nn.Module, cache: str) -> Problem:
     """Return what a stage asks of a network on the device; `cache` is a folder of its own in RUN/cache."""
 
     def progress(what: str, done: int, total: int) -> None:
         context.log.progress(what=WORDS.get(what, what), done=done, total=total)
 
+    train = context.collection.split("train")
+    num = num_solved_on(len(train), plan.stage)
+    if num < len(train):
+        train = train.take(train.name, np.sort(stratified_order(train.labels, context.recipe.seed)[:num]))
     return Problem(
         model=model,
         plan=plan.move_plan,
-        train=context.collection.split("train"),
+        train=train,
         select=context.collection.split(context.collection.select),
         preprocess=context.preprocess.at(plan.size),
         runtime=context.runtime,
@@ -69,6 +81,11 @@ def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
     """Leave a record of a solution in the log."""
     context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
     context.log.event("note", text=describe(found, context.collection.select))
+    total = len(context.collection.split("train"))
+    num = num_solved_on(total, plan.stage)
+    if num < total:
+        text = f"solved on {num:,} of the {total:,} training pictures: {plan.key}.epoch_samples"
+        context.log.event("note", text=text)
     if found.num_views < plan.stage.views:
         context.log.event(
             "note",
