@@ -11,9 +11,9 @@ import pytest
 from fixres.checkpoints.resolve import load
 from fixres.cli.main import main
 from fixres.errors import UserError
-from fixres.evaluation.elsewhere import Column
 from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.measure import measure_product
+from fixres.evaluation.other_pictures import Column
 from fixres.reporting.page import read_report
 from fixres.runtime.run_folder import read_events
 from fixres.training.run import run_recipe

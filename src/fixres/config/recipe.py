@@ -182,8 +182,7 @@ class Evaluation(Section):
     probe_sizes: tuple[Positive, ...] = ()
     """Sizes at which ship best solves a head on the starting network; empty: the train size and that of the fix."""
     also: tuple[str, ...] = ()
-    """Other collections of the same classes, by data URI: what was before a fix and what came out of it is measured on
-    their reported splits, too."""
+    """Other collections of the same classes, by data URI, on which before and after a fix are measured, too."""
     corrupt: str = ""
     """The same on reported pictures that are spoiled: jpeg=QUALITY, blur=PIXELS, noise=SHARE, several by commas."""
     exact: bool = False

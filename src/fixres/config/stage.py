@@ -140,8 +140,7 @@ class Stage(Section):
     """Repeated augmentation: times a drawn picture is shown in a row, augmented differently each time."""
     epoch_samples: Positive | Above0 | PublishedLength = 1.0
     """Samples in an epoch: a multiple of the split, with a point (1.0: as many as it has, 2.0), or a number (5000);
-    5000/2500: that number where the split has 2500 pictures, elsewhere the same multiple. A stage by the cached solver
-    sees a picture at most once, and a stratified sample where this is less than the split."""
+    5000/2500: that number where the split has 2500 pictures, elsewhere the same multiple. Cached: at most the split."""
     lr: Annotated[Above0, Setting("optim.lr", fix=From("optim.lr", FIX_LR_RATIO), after="name")] = 0.05
     """Peak learning rate, the one used; worked out from base_lr where that is given. A fix takes 1/20 of optim.lr, but
     all of it unless the optimizer is SGD."""

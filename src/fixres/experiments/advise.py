@@ -21,10 +21,10 @@ from fixres.data.collections import Collection
 from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
-from fixres.evaluation.elsewhere import Column, columns_of
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.evaluation.measure import open_for
+from fixres.evaluation.other_pictures import Column, columns_of
 from fixres.experiments.questions import Question
 from fixres.io.progress import NamedProgress
 from fixres.models.moves import make_plan

@@ -58,11 +58,7 @@ def finish(context: RunContext, plan: StagePlan, handover: Handover) -> Run:
             context.log.event("note", text=f"the heads of further sizes are not kept: what ships is {shipped.label}")
         own = kept_heads(shipped.model, plan.move_plan.tensors, heads, rows) if shipped.kind == "fixed" else {}
         _save(context, outcome, shipped, handover, {"promises": promises, "heads": own})
-        _or_note(
-            context,
-            PICTURES,
-            lambda: write_pictures(context, labels, found.evaluations),
-        )
+        _or_note(context, PICTURES, lambda: write_pictures(context, labels, found.evaluations))
         _or_note(context, ACTIVATIONS, lambda: _write_activations(context, handover, sizes))
     measure_elsewhere(context, plan, handover, shipped)
     context.log.event("done", seconds=round(context.watch.seconds, 3))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
 from fixres.errors import UserError
-from fixres.evaluation.elsewhere import Column, columns_of, open_elsewhere
 from fixres.evaluation.evaluate import network_views
+from fixres.evaluation.other_pictures import Column, columns_of, open_elsewhere
 from fixres.training.context import RunContext
 from fixres.training.handover import Handover
 from fixres.training.stage_plan import StagePlan

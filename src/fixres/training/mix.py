@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import Data
 from fixres.data.splits import Split
-from fixres.evaluation.elsewhere import open_elsewhere
 from fixres.evaluation.evaluate import evaluate, network_views
+from fixres.evaluation.other_pictures import open_elsewhere
 from fixres.io.tensors import copy_state
 from fixres.training.context import RunContext
 from fixres.training.stage_plan import StagePlan

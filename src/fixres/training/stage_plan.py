@@ -112,10 +112,8 @@ def describe_stage(
     stage, note = _decide_solver(stage, network, plan, size)
     if stage.solver == "cached":
         if (num := num_epoch_samples(len(split), stage.epoch_samples)) < min(len(split), len(split.classes)):
-            raise UserError(
-                f"{key}.epoch_samples {stage.epoch_samples} is {counted(num, 'picture')}, fewer than the "
-                f"{len(split.classes)} classes\n  give more, or leave it out: a solved head sees every picture once"
-            )
+            few = f"{key}.epoch_samples {stage.epoch_samples}: {num} pictures for {len(split.classes)} classes"
+            raise UserError(f"{few}\n  give more, or leave it out: a solved head sees every picture once")
         # It sees every picture once: no steps, and what a balanced order would show is a weight.
         weights = class_weights("auto" if stage.sampler == "balanced" else recipe.data.class_weights, split)
         timeline = Timeline((), (0,), 0, (recipe.seed, index))

@@ -68,7 +68,7 @@ def test_a_stage_with_fewer_samples_is_solved_on_a_stratified_part_that_repeats(
 
 def test_fewer_samples_than_classes_are_refused(make_recipe: Make, tmp_path: Path) -> None:
     recipe = make_recipe(fix={"size": 48, "epoch_samples": 0.001, "moves": "head", "solver": "cached"})
-    with pytest.raises(UserError, match="fewer than the 3 classes"):
+    with pytest.raises(UserError, match="0 pictures for 3 classes"):
         run_recipe(recipe, tmp_path / "r")
 
 
