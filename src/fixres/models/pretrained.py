@@ -131,8 +131,8 @@ def fetch_hub_folder(name: str) -> Path:
             hf_hub_download(repository, "model.safetensors", **how)
         except EntryNotFoundError:
             hf_hub_download(repository, "pytorch_model.bin", **how)
-        for name in _further_files(Path(config)):
-            hf_hub_download(repository, name, **how)
+        for further in _further_files(Path(config)):
+            hf_hub_download(repository, further, **how)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline
         raise UserError(
             f"cannot fetch hf-hub:{name} ({type(error).__name__}: {_first_line(error)})\n"

@@ -134,6 +134,7 @@ def picture(path: str, sheet: dict[str, Any]) -> Image.Image:
         with Image.open(io.BytesIO(data)) as opened:
             return to_rgb(opened, sheet)
     except Exception:
+        # Whatever Pillow's parsers raise; it stands where there is no metadata to blame.
         reduced = without_metadata(data)
         if len(reduced) == len(data):
             raise
