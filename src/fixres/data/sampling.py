@@ -117,6 +117,11 @@ def num_epoch_samples(num_images: int, epoch_samples: float | str) -> int:
     return epoch_samples if isinstance(epoch_samples, int) else math.floor(epoch_samples * num_images + 1e-9)
 
 
+def num_solved_on(num_images: int, epoch_samples: float | str) -> int:
+    """Return how many of `num_images` pictures a head is solved on, each at most once."""
+    return min(num_images, num_epoch_samples(num_images, epoch_samples))
+
+
 def published_length(epoch_samples: str) -> tuple[int, int]:
     """Return the two numbers of "SAMPLES/PICTURES"."""
     samples, _, pictures = epoch_samples.partition("/")

@@ -14,7 +14,7 @@ from fixres.config.recipe import Recipe, Stage
 from fixres.data.all_labelled import open_to_train
 from fixres.data.prepare.known_sets import SETS
 from fixres.data.progressive_sizes import Timeline, make_timeline
-from fixres.data.sampling import describe_length, num_epoch_samples
+from fixres.data.sampling import describe_length, num_epoch_samples, num_solved_on
 from fixres.data.splits import THIRDS
 from fixres.errors import UserError, counted
 from fixres.experiments.first_batches import first_measured_batches, first_training_batch
@@ -183,7 +183,7 @@ def _stage_cost(
     is_solved = stage.solver in ("cached", "auto")
     if is_solved:
         batch_size = share = recipe.evaluation.batch_size
-        num_epochs, num_steps, distinct = 1, 0, _num_solved_on(pictures.num_train, stage)
+        num_epochs, num_steps, distinct = 1, 0, num_solved_on(pictures.num_train, stage.epoch_samples)
         shown, (further, more) = distinct * stage.views, _further_sizes(stage, size, model)
         gigamacs = shown * (forward + more)
         views = f"solved on features of {stage.views} views"
@@ -210,10 +210,6 @@ def _stage_cost(
     return StageCost(
         name, size, note, num_epochs, num_steps, shown, distinct, batch_size, forward, gigamacs / 1000, memory
     )
-
-
-def _num_solved_on(num_train: int, stage: Stage) -> int:
-    return min(num_train, num_epoch_samples(num_train, stage.epoch_samples))
 
 
 def _further_sizes(stage: Stage, size: int, model: nn.Module) -> tuple[str, float]:
@@ -351,7 +347,7 @@ def dry_run(recipe: Recipe) -> list[str]:
         lines += [f"note: {note}" for note in run.notes]
         lines += [f"warning: {run.warning}"] if run.warning else []
         if run.stage.solver == "cached":
-            pictures = _num_solved_on(len(collection.split("train")), stage)
+            pictures = num_solved_on(len(collection.split("train")), stage.epoch_samples)
             num, (further, more) = pictures * stage.views, _further_sizes(stage, size, model)
             what = f"cached: {num:,} pictures of [3, {size}, {size}] through the trunk once"
             teramacs = (forward + more) * num / 1000

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from fixres.config.stage import Stage
-from fixres.data.sampling import num_epoch_samples, stratified_order
+from fixres.data.sampling import num_solved_on, stratified_order
 from fixres.errors import counted
 from fixres.io.tensors import copy_state
 from fixres.training.cached_solver.solve import WORDS, Problem, Solution, solve
@@ -20,9 +20,9 @@ CACHE = "cache"
 """In the run folder: features, while the stage is not done."""
 
 
-def num_solved_on(num_train: int, stage: Stage) -> int:
-    """Return how many of the training pictures a cached stage looks at: all, or fewer where `epoch_samples` says so."""
-    return min(num_train, num_epoch_samples(num_train, stage.epoch_samples)) if stage.solver == "cached" else num_train
+def _num_seen(num_train: int, stage: Stage) -> int:
+    """Return how many training pictures a stage solves a head on: all of them, where training by sgd follows."""
+    return num_solved_on(num_train, stage.epoch_samples) if stage.solver == "cached" else num_train
 
 
 def problem_of(context: RunContext, plan: StagePlan, model: nn.Module, cache: str) -> Problem:
@@ -32,7 +32,7 @@ def problem_of(context: RunContext, plan: StagePlan, model: nn.Module, cache: st
         context.log.progress(what=WORDS.get(what, what), done=done, total=total)
 
     train = context.collection.split("train")
-    num = num_solved_on(len(train), plan.stage)
+    num = _num_seen(len(train), plan.stage)
     if num < len(train):
         train = train.take(train.name, np.sort(stratified_order(train.labels, context.recipe.seed)[:num]))
     return Problem(
@@ -82,7 +82,7 @@ def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
     context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
     context.log.event("note", text=describe(found, context.collection.select))
     total = len(context.collection.split("train"))
-    num = num_solved_on(total, plan.stage)
+    num = _num_seen(total, plan.stage)
     if num < total:
         text = f"solved on {num:,} of the {total:,} training pictures: {plan.key}.epoch_samples"
         context.log.event("note", text=text)
