@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save
 from torch import nn
 
 from fixres.cli.main import main
@@ -115,6 +117,26 @@ def test_a_model_on_the_hub_is_fetched_imported_and_kept(
     go_offline(monkeypatch, tmp_path / "hf")
     assert main([*argv, str(tmp_path / "b")]) == 0
     assert (tmp_path / "b" / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_heads_of_further_sizes_are_fetched_and_one_that_is_not_there_is_told(
+    hub: tuple[str, type[Hub]], model: nn.Module, tmp_path: Path, is_there: bool
+) -> None:
+    endpoint, handler = hub
+    head = {name: tensor + 1 for name, tensor in model.state_dict().items() if name.startswith("fc.")}
+    config = json.loads(handler.files["config.json"])
+    config["fixres"] = {"sizes": {"64": {"file": "sizes/064.safetensors"}}}
+    handler.files = handler.files | {"config.json": json.dumps(config).encode()}
+    if is_there:
+        handler.files["064.safetensors"] = save(head)
+    done = run(["import", f"hf-hub:{REPOSITORY}", "--out", str(tmp_path / "a")], tmp_path, endpoint)
+    assert done.returncode == 0, done.stderr
+    copied = tmp_path / "a" / "sizes" / "064.safetensors"
+    assert copied.exists() == is_there
+    assert ("sizes/064.safetensors is missing" in done.stderr) != is_there
+    if is_there:
+        assert all(torch.equal(tensor, head[name]) for name, tensor in load_file(copied).items() if name in head)
 
 
 def test_a_hub_that_does_not_answer_is_told_in_one_line_and_what_is_cached_needs_none(

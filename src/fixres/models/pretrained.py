@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -132,7 +133,9 @@ def fetch_hub_folder(name: str) -> Path:
         except EntryNotFoundError:
             hf_hub_download(repository, "pytorch_model.bin", **how)
         for further in _further_files(Path(config)):
-            hf_hub_download(repository, further, **how)
+            # One that is not there is said when the folder is read.
+            with suppress(EntryNotFoundError):
+                hf_hub_download(repository, further, **how)
     except Exception as error:  # hub clients raise a dozen unrelated types when offline
         raise UserError(
             f"cannot fetch hf-hub:{name} ({type(error).__name__}: {_first_line(error)})\n"
