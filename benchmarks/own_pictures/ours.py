@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -97,6 +98,8 @@ def measure_fold(file: Path, fold: int, minutes: float, out: Path) -> None:
     uri, others = f"csv:{file}", f"csv:{file.parent / f'train-{fold}.csv'}"
     final = f"{arm} final"
     if not answers_file(out, arm, fold).exists():
+        # What a stopped run left: a clock goes from the start.
+        shutil.rmtree(run, ignore_errors=True)
         command = ["train", uri, "--minutes", f"{minutes:g}", "--out", str(run)]
         seconds, first = timed_command(command, run)
         labels, predictions, result = tested(run, file, out / "runs" / f"{run.name}-test")

@@ -49,7 +49,8 @@ TRAININGS = {"crops": "random", "resize": "resize"}
 SEEDS = (0, 1)
 SELECT_PART = 4
 """One in so many of a fold's training pictures selects: a fifth of all."""
-SGD = {"solver": "sgd", "epochs": 10, "crop": "random", "crop_scale": (0.08, 1.0), "augment": "dihedral"}
+SGD: dict[str, Any] = {"solver": "sgd", "epochs": 10, "lr": 1e-3, "weight_decay": 0.0}
+SGD |= {"crop": "random", "crop_scale": (0.08, 1.0), "augment": "dihedral"}
 """Training crops for a head: what the cached solver, which sees test views, cannot give it."""
 ROWS = {
     "train size": f"none {SMALL}",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,12 +20,14 @@ from fixres.checkpoints import resolve
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import Sheet
 from fixres.config.loading import load
+from fixres.data.all_labelled import all_labelled
+from fixres.data.collections import open_collection
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.eval_request import EvalRequest
 from fixres.evaluation.measure import measure_product
 from fixres.experiments import chosen_recipes, first_look, own_pictures, speeds
 from fixres.experiments.own_pictures import Wish, train_pictures
-from fixres.experiments.refit import refit, require_own
+from fixres.experiments.refit import refit, refit_recipe, require_own
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
 from fixres.runtime.run_folder import read_events, read_status
@@ -336,6 +339,28 @@ def test_a_refit_trains_on_everything_and_says_whose_its_figures_are(
     remarks = measure_product(resolve.load(str(tmp_path / "final")), EvalRequest()).remarks
     assert any("was trained on these pictures, too" in remark for remark in remarks)
     assert not any("logged" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize(("step", "share"), [(10, 0), (9, 0.9), (1, 0.1)])
+def test_a_refit_trains_as_far_as_the_run_did_whatever_the_number_of_pictures(
+    chosen: tuple[Path, list[dict[str, Any]]], step: int, share: float
+) -> None:
+    folder, _ = chosen
+    recipe, events = load(folder / "recipe.yaml"), read_events(folder)
+    for event in events:
+        if event["event"] == "candidates":
+            for row in event["candidates"]:
+                row["is_shipped"] = row["kind"] == "trained"
+        if event.get("stage") == "train" and event["event"] == "plan":
+            event["total_steps"] = 10
+        if event.get("stage") == "train" and event["event"] == "kept":
+            event["step"] = step
+    everything = all_labelled(open_collection(recipe.data)).split("train")
+    for num in range(recipe.train.batch_size, 151):
+        again = refit_recipe(recipe, events, everything.take("train", np.arange(num))).train
+        num_steps = again.epochs * (num // again.batch_size)
+        assert again.stop_step == pytest.approx(share * num_steps, abs=max(0.5, 1 - share * num_steps))
+        assert again.stop_step <= num_steps
 
 
 def test_a_network_without_one_linear_head_is_refused_before_anything_runs(tmp_path: Path) -> None:

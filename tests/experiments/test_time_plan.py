@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +13,7 @@ from fixres.experiments.time_plan import (
     ENOUGH_OF_WHOLE,
     FEWEST_EPOCHS,
     MOST_EPOCHS,
+    Clock,
     Pace,
     fewest_epochs,
     plan_training,
@@ -20,6 +24,13 @@ PACES = (Pace(64, 400, 100), Pace(96, 200, 50), Pace(128, 100, 25))
 SIZES = st.sampled_from([32, 64, 96, 128, 160, 224])
 RATES = st.floats(0.1, 1e5)
 PLANS = st.builds(Pace, SIZES, RATES, RATES)
+
+
+def test_what_is_measured_for_the_training_takes_nothing_of_the_probes_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(3, started=1000.0, earlier=20.0)
+    for now, aside, share in ((1000.0, 0.0, 40.0), (1030.0, 0.0, 10.0), (1030.0, 12.0, 22.0), (1100.0, 12.0, 0.0)):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        assert clock.share(1 / 3, aside) == pytest.approx(share)
 
 
 def test_the_largest_size_with_room_for_enough_epochs_is_taken() -> None:

@@ -23,6 +23,7 @@ from fixres.evaluation.promises_in_words import promises_in_words
 from fixres.inference.promised import promises_of
 from fixres.training.product_promises import also_chosen
 from tests.conftest import tiny_recipe
+from tests.support.several import run_processes
 
 
 def config_of(run: Path) -> dict[str, Any]:
@@ -185,3 +186,22 @@ def test_what_is_not_promised_is_refused(
     assert "--promise --save" in refused("--coverage", "0.9")
     with pytest.raises(UserError, match="give it or threshold"):
         fixres.predict(own_run, pictures[0], threshold=0.5, abstain=0.05)
+
+
+def measure_and_keep(run: Path, words: list[str]) -> None:
+    assert main(["eval", str(run), *words, "--save", "--workers", "0", "--device", "cpu", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(("words", "key"), [(["--promise"], "promises"), (["--cascade", "32,48"], "cascade")])
+def test_two_processes_keep_what_one_keeps(fixed_run: Path, tmp_path: Path, words: list[str], key: str) -> None:
+    kept = []
+    for processes in (1, 2):
+        run = shutil.copytree(fixed_run, tmp_path / f"of-{processes}")
+        config = run / "model" / "config.json"
+        content = json.loads(config.read_text())
+        content["fixres"].pop(key, None)
+        config.write_text(json.dumps(content))
+        assert run_processes(processes, measure_and_keep, run, words) == [None] * processes
+        kept.append(config_of(run)["fixres"])
+    assert key in kept[0]
+    assert kept[0] == kept[1]

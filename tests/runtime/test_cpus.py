@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,30 @@ def test_workers_and_threads_heed_the_quota(tmp_path: Path, monkeypatch: pytest.
         assert Runtime(RuntimeSettings(device="cpu")).threads == 4
     finally:
         torch.set_num_threads(before)
+
+
+def wait_policy_after(code: str, **environment: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+    code += "; import os, sys; print(); print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**clean, **environment}, check=True)
+    return told.stdout.decode().splitlines()[-1]
+
+
+COMMAND = "from fixres.cli.main import main; main(['recipes'])"
+
+
+@pytest.mark.parametrize(
+    ("code", "environment", "found"),
+    [
+        (COMMAND, {}, "passive False"),
+        (COMMAND, {"OMP_WAIT_POLICY": "active"}, "active False"),
+        (COMMAND, {"GOMP_SPINCOUNT": "10000"}, "None False"),
+        (COMMAND, {"KMP_BLOCKTIME": "1"}, "None False"),
+        ("import fixres", {}, "None False"),
+        (f"import torch; {COMMAND}", {}, "None True"),
+    ],
+)
+def test_commands_let_waiting_threads_sleep_before_torch_is_loaded(
+    code: str, environment: dict[str, str], found: str
+) -> None:
+    assert wait_policy_after(code, **environment) == found

@@ -31,6 +31,7 @@ from fixres.errors import (
     printable,
     started_rank,
 )
+from fixres.runtime.cpus import let_waiting_threads_sleep
 from fixres.runtime.slurm_env import adopt_slurm
 
 EXIT_INTERRUPTED = 130
@@ -186,6 +187,8 @@ def _dispatch(words: list[str]) -> int:
         adopt_slurm()
     elif "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(f"'{name}' runs on one process\n  these run on several: {', '.join(_PARALLEL)}")
+    if "torch" not in sys.modules:
+        let_waiting_threads_sleep()
     load_plugins()
     return body_of(name)(rest) or 0
 

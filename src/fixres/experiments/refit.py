@@ -14,7 +14,10 @@ from typing import Any
 
 from fixres.config.loading import load, validate
 from fixres.config.recipe import Recipe
+from fixres.data.all_labelled import all_labelled
 from fixres.data.collections import open_collection
+from fixres.data.progressive_sizes import stage_timeline
+from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.results import Run
 from fixres.experiments.choice_record import Record
@@ -54,11 +57,9 @@ def refit(
     if read_status(run).get("state") != "done":
         raise UserError(f"{run} is not finished, so that nothing is chosen yet\n  add --resume")
     recipe, events = load(run / "recipe.yaml"), read_events(run)
-    num_before = next(event for event in events if event["event"] == "start")["num_images"]["train"]
     data = recipe.data.model_copy(update={"uri": uri or recipe.data.uri})
-    splits = open_collection(data, split_file=None if uri else run / "split.json").splits
-    num = sum(len(split) for split in splits.values())
-    again = refit_recipe(recipe.model_copy(update={"data": data}), events, num / num_before)
+    everything = all_labelled(open_collection(data, split_file=None if uri else run / "split.json"))
+    again = refit_recipe(recipe.model_copy(update={"data": data}), events, everything.split("train"))
     found = run_recipe(again, out, resume=resume, listeners=listeners, checks=checks)
     _take_figures(run, out)
     return found
@@ -81,13 +82,13 @@ def require_own(run: Path, uri: str, settings: Mapping[str, Any]) -> None:
         )
 
 
-def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: float) -> Recipe:
-    """Return the recipe that repeats what shipped, without choosing, on `growth` times the pictures.
+def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], everything: Split) -> Recipe:
+    """Return the recipe that repeats what shipped, without choosing, on all pictures.
 
     Args:
         recipe: of the run, as it was completed.
         events: of the run, which say what was chosen.
-        growth: pictures that have a label to those the run trained on; epochs stay, steps grow with it.
+        everything: the pictures that have a label; epochs stay, their steps grow.
 
     Raises:
         UserError: the run had stages of its own, which a refit does not know.
@@ -110,7 +111,8 @@ def refit_recipe(recipe: Recipe, events: Sequence[Mapping[str, Any]], growth: fl
         if train["head"] == "solved":
             train["decay"] = _decay(events, "train", train["size"])
         if train["enabled"]:
-            train["stop_step"] = _steps(events, growth)
+            timeline = stage_timeline(everything, recipe.train, train["size"], seed=recipe.seed, stage_index=0)
+            train["stop_step"] = _steps(events, timeline.total_steps)
         fix["enabled"] = shipped["kind"] == "fixed"
         if fix["enabled"]:
             fix |= {"size": shipped["size"], "decay": _decay(events, "fix", shipped["size"])}
@@ -142,10 +144,12 @@ def _decay(events: Sequence[Mapping[str, Any]], stage: str, size: int) -> float:
     return float(own[-1]["decay"])
 
 
-def _steps(events: Sequence[Mapping[str, Any]], growth: float) -> int:
-    """Return the step at which a training on more pictures has come as far as the weights that were kept."""
-    kept = [event for event in events if event["event"] == "kept"]
-    return max(1, round(kept[-1]["step"] * growth)) if kept else 0
+def _steps(events: Sequence[Mapping[str, Any]], num_steps: int) -> int:
+    """Return at which of `num_steps` a training has come as far as the weights that were kept; 0: at their end."""
+    ends = {event["event"]: event for event in events if event.get("stage") == "train"}
+    if "kept" not in ends or (share := ends["kept"]["step"] / ends["plan"]["total_steps"]) == 1:
+        return 0
+    return max(1, round(share * num_steps))
 
 
 def _take_figures(run: Path, out: Path) -> None:

@@ -128,12 +128,12 @@ def summarise(runs: Sequence[Path]) -> Study:
         raise UserError("these runs were not made by one recipe and cannot be averaged")
     top1 = loss = head = size = None
     if first["paired"]:
-        top1, loss = _differences(runs, "fixed", "train size")
+        top1, loss = row_differences(runs, "fixed", "train size")
     labels = {row.label for row in rows}
     if CONTROL in labels:
-        size, _ = _differences(runs, "fixed", CONTROL)
+        size, _ = row_differences(runs, "fixed", CONTROL)
     if {CONTROL, "train size"} <= labels:
-        head, _ = _differences(runs, CONTROL, "train size")
+        head, _ = row_differences(runs, CONTROL, "train size")
     ratio = _imbalance(runs[0], first["split"])
     return Study(first["split"], first["num_images"], seeds, tuple(rows), top1, loss, head, size, ratio)
 
@@ -176,8 +176,12 @@ def _settings(run: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.startswith(idle)}
 
 
-def _differences(runs: Sequence[Path], row: str, minus: str) -> tuple[Difference, Difference]:
-    """Return the differences of two rows in top-1 and in loss."""
+def row_differences(runs: Sequence[Path], row: str, minus: str) -> tuple[Difference, Difference]:
+    """Return the paired differences of two rows of the comparisons of several runs, in points of top-1 and in nats.
+
+    Raises:
+        UserError: the runs report on different pictures, or one has no comparison.
+    """
     tables = [_gains(run / PICTURES, row, minus) for run in runs]
     if any(list(table) != list(tables[0]) for table in tables):
         raise UserError("these runs report on different pictures and cannot be averaged")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -32,6 +32,16 @@ class Cpus:
         limits = [f"{self.affinity} by affinity"] if self.affinity < self.cores else []
         limits += [f"{self.quota:g} by quota"] if self.quota < self.cores else []
         return f"{self.cores} cores" + (f", {' and '.join(limits)}: {self.usable} used" if limits else "")
+
+
+def let_waiting_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have threads that wait for others give their core away at once, unless the user has said how they wait.
+
+    OpenMP's own way is to keep the core busy, which takes it from whatever else runs there, the processes that read
+    pictures first of all. It is read when PyTorch is loaded, so this must come before; child processes inherit it.
+    """
+    if not any(name in environment for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        environment["OMP_WAIT_POLICY"] = "passive"
 
 
 def find_cpus(proc: Path | None = None) -> Cpus:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fixres.cli.main import main
+from fixres.experiments.seeds import last_comparison
 from fixres.models.build import build_model
 from fixres.runtime.run_folder import read_events
 
@@ -52,6 +53,16 @@ def test_both_solvers_fix_the_same_networks(
         low, high = difference["ci95"]
         assert low <= difference["mean"] <= high
     assert "one forward pass over the training pictures" in told.err
+    runs = [out / f"{k}-cached" for k in (0, 1)]
+    control = [{row["label"]: row["top1"] for row in last_comparison(run)["rows"]} for run in runs]
+    gain = found["gain"]
+    for part, (row, minus) in {
+        "head": ("fixed at the train size", "train size"),
+        "size": ("fixed", "fixed at the train size"),
+        "both": ("fixed", "train size"),
+    }.items():
+        assert gain[part]["per_seed"] == pytest.approx([own[row] - own[minus] for own in control])
+    assert f"the size: {gain['size']['mean']:+.2f} points" in told.err
 
 
 def test_a_fixed_product_is_fixed_anew_from_what_it_was(

@@ -204,13 +204,20 @@ def _fix(flags: FixBenchFlags, console: Console, folder: Path) -> dict[str, Any]
     console.table(f"fix at {flags.size} px, {len(flags.checkpoints)} networks", head, rows)
     for name in dict.fromkeys(flags.vs):
         for split, found in answer["sides"][name]["cached_minus_this"].items():
-            low, high = found["ci95"]
-            console.say(
-                f"cached minus {name} on {split}: {found['mean']:+.2f} points (95 % interval over pictures "
-                f"{low:+.2f} to {high:+.2f})"
-            )
+            console.say(f"cached minus {name} on {split}: {_in_points(found)}")
+    if gain := answer["gain"]:
+        parts = [_in_points(gain[part]) for part in ("both", "head", "size")]
+        console.say(
+            f"cached minus before the fix on {answer['report']}: {parts[0]}\n  the head solved again at the train size: "
+            f"{parts[1]}; the size: {parts[2]}"
+        )
     console.say(f"one forward pass over the training pictures: {_listed(answer['forward_seconds'], 1)} s")
     return answer
+
+
+def _in_points(found: Mapping[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{found['mean']:+.2f} points (95 % interval over pictures {low:+.2f} to {high:+.2f})"
 
 
 def _listed(values: Sequence[float], digits: int) -> str:

@@ -23,12 +23,13 @@ from fixres.evaluation.eval_request import EvalRequest, SplitRequest
 from fixres.evaluation.measure import measure_product, open_for, own_split
 from fixres.experiments.bench.harness import spread
 from fixres.experiments.questions import FixBench, Published
-from fixres.experiments.seeds import difference
+from fixres.experiments.seeds import difference, last_comparison, row_differences
 from fixres.models.sizes import at_size
 from fixres.models.split_trunk import BrokenWeightsError, require_linear_head
 from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.initial_weights import fix_recipe
 from fixres.training.run import run_recipe
+from fixres.training.train_size_control import CONTROL
 
 EPOCHS: dict[Published, int] = {"v1": 56, "v2": 31}
 """Epochs of the published scripts for ResNet-50 (FixRes, `main_finetune.py`)."""
@@ -47,7 +48,9 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
         "ratio": seconds of the first published recipe over those of the cached solver, median over checkpoints;
         "forward_seconds": one forward pass over the training split at full speed for each checkpoint, below which
         no fix can get; "sides": for each side its seconds and top-1 on both splits, and for the published ones the
-        ratio and the paired differences, cached minus published, in points.
+        ratio and the paired differences, cached minus published, in points; "gain": what the cached fix gains on the
+        reported split over the network before it, split into what solving the head again gains at the train size
+        ("head") and the rest ("size"), in points, empty where a fix has no such control.
 
     Raises:
         UserError: a checkpoint cannot be fixed at this size, or two of them do not see the same pictures.
@@ -88,7 +91,16 @@ def bench_fix(bench: FixBench, folder: Path, listeners: Sequence[Listener] = ())
         "num_passes": passes,
         "ratio": sides[bench.vs[0]]["ratio"] if bench.vs else None,
         "sides": sides,
+        "gain": _gain([folder / f"{place}-{CACHED}" for place in range(len(floors))]),
     }
+
+
+def _gain(runs: Sequence[Path]) -> dict[str, Any]:
+    labels = [{row["label"] for row in last_comparison(run)["rows"]} for run in runs]
+    if not all({"train size", CONTROL, "fixed"} <= own for own in labels):
+        return {}
+    pairs = {"head": (CONTROL, "train size"), "size": ("fixed", CONTROL), "both": ("fixed", "train size")}
+    return {name: vars(row_differences(runs, *rows)[0]) for name, rows in pairs.items()}
 
 
 def _opened(bench: FixBench) -> list[tuple[str, Product]]:
@@ -135,10 +147,10 @@ def _fix(product: Product, bench: FixBench, side: str, run: Path, listeners: Seq
         settings = {"size": bench.size, "solver": "sgd", "augment": side, "epochs": epochs}
         settings |= {"lr": bench.lr} if bench.lr is not None else {}
     recipe = fix_recipe(product, bench.data, settings, bench.seed)
-    # The control is no part of what is timed.
-    changed: dict[str, Any] = {"control": False}
-    if side != CACHED:
-        changed |= {"keep": "last", "every_epochs": settings["epochs"]}
+    # The control is solved once the clock has stopped.
+    changed: dict[str, Any] = (
+        {} if side == CACHED else {"control": False, "keep": "last", "every_epochs": settings["epochs"]}
+    )
     recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update=changed)})
     run_recipe(recipe, run, listeners=listeners, split_from=own_split(product, bench.data))
     return recipe
