@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fixres.cli.main import main
+from fixres.config.loading import load
 from fixres.config.recipe import Recipe
 from fixres.errors import Stopped, UserError
 from fixres.experiments import grid as grid_module
@@ -134,9 +135,11 @@ def test_cells_of_another_recipe_are_refused(tmp_path: Path, make_recipe: Make) 
         run_grid(Grid(other, changed.train_sizes, changed.test_sizes, ("none",), (0,)), tmp_path / "g", resume=True)
 
 
-FLAGS = ("--model.name", "test_resnet", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0")
-
-FLAGS = (*FLAGS, "--data.uri", DATA["uri"], "--output.tracker", "none", "--runtime.threads", "1")
+@pytest.mark.parametrize(
+    ("name", "key"), [("elpv-direct", "38c50f91eef0d269"), ("elpv-small-only", "c90e3a8dbace117f")]
+)
+def test_cells_of_the_first_version_are_those_of_today(name: str, key: str) -> None:
+    assert grid_module._key(load(name)) == key
 
 
 FLAGS = ("--model.name", "test_resnet", "--train.epochs", "1", "--train.batch_size", "8", "--data.workers", "0")

@@ -20,7 +20,6 @@ from fixres.checkpoints.resolve import load
 from fixres.config.loading import flatten, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.config.registry import MOVES, solved_by
-from fixres.config.stage import Stage
 from fixres.data.collections import open_collection
 from fixres.errors import UserError, started_rank
 from fixres.experiments.cost import training_work
@@ -42,8 +41,13 @@ from fixres.training.run import run_recipe
 from fixres.training.stage_plan import describe_stage
 from fixres.training.start_checks import AS_USUAL, StartChecks
 
-LATER_SETTINGS = ("stop_step", "norm_statistics", "decay", "head", "head_sizes", "mix", "mix_also")
-"""Stage settings that studies of earlier versions did not have."""
+LATER_SETTINGS = {
+    "data": ("train_on",),
+    **dict.fromkeys(
+        ("train", "fix"), ("stop_step", "norm_statistics", "decay", "head", "head_sizes", "mix", "mix_also")
+    ),
+}
+"""Settings that studies of earlier versions did not have, by section."""
 WORK = "work"
 """In the study's folder: what the cell that is under way needs."""
 
@@ -230,11 +234,12 @@ def _key(recipe: Recipe) -> str:
         for name, value in flatten(with_absolute_paths(recipe).model_dump(mode="json")).items()
         if not name.startswith(MAY_DIFFER) or name in ("evaluation.keep", "evaluation.select_size")
     }
-    for stage in ("train", "fix"):
-        for name in LATER_SETTINGS:
+    for section, names in LATER_SETTINGS.items():
+        defaults = type(getattr(recipe, section)).model_construct().model_dump(mode="json")
+        for key in (f"{section}.{name}" for name in names):
             # Cells of before there was such a setting are those of its default.
-            if kept[f"{stage}.{name}"] == Stage.model_fields[name].default:
-                kept.pop(f"{stage}.{name}")
+            if kept[key] == defaults[key.rpartition(".")[2]]:
+                kept.pop(key)
     for name in ("seed", "train.size", "train.enabled", "fix.size", "fix.enabled", "fix.moves", "fix.solver"):
         kept.pop(name)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -208,8 +208,8 @@ def _fix(flags: FixBenchFlags, console: Console, folder: Path) -> dict[str, Any]
     if gain := answer["gain"]:
         parts = [_in_points(gain[part]) for part in ("both", "head", "size")]
         console.say(
-            f"cached minus before the fix on {answer['report']}: {parts[0]}\n  the head solved again at the train size: "
-            f"{parts[1]}; the size: {parts[2]}"
+            f"cached minus before the fix on {answer['report']}: {parts[0]}\n  the head solved again at the train "
+            f"size: {parts[1]}; the size: {parts[2]}"
         )
     console.say(f"one forward pass over the training pictures: {_listed(answer['forward_seconds'], 1)} s")
     return answer
