@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from fixres.checkpoints.licences import license_of
-from fixres.checkpoints.resolve import load, names_checkpoint, weights_and_kind
+from fixres.checkpoints.resolve import load
+from fixres.checkpoints.source import names_checkpoint, weights_and_kind
 from fixres.cli.main import main
 from fixres.errors import UserError
 from fixres.models.build import build_model

@@ -11,7 +11,9 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import fixres
 from fixres.cli import main
@@ -156,6 +158,7 @@ def slowness_of_this_core() -> float:
         (["train", "--help"], 0, 1.5),
         (["eval", "run", "--szies", "3"], 2, 1.5),
         (["eval", "--help"], 0, 1.5),
+        (["eval", "nowhere"], 2, 1.0),
     ],
     ids=str,
 )
@@ -237,3 +240,36 @@ def test_torchrun_is_left_the_message_it_repeats_at_its_end(
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone" / "error.json"))
     assert main.main(["trian"]) == 2
     assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+LIGHT = (
+    "data check {photos}",
+    "data stats {photos}",
+    "data split {photos} --out {out}/s.csv",
+    "data pack {photos} --out {out}/shards",
+    "recipes",
+    "train --help",
+    "train nowhere.yaml",
+    "train elpv-demo --train.epoch 3",
+    *(f"{name} nowhere" for name in ("eval", "advise", "serve", "report")),
+    "predict nowhere {photos}",
+    "fix nowhere --size 96",
+    "export nowhere --out {out}/x",
+    "extract nowhere --out {out}/y",
+    "import nowhere --model resnet18 --out {out}/z",
+)
+
+
+def test_what_needs_no_network_does_not_wait_for_torch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for place in range(12):
+        path = tmp_path / "photos" / "ab"[place % 2] / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
+    lines = [line.format(photos=tmp_path / "photos", out=tmp_path) for line in LIGHT]
+    code = "import sys; from fixres.cli.main import main\n" + "\n".join(
+        f"assert main({line.split()!r}) in (0, 2); assert 'torch' not in sys.modules, {line!r}" for line in lines
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert told.stderr.count("nowhere does not exist") == 7

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.loader import resolve_workers
 from fixres.runtime import cpus
-from fixres.runtime.cpus import Cpus, find_cpus, usable_cpus
+from fixres.runtime.cpus import Cpus, find_cpus, resolve_workers, usable_cpus
 from fixres.runtime.device import Runtime
 
 

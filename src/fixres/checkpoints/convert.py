@@ -19,16 +19,15 @@ from fixres.checkpoints.import_request import ImportRequest
 from fixres.checkpoints.product import MEASURED, Product, Sheet, SizeHead
 from fixres.checkpoints.resolve import (
     fetch,
-    is_elsewhere,
     load,
     load_published,
     load_released,
     model_for,
-    named_weights,
     require_classifier,
     require_weights,
     which,
 )
+from fixres.checkpoints.source import is_elsewhere, named_weights, require_file
 from fixres.checkpoints.weights_file import Wanted, load_file, with_feeding
 from fixres.errors import UserError
 from fixres.io.tensors import read_weights, write_weights
@@ -158,8 +157,8 @@ def _load(request: ImportRequest, released: Released | None) -> tuple[Product, F
         return replace(load_published(name, request.new_head), notes=(_new_head_note(request.new_head),)), None
     elif is_elsewhere(request.source) or path.is_dir() or path.name == "config.json":
         return _with_new_head(load(request.source, request.weights, request.model, _fed_as(request)), request), None
-    elif not path.exists():
-        raise UserError(f"no such file: {path}")
+    else:
+        require_file(request.source)
     wanted = Wanted(
         model_for(request.source, request.model or (released.architecture if released is not None else None)),
         which(request.weights),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fixres.checkpoints.resolve import weights_and_kind
+from fixres.checkpoints.source import weights_and_kind
 from fixres.models.released import find_released
 
 

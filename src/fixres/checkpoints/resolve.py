@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from fixres.checkpoints.feeding import changed, differences, says_itself
 from fixres.checkpoints.feeding_request import Feeding, PreprocessChanges
 from fixres.checkpoints.folder_read import load_folder
 from fixres.checkpoints.product import MEASURED, Product
+from fixres.checkpoints.source import is_bare, named_weights, product_folder, weights_and_kind
 from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
 from fixres.errors import UserError, require_extra
 from fixres.io.download import cache
@@ -36,8 +35,6 @@ from fixres.models.pretrained import (
 from fixres.models.released import RELEASED, Released, fetch_released, find_released
 from fixres.resolution import Preprocess
 
-KINDS = ("raw", "ema", "before_fix")
-"""What may stand after # in a source."""
 WEIGHTS = ("fixed", "before_fix", "raw", "ema")
 """What may stand for --weights."""
 _AS_IT_SAYS = Feeding()
@@ -103,40 +100,6 @@ def unfixed(product: Product) -> Product:
     return replace(before, preprocess=product.preprocess.at(before.preprocess.size))
 
 
-def weights_and_kind(text: str) -> tuple[str, str]:
-    """Split `SOURCE#raw` and the like into the source and which of its weights are meant, `fixed` where none is named.
-
-    What exists under the whole name is that, and a checksum belongs to its address.
-
-    Raises:
-        UserError: something else stands after #.
-    """
-    source, mark, kind = text.rpartition("#")
-    is_checksum = text.startswith("url:") and "=" in kind
-    if not mark or is_checksum or Path(text).exists():
-        return text, "fixed"
-    if "/" in kind:
-        # A folder's name may have a # in it; that it is not there is said as of any other.
-        return text, "fixed"
-    if kind not in KINDS:
-        raise UserError(f"{text}: after # may stand {', '.join(KINDS)}\n  {source}#{KINDS[0]}")
-    return source, kind
-
-
-def named_weights(source: str, weights: str) -> tuple[str, str]:
-    """Return a source without what stands after its #, and which weights that or --weights asks for.
-
-    Raises:
-        UserError: the two contradict each other, or something unknown stands after #.
-    """
-    bare, kind = weights_and_kind(source)
-    if kind == "fixed":
-        return bare, weights
-    if weights not in ("fixed", kind):
-        raise UserError(f"{source} asks for the {kind} weights, --weights for {weights}\n  leave one of them out")
-    return bare, kind
-
-
 def _load(
     text: str, weights: str, model_name: str | None, feeding: Feeding, new_head: int | None = None
 ) -> tuple[Product, bool]:
@@ -155,12 +118,6 @@ def _load(
         wanted = Wanted(model_for(text, model_name), which(weights), new_head, feeding=feeding)
         return load_file(path, wanted, text if scheme == "url" else str(path.absolute()))[0], True
     return _from_folder(path.parent if path.is_file() else path, weights, new_head), False
-
-
-def is_bare(source: str) -> bool:
-    """Return whether a source is weights alone, which do not say what network they are for."""
-    path = Path(weights_and_kind(source)[0])
-    return source.startswith("url:") or (path.is_file() and path.name != "config.json")
 
 
 def _fed_otherwise(product: Product, changes: PreprocessChanges) -> Product:
@@ -198,16 +155,7 @@ def model_for(source: str, model_name: str | None) -> str:
 
 
 def _from_folder(path: Path, weights: str, new_head: int | None) -> Product:
-    folder = next((f for f in (path / "model", path) if (f / "config.json").is_file()), None)
-    if folder is None:
-        what = "does not exist" if not path.exists() else "is no model folder"
-        if (path / "metrics.jsonl").exists():
-            what = "has no product yet: the run has not finished"
-        raise UserError(
-            f"{path} {what}\n"
-            "  give a run folder, a model folder (config.json, model.safetensors), FILE --model NAME,\n"
-            "  timm:NAME, hf-hub:NAME, fixres:NAME or url:https://..."
-        )
+    folder = product_folder(path)
     if weights not in ("fixed", "before_fix"):
         raise UserError(f"{path} is a folder, which holds one set of weights\n  allowed: fixed, before_fix")
     return load_folder(folder, weights, str(folder.absolute()), folder.absolute().parent, new_head)
@@ -368,26 +316,3 @@ def released_without_head(source: str) -> Released | None:
     scheme, _, name = source.partition(":")
     released = find_released(name) if scheme == "fixres" else None
     return released if released is not None and released.content == "weights" and not released.num_classes else None
-
-
-def names_checkpoint(source: str, model_name: str | None = None) -> bool:
-    """Return whether a source is meant as a checkpoint, where a collection of pictures may stand, too.
-
-    A run or model folder, a weights file, and what lies elsewhere under a scheme of checkpoints are; so is what is not
-    there and has no scheme, so that a mistyped folder is called that.
-    """
-    if model_name is not None or is_elsewhere(source):
-        return True
-    bare = weights_and_kind(source)[0]
-    path = Path(bare).expanduser()
-    if path.is_dir():
-        own = ("config.json", "model/config.json", "recipe.yaml", "metrics.jsonl")
-        return bare != source or any((path / name).is_file() for name in own)
-    return path.is_file() or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", bare)
-
-
-def is_elsewhere(source: str) -> bool:
-    """Return whether a source names something that is not on this disk under that name."""
-    scheme = source.partition(":")[0]
-    known = ("timm", "hf-hub", "hf_hub", "fixres", "package", "url")
-    return scheme in known and not os.path.exists(source)  # noqa: PTH110 - a Path would fold url:// to url:/

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from fixres.data.test_time_augmentation import crops_of, num_crops
 from fixres.data.transforms import train_crop
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
-from fixres.runtime.cpus import usable_cpus
 from fixres.runtime.distributed import Shard
 
 E = TypeVar("E", bound=UserError)
@@ -88,13 +87,6 @@ class Batch(NamedTuple):
     def images(self) -> Tensor:
         """The pictures of the one preprocessing there is in training."""
         return self.views[0]
-
-
-def resolve_workers(workers: int | Literal["auto"]) -> int:
-    """Return the number of loader processes; auto: one per processor this process may use, at most 8."""
-    if workers != "auto":
-        return workers
-    return min(8, usable_cpus())
 
 
 def train_batches(

@@ -10,22 +10,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fixres.data.decode import BadImage
 from fixres.errors import Stopped, UserError, counted, seconds_from
 from fixres.runtime import signals
 from fixres.runtime.signals import is_stop_requested
 from fixres.runtime.worker_process import WorkerDiedError, WorkerProcess, begin
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T", covariant=True)
 _AHEAD = 2
@@ -115,7 +117,8 @@ class _Task(NamedTuple):
 
 
 def _prepare() -> None:
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     # Signals reach a whole process group; the main process needs its workers to stop safely, and then kills them.
     for name in signals.NAMES:
         if hasattr(signal, name):
@@ -240,7 +243,8 @@ class _Array(NamedTuple):
 
 def _packed(made: Any) -> Any:
     """Return the item with its tensors as arrays."""
-    return _swapped(made, Tensor, _to_array)
+    torch = sys.modules.get("torch")
+    return made if torch is None else _swapped(made, torch.Tensor, _to_array)
 
 
 def _unpacked(made: Any) -> Any:
@@ -255,6 +259,8 @@ def _to_array(tensor: Tensor) -> _Array:
 
 
 def _to_tensor(array: _Array) -> Tensor:
+    import torch
+
     back = sorted(range(len(array.order)), key=array.order.__getitem__)
     return torch.from_numpy(array.values).permute(back)
 

@@ -17,7 +17,6 @@ from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection, OtherClassesError, absolute_uri, open_collection
 from fixres.data.decode import DECODER
-from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.data.test_time_augmentation import View, parse_corruptions, views_at
 from fixres.errors import UserError
@@ -34,6 +33,7 @@ from fixres.evaluation.metrics import (
 from fixres.evaluation.temperature_scaling import fit_temperature
 from fixres.io.progress import Progress
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 
 MAX_CONFUSION_CLASSES = 5000

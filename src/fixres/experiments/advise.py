@@ -18,7 +18,6 @@ from fixres.config.loading import read_document, validate
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.config.recipe import Stage
 from fixres.data.collections import Collection
-from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
@@ -31,6 +30,7 @@ from fixres.models.moves import make_plan
 from fixres.models.sizes import Offer, at_size, gmacs, offer_sizes, offer_train_size
 from fixres.models.split_trunk import require_solvable
 from fixres.resolution import Preprocess, apparent_ratio, choose_size, pareto_front, simulated_ratio
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 from fixres.training.cached_solver.solve import Problem, solve
 

@@ -11,13 +11,13 @@ from fixres.config.loading import validate
 from fixres.config.recipe import Data
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import open_collection
-from fixres.data.loader import resolve_workers
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import Reading
 from fixres.experiments.questions import PictureQuestion
 from fixres.io.progress import NamedProgress
 from fixres.models.sizes import offer_train_size
 from fixres.models.small_networks import named_networks, networks_on_disk
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 from fixres.training.probe import Probed, ProbeJob, probe, select_of
 from fixres.training.probe_cells import CROP_RATIOS, SIZES, Choice, Row, choose, collection_loader

@@ -22,7 +22,6 @@ from fixres.checkpoints.product import Sheet
 from fixres.config.loading import load, to_yaml
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection, open_collection
-from fixres.data.loader import resolve_workers
 from fixres.errors import Stopped, UserError, counted
 from fixres.evaluation.evaluate import Reading
 from fixres.evaluation.results import Run
@@ -36,6 +35,7 @@ from fixres.models.first_part import first_part
 from fixres.models.small_networks import PretrainedNetwork
 from fixres.models.split_trunk import linear_head
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import Listener, read_events
 from fixres.training.cached_solver.logistic_head import Head

@@ -167,10 +167,11 @@ class Record:
         return said + ([f"Pictures that could not be read and were left out: {num_bad}."] if num_bad else [])
 
 
-def read_run(folder: Path) -> Record:
-    """Return what `folder` says; a last line that a kill cut short is left out.
+def require_run(folder: Path) -> None:
+    """Refuse a folder that does not exist or holds no run.
 
-    Raises UserError when the folder does not exist or holds no run.
+    Raises:
+        UserError: saying which.
     """
     if folder.is_file():
         raise UserError(f"'{folder}' is a file\n  fixres report RUN takes the folder of a run")
@@ -178,6 +179,15 @@ def read_run(folder: Path) -> Record:
         raise UserError(f"no run folder '{folder}'\n  fixres report RUN takes a folder that `fixres train` wrote")
     if not (folder / "metrics.jsonl").is_file():
         raise UserError(f"'{folder}' is not a run folder: it has no metrics.jsonl{_hint(folder)}")
+
+
+def read_run(folder: Path) -> Record:
+    """Return what `folder` says; a last line that a kill cut short is left out.
+
+    Raises:
+        UserError: the folder does not exist or holds no run.
+    """
+    require_run(folder)
     events = _events(folder)
     start: Json = next((event for event in reversed(events) if event["event"] == "start"), {})
     predictions = read_json(folder / "predictions.json")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 _PROC = Path("/proc/self")
 
@@ -54,6 +55,13 @@ def find_cpus(proc: Path | None = None) -> Cpus:
 def usable_cpus() -> int:
     """Return how many processors this process can keep busy, at least 1."""
     return find_cpus().usable
+
+
+def resolve_workers(workers: int | Literal["auto"]) -> int:
+    """Return the number of loader processes; auto: one per processor this process may use, at most 8."""
+    if workers != "auto":
+        return workers
+    return min(8, usable_cpus())
 
 
 def _groups(proc: Path) -> Iterator[Path]:

@@ -15,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fixres.errors import EXIT_USER_ERROR, Notice, UserError
 from fixres.io.files import cannot_write, write_text
 from fixres.runtime.run_lock import RunLock, is_abandoned
@@ -28,6 +26,8 @@ _PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "p
 
 def environment() -> dict[str, Any]:
     """Return versions, machine and the command that was typed."""
+    import torch
+
     return {
         "command": " ".join(["fixres", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fixres.errors import require_extra
 
@@ -163,7 +162,7 @@ def memory() -> dict[str, float]:
         unit = 2**20 if sys.platform == "darwin" else 2**10
         found["memory/process_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     for name in ("cuda", "xpu", "npu"):
-        device = getattr(torch, name, None)
+        device = getattr(sys.modules.get("torch"), name, None)
         if device is not None and device.is_available():
             found["memory/device_peak_mib"] = device.max_memory_allocated() / 2**20
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fixres.checkpoints.resolve import weights_and_kind
+from fixres.checkpoints.source import weights_and_kind
 from fixres.config.recipe import Recipe, Stage
 from fixres.data.collections import absolute_uri
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from fixres.config.recipe import Recipe
 from fixres.data.collections import Collection
-from fixres.data.loader import resolve_workers
 from fixres.evaluation.evaluate import Evaluation, Reading, evaluate, network_views
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 from fixres.runtime.run_folder import RunLog
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fixres.checkpoints.resolve import load, weights_and_kind
+from fixres.checkpoints.resolve import load
+from fixres.checkpoints.source import weights_and_kind
 from fixres.config.recipe import Stage
 from fixres.data.collections import Collection
 from fixres.errors import UserError

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fixres.checkpoints.product import Product
-from fixres.checkpoints.resolve import load, released_without_head, weights_and_kind
+from fixres.checkpoints.resolve import load, released_without_head
 from fixres.checkpoints.resolve import which as which_weights
+from fixres.checkpoints.source import weights_and_kind
 from fixres.checkpoints.weights_file import NoClassifierError, Wanted, load_file
 from fixres.config.defaults import CACHED_KEYS
 from fixres.config.loading import read_document, validate

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.checkpoints.convert import OPTIMIZER_FILE
-from fixres.data.loader import Draw, ReadPolicy, resolve_workers, train_batches
+from fixres.data.loader import Draw, ReadPolicy, train_batches
 from fixres.data.read_in_processes import ReadingStuckError
 from fixres.data.sampling import sample_seed
 from fixres.data.transforms import normalise
@@ -23,6 +23,7 @@ from fixres.evaluation.selection import epoch_figures
 from fixres.io.tensors import copy_state, read_weights
 from fixres.models.anatomy import head_names, is_inside
 from fixres.models.build import sync_norms
+from fixres.runtime.cpus import resolve_workers
 from fixres.training.bad_image_log import BadImageLog
 from fixres.training.context import RunContext, Stopwatch
 from fixres.training.distillation import find_teacher

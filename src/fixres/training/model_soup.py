@@ -18,10 +18,11 @@ from fixres.checkpoints.feeding_request import Feeding
 from fixres.checkpoints.folder_read import WEIGHT_FILES
 from fixres.checkpoints.folder_write import save_product
 from fixres.checkpoints.product import MEASURED, Product, Sheet
-from fixres.checkpoints.resolve import is_bare, load, weights_and_kind
+from fixres.checkpoints.resolve import load
+from fixres.checkpoints.source import is_bare, weights_and_kind
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.data.collections import Collection
-from fixres.data.loader import evaluation_batches, resolve_workers
+from fixres.data.loader import evaluation_batches
 from fixres.data.splits import Split
 from fixres.data.transforms import normalise
 from fixres.errors import UserError
@@ -31,6 +32,7 @@ from fixres.evaluation.measure import open_for
 from fixres.evaluation.selection import Figures, best_first, figures_of, is_better, is_few
 from fixres.models.build import load_strict
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 from fixres.training.average_request import AverageRequest
 from fixres.training.cached_solver.norm_statistics import Moments, merge, moments_of

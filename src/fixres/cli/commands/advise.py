@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.checkpoints.feeding_request import FedAs, Feeding
+from fixres.checkpoints.source import names_checkpoint, require_there
 from fixres.cli.commands.common import open_product, write_answer
 from fixres.cli.parse import Positional, parse_flags
 from fixres.config.choices import OnBadImage
@@ -53,9 +54,9 @@ _OF_PICTURES = ("models", "minutes", "on_bad_image")
 def advise(words: Sequence[str]) -> int:
     """`fixres advise CKPT|PHOTOS [--serve-size N | --budget-gmacs G | --budget-ms MS]`."""
     flags = parse_flags(words, AdviseFlags, "fixres advise", "Which size to test, to fix and to train at, and why.")
-    from fixres.checkpoints.resolve import names_checkpoint
-
     is_checkpoint = names_checkpoint(flags.checkpoint, flags.model)
+    if is_checkpoint:
+        require_there(flags.checkpoint)
     _refuse_the_others(flags, is_checkpoint)
     return _on_checkpoint(flags) if is_checkpoint else _on_pictures(flags)
 

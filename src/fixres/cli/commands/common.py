@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.checkpoints.feeding_request import Feeding
+from fixres.checkpoints.source import require_there
 from fixres.cli.console import Console
 from fixres.cli.parse import Positional
 from fixres.errors import UserError
@@ -32,6 +33,11 @@ class CheckpointFlags(Feeding):
     """Architecture of a bare weights file."""
     weights: str = "fixed"
     """before_fix: with the tensors a fix moved as they were; raw or ema of a training checkpoint; FILE for timm:."""
+
+    def __post_init__(self) -> None:
+        """Refuse a checkpoint that is not there before anything heavy is loaded."""
+        if self.checkpoint:
+            require_there(self.checkpoint)
 
 
 def open_checkpoint(console: Console, flags: CheckpointFlags, *, needs_head: bool = True) -> Product:

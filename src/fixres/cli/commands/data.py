@@ -152,8 +152,8 @@ def _inspect(flags: CheckFlags | StatsFlags, look: Callable[[Data, int, Console]
     """Return what `look` finds with so many workers, once it is printed, or its JSON in its place, and written."""
     from fixres.cli.console import Console
     from fixres.config.recipe import Data
-    from fixres.data.loader import resolve_workers
     from fixres.io.files import write_text
+    from fixres.runtime.cpus import resolve_workers
 
     refuse_folder(flags.json)
     workers = resolve_workers("auto" if flags.workers is None else flags.workers)

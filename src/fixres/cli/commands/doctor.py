@@ -105,7 +105,8 @@ def _free_port() -> int:
 
 def _loader_rate() -> str:
     from fixres.data.collections import open_collection
-    from fixres.data.loader import ReadPolicy, evaluation_batches, resolve_workers
+    from fixres.data.loader import ReadPolicy, evaluation_batches
+    from fixres.runtime.cpus import resolve_workers
 
     split = open_collection(Data(uri="synthetic:classes=4,images=256,size=224")).split("train")
     workers = resolve_workers("auto")

@@ -133,7 +133,7 @@ def eval(words: Sequence[str]) -> int:
 
 def _open_other(console: Console, flags: EvalFlags) -> Product:
     """Open what the checkpoint is measured against; of weights that say neither, network and feeding are the same."""
-    from fixres.checkpoints.resolve import is_bare
+    from fixres.checkpoints.source import is_bare
 
     assert flags.against is not None
     if not is_bare(flags.against):

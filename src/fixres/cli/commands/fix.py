@@ -159,7 +159,7 @@ def _as_flags(text: str) -> str:
 
 
 def _beside(source: str, suffix: str) -> Path:
-    from fixres.checkpoints.resolve import weights_and_kind
+    from fixres.checkpoints.source import weights_and_kind
 
     checkpoint = Path(weights_and_kind(source)[0])
     if not checkpoint.exists():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fixres.checkpoints.import_request import ImportRequest
+from fixres.checkpoints.source import require_file
 from fixres.cli.console import Console
 from fixres.cli.parse import Positional, parse_flags
 
@@ -25,6 +26,7 @@ class ImportFlags(ImportRequest):
 def import_(words: Sequence[str]) -> int:
     """`fixres import FILE --model NAME --out DIR [--weights raw|ema] [--new-head N] [--trust] ...`."""
     flags = parse_flags(words, ImportFlags, "fixres import", "Any checkpoint to a model folder, strictly and safely.")
+    require_file(flags.source)
     from fixres.checkpoints.convert import import_weights
 
     console = Console(flags.quiet)

@@ -184,7 +184,7 @@ def _check(flags: PredictFlags) -> None:
 
 
 def _workers(flags: PredictFlags, total: int | None) -> int:
-    from fixres.data.loader import resolve_workers
+    from fixres.runtime.cpus import resolve_workers
 
     if flags.workers is not None:
         return flags.workers

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fixres.cli.parse import Positional, parse_flags
+from fixres.reporting.run_record import require_run
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ReportFlags:
 def report(words: Sequence[str]) -> int:
     """`fixres report RUN... [--out FILE.html] [--png DIR] [--json FILE]`."""
     flags = parse_flags(words, ReportFlags, "fixres report", "One self-contained HTML page about one or more runs.")
+    for run in flags.runs:
+        require_run(run)
     from fixres.cli.console import Console
     from fixres.evaluation.per_image_table import require_writable
     from fixres.reporting.page import read_report

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from fixres.checkpoints.source import require_there
 from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError
 from fixres.inference.server.settings import ServeRequest
@@ -29,6 +30,8 @@ def serve(words: Sequence[str]) -> int:
     flags = parse_flags(
         words, ServeFlags, "fixres serve", "Predictions over HTTP, and a page to see the effect of size."
     )
+    if not Path(flags.source).exists():
+        require_there(flags.source)
     from fixres.cli.console import Console
     from fixres.inference.server.launch import run_server
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from fixres.config.recipe import Data
 from fixres.data.decode import BadImage
+from fixres.data.evaluation_view import evaluation_view
 from fixres.data.inspect.check import first_line, open_anyhow
 from fixres.data.inspect.scan import each_picture
 from fixres.data.sampling import inverse_frequency
 from fixres.data.sources.folder import in_words
 from fixres.data.splits import Split
-from fixres.data.transforms import evaluation_crop
 from fixres.errors import on_one_line
 from fixres.io.progress import Progress
 from fixres.resolution import Preprocess, matching_size
@@ -170,8 +170,8 @@ def _measure(size: int, split: Split, place: int) -> tuple[tuple[int, int], npt.
         the order of adding changes nothing.
     """
     image = split.read(place)
-    view = evaluation_crop(image, Preprocess(size=size, crop_ratio=1.0)).numpy().astype(np.int64)
-    return image.size, np.stack([view.sum(axis=(1, 2)), (view**2).sum(axis=(1, 2))])
+    view = np.asarray(evaluation_view(image, Preprocess(size=size, crop_ratio=1.0))).astype(np.int64)
+    return image.size, np.stack([view.sum(axis=(0, 1)), (view**2).sum(axis=(0, 1))])
 
 
 def _counts(split: Split, readable: npt.NDArray[np.bool_]) -> dict[str, int]:

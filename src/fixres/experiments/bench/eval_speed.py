@@ -26,7 +26,6 @@ from torch import nn
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load
 from fixres.config.recipe import Runtime as RuntimeSettings
-from fixres.data.loader import resolve_workers
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.evaluation.evaluate import NetworkView, Reading, evaluate
@@ -36,6 +35,7 @@ from fixres.io.progress import Progress
 from fixres.models.build import architecture, build_model
 from fixres.models.pretrained import published_preprocess
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import resolve_workers
 from fixres.runtime.device import Runtime
 
 _THEIR_BATCH, _THEIR_WORKERS = 256, 4

@@ -12,7 +12,7 @@ import numpy as np
 
 from fixres.checkpoints.product import Product
 from fixres.data.collections import Collection
-from fixres.data.loader import ReadPolicy, evaluation_batches, resolve_workers
+from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.splits import Split
 from fixres.errors import UserError, require_extra
 from fixres.evaluation.eval_request import SplitRequest
@@ -24,6 +24,7 @@ from fixres.inference.export.formats.table import open_exported
 from fixres.inference.export.metadata import EightBit, ExportSheet
 from fixres.inference.export.parity import file_inputs, views
 from fixres.models.backends import openvino_core
+from fixres.runtime.cpus import resolve_workers
 
 NUM_CALIBRATION = 300
 """Pictures whose activations decide the ranges; NNCF's own default."""
