@@ -16,7 +16,9 @@ import pytest
 
 from fixres.checkpoints.product import Product
 from fixres.config.recipe import Runtime as RuntimeSettings
+from fixres.inference.export.export import export
 from fixres.inference.predict import Predictor
+from fixres.inference.requests import ExportRequest
 from fixres.runtime.device import Runtime
 
 SUBPROCESS_ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -57,6 +59,20 @@ def test_the_runner_gives_the_same_answers_where_there_is_no_torch(
     assert done.returncode == 0, done.stderr
     rows = np.array([json.loads(line)["probabilities"] for line in done.stdout.splitlines()])
     assert np.abs(rows - probabilities(product, odd_pictures)).max() < 2e-5
+
+
+def test_an_openvino_file_has_the_same_runner_which_computes_in_32_bits(
+    product: Product, odd_pictures: list[Path], tmp_path: Path, traced_already: None
+) -> None:
+    found = export(product, ExportRequest(out=tmp_path / "net.xml", format="openvino"))
+    assert len(found.ordinary) == len(found.agreement)
+    runner = tmp_path / "run_openvino.py"
+    assert runner in found.files
+    command = [sys.executable, "-c", NO_TORCH, str(runner), str(tmp_path / "net.xml"), "--json", *odd_pictures]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=SUBPROCESS_ENV)
+    assert done.returncode == 0, done.stderr
+    rows = np.array([json.loads(line)["probabilities"] for line in done.stdout.splitlines()])
+    assert np.abs(rows - probabilities(product, odd_pictures)).max() < 2e-4
 
 
 def test_the_runner_names_what_it_cannot_read_and_goes_on(

@@ -74,7 +74,7 @@ def _export_cascade(console: Console, flags: ExportFlags) -> int:
 
 
 def _tell(console: Console, found: Exported, source: str) -> None:
-    from fixres.inference.export.parity import AGREEMENT_HEADER
+    from fixres.inference.export.parity import AGREEMENT_HEADER, disagreement
 
     sheet = found.sheet
     console.preprocessing(sheet.preprocess, source)
@@ -88,6 +88,14 @@ def _tell(console: Console, found: Exported, source: str) -> None:
         AGREEMENT_HEADER,
         [row.cells(with_ties=True) for row in found.agreement],
     )
+    if found.ordinary:
+        title = "the same, opened as other programs do on this processor"
+        console.table(title, AGREEMENT_HEADER, [row.cells(with_ties=True) for row in found.ordinary])
+    if any(disagreement(row, sheet) for row in found.ordinary):
+        console.warn(
+            "opened without a hint, OpenVINO computes with 16 bits on this processor; open it with\n"
+            f'  openvino.Core().compile_model("{found.path}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})'
+        )
     if sheet.int8 is not None and found.rounding is not None:
         low, high = found.rounding.ci95
         console.say(
@@ -105,6 +113,7 @@ def _answer(found: Exported) -> dict[str, Any]:
         "files": [str(path) for path in found.files],
         "compared_on": found.compared_on,
         "agreement": [asdict(row) for row in found.agreement],
+        "ordinary": [asdict(row) for row in found.ordinary],
         "rounding": None if found.rounding is None else asdict(found.rounding),
         "sheet": json.loads(found.sheet.text()),
     }

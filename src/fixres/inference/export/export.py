@@ -31,6 +31,8 @@ class Exported:
     files: tuple[Path, ...]
     sheet: ExportSheet
     agreement: tuple[Agreement, ...]
+    ordinary: tuple[Agreement, ...]
+    """The same of the file as other programs open it here, where that computes otherwise; empty where it does not."""
     compared_on: str
     reason: str
     """Why the file takes one size only; empty where it takes more."""
@@ -43,7 +45,7 @@ class Exported:
 
 
 def export(product: Product, request: ExportRequest, step: Callable[[str], None] = lambda text: None) -> Exported:
-    """Write a product as one file for other programs, with its JSON and, for ONNX, a torch-free runner beside it.
+    """Write a product as one file for other programs, its JSON and, for ONNX and OpenVINO, a runner without torch.
 
     The file is opened again and compared with the network on pictures first; where they differ nothing is written.
 
@@ -77,16 +79,20 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
         step(f"comparing it with the network on {compared_on}")
         opened = open_exported(written[-1])
         agreement = compare(opened.outputs, captured.eager, images, product, sheet)
+        ordinary = []
+        if kind.ordinary is not None:
+            _, run = kind.ordinary(written[-1], 0)
+            ordinary = compare(run, captured.eager, images, product, sheet, is_required=False)
         if labelled is not None:
             written, sheet, rounding = quantise(written[-1], sheet, product, labelled, request.max_drop, step)
-        files = _move(written, path, sheet, kind.runner)
+        files = _move(written, path, sheet, kind)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}\n  make room, or name another place"
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Exported(path, files, sheet, tuple(agreement), compared_on, captured.reason, rounding)
+    return Exported(path, files, sheet, tuple(agreement), tuple(ordinary), compared_on, captured.reason, rounding)
 
 
 def require_possible(request: ExportRequest) -> tuple[ExportFormat, Path]:
@@ -121,11 +127,11 @@ def place(out: Path, kind: ExportFormat) -> Path:
     return out / f"model{kind.suffix}"
 
 
-def _move(written: list[Path], path: Path, sheet: ExportSheet, program: Path | None) -> tuple[Path, ...]:
+def _move(written: list[Path], path: Path, sheet: ExportSheet, kind: ExportFormat) -> tuple[Path, ...]:
     """Put the files where they belong, the one to open last, so that it is never there without the others."""
     moved = []
-    if program is not None:
-        runner = path.with_name(program.name)
+    if (program := kind.runner) is not None:
+        runner = path.with_name(kind.runner_name or program.name)
         write_with(runner, lambda temporary: shutil.copyfile(program, temporary))
         moved.append(runner)
     beside = path.with_suffix(".json")

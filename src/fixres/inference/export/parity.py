@@ -117,11 +117,14 @@ def compare(
     images: Sequence[Image.Image],
     product: Product,
     sheet: ExportSheet,
+    *,
+    is_required: bool = True,
 ) -> list[Agreement]:
     """Return what `run` and the network say to the same pictures, at every shape to check.
 
     Raises:
-        UserError: they differ by more than the tolerance, or in the best class of a picture that is no tie.
+        UserError: `is_required`, and they differ by more than the tolerance, or in the best class of a picture that is
+            no tie.
     """
     found = []
     for height, width in shapes_to_check(sheet):
@@ -131,7 +134,11 @@ def compare(
         # One picture alone as well: a file may have been bound to the batch it was traced with.
         given = np.concatenate([run(inputs[:1].numpy()), run(inputs[1:].numpy())])
         row = _agreement(height, width, wanted, given, find_format(sheet.format).tolerance)
-        _require(row, sheet)
+        if is_required and (differs := disagreement(row, sheet)):
+            raise UserError(
+                f"the exported file does not give the network's answers: at {height} x {width} {differs}; nothing was "
+                "written\n  another --format may do"
+            )
         found.append(row)
     return found
 
@@ -155,16 +162,11 @@ def _agreement(height: int, width: int, wanted: np.ndarray, given: np.ndarray, t
     )
 
 
-def _require(row: Agreement, sheet: ExportSheet) -> None:
+def disagreement(row: Agreement, sheet: ExportSheet) -> str:
+    """Return in words what is not the same, beyond the tolerance of the format; empty where all is."""
     tolerance = find_format(sheet.format).tolerance * row.output_range
     if row.max_difference > tolerance:
-        differs = f"its outputs differ by {row.max_difference:.1e}, allowed {tolerance:.1e}"
-    elif row.num_same_top1 + row.num_ties < row.num_images:
-        num_different = row.num_images - row.num_same_top1
-        differs = f"the best class differs for {num_different} of {row.num_images} pictures"
-    else:
-        return
-    raise UserError(
-        f"the exported file does not give the network's answers: at {row.height} x {row.width} {differs}; nothing was "
-        "written\n  another --format may do"
-    )
+        return f"its outputs differ by {row.max_difference:.1e}, allowed {tolerance:.1e}"
+    if row.num_same_top1 + row.num_ties < row.num_images:
+        return f"the best class differs for {row.num_images - row.num_same_top1} of {row.num_images} pictures"
+    return ""

@@ -1,10 +1,12 @@
-"""Classify pictures with an exported ONNX file: numpy, Pillow and onnxruntime, nothing else.
+"""Classify pictures with an exported file: numpy, Pillow and onnxruntime or openvino, nothing else.
 
     python run_onnx.py model.onnx PICTURE... [--size N] [--top-k 5] [--json]
+    python run_openvino.py model.xml PICTURE... [--size N] [--top-k 5] [--json]
 
-Everything about the input is read from the file itself. Copy this file and the model wherever they are needed, or
-import it: `Classifier("model.onnx")(["photo.jpg"])` gives float64 probabilities [N, classes]. In place of model.onnx,
-the folder of an exported cascade: its smaller size sees every picture, the larger those that cascade.json sends on.
+Both are this program. Everything about the input is read from the file itself. Copy this program and the model wherever
+they are needed, or import it: `Classifier("model.onnx")(["photo.jpg"])` gives float64 probabilities [N, classes]. In
+place of model.onnx, the folder of an exported cascade: its smaller size sees every picture, the larger those that
+cascade.json sends on.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 178_956_970
@@ -34,10 +35,7 @@ class Classifier:
     """An exported model with its preprocessing."""
 
     def __init__(self, path: str) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        text = self.session.get_modelmeta().custom_metadata_map.get("fixres")
+        text, self.run = opened_by_openvino(path) if path.endswith(".xml") else opened_by_onnxruntime(path)
         if not text:
             raise ValueError(f"{path} was not written by `fixres export`")
         self.sheet: dict[str, Any] = json.loads(text)
@@ -54,7 +52,7 @@ class Classifier:
         for path in paths:
             pixels = np.asarray(view(picture(path, self.sheet), size, self.sheet))
             images = self.inputs(pixels)[None]
-            rows.append(self.session.run(None, {self.session.get_inputs()[0].name: images})[0][0])
+            rows.append(self.run(images)[0])
         outputs = np.asarray(rows, dtype=np.float64).reshape(-1, len(self.sheet["classes"]))
         if self.sheet["output"] == "probabilities":
             return outputs
@@ -81,6 +79,31 @@ class Classifier:
             mean, std = (np.asarray(self.sheet[name], dtype=np.float64) for name in ("mean", "std"))
             values = values * (1 / (255 * std)).astype(np.float32) - (mean / std).astype(np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def opened_by_onnxruntime(path: str) -> tuple[str | None, Callable[[np.ndarray], np.ndarray]]:
+    """Return the sheet inside an ONNX file, and what computes float32 [B, 3, H, W]."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return session.get_modelmeta().custom_metadata_map.get("fixres"), lambda images: session.run(None, {name: images})[
+        0
+    ]
+
+
+def opened_by_openvino(path: str) -> tuple[str | None, Callable[[np.ndarray], np.ndarray]]:
+    """Return the sheet inside an OpenVINO file, and what computes float32 [B, 3, H, W]."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    text = model.get_rt_info("fixres").astype(str) if model.has_rt_info("fixres") else None
+    # Without it, OpenVINO computes in bf16 where the processor can.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return text, lambda images: np.array(compiled({0: images})[0])
 
 
 class Cascade:
@@ -239,7 +262,7 @@ def letterbox(image: Image.Image, size: int, sheet: dict[str, Any]) -> Image.Ima
 
 def main(words: Sequence[str] | None = None) -> int:
     """Classify the pictures named on the command line; 1 when one cannot be used."""
-    parser = argparse.ArgumentParser(description="Classify pictures with an exported ONNX file.")
+    parser = argparse.ArgumentParser(description="Classify pictures with an exported file.")
     parser.add_argument("model", help="an exported file, or the folder of an exported cascade")
     parser.add_argument("pictures", nargs="+")
     parser.add_argument("--size", type=int, help="pixels; the model's test size when left out")
@@ -250,7 +273,7 @@ def main(words: Sequence[str] | None = None) -> int:
         kind = Cascade if os.path.isdir(flags.model) else Classifier  # noqa: PTH112 - a path is text here
         classifier = kind(flags.model)
         classifier.require_size(flags.size or classifier.sheet["size"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime has exceptions of its own for every kind of damage
+    except Exception as error:  # noqa: BLE001 - both engines have exceptions of their own for every kind of damage
         sys.stderr.write(f"{flags.model}: {error}\n")
         return 1
     classes = classifier.sheet["classes"]

@@ -48,6 +48,10 @@ class ExportFormat:
     """Version of the operators in the file, where there is such a thing."""
     runner: Path | None = None
     """A program that is copied beside the file."""
+    runner_name: str = ""
+    """Its name there; empty: its own."""
+    ordinary: Opener | None = None
+    """Opens a file as other programs do, where the format's own backend is told more than they tell it."""
 
     def require_packages(self) -> None:
         """Raise UserError where a package is missing, with the pip line."""

@@ -16,6 +16,8 @@ from fixres.models.backends import openvino_core
 
 OPSET = 20
 """ONNX opset of the files; the first with everything resized positions need is 18."""
+RUNNER = Path(__file__).parents[1] / "run_onnx.py"
+"""Classifies pictures with an ONNX or an OpenVINO file, without torch."""
 _ONE_FILE_BYTES = 1_900_000_000
 """Weights beyond this go into a second file: a protobuf message ends at 2 GiB."""
 
@@ -76,9 +78,13 @@ def _open_onnx(path: Path, threads: int) -> tuple[str | None, Run]:
 
 def open_openvino(path: Path, threads: int) -> tuple[str | None, Run]:
     """Open an ONNX file or OpenVINO's own with OpenVINO, in float32."""
-    core = openvino_core()
     # Without the hint OpenVINO computes in bf16 where the processor can.
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    return open_with_settings(path, threads, {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"})
+
+
+def open_with_settings(path: Path, threads: int, settings: dict[str, Any]) -> tuple[str | None, Run]:
+    """Open an ONNX file or OpenVINO's own with OpenVINO, compiled with `settings`."""
+    core = openvino_core()
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
@@ -116,5 +122,5 @@ ONNX = ExportFormat(
     write=write_onnx,
     openers={"onnxruntime": _open_onnx, "openvino": open_openvino},
     opset=OPSET,
-    runner=Path(__file__).parents[1] / "run_onnx.py",
+    runner=RUNNER,
 )

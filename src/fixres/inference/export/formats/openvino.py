@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fixres.inference.export.formats.export_format import ExportFormat
-from fixres.inference.export.formats.onnx import OPSET, open_openvino, write_onnx
+from fixres.inference.export.formats.export_format import ExportFormat, Run
+from fixres.inference.export.formats.onnx import OPSET, RUNNER, open_openvino, open_with_settings, write_onnx
 from fixres.inference.export.metadata import KEY, ExportSheet
 from fixres.inference.export.trace import Captured
 from fixres.models.backends import import_openvino, openvino_core
@@ -22,9 +22,15 @@ def _write(captured: Captured, sheet: ExportSheet, path: Path) -> list[Path]:
             file.unlink(missing_ok=True)
 
 
+def _open_ordinarily(path: Path, threads: int) -> tuple[str | None, Run]:
+    return open_with_settings(path, threads, {})
+
+
 def save_openvino(model: Any, sheet: ExportSheet, path: Path) -> list[Path]:
     """Write OpenVINO's form of a network with its sheet inside, and return the files, the one to open last."""
     model.set_rt_info(sheet.text(), KEY)
+    # The CPU does not obey it; it is there to be read.
+    model.set_rt_info("f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
     # The default would round the weights to 16 bits.
     import_openvino().save_model(model, str(path), compress_to_fp16=False)
     return [path.with_suffix(".bin"), path]
@@ -39,4 +45,7 @@ OPENVINO = ExportFormat(
     write=_write,
     openers={"openvino": open_openvino},
     opset=OPSET,
+    runner=RUNNER,
+    runner_name="run_openvino.py",
+    ordinary=_open_ordinarily,
 )
