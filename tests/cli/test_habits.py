@@ -41,7 +41,7 @@ def pasted(capsys: pytest.CaptureFixture[str], line: str) -> str:
     [
         ("photos", "train photos"),
         ("'my photos' --out r", "train 'my photos' --out r"),
-        ("photos --epochs 3 --lr 0.01", "train --data.uri photos --train.epochs 3 --train.lr 0.01"),
+        ("photos --epochs 3 --lr 0.01", "train photos --train.epochs 3 --train.lr 0.01"),
         ("csv:labels.csv", "train csv:labels.csv"),
         ("labels.csv --minutes 3", "train labels.csv --minutes 3"),
         ("synthetic:classes=3", "train synthetic:classes=3"),

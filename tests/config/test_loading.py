@@ -64,7 +64,7 @@ def test_an_unknown_name_gets_the_nearest_shipped_one(tmp_path: Path, monkeypatc
     assert [read_record(file).title for file in list_recipes().values()] == ["", "cells"]
     with pytest.raises(UserError, match="unknown recipe 'solr' - did you mean 'solar'") as caught:
         find_recipe("solr")
-    assert "a file of your own ends in .yaml" in str(caught.value)
+    assert "a recipe of your own ends in .yaml" in str(caught.value)
 
 
 def test_a_default_overridden_in_vain_is_refused(recipe_file: Path) -> None:

@@ -139,11 +139,12 @@ def test_a_training_the_clock_ends_is_repeated_by_its_recipe(
 
 
 def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_path: Path, network: str) -> None:
-    choose_pictures(tmp_path / "run", network, minutes=0.05)
+    told = choose_pictures(tmp_path / "run", network, minutes=0.05)
     recipe = load(tmp_path / "run" / "recipe.yaml")
     assert not recipe.train.enabled
     assert recipe.fix.moves == "head"
     assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
+    assert " s: a product alone takes more than 0.05 min here" in told[-1]["text"]
 
 
 def test_without_time_for_all_pictures_the_head_is_solved_on_some_and_a_refit_on_all(

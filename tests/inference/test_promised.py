@@ -131,7 +131,7 @@ def test_predictions_say_which_classes_hold_the_right_one(
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [json.loads(row["set"]) for row in rows] == expected
     assert main(words) == 0
-    assert f"the right one is among: {', '.join(expected[0])}" in capsys.readouterr().out
+    assert f"  set: {', '.join(expected[0])}" in capsys.readouterr().out
     parquet = pytest.importorskip("pyarrow.parquet")
     assert main([*words, "--out", str(tmp_path / "p.parquet")]) == 0
     assert parquet.read_table(tmp_path / "p.parquet")["set"].to_pylist() == expected

@@ -97,13 +97,13 @@ def test_notes_are_those_of_the_start_those_said_later_and_the_pictures_left_out
     events = [
         {"event": "start", "notes": ["first"]},
         {"event": "note", "text": "second"},
-        {"event": "bad_images", "num_bad_images": 2},
-        {"event": "bad_images", "num_bad_images": 1},
+        {"event": "bad_images", "num_bad_images": 2, "paths": ["a.png", "b.png"]},
+        {"event": "bad_images", "num_bad_images": 3, "paths": ["b.png", "c.png"]},
     ]
     assert read_run(write_run(tmp_path / "run", events)).notes == [
         "first",
         "second",
-        "Pictures that could not be read and were left out: 3.",
+        "Pictures that could not be read and were left out: 3 (a.png, b.png, c.png).",
     ]
 
 

@@ -57,6 +57,8 @@ SHORT = {"-b": "--batch_size", "-j": "--workers", "-d": "--data", "-m": "--model
 """Options of one letter, as they are typed elsewhere."""
 FOR_PICTURES = frozenset(("minutes", "models", "final", "out", "resume", "quiet", "verbose", "dry_run"))
 """Options of `fixres train PHOTOS`, which chooses everything else itself."""
+_FOR_EVERYTHING = ("train.", "optim.", "schedule.", "augment.", "loss.", "ema.", "fix.")
+"""Sections that may be decided for pictures whose network is chosen."""
 _TAKES_PICTURES = ("fixres advise",)
 """Commands whose word may name pictures in place of a checkpoint."""
 
@@ -79,7 +81,7 @@ def for_recipe(prog: str, words: Sequence[str], options: Options, known: Known) 
     """Return a command line about a recipe in our words; empty where a part of it stays unknown."""
     said: dict[str, list[str]] = {}
     loose: list[str] = list(words)
-    is_changed = False
+    is_changed = is_word = False
     for key, given in options.items():
         if known.has(key) or (key in FOR_PICTURES and prog == "fixres train"):
             said[key] = list(given)
@@ -104,14 +106,15 @@ def for_recipe(prog: str, words: Sequence[str], options: Options, known: Known) 
         if equals and place and value and subject == "nothing":
             said[_weights_or_name(place, value)], is_changed = [value], True
         elif subject == "pictures" and "data.uri" not in said:
-            said["data.uri"], is_changed = [word], True
+            said["data.uri"], is_changed, is_word = [word], True, True
         elif not name and (subject in ("recipe", "run") or word.endswith((".yaml", ".yml"))):
             name = word
         else:
             return ""
     if not is_changed or (not name and "data.uri" not in said):
         return ""
-    if not name and prog == "fixres train" and set(said) - {"data.uri"} <= FOR_PICTURES:
+    others = {key for key in said if not (is_word and key.startswith(_FOR_EVERYTHING))}
+    if not name and prog == "fixres train" and others - {"data.uri"} <= FOR_PICTURES:
         name = said.pop("data.uri")[0]
     first_ones = {"data.uri": said.pop("data.uri")} if "data.uri" in said else {}
     return _line(prog, [name] if name else [], {**first_ones, **said}, known)

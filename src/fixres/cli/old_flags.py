@@ -36,7 +36,8 @@ def old_flags_line(keys: Iterable[str]) -> str:
     systems = dict.fromkeys(_SYSTEM_OF[key.lower()] for key in given)
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
     what = "an option" if len(given) == 1 else counted(len(given), "option")
-    return f"unknown option {flags}: {what} of {' and '.join(systems)}; docs/migration.md says what to type here"
+    whose = " and ".join(systems).replace("FixRes", "the FixRes scripts of 2019")
+    return f"unknown option {flags}: {what} of {whose}; docs/migration.md says what to type here"
 
 
 def dashed(key: str) -> str:

@@ -128,7 +128,7 @@ def _for_people(p: Prediction) -> str:
     ]
     if p.inside is not None:
         spoken = dict(zip((name for name, _ in p.top), p.said, strict=True))
-        lines.append(f"  the right one is among: {on_one_line(', '.join(spoken.get(name, name) for name in p.inside))}")
+        lines.append(f"  set: {on_one_line(', '.join(spoken.get(name, name) for name in p.inside))}")
     return "\n".join(lines) + "\n"
 
 

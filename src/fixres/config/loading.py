@@ -55,8 +55,11 @@ def find_recipe(name: str | Path) -> Path:
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         near = did_you_mean(path.name, [file.name for file in beside if file.suffix in _SUFFIXES])
         raise UserError(f"recipe file '{name}' not found{near}")
-    hint = did_you_mean(str(name), shipped) or "\n  'fixres recipes' lists those there are"
-    raise UserError(f"unknown recipe '{name}'{hint}\n  a file of your own ends in .yaml")
+    folders = [str(one) for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+    hint = did_you_mean(str(name), [*shipped, *folders]) or "\n  'fixres recipes' lists those there are"
+    raise UserError(
+        f"unknown recipe '{name}'{hint}\n  no file or folder of that name is here; a recipe of your own ends in .yaml"
+    )
 
 
 def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -204,7 +205,7 @@ def carve(split: Split, fractions: Mapping[str, float], seed: int, split_file: P
             raise UserError(
                 f"{counted(len(split), 'picture')} are too few to carve out {' and '.join(empty)}"
                 f" ({', '.join(f'{name} {share:.0%}' for name, share in fractions.items())})\n"
-                "  add pictures, or provide train, val and test folders"
+                f"  {math.ceil(1 / min(fractions.values()))} of a class are enough; or give train, val and test folders"
             )
         if split_file is not None:
             _save(split, parts, seed, split_file)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fixres.errors import UserError
 from fixres.io.files import write_text
 from fixres.training.probe import CHOICES
 
@@ -35,6 +36,19 @@ class Record:
         """Return the settings that are not as they were when the run began."""
         before = self.get("settings", {})
         return {key: value for key, value in settings.items() if before.get(key) != value}
+
+    def require_models(self, models: Sequence[str]) -> None:
+        """Refuse other networks than the run has chosen among.
+
+        Raises:
+            UserError: naming those.
+        """
+        before = self.get("models", list(models))
+        if models and list(models) != before:
+            raise UserError(
+                f"{self.path.parent} has chosen already, among {', '.join(before) or 'the networks on this disk'}\n"
+                "  leave --models out, or give another --out"
+            )
 
     def note(self, **values: Any) -> None:
         """Add values and write the file."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fixres.checkpoints.resolve import load
+from fixres.config.choices import OnBadImage
+from fixres.config.loading import load as load_recipe
 from fixres.config.recipe import Recipe
-from fixres.data.collections import Collection
+from fixres.data.collections import Collection, open_collection
+from fixres.data.decode import BadImage
 from fixres.data.progressive_sizes import stage_timeline
 from fixres.errors import UserError, counted
 from fixres.evaluation.evaluate import Reading
+from fixres.experiments.chosen_recipes import SCRATCH
 from fixres.experiments.speeds import sizes_for
 from fixres.models.build import build_shape
 from fixres.models.small_networks import SMALL_NETWORKS, PretrainedNetwork, named_networks
@@ -21,6 +26,7 @@ from fixres.resolution import Preprocess
 from fixres.runtime.device import Runtime
 from fixres.training.frozen_features import Views
 from fixres.training.probe import MOST
+from fixres.training.probe_cells import SIZES
 
 _MANY_SELECTING = 150
 """Pictures to choose on that a small collection gives up to a fifth of its training pictures for."""
@@ -68,6 +74,36 @@ def require_readable(collection: Collection, reading: Reading, runtime: Runtime)
         split = collection.split(name)
         if name != "train" and len(split):
             Views(split.take(name, np.arange(min(MOST, len(split)))), reading, runtime).decode([Preprocess(_SMALL)])
+
+
+def what_is_tried(uri: str, minutes: float, models: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Return what `train_pictures` would do, without beginning it, after reading the first pictures of every split.
+
+    Raises:
+        UserError: as `train_pictures` would raise it at its beginning.
+    """
+    recipe = load_recipe(None, {**settings, "data.uri": uri}, require_data=True)
+    collection = open_collection(recipe.data)
+    networks = networks_to_try(models)
+    _require_first(collection, recipe.data.on_bad_image)
+    names = ", ".join(network.label for network in networks) or f"{SCRATCH} from random weights"
+    sizes = ", ".join(map(str, SIZES))
+    return [look(collection, minutes), f"networks: {names}\n  sizes to try, as far as the time goes: {sizes} px"]
+
+
+def _require_first(collection: Collection, on_bad_image: OnBadImage) -> None:
+    """Read the first pictures of every split.
+
+    Raises:
+        UserError: one cannot be read, and is not to be skipped.
+    """
+    for split in collection.splits.values():
+        for place in range(min(_SMALL, len(split))):
+            try:
+                split.read(place)
+            except BadImage as error:
+                if on_bad_image == "error":
+                    raise UserError(f"{error}\n  leave such pictures out: --data.on_bad_image skip") from None
 
 
 def networks_to_try(names: Sequence[str]) -> tuple[PretrainedNetwork, ...]:

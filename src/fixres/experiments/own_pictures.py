@@ -108,11 +108,8 @@ def train_pictures(
     is_chosen = resume and saved.exists()
     if not is_chosen:
         record.note(uri=wish.uri, minutes=wish.minutes, settings=dict(wish.settings), models=list(wish.models))
-    elif wish.models and list(wish.models) != record.get("models", list(wish.models)):
-        raise UserError(
-            f"{folder} has chosen already, among {', '.join(record.get('models', [])) or 'the networks on this disk'}\n"
-            "  leave --models out, or give another --out"
-        )
+    else:
+        record.require_models(wish.models)
     clock = Clock(wish.minutes, started, record.get("seconds", 0.0))
     try:
         if is_chosen:
@@ -124,6 +121,9 @@ def train_pictures(
         run = run_recipe(recipe, folder, resume=resume, listeners=listeners, checks=replace(checks, deadline=end))
     finally:
         record.note(seconds=round(clock.spent, 1))
+    for listener in listeners if clock.spent > 66 * wish.minutes else ():
+        text = f"it took {clock.spent:.0f} s: a product alone takes more than {wish.minutes:g} min here"
+        listener({"event": "begin", "text": text})
     _keep_where_it_ended(folder)
     return run
 

@@ -65,14 +65,16 @@ def refit(
     return found
 
 
-def require_own(run: Path, uri: str, settings: Mapping[str, Any]) -> None:
-    """Refuse to refit a finished run for other pictures than its own, or with other settings.
+def require_own(run: Path, uri: str, settings: Mapping[str, Any], models: Sequence[str] = ()) -> None:
+    """Refuse to go on with a finished run for other pictures than its own, or with other settings or networks.
 
     Raises:
         UserError: naming what differs.
     """
     saved = load(run / "recipe.yaml")
-    changed = Record.read(run).changed(settings)
+    record = Record.read(run)
+    record.require_models(models)
+    changed = record.changed(settings)
     asked = with_absolute_paths(load(run / "recipe.yaml", {**changed, "data.uri": uri}))
     if asked != saved:
         other = ", ".join(["data.uri"] * (asked.data.uri != saved.data.uri) + list(changed))

@@ -16,6 +16,8 @@ from fixres.runtime.run_folder import read_events, read_status
 from fixres.runtime.run_lock import is_abandoned
 
 Json = dict[str, Any]
+_MOST_NAMED = 10
+"""Pictures that are named of those that were left out."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,11 @@ class Record:
         start = self.last("start") or {}
         said = [str(note) for note in start.get("notes") or ()]
         said += [str(event["text"]) for name in ("note", "warning") for event in self.all_of(name) if event.get("text")]
-        num_bad = sum(int(event.get("num_bad_images") or 0) for event in self.all_of("bad_images"))
-        return said + ([f"Pictures that could not be read and were left out: {num_bad}."] if num_bad else [])
+        bad = dict.fromkeys(str(path) for event in self.all_of("bad_images") for path in event.get("paths", ()))
+        if bad:
+            named = ", ".join([*bad][:_MOST_NAMED]) + (" ..." if len(bad) > _MOST_NAMED else "")
+            said.append(f"Pictures that could not be read and were left out: {len(bad)} ({named}).")
+        return said
 
 
 def require_run(folder: Path) -> None:

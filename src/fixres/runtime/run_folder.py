@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -95,6 +95,8 @@ class RunLog:
         self.listeners = listeners
         self.require_writer: Callable[[], None] = lambda: None
         """Called before anything is written; raises UserError once another run has taken the folder over."""
+        self.bad_images: dict[str, None] = {}
+        """Pictures that are recorded as left out."""
         self._purge_step: int | None = None
         self._metrics = tuple(metrics)
         self._trackers: Trackers | None = None
@@ -156,6 +158,13 @@ class RunLog:
             self.trackers.each(lambda tracker: tracker.scalars(scalars, step))
         for listener in self.listeners:
             listener(record)
+
+    def left_out(self, names: Iterable[str]) -> None:
+        """Record pictures that were left out because they cannot be read, each once a run."""
+        new = [name for name in dict.fromkeys(names) if name not in self.bad_images]
+        self.bad_images |= dict.fromkeys(new)
+        if new:
+            self.event("bad_images", num_bad_images=len(self.bad_images), paths=new)
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """Show the settings of the run, by dotted key, where trackers show such."""

@@ -33,14 +33,14 @@ class BadImageLog:
         self._num_told = len(self.own)
         names = [name for name in dict.fromkeys(n for names in found for n in names) if name not in self._all]
         self._all |= dict.fromkeys(names)
-        if names:
-            self.context.log.event("bad_images", num_bad_images=len(self._all), paths=names)
+        self.context.log.left_out(names)
         split = self.context.collection.split("train")
         require_few_bad(split, self.context.recipe.data.max_bad_images, [*self._all])
 
     def restore_all(self, names: Sequence[str]) -> None:
         """Take over what all processes had left out when a checkpoint was written."""
         self._all = dict.fromkeys(names)
+        self.context.log.bad_images |= self._all
 
     def restore_own(self, names: Sequence[str]) -> None:
         """Take over what this process had left out, and told."""

@@ -70,7 +70,9 @@ class RunContext:
 
         views = network_views(model, [self.preprocess.at(size) for size in sizes])
         pictures = self.collection.split(split)
-        return evaluate(views, pictures, self.runtime, self.reading, report, keep_logits=keep_logits)
+        found = evaluate(views, pictures, self.runtime, self.reading, report, keep_logits=keep_logits)
+        self.log.left_out(found.bad_images)
+        return found
 
 
 def image_lists(collection: Collection) -> dict[str, list[Any]]:

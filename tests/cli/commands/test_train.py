@@ -13,8 +13,9 @@ from PIL import Image
 from fixres.cli.commands import train as train_command
 from fixres.config.loading import load
 from fixres.errors import Stopped
-from fixres.experiments import refit
+from fixres.experiments import advise_pictures, refit
 from fixres.models.build import build_model
+from fixres.reporting.run_record import read_run
 from fixres.runtime.run_folder import read_events
 from tests.support.command_line import FAST, Run, break_folder, snapshot
 
@@ -109,6 +110,29 @@ def test_dry_run_finds_an_unreadable_picture_in_the_first_batches(
     code, _, err = fixres(*words, "--data.on_bad_image", "skip", "--data.max_bad_images", "1")
     assert code == 0, err
     assert "left out (" in err
+
+
+@pytest.mark.parametrize("solver", ["sgd", "cached"])
+def test_pictures_that_are_skipped_are_named_whatever_they_were_for(
+    fixres: Run, photos: Path, solver: str, tmp_path: Path
+) -> None:
+    bad = {f"{split}/red/{next((photos / split / 'red').iterdir()).name}" for split in ("train", "val")}
+    for path in bad:
+        (photos / path).write_bytes(b"no picture")
+    words = ["train", "--data.uri", f"folder:{photos}", *FAST, "--out", str(tmp_path / "run")]
+    if solver == "cached":
+        torch.save(build_model("test_resnet", 2).state_dict(), tmp_path / "weights.pt")
+        words += ["--model.weights", str(tmp_path / "weights.pt"), "--train.enabled", "false"]
+        words += ["--fix.size", "32", "--fix.solver", "cached"]
+    code, _, err = fixres(*words, "--data.on_bad_image", "skip")
+    assert code == 0, err
+    told = [event for event in read_events(tmp_path / "run") if event["event"] == "bad_images"]
+    assert sorted(path for event in told for path in event["paths"]) == sorted(bad)
+    assert told[-1]["num_bad_images"] == 2
+    assert (
+        f"were left out: 2 ({', '.join(p for e in told for p in e['paths'])})" in read_run(tmp_path / "run").notes[-1]
+    )
+    assert "2 pictures left out because they cannot be read" in err
 
 
 def test_dry_run_shows_the_pace_of_a_published_recipe_on_other_pictures(fixres: Run) -> None:
@@ -213,3 +237,43 @@ def test_a_refit_that_is_stopped_says_what_goes_on_with_it(
     code, out, err = fixres("train", photos, "--final", "--resume")
     assert code == 75
     assert f"go on with: fixres train {photos} --final --resume --out runs/photos" in out + err
+
+
+def test_a_run_of_pictures_that_is_finished_is_not_begun_anew(
+    fixres: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit, "require_own", lambda *_: None)
+    for folder in ("run", "run/final"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "status.json").write_text('{"state": "done"}', encoding="utf-8")
+    code, out, err = fixres("train", photos, "--resume", "--out", "run")
+    assert (code, out) == (0, "")
+    assert f"run is finished: there is nothing left to do\n  fixres train {photos} --out run --final" in err
+    code, out, err = fixres("train", photos, "--final", "--out", "run")
+    assert (code, out) == (0, "")
+    assert "run/final is finished: there is nothing left to do\n  fixres eval run" in err
+
+
+def test_a_dry_run_of_pictures_says_what_is_tried_and_begins_nothing(fixres: Run, photos: Path, tmp_path: Path) -> None:
+    words = ["train", photos, "--dry-run", "--minutes", "2", "--models", "package:efficientnet-lite0"]
+    code, _, err = fixres(*words)
+    assert code == 0, err
+    assert "within 2 min: networks and sizes are tried" in err
+    assert "networks: package:efficientnet-lite0\n  sizes to try, as far as the time goes: 96, 128" in err
+    assert not (tmp_path / "runs").exists()
+    next((photos / "train" / "red").iterdir()).write_bytes(b"no picture")
+    code, _, err = fixres(*words)
+    assert code == 2
+    assert "train/red/" in err
+    assert fixres(*words, "--data.on_bad_image", "skip")[0] == 0
+
+
+def test_advice_on_pictures_that_is_interrupted_leaves_nothing_to_resume(
+    fixres: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(advise_pictures, "advise_pictures", stop)
+    code, _, err = fixres("advise", photos)
+    assert (code, err) == (130, "fixres: interrupted\n")

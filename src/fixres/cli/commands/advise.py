@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fixres.checkpoints.feeding_request import FedAs, Feeding
 from fixres.checkpoints.source import names_checkpoint, require_there
-from fixres.cli.commands.common import open_product, write_answer
+from fixres.cli.commands.common import interrupted_where_nothing_is_kept, open_product, write_answer
 from fixres.cli.parse import Positional, parse_flags
 from fixres.config.choices import OnBadImage
 from fixres.config.stage import Above0
@@ -177,14 +177,14 @@ def _on_pictures(flags: AdviseFlags) -> int:
         on_bad_image=flags.on_bad_image or "error",
     )
     console = Console(flags.quiet)
-    with closing(console):
+    with closing(console), interrupted_where_nothing_is_kept():
         advice = advise_pictures(
             flags.checkpoint, question, lambda row: console.say(f"  {_row_line(row)}"), console.progress
         )
     answer = advice.answer
     chosen = answer["advice"]
     columns = ["network", "size", "crop", "n", "top-1 %", "loss", "GMACs", "ms", ""]
-    title = f"new heads on frozen features, measured on {answer['split']} of {answer['data']}"
+    title = f"new heads on frozen features, {answer['how']} of {answer['data']}"
     console.table(title, columns, [_picture_cells(row) for row in answer["rows"]])
     if answer["num_bad_images"]:
         console.warn(f"{counted(answer['num_bad_images'], 'picture')} left out because they cannot be read")
@@ -196,9 +196,7 @@ def _on_pictures(flags: AdviseFlags) -> int:
     photos, name = shlex.quote(flags.checkpoint), shlex.quote(chosen["network"])
     answer["commands"] = [f"fixres train {photos} --models {name} --minutes 3"]
     if "train_size" in answer:
-        sizes = f"--train.size {answer['train_size']['size']} --fix.size {chosen['size']}"
-        weights = f"--model.name {chosen['model']} --model.weights {shlex.quote(chosen['weights'])}"
-        answer["commands"] = [f"fixres train --data.uri {photos} {weights} {sizes}"]
+        answer["commands"][0] += f" --train.size {answer['train_size']['size']} --fix.size {chosen['size']}"
     console.say("\n".join(f"  {command}" for command in answer["commands"]))
     write_answer(flags.json, answer)
     return 0

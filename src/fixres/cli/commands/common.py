@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from fixres.checkpoints.feeding_request import Feeding
 from fixres.checkpoints.source import require_there
 from fixres.cli.console import Console
 from fixres.cli.parse import Positional
-from fixres.errors import UserError
+from fixres.errors import Stopped, UserError
 
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
@@ -38,6 +38,19 @@ class CheckpointFlags(Feeding):
         """Refuse a checkpoint that is not there before anything heavy is loaded."""
         if self.checkpoint:
             require_there(self.checkpoint)
+
+
+@contextmanager
+def interrupted_where_nothing_is_kept() -> Iterator[None]:
+    """Turn a stop that elsewhere leaves something to resume into an interruption.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+    """
+    try:
+        yield
+    except Stopped:
+        raise KeyboardInterrupt from None
 
 
 def open_checkpoint(console: Console, flags: CheckpointFlags, *, needs_head: bool = True) -> Product:

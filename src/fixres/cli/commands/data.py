@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 from pydantic import Field
 
 from fixres.cli.commands import data_write
-from fixres.cli.commands.common import open_product, refuse_folder
+from fixres.cli.commands.common import interrupted_where_nothing_is_kept, open_product, refuse_folder
 from fixres.cli.commands.data_write import Uri
 from fixres.cli.main import overview
 from fixres.cli.parse import Positional, parse_flags
@@ -111,7 +111,7 @@ def _doubt_labels(report: Report, product: Product, data: Data, workers: int, co
     preprocess = product.preprocess
     data = data.model_copy(update={"exif": preprocess.exif, "alpha": preprocess.alpha})
     try:
-        with runtime.stop:
+        with runtime.stop, interrupted_where_nothing_is_kept():
             found = labels_in_doubt(product, data, runtime, workers, console.bar("comparing labels"))
     except UserError as error:
         # What was found before is worth its minutes.

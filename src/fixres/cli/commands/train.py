@@ -70,7 +70,8 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
     asked = parse_recipe(["--data.uri", uri, *rest], TrainOptions)
     flags = asked.options
     what = "is for a recipe; for pictures"
-    _refuse(flags, ("extend", "seeds", "dry_run"), what, "run the recipe that the run writes, RUN/recipe.yaml")
+    _refuse(flags, ("extend", "seeds"), what, "run the recipe that the run writes, RUN/recipe.yaml")
+    from fixres.experiments.first_look import what_is_tried
     from fixres.experiments.own_pictures import MINUTES, Wish, train_pictures
     from fixres.experiments.refit import FOLDER, refit, require_own
     from fixres.runtime.run_folder import read_status
@@ -80,10 +81,19 @@ def _train_pictures(words: Sequence[str], uri: str) -> int:
     settings = {key: value for key, value in asked.overrides.items() if key != "data.uri"}
     models = tuple(name for name in flags.models.split(",") if name)
     wish = Wish(uri, flags.minutes or MINUTES, models, settings)
+    if flags.dry_run:
+        for line in what_is_tried(uri, wish.minutes, models, settings):
+            console.say(line)
+        return 0
     again = shlex.join(["fixres", "train", *(word for word in words if word != "--resume"), "--resume"])
     again += "" if flags.out else f" --out {shlex.quote(str(folder))}"
-    if flags.final and read_status(folder).get("state") == "done":
-        require_own(folder, uri, settings)
+    if (flags.final or flags.resume) and read_status(folder).get("state") == "done":
+        require_own(folder, uri, settings, models)
+        name, last = shlex.quote(str(folder)), folder / FOLDER if flags.final else folder
+        if read_status(last).get("state") == "done":
+            what = f"fixres eval {name}" if flags.final else f"fixres train {shlex.quote(uri)} --out {name} --final"
+            console.say(f"{last} is finished: there is nothing left to do\n  {what}")
+            return 0
         console.say(f"{folder} holds a run that is finished; what it chose is trained on everything that has a label")
     else:
         with followed(console, folder, again):

@@ -77,6 +77,8 @@ class Solution:
     """Of all of it, those before an interruption included."""
     feature_seconds: float
     """Of which reading pictures and running the trunk took so many."""
+    bad_images: tuple[str, ...] = ()
+    """Training pictures that were left out because they cannot be read."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the log keeps."""
@@ -119,6 +121,7 @@ def solve(problem: Problem) -> Solution:
             trunk.features("select", problem.select, 1, from_front=False)
             trunk.cache.drop("front")
         features_done = time.perf_counter()
+        bad = trunk.left_out("train", problem.train) if plan.trained else ()
         if plan.trained:
             found = _solve_head(trunk, problem)
             set_head(model, trunk.cut.head, found.head)
@@ -131,6 +134,7 @@ def solve(problem: Problem) -> Solution:
         candidates=found.candidates if found else (),
         seconds=earlier + searching + time.perf_counter() - start,
         feature_seconds=earlier + features_done - start,
+        bad_images=tuple(bad),
     )
 
 

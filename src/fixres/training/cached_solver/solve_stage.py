@@ -81,6 +81,7 @@ def tell(context: RunContext, plan: StagePlan, found: Solution) -> None:
     """Leave a record of a solution in the log."""
     context.log.event("solved", stage=plan.name, stage_index=plan.index, size=plan.size, **found.as_dict())
     context.log.event("note", text=describe(found, context.collection.select))
+    context.log.left_out(found.bad_images)
     total = len(context.collection.split("train"))
     num = _num_seen(total, plan.stage)
     if num < total:

@@ -97,6 +97,11 @@ class Trunk:
 
         self._run(what, split, num_views, run)
 
+    def left_out(self, what: str, split: Split) -> list[str]:
+        """Return the pictures of a split that have no features, since they cannot be read."""
+        seen = np.concatenate([self.cache.read(what, chunk, "places")[0] for chunk in range(self.num_chunks(split))])
+        return [split.paths[place] for place in np.setdiff1d(np.arange(len(split)), seen).tolist()]
+
     def _finish_front(self, what: str, split: Split, num_views: int) -> None:
         """Run the back over what the statistics pass kept."""
         back, size = self.cut.back, self.reading.batch_size
