@@ -11,6 +11,7 @@ from fixres.data.collections import open_collection
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
+from fixres.evaluation import evaluate as evaluate_module
 from fixres.evaluation.evaluate import Reading, evaluate, network_views, predict_logits
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
@@ -126,3 +127,9 @@ def test_outputs_that_are_not_finite_are_an_error(split: Split, runtime: Runtime
 def test_an_illegal_size_is_refused_before_any_picture_is_read(split: Split, runtime: Runtime) -> None:
     with pytest.raises(UserError, match="cannot take 70 px"):
         evaluate(network_views(build_model("test_vit", 6), [Preprocess(70)]), split, runtime, Reading())
+
+
+def test_speed_is_the_median_of_padded_batches_without_the_one_that_warms_up() -> None:
+    assert evaluate_module._rate([9.0, 1.0, 2.0, 1.0], 64) == 64.0
+    assert evaluate_module._rate([2.0], 64) == 32.0
+    assert evaluate_module._rate([], 64) == 0.0

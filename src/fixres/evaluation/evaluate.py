@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -139,8 +140,8 @@ def evaluate(
     runtime.keep_memory()
     training = {module: module.training for view in views for module in view.network.modules()}
     part = _Part([[] for _ in views])
+    shape = min(reading.batch_size, len(split))
     try:
-        shape = min(reading.batch_size, len(split))
         forwards = [Forward(v.network.eval(), v.preprocess, runtime, shape, v.backend) for v in views]
         _measure_part(part, views, forwards, split, reading, progress, keep_logits=keep_logits)
     except Stopped:
@@ -156,15 +157,15 @@ def evaluate(
             raise found.error
     if any(found.is_stopped for found in parts):
         raise Stopped
-    return _together(parts, views, len(split.classes))
+    return _together(parts, views, len(split.classes), shape)
 
 
 @dataclass
 class _Part:
     """What one process found: of its own batches, in the order of the split."""
 
-    laps: list[list[tuple[int, float]]]
-    """Per view and batch: images, and the seconds the network took."""
+    laps: list[list[float]]
+    """Per view and batch: the seconds the network took."""
     batches: list[tuple[Tensor, Tensor, list[_Output]]] = field(default_factory=list)
     """Indices, labels, and an output per view."""
     bad: list[str] = field(default_factory=list)
@@ -206,7 +207,7 @@ def _measure_part(
             first += len(own)
             start = time.perf_counter()
             logits = forward(own)
-            laps.append((len(labels), time.perf_counter() - start))
+            laps.append(time.perf_counter() - start)
             cooled = None if view.temperature is None else image_outcomes(logits.double() / view.temperature, labels)
             row.append(_Output(image_outcomes(logits, labels), cooled, logits if keep_logits else None))
         part.batches.append((indices, labels, row))
@@ -263,7 +264,7 @@ class Forward:
         return normalise(images, self.preprocess.mean, self.preprocess.std)
 
 
-def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes: int) -> Evaluation:
+def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes: int, shape: int) -> Evaluation:
     """Put the processes' parts together, in the order of the split."""
     batches = sorted((batch for part in parts for batch in part.batches), key=lambda batch: int(batch[0][0]))
     if not batches:
@@ -279,7 +280,7 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
             cooled = figures(_joined([o.calibrated for o in outputs if o.calibrated is not None], labels, num_classes))
             fields |= {"temperature": view.temperature}
             fields |= {"loss_calibrated": cooled["loss"], "ece_calibrated": cooled["ece"]}
-        rate = sum(_rate(part.laps[place]) for part in parts)
+        rate = sum(_rate(part.laps[place], shape) for part in parts)
         work = gmacs(view.network, view.preprocess.size) * num_passes(view.preprocess)
         outcomes.append(own)
         results.append({**fields, "gmacs": work, "images_per_second": round(rate, 2)})
@@ -295,11 +296,13 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
     )
 
 
-def _rate(laps: Sequence[tuple[int, float]]) -> float:
-    """Return images per second of the network alone. The first batch, which warms up, counts only where it is all."""
-    kept = laps[1:] or laps
-    seconds = sum(lap[1] for lap in kept)
-    return round(sum(lap[0] for lap in kept) / seconds, 2) if seconds > 0 else 0.0
+def _rate(laps: Sequence[float], shape: int) -> float:
+    """Return images per second of the network alone, the median over batches, each of which is padded to `shape`.
+
+    The first batch, which warms up, counts only where it is all.
+    """
+    middle = statistics.median(laps[1:] or laps or [0.0])
+    return shape / middle if middle > 0 else 0.0
 
 
 def _joined(batches: Sequence[ImageOutcomes], labels: np.ndarray, num_classes: int) -> Outcomes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class RunContext:
     model_args: Mapping[str, Any]
     """What timm.create_model was given beside the name."""
     watch: Stopwatch
+    speeds: dict[int, float] = field(default_factory=dict)
+    """Pictures a second of the network by size, as they were measured first."""
     deadline: float | None = None
     """Of `time.monotonic()`: when a stage by sgd ends after the step it is in."""
 
@@ -72,6 +74,9 @@ class RunContext:
         pictures = self.collection.split(split)
         found = evaluate(views, pictures, self.runtime, self.reading, report, keep_logits=keep_logits)
         self.log.left_out(found.bad_images)
+        for result in found.results:
+            # One network at one size has one speed, however often it is measured.
+            result["images_per_second"] = self.speeds.setdefault(result["size"], result["images_per_second"])
         return found
 
 
