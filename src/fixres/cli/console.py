@@ -149,7 +149,10 @@ class Console:
         names = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
         self.say(f"model: {event['model']}, weights {event['weights']}, on {event['device']}")
         self.say(f"data: {event['uri']}, {len(classes)} classes ({names}); {counts}")
-        self.say(f"select on {event['select']} (epochs, sizes), report on {event['report']}")
+        if event["select"] == event["report"] == "train":
+            self.say("all pictures with a label are trained on: none is left to choose or to report on")
+        else:
+            self.say(f"select on {event['select']} (epochs, sizes), report on {event['report']}")
         for note in event["notes"]:
             self.say(f"note: {note}")
 
