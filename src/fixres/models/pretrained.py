@@ -77,8 +77,8 @@ def fetch_pretrained(name: str) -> dict[str, Tensor]:
             f"cannot fetch the weights of '{name}' ({type(error).__name__}: {_first_line(error)})\n"
             f"  they are at {address}\n"
             f"  fetch them where there is a network, and give the file:\n"
-            f"  --model.weights FILE in training, timm:{name} --weights FILE elsewhere; train PHOTOS --models takes the\n"
-            f"  folder that fixres import FILE --model {name} writes, and without --models what is on this disk"
+            f"  --model.weights FILE in training, timm:{name} --weights FILE elsewhere; train PHOTOS --models takes\n"
+            f"  the folder that fixres import FILE --model {name} writes, and without --models what is on this disk"
         ) from error
     return dict(model.state_dict())
 
