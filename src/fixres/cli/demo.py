@@ -102,6 +102,6 @@ def estimate_minutes(recipe: Recipe) -> float:
     seconds = train.epochs * (num_train * step(train.size, True) + num_val * forward[train.size])
     seconds += 2 * num_val * sum(forward.values()) + 3 * num_val * forward[largest]
     if recipe.fix.enabled:
-        sizes = (largest, train.size) if recipe.evaluation.control else (largest,)
-        seconds += sum((recipe.fix.views * num_train + 2 * num_val) * forward[size] for size in sizes)
+        solved = [largest, train.size] if recipe.evaluation.control else [largest]
+        seconds += sum((recipe.fix.views * num_train + 2 * num_val) * forward[size] for size in solved)
     return max(1.0, (seconds + _OTHER_SECONDS) / 60)

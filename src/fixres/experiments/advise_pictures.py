@@ -67,12 +67,12 @@ def advise_pictures(
         found = probe(job)
     choice = _within(found, question)
     row = choice.best
-    own = ("train", job.select.name if job.select is not None else "train")
-    own = own if row.how == "cross-validated" else own[1:]
+    measured = ["train"] if row.how == "cross-validated" else []
+    measured += [job.select.name] if job.select is not None else []
     answer = {
         "data": collection.uri,
         "split": "train" if row.how == "cross-validated" else collection.select,
-        "how": f"{row.how} on {' and '.join(dict.fromkeys(own))}",
+        "how": f"{row.how} on {' and '.join(measured)}",
         "num_classes": len(collection.classes),
         **found.as_dict(),
         "advice": {**row.as_dict(), "why": choice.why},

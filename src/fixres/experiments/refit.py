@@ -149,7 +149,10 @@ def _decay(events: Sequence[Mapping[str, Any]], stage: str, size: int) -> float:
 def _steps(events: Sequence[Mapping[str, Any]], num_steps: int) -> int:
     """Return at which of `num_steps` a training has come as far as the weights that were kept; 0: at their end."""
     ends = {event["event"]: event for event in events if event.get("stage") == "train"}
-    if "kept" not in ends or (share := ends["kept"]["step"] / ends["plan"]["total_steps"]) == 1:
+    if "kept" not in ends:
+        return 0
+    share: float = ends["kept"]["step"] / ends["plan"]["total_steps"]
+    if share == 1:
         return 0
     return max(1, round(share * num_steps))
 

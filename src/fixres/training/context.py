@@ -47,10 +47,10 @@ class RunContext:
     model_args: Mapping[str, Any]
     """What timm.create_model was given beside the name."""
     watch: Stopwatch
-    speeds: dict[int, float] = field(default_factory=dict)
-    """Pictures a second of the network by size, as they were measured first."""
     deadline: float | None = None
     """Of `time.monotonic()`: when a stage by sgd ends after the step it is in."""
+    speeds: dict[int, float] = field(default_factory=dict)
+    """Pictures a second of the network by size, as they were measured first."""
 
     @property
     def measures(self) -> bool:

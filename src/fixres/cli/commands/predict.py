@@ -103,7 +103,7 @@ def predict(words: Sequence[str]) -> int:
     if total is not None:
         _say_passed_over(console, pictures)
     sets = None if flags.coverage is None else promises_of(product).sets(flags.coverage)
-    if sets is not None:
+    if flags.coverage is not None:
         kept = promises_of(product).kept
         console.say(
             f"sets hold the right class for at least {100 * flags.coverage:g} % of pictures like those of "
