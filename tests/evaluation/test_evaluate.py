@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -129,7 +132,17 @@ def test_an_illegal_size_is_refused_before_any_picture_is_read(split: Split, run
         evaluate(network_views(build_model("test_vit", 6), [Preprocess(70)]), split, runtime, Reading())
 
 
-def test_speed_is_the_median_of_padded_batches_without_the_one_that_warms_up() -> None:
-    assert evaluate_module._rate([9.0, 1.0, 2.0, 1.0], 64) == 64.0
-    assert evaluate_module._rate([2.0], 64) == 32.0
-    assert evaluate_module._rate([], 64) == 0.0
+@pytest.mark.parametrize(("batch_size", "clock", "speed"), [(10, (0, 9, 9, 10, 10, 13), 5.0), (50, (0, 8), 3.0)])
+def test_speed_is_the_median_of_padded_batches_without_the_one_that_warms_up(
+    model: nn.Module,
+    split: Split,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    clock: tuple[float, ...],
+    speed: float,
+) -> None:
+    assert len(split) == 24
+    monkeypatch.setattr(evaluate_module, "time", SimpleNamespace(perf_counter=partial(next, iter(clock))))
+    views = network_views(model, [Preprocess(32)])
+    assert evaluate(views, split, runtime, Reading(batch_size)).results[0]["images_per_second"] == speed

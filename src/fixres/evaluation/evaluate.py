@@ -280,7 +280,8 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
             cooled = figures(_joined([o.calibrated for o in outputs if o.calibrated is not None], labels, num_classes))
             fields |= {"temperature": view.temperature}
             fields |= {"loss_calibrated": cooled["loss"], "ece_calibrated": cooled["ece"]}
-        rate = sum(_rate(part.laps[place], shape) for part in parts)
+        # The median over batches, all padded to one shape; the first, which warms up, counts only where it is all.
+        rate = sum(shape / statistics.median(p.laps[place][1:] or p.laps[place]) for p in parts if p.laps[place])
         work = gmacs(view.network, view.preprocess.size) * num_passes(view.preprocess)
         outcomes.append(own)
         results.append({**fields, "gmacs": work, "images_per_second": round(rate, 2)})
@@ -294,15 +295,6 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
         bad_images=sorted({name for part in parts for name in part.bad}) if len(parts) > 1 else parts[0].bad,
         logits=np.stack(logits) if logits else None,
     )
-
-
-def _rate(laps: Sequence[float], shape: int) -> float:
-    """Return images per second of the network alone, the median over batches, each of which is padded to `shape`.
-
-    The first batch, which warms up, counts only where it is all.
-    """
-    middle = statistics.median(laps[1:] or laps or [0.0])
-    return shape / middle if middle > 0 else 0.0
 
 
 def _joined(batches: Sequence[ImageOutcomes], labels: np.ndarray, num_classes: int) -> Outcomes:

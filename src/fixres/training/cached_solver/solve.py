@@ -121,7 +121,6 @@ def solve(problem: Problem) -> Solution:
             trunk.features("select", problem.select, 1, from_front=False)
             trunk.cache.drop("front")
         features_done = time.perf_counter()
-        bad = trunk.left_out("train", problem.train) if plan.trained else ()
         if plan.trained:
             found = _solve_head(trunk, problem)
             set_head(model, trunk.cut.head, found.head)
@@ -134,7 +133,7 @@ def solve(problem: Problem) -> Solution:
         candidates=found.candidates if found else (),
         seconds=earlier + searching + time.perf_counter() - start,
         feature_seconds=earlier + features_done - start,
-        bad_images=tuple(bad),
+        bad_images=tuple(trunk.left_out("train", problem.train)) if plan.trained else (),
     )
 
 
