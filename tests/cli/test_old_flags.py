@@ -35,7 +35,7 @@ def test_old_flags_get_one_line(words: list[str], flags: str, system: str, capsy
 def test_other_mistakes_are_named_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "w.pth", "--input-size", "3", "--sizs", "64"]) == 2
     said = capsys.readouterr().err
-    assert "--input-size: an option of FixRes" in said
+    assert "--input-size: an option of the FixRes scripts of 2019" in said
     assert "'--sizs' - did you mean '--sizes'?" in said
 
 

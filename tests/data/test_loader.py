@@ -26,13 +26,13 @@ from fixres.data.loader import (
     Draw,
     ReadPolicy,
     evaluation_batches,
-    resolve_workers,
     train_batches,
 )
 from fixres.data.progressive_sizes import stage_timeline, steps_per_epoch
 from fixres.data.splits import Split
 from fixres.errors import UserError
 from fixres.resolution import Preprocess
+from fixres.runtime.cpus import resolve_workers
 from tests.support.batches import random_crops, same, training_batches
 
 SPLIT = open_collection(Data(uri="synthetic:classes=3,images=22,size=24")).split("train")

@@ -16,8 +16,12 @@ from fixres.resolution import Preprocess
 from tests.support.class_folders import fill
 
 
-def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["eval", "nowhere", *words]) == 2
+def refuse(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> str:
+    """Return what an evaluation is refused with; its checkpoint is one that would be when it is opened."""
+    broken = folder / "broken"
+    broken.mkdir(exist_ok=True)
+    (broken / "config.json").write_text("{")
+    assert main(["eval", str(broken), *words]) == 2
     return capsys.readouterr().err
 
 
@@ -26,27 +30,27 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "file").write_text("")
     for flag, name in (("--predictions", "p.csv"), ("--json", "r.json")):
-        # The checkpoint does not exist: its message would come if the place were not looked at first.
-        assert "cannot write" in refuse(capsys, flag, str(tmp_path / "file" / name))
+        # The checkpoint cannot be read: its message would come if the place were not looked at first.
+        assert "cannot write" in refuse(capsys, tmp_path, flag, str(tmp_path / "file" / name))
         if os.geteuid():
             (tmp_path / "locked").mkdir(mode=0o500, exist_ok=True)
-            assert "cannot write" in refuse(capsys, flag, str(tmp_path / "locked" / name))
-    assert "is a folder" in refuse(capsys, "--json", str(tmp_path))
-    assert "allowed: .csv, .parquet" in refuse(capsys, "--predictions", str(tmp_path / "p.txt"))
-    assert [path.name for path in tmp_path.iterdir() if path.name != "locked"] == ["file"]
+            assert "cannot write" in refuse(capsys, tmp_path, flag, str(tmp_path / "locked" / name))
+    assert "is a folder" in refuse(capsys, tmp_path, "--json", str(tmp_path))
+    assert "allowed: .csv, .parquet" in refuse(capsys, tmp_path, "--predictions", str(tmp_path / "p.txt"))
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("broken", "locked")] == ["file"]
 
 
 def test_a_parquet_file_without_pyarrow_names_the_install_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    assert "pip install 'fixres[parquet]'" in refuse(capsys, "--predictions", str(tmp_path / "p.parquet"))
+    assert "pip install 'fixres[parquet]'" in refuse(capsys, tmp_path, "--predictions", str(tmp_path / "p.parquet"))
 
 
 def test_a_table_for_a_spreadsheet_is_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = "--spreadsheet is about a CSV of predictions"
-    assert said in refuse(capsys, "--spreadsheet")
-    assert said in refuse(capsys, "--spreadsheet", "--predictions", str(tmp_path / "p.parquet"))
+    assert said in refuse(capsys, tmp_path, "--spreadsheet")
+    assert said in refuse(capsys, tmp_path, "--spreadsheet", "--predictions", str(tmp_path / "p.parquet"))
 
 
 def test_class_names_are_as_they_are_unless_a_spreadsheet_opens_them(

@@ -127,7 +127,7 @@ def test_a_training_the_clock_ends_is_repeated_by_its_recipe(
     # All of the hour is kept for the end, so that the training is over as soon as it has begun.
     monkeypatch.setattr(own_pictures, "_END_SECONDS", 3600.0)
     monkeypatch.setattr(own_pictures, "_LEAST_SECONDS", -1e9)
-    monkeypatch.setattr(own_pictures, "plan_training", lambda *_: own_pictures.Planned(32, 4, 1.0))
+    monkeypatch.setattr(own_pictures, "plan_training", lambda *_: own_pictures.Planned(32, 400, 1.0))
     wish = Wish(URI, 60, (network,), QUICK)
     train_pictures(wish, tmp_path / "run", started=time.monotonic(), listeners=[told.append])
     recipe = load(tmp_path / "run" / "recipe.yaml")
@@ -139,12 +139,12 @@ def test_a_training_the_clock_ends_is_repeated_by_its_recipe(
 
 
 def test_without_time_to_train_the_head_on_frozen_features_is_the_product(tmp_path: Path, network: str) -> None:
-    told = choose_pictures(tmp_path / "run", network, minutes=0.05)
+    told = choose_pictures(tmp_path / "run", network, minutes=0.01)
     recipe = load(tmp_path / "run" / "recipe.yaml")
     assert not recipe.train.enabled
     assert recipe.fix.moves == "head"
     assert fixres.load(tmp_path / "run").preprocess.size == recipe.fix.size
-    assert " s: a product alone takes more than 0.05 min here" in told[-1]["text"]
+    assert " s: a product alone takes more than 0.01 min here" in told[-1]["text"]
 
 
 def test_without_time_for_all_pictures_the_head_is_solved_on_some_and_a_refit_on_all(
