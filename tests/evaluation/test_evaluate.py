@@ -14,7 +14,7 @@ from fixres.data.collections import open_collection
 from fixres.data.splits import Split
 from fixres.data.transforms import evaluation_crop, normalise
 from fixres.errors import UserError
-from fixres.evaluation import evaluate as evaluate_module
+from fixres.evaluation import speed as speed_module
 from fixres.evaluation.evaluate import Reading, evaluate, network_views, predict_logits
 from fixres.models.build import build_model
 from fixres.resolution import Preprocess
@@ -143,6 +143,6 @@ def test_speed_is_the_median_of_padded_batches_without_the_one_that_warms_up(
     speed: float,
 ) -> None:
     assert len(split) == 24
-    monkeypatch.setattr(evaluate_module, "time", SimpleNamespace(perf_counter=partial(next, iter(clock))))
+    monkeypatch.setattr(speed_module, "time", SimpleNamespace(perf_counter=partial(next, iter(clock))))
     views = network_views(model, [Preprocess(32)])
     assert evaluate(views, split, runtime, Reading(batch_size)).results[0]["images_per_second"] == speed

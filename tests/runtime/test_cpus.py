@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fixres.config.recipe import Runtime as RuntimeSettings
 from fixres.runtime import cpus
-from fixres.runtime.cpus import Cpus, find_cpus, resolve_workers, usable_cpus
+from fixres.runtime.cpus import Cpus, OtherWork, find_cpus, resolve_workers, usable_cpus
 from fixres.runtime.device import Runtime
 
 
@@ -149,3 +150,28 @@ def test_commands_let_waiting_threads_sleep_before_torch_is_loaded(
     code: str, environment: dict[str, str], found: str
 ) -> None:
     assert wait_policy_after(code, **environment) == found
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "missing"),
+    [(40.0, 40.0, 0.0), (30.0, 15.0, 0.0), (40.0, 15.0, 0.25), (40.0, 0.0, 1.0)],
+)
+def test_what_others_use_is_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, busy: float, own: float, missing: float
+) -> None:
+    """Ten seconds on four processors, of which this process may use two."""
+    clock = [0.0, 0.0, 0.0]
+    monkeypatch.setattr(cpus, "find_cpus", lambda: Cpus(4, 2))
+    monkeypatch.setattr(cpus, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(cpus, "_busy_seconds", lambda: clock[1])
+    monkeypatch.setattr(cpus, "_own_seconds", lambda: clock[2])
+    others = OtherWork()
+    clock[:] = [10.0, busy, own]
+    assert others.missing() == pytest.approx(missing)
+
+
+def test_the_work_of_this_process_and_its_children_is_its_own() -> None:
+    before = cpus._own_seconds()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    assert cpus._own_seconds() - before >= 0.3
+    assert cpus._busy_seconds() > cpus._own_seconds()

@@ -27,7 +27,7 @@ def learned(folder: Path) -> list[Any]:
     found: list[Any] = []
     for event in map(without_pace, read_events(folder)):
         is_said_again = event["event"] == "plan" and event in found
-        if event["event"] not in ("begin", "start") and not is_said_again:
+        if event["event"] not in ("begin", "start", "speed") and not is_said_again:
             found.append(event)
     return found
 

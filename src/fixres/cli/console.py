@@ -28,6 +28,7 @@ _WIDEST = 10_000
 _LINES = {
     "begin": "{text}",
     "note": "note: {text}",
+    "speed": "note: {text}",
     "kept": "  kept epoch {epoch:g} ({why}: {top1:.2f} %)",
     "out_of_time": "  the time is up: stage {stage} ends after step {step}",
     "chosen": "test size {size} px: {why} (on {split}, n = {num_images:,})",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +19,7 @@ from fixres.data.transforms import normalise
 from fixres.errors import Stopped, UserError
 from fixres.evaluation.logit_outcomes import ImageOutcomes, image_outcomes
 from fixres.evaluation.metrics import Outcomes, figures, result_fields
+from fixres.evaluation.speed import Stopwatch, images_per_second, speed_remarks
 from fixres.io.progress import Progress
 from fixres.models.backends import Backend, make_backend, require_agreement
 from fixres.models.sizes import at_size, gmacs
@@ -59,6 +58,8 @@ class Evaluation:
     """Paths of the images that could not be read and were left out."""
     logits: np.ndarray | None = None
     """float32 `[views, N, C]` where they were asked for."""
+    speed_remarks: tuple[str, ...] = ()
+    """Why the speeds are not to be trusted, if so."""
 
     @property
     def num_images(self) -> int:
@@ -139,7 +140,7 @@ def evaluate(
     """
     runtime.keep_memory()
     training = {module: module.training for view in views for module in view.network.modules()}
-    part = _Part([[] for _ in views])
+    part = _Part(Stopwatch(len(views)))
     shape = min(reading.batch_size, len(split))
     try:
         forwards = [Forward(v.network.eval(), v.preprocess, runtime, shape, v.backend) for v in views]
@@ -164,8 +165,7 @@ def evaluate(
 class _Part:
     """What one process found: of its own batches, in the order of the split."""
 
-    laps: list[list[float]]
-    """Per view and batch: the seconds the network took."""
+    watch: Stopwatch
     batches: list[tuple[Tensor, Tensor, list[_Output]]] = field(default_factory=list)
     """Indices, labels, and an output per view."""
     bad: list[str] = field(default_factory=list)
@@ -202,12 +202,11 @@ def _measure_part(
     for crops, labels, indices in batches:
         row: list[_Output] = []
         first = 0
-        for view, forward, laps in zip(views, forwards, part.laps, strict=True):
+        for place, (view, forward) in enumerate(zip(views, forwards, strict=True)):
             own = crops[first : first + num_crops(view.preprocess)]
             first += len(own)
-            start = time.perf_counter()
-            logits = forward(own)
-            laps.append(time.perf_counter() - start)
+            with part.watch.lap(place):
+                logits = forward(own)
             cooled = None if view.temperature is None else image_outcomes(logits.double() / view.temperature, labels)
             row.append(_Output(image_outcomes(logits, labels), cooled, logits if keep_logits else None))
         part.batches.append((indices, labels, row))
@@ -216,6 +215,7 @@ def _measure_part(
             progress(min(len(split), done * shard.world), len(split))
         if runtime.stop.received:
             break
+    part.watch.stop()
     # Here, not in the loop: a small split has no batch for some processes.
     part.is_stopped = bool(runtime.stop.received)
 
@@ -271,6 +271,7 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
         raise UserError("not one picture of the split could be read")
     labels = torch.cat([batch[1] for batch in batches]).numpy()
     outcomes, results, logits = [], [], []
+    watches = [part.watch for part in parts]
     for place, view in enumerate(views):
         outputs = [batch[2][place] for batch in batches]
         own = _joined([output.outcomes for output in outputs], labels, num_classes)
@@ -280,11 +281,9 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
             cooled = figures(_joined([o.calibrated for o in outputs if o.calibrated is not None], labels, num_classes))
             fields |= {"temperature": view.temperature}
             fields |= {"loss_calibrated": cooled["loss"], "ece_calibrated": cooled["ece"]}
-        # The median over batches, all padded to one shape; the first, which warms up, counts only where it is all.
-        rate = sum(shape / statistics.median(p.laps[place][1:] or p.laps[place]) for p in parts if p.laps[place])
         work = gmacs(view.network, view.preprocess.size) * num_passes(view.preprocess)
         outcomes.append(own)
-        results.append({**fields, "gmacs": work, "images_per_second": round(rate, 2)})
+        results.append({**fields, "gmacs": work, "images_per_second": images_per_second(watches, place, shape)})
         kept = [output.logits for output in outputs if output.logits is not None]
         if kept:
             logits.append(torch.cat(kept).numpy())
@@ -294,6 +293,7 @@ def _together(parts: Sequence[_Part], views: Sequence[NetworkView], num_classes:
         indices=torch.cat([batch[0] for batch in batches]).numpy(),
         bad_images=sorted({name for part in parts for name in part.bad}) if len(parts) > 1 else parts[0].bad,
         logits=np.stack(logits) if logits else None,
+        speed_remarks=speed_remarks(watches, [view.preprocess.size for view in views]),
     )
 
 

@@ -177,7 +177,8 @@ def measure_product(
         "conditions": measured,
         "results": found.results,
     }
-    return Measured(answer, found, split, (*remarks, *_remarks(product, asked, found.results, measured)))
+    remarks += [*_remarks(product, asked, found.results, measured), *found.speed_remarks]
+    return Measured(answer, found, split, tuple(remarks))
 
 
 def product_views(product: Product, preprocesses: Sequence[Preprocess]) -> list[NetworkView]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def advise(product: Product, question: Question, progress: NamedProgress = lambd
         "halves": how,
         "theory": theory,
         "not_fixed": not_fixed,
+        "speed_remarks": list(means.remarks),
         "advice": {**_brief(chosen), "why": why},
         "auto": {"size": auto[0], "why": auto[1]},
     }
@@ -220,11 +221,19 @@ class _Means:
     runtime: Runtime
     reading: Reading
     progress: NamedProgress
+    speeds: dict[int, float] = field(default_factory=dict)
+    """Milliseconds of one picture by size: one network has one speed, whatever its head and its crop."""
+    remarks: dict[str, None] = field(default_factory=dict)
+    """Why speeds are not to be trusted, in order, each once."""
 
     def rows(self, model: nn.Module, network: str, views: Sequence[Preprocess]) -> list[dict[str, Any]]:
         """Measure a network at every preprocessing and return a row for each."""
         found = evaluate_all(model, self.choose, views, self.runtime, self.reading, self.progress)
         seen, correct = network_views(model, views), found.correct()
+        self.remarks.update(dict.fromkeys(found.speed_remarks))
+        for result in found.results:
+            rate = result["images_per_second"]
+            self.speeds.setdefault(result["size"], 1000 / rate if rate else 0.0)
         also = [
             column.top1(seen, self.runtime, self.reading, partial(self.progress, f"measuring on {column.name}"))
             for column in self.columns
@@ -238,7 +247,7 @@ class _Means:
                 "top1": result["top1"],
                 "loss": result["loss"],
                 "gmacs": result["gmacs"],
-                "ms": 1000 / result["images_per_second"] if result["images_per_second"] else 0.0,
+                "ms": self.speeds[result["size"]],
                 "correct": correct[place],
                 **({"also": [top1[place] for top1 in also]} if also else {}),
             }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+import psutil
 
 _PROC = Path("/proc/self")
 
@@ -62,6 +65,42 @@ def resolve_workers(workers: int | Literal["auto"]) -> int:
     if workers != "auto":
         return workers
     return min(8, usable_cpus())
+
+
+class OtherWork:
+    """What other programs use of the machine from here on."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._busy = _busy_seconds() - _own_seconds()
+
+    def seconds(self) -> float:
+        """Return how long this has been looked at."""
+        return time.monotonic() - self._start
+
+    def missing(self) -> float:
+        """Return the share of the processors this process may use that others left it without, on average, 0 to 1."""
+        others = (_busy_seconds() - _own_seconds() - self._busy) / max(self.seconds(), 1e-9)
+        cpus = find_cpus()
+        return min(1.0, max(0.0, 1 - max(0.0, cpus.cores - others) / cpus.usable))
+
+
+def _busy_seconds() -> float:
+    """Return the seconds all processors of the machine worked; time a hypervisor took away counts, too."""
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+
+
+def _own_seconds() -> float:
+    """Return the seconds of processor time of this process and its children, of those that have ended as well."""
+    own = psutil.Process()
+    total = float(sum(own.cpu_times()[:4]))
+    for child in own.children(recursive=True):
+        try:
+            total += sum(child.cpu_times()[:4])
+        except psutil.Error:
+            continue
+    return total
 
 
 def _groups(proc: Path) -> Iterator[Path]:

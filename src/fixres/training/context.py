@@ -74,6 +74,8 @@ class RunContext:
         pictures = self.collection.split(split)
         found = evaluate(views, pictures, self.runtime, self.reading, report, keep_logits=keep_logits)
         self.log.left_out(found.bad_images)
+        if found.speed_remarks and not self.speeds:
+            self.log.event("speed", text=found.speed_remarks[0])
         for result in found.results:
             # One network at one size has one speed, however often it is measured.
             result["images_per_second"] = self.speeds.setdefault(result["size"], result["images_per_second"])

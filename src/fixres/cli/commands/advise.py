@@ -127,6 +127,8 @@ def _say_measured(console: Console, answer: Mapping[str, Any]) -> None:
         rows.append([*cells, f"{row['loss']:.4f}", work, time, *(f"{top1:.2f}" for top1 in row.get("also", ()))])
     title = f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}: {answer['halves']}"
     console.table(f"{title}; *: nothing is cheaper and as good", columns, rows)
+    for remark in answer["speed_remarks"]:
+        console.say(remark)
     if answer["not_fixed"]:
         console.warn(
             f"nothing was fixed: {answer['not_fixed']}\n"
