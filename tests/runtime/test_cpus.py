@@ -173,5 +173,5 @@ def test_what_others_use_is_what_is_missing(
 def test_the_work_of_this_process_and_its_children_is_its_own() -> None:
     before = cpus._own_seconds()
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
-    assert cpus._own_seconds() - before >= 0.3
+    assert cpus._own_seconds() - before >= 0.25
     assert cpus._busy_seconds() > cpus._own_seconds()
