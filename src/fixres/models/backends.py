@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -124,26 +124,43 @@ class _OpenVino:
     name: BackendName = "openvino"
 
     def __init__(self, model: nn.Module, size: int, threads: int) -> None:
-        openvino = import_openvino()
-        # OpenVINO picks bf16 where the processor has it, and that is no longer the same network.
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        try:
-            with _ready_to_convert(model) as example:
-                pictures = torch.zeros(1, 3, size, size, device=example.device)
-                converted = openvino.convert_model(model, example_input=pictures, input=[-1, 3, size, size])
-            compiled = openvino_core().compile_model(converted, "CPU", settings)
-        except Exception as error:  # a converter raises whatever a network makes it trip over
-            raise _cannot_take(self.name, model, error) from error
-        self._request = compiled.create_infer_request()
+        with _ready_to_convert(model) as example:
+            pictures = torch.zeros(1, 3, size, size, device=example.device)
+        self._run = compile_openvino(model, pictures, threads)
 
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits."""
-        found: Any = self._request.infer([images.contiguous().numpy()], share_inputs=True)[0]
-        return torch.from_numpy(np.array(found, dtype=np.float32))
+        return torch.from_numpy(self._run(images)[0])
+
+
+def compile_openvino(model: nn.Module, example: Tensor, threads: int) -> Callable[[Tensor], list[np.ndarray]]:
+    """Return a network, or a part of one, as OpenVINO computes it: float32 images `[B, 3, S, S]` to its outputs.
+
+    Args:
+        model: PyTorch's; it is read, not changed.
+        example: one picture `[1, 3, S, S]`, on the device of the model.
+        threads: processor cores to use.
+
+    Raises:
+        UserError: OpenVINO is not installed, or cannot take the network.
+    """
+    openvino = import_openvino()
+    # OpenVINO picks bf16 where the processor has it, and that is no longer the same network.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        with _ready_to_convert(model):
+            shape = [-1, *example.shape[1:]]
+            converted = openvino.convert_model(model, example_input=example, input=shape)
+        request = openvino_core().compile_model(converted, "CPU", settings).create_infer_request()
+    except Exception as error:  # a converter raises whatever a network makes it trip over
+        raise _cannot_take("openvino", model, error) from error
+
+    def run(images: Tensor) -> list[np.ndarray]:
+        found: Any = request.infer([images.contiguous().numpy()], share_inputs=True)
+        # Copied: the next batch is computed into the same memory.
+        return [np.array(array, dtype=np.float32) for array in found.to_tuple()]
+
+    return run
 
 
 class _OnnxRuntime:

@@ -39,7 +39,7 @@ class Cut:
     head: str
     norms: tuple[str, ...]
     path: str
-    """folded | traced | hooked: how it runs, the fastest that gave the network's own values."""
+    """folded | traced | hooked | openvino: how it runs, the fastest that gave the network's own values."""
     features: Callable[[Tensor], Tensor]
     """Normalised images `[B, 3, S, S]` to what the head is given, `[B, D]`."""
     norm_inputs: Callable[[Tensor], Crossing]
@@ -100,7 +100,7 @@ def _require_linear(model: nn.Module, norms: tuple[str, ...], head: str, images:
     features, inputs, logits = _hooked(model, norms, head, images)
     if not bool(torch.isfinite(logits).all()):
         raise BrokenWeightsError(f"the outputs of '{architecture(model)}' are not finite; its weights are broken")
-    if not _is_close(head_logits(model, head, features), logits):
+    if not is_close(head_logits(model, head, features), logits):
         raise UserError(
             f"the cached solver does not suit '{architecture(model)}': its logits are more than its linear layer\n"
             "  use solver: sgd"
@@ -130,9 +130,9 @@ def cut_network(model: nn.Module, norms: tuple[str, ...], images: Tensor, *, has
     for fold in (True, False):
         try:
             made = _traced(model, norms, head, fold)
-            same = _is_close(made.features(images), features)
+            same = is_close(made.features(images), features)
             pairs = zip(made.norm_inputs(images), inputs, strict=True)
-            if same and all(_is_close(a, b) for a, b in pairs):
+            if same and all(is_close(a, b) for a, b in pairs):
                 return made
         except Exception:  # noqa: BLE001 - networks that cannot be traced raise whatever they trip over
             continue
@@ -178,7 +178,8 @@ def head_logits(model: nn.Module, head: str, features: Tensor) -> Tensor:
     return nn.functional.linear(features, weight.flatten(1), bias if isinstance(bias, Tensor) else None)
 
 
-def _is_close(found: Tensor, wanted: Tensor) -> bool:
+def is_close(found: Tensor, wanted: Tensor) -> bool:
+    """Return whether a faster path gives the network's own values, within `RELATIVE` of the largest."""
     if found.shape != wanted.shape:
         return False
     scale = float(wanted.abs().max())

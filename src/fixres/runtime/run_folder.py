@@ -21,7 +21,7 @@ from fixres.runtime.run_lock import RunLock, is_abandoned
 from fixres.runtime.trackers import Pixels, Trackers, required_trackers, scalars_of
 
 Listener = Callable[[dict[str, Any]], None]
-_PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
+_PACKAGES = ("fixres", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg", "openvino")
 
 
 def environment() -> dict[str, Any]:

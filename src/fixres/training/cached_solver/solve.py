@@ -19,6 +19,7 @@ from fixres.data.splits import Split
 from fixres.evaluation.evaluate import Reading
 from fixres.io.progress import NamedProgress
 from fixres.models.build import architecture
+from fixres.models.compiled_trunk import pays, with_openvino
 from fixres.models.moves import Plan
 from fixres.models.sizes import evaluation_mode
 from fixres.models.split_trunk import cut_network, require_solvable
@@ -66,7 +67,7 @@ class Solution:
     """What was found; the network holds it already."""
 
     path: str
-    """How the trunk ran: folded, traced or hooked."""
+    """How the trunk ran: folded, traced, hooked or openvino."""
     num_passes: int
     """Times the trunk saw every training picture, views counted."""
     num_views: int
@@ -141,27 +142,23 @@ def _trunk(problem: Problem) -> Trunk:
     """Cut the network and open the cache that belongs to it as it is."""
     model, plan = problem.model, problem.plan
     stamps = {split.name: split.stamp() for split in (problem.train, problem.select)}
-    settings = {
-        "architecture": architecture(model),
-        "moves": plan.moves,
-        "views": problem.num_views,
-        "batch_size": problem.reading.batch_size,
-        "on_bad_image": problem.reading.on_bad_image,
-        "precision": problem.runtime.precision,
-        "device": problem.runtime.device.type,
-        "channels_last": problem.runtime.channels_last,
-        "threads": problem.runtime.threads,
-        "cache_gib": problem.cache_gib,
-    }
+    runtime, reading = problem.runtime, problem.reading
+    settings = {name: getattr(runtime, name) for name in ("precision", "channels_last", "threads")}
+    settings |= {"architecture": architecture(model), "moves": plan.moves, "views": problem.num_views}
+    settings |= {name: getattr(reading, name) for name in ("batch_size", "on_bad_image")}
+    settings |= {"device": runtime.device.type, "cache_gib": problem.cache_gib}
+    images = first_batch(problem.train, problem.preprocess, runtime, reading)
+    with torch.inference_mode(), runtime.autocast():
+        cut = cut_network(model, plan.live_norms, images, has_head=bool(plan.trained))
+        if cut.front and pays(runtime, model, problem.preprocess.size, len(problem.train) * problem.num_views):
+            settings["path"] = "openvino"
+            cut = with_openvino(cut, images, runtime.threads)
     key = cache_key(model, problem.preprocess, stamps, settings)
     # The main process's: on disks of their own, the others' files may bear other times.
-    cache = Cache(problem.cache, problem.runtime.processes.gather(key)[0])
-    if problem.runtime.processes.is_main:
+    cache = Cache(problem.cache, runtime.processes.gather(key)[0])
+    if runtime.processes.is_main:
         cache.remove_others()
-    images = first_batch(problem.train, problem.preprocess, problem.runtime, problem.reading)
-    with torch.inference_mode(), problem.runtime.autocast():
-        cut = cut_network(model, plan.live_norms, images, has_head=bool(plan.trained))
-    return Trunk(cut, problem.preprocess, problem.runtime, problem.reading, cache, problem.progress)
+    return Trunk(cut, problem.preprocess, runtime, reading, cache, problem.progress)
 
 
 def _fits(trunk: Trunk, problem: Problem) -> bool:
