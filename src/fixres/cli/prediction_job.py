@@ -145,7 +145,8 @@ class Job:
                 rows.begin(self._made_by())
         if done := sum(processes.gather(self.done)):
             self.console.say(f"goes on after {counted(done, 'picture')}")
-        with self._telling_how_to_go_on("the shares beside it hold"), rows.part.open("a", encoding="utf-8") as file:
+        where = f"{out}.*-of-{len(shares)}.part hold"
+        with self._telling_how_to_go_on(where), rows.part.open("a", encoding="utf-8") as file:
             self._write_in_rounds(rows.part, ShareWriter(file), processes)
         self.share.require_one_list(processes)
         with processes.main_first(), _writing(out):
