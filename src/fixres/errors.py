@@ -56,6 +56,11 @@ def started_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def started_world() -> int:
+    """Return how many processes torchrun or `fixres slurm` started, 1 for a lone one; needs no process group."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def printable(text: str) -> str:
     """Return text with control characters other than line ends spelt out: names in foreign files may hold any."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in as_text(text))

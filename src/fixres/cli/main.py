@@ -37,7 +37,7 @@ from fixres.runtime.slurm_env import adopt_slurm
 EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
 _FIRST_WORD_SECONDS = 3.0
-_PARALLEL = ("train", "fix", "eval", "extract", "study")
+_PARALLEL = ("train", "fix", "eval", "predict", "extract", "study")
 """Commands that run on several processes."""
 
 

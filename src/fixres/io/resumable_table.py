@@ -69,7 +69,7 @@ class Unfinished:
         self,
         pictures: Iterator[str],
         batch_size: int,
-        identity: Callable[[str], Mapping[str, str]] = lambda path: {"path": path},
+        identity: Callable[[str], Mapping[str, Any]] = lambda path: {"path": path},
     ) -> tuple[int, int]:
         """Cut the file after its last complete batch, and take as many pictures from the list.
 

@@ -112,7 +112,8 @@ class Processes:
         """Leave word of how far this process is, for the message about a late one."""
         if self._group is not None and time.monotonic() - self._noted > _NOTICE_SECONDS:
             self._noted = time.monotonic()
-            _store().set(f"fixres/step/{self.shard.rank}", str(step))
+            with self._naming_the_late():
+                _store().set(f"fixres/step/{self.shard.rank}", str(step))
 
     @contextlib.contextmanager
     def _naming_the_late(self) -> Iterator[None]:
