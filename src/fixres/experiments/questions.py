@@ -147,3 +147,21 @@ class FixBench:
     """Data URI; the product's own when left out."""
     seed: int = 0
     """Seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportBench:
+    """What `bench_export` measures."""
+
+    formats: tuple[str, ...] = ()
+    """Formats of `fixres export`, with -int8 behind those in 8 bits; left out: all. The product itself comes first."""
+    sizes: tuple[Positive, ...] = ()
+    """Sizes in pixels, each with a file of its own; the product's test size when left out."""
+    data: str | None = None
+    """Data URI, whose reported split is measured; the product's own when left out."""
+    repeat: Positive = 5
+    """Timed turns of every format, of half a second each."""
+    batch_size: Positive | None = None
+    """Pictures of a full batch; the one the product was measured with when left out."""
+    workers: Count | None = None
+    """Loader processes of the evaluation, one per core when left out."""

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fixres.cli.commands.common import refuse_folder, write_answer
+from fixres.cli.commands.common import open_product, refuse_folder, write_answer
 from fixres.cli.parse import Positional, parse_flags
 from fixres.errors import UserError, did_you_mean
-from fixres.experiments.questions import EvalBench, FixBench, LoaderBench, TrainBench
+from fixres.experiments.questions import EvalBench, ExportBench, FixBench, LoaderBench, TrainBench
 
 if TYPE_CHECKING:
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
 
 _LOADER_IMAGES, _EVAL_IMAGES = 300, 768
 """Pictures made where no data is given."""
+_INT8 = "-int8"
+"""Behind a format's name: in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,16 @@ class FixBenchFlags(JsonFlag, FixBench):
     """Folder that keeps the run of every fix; left out: none is kept."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportBenchFlags(JsonFlag, ExportBench):
+    """Flags of `fixres bench export`."""
+
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """Any checkpoint: a run folder, for example."""
+
+
 def bench(words: Sequence[str]) -> int:
-    """`fixres bench loader|train|fix|eval [...]`."""
+    """`fixres bench loader|train|fix|eval|export [...]`."""
 
     parts: dict[str, tuple[type[JsonFlag], str, Callable[[Any, Console, Path], dict[str, Any]]]] = {
         "loader": (LoaderFlags, "Pictures read per second, side by side.", _loader),
@@ -68,6 +79,7 @@ def bench(words: Sequence[str]) -> int:
             _fix,
         ),
         "eval": (EvalBenchFlags, "Pictures evaluated per second, side by side.", _eval),
+        "export": (ExportBenchFlags, "Accuracy, time and size of every format of `fixres export`.", _export),
     }
     if set(words[:1]) & {"-h", "--help"}:
         words = ["loader", "--help"]
@@ -87,7 +99,8 @@ def bench(words: Sequence[str]) -> int:
         f"{given}\n  fixres bench loader [--data URI] [--vs torchvision] [--eval] [--json FILE]\n"
         "  fixres bench train [--model NAME] [--size N] [--vs timm,torch] [--json FILE]\n"
         "  fixres bench fix RUN [RUN ...] --size N [--vs v1,v2] [--json FILE]\n"
-        "  fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino] [--json FILE]"
+        "  fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino] [--json FILE]\n"
+        "  fixres bench export CHECKPOINT [--formats onnx,openvino-int8] [--sizes 128,224] [--json FILE]"
     )
 
 
@@ -176,6 +189,66 @@ def _eval(flags: EvalBenchFlags, console: Console, folder: Path) -> dict[str, An
     if agreeing:
         console.say(f"pictures with timm's top-1: {', '.join(agreeing)}")
     return answer
+
+
+def _export(flags: ExportBenchFlags, console: Console, folder: Path) -> dict[str, Any]:
+    from fixres.experiments.bench.export_speed import Written, bench_export
+    from fixres.inference.export.export import export
+    from fixres.inference.export.formats.table import FORMATS, find_format, open_exported
+    from fixres.inference.requests import ExportRequest
+
+    names = tuple(dict.fromkeys(name for word in flags.formats for name in word.split(",")))
+    for name in names:
+        find_format(name.removesuffix(_INT8))
+
+    def write(product: Product, name: str, threads: int) -> Written:
+        is_rounded = name.endswith(_INT8)
+        request = ExportRequest(
+            out=folder / f"{name}-{product.preprocess.size}",
+            format=name.removesuffix(_INT8),
+            data=flags.data,
+            int8=is_rounded,
+            calibration=flags.data if is_rounded else None,
+            # What 8 bits cost is what the table is for.
+            max_drop=100,
+        )
+        found = export(product, request)
+        opened = open_exported(found.path, threads=threads)
+        num_bytes = sum(path.stat().st_size for path in found.files if path.suffix not in (".json", ".py"))
+        return Written(opened.backend, "int8" if is_rounded else "fp32", num_bytes, opened.run)
+
+    asked = replace(flags, formats=names or (*FORMATS, f"openvino{_INT8}"))
+    product = open_product(console, flags.checkpoint)
+    answer = bench_export(asked, product, write, lambda text: console.say(f"{text} ..."), console.bar("measuring"))
+    _tell_export(console, answer)
+    return answer
+
+
+def _tell_export(console: Console, answer: Mapping[str, Any]) -> None:
+    rows, missing = [], []
+    results = answer["results"]
+    # The product itself is always there.
+    batches = [taken["batch_size"] for taken in results[0]["times"]]
+    for row in results:
+        if "reason" in row:
+            missing.append(f"{row['format']} at {row['size']} px is not there: {row['reason']}")
+            rows.append([row["format"], "", "", str(row["size"]), *[""] * (3 + len(batches))])
+            continue
+        minus = ""
+        if "minus_product" in row:
+            (low, high), difference = row["minus_product"]["ci95"], row["minus_product"]["difference"]
+            minus = f"{difference:+.2f} ({low:+.2f} to {high:+.2f})"
+        names = [row["format"], row["backend"], row["precision"], str(row["size"])]
+        times = [f"{taken['milliseconds']:.2f}" for taken in row["times"]]
+        rows.append([*names, f"{row['top1']:.2f}", minus, *times, f"{row['megabytes']:.1f}"])
+    title = (
+        f"{answer['split']} of {answer['data']}, n = {answer['num_images']:,}, {answer['model']}; milliseconds for a "
+        f"picture by its batch, {answer['threads']} threads, median of {answer['repeats']} turns"
+    )
+    head = ["", "computed by", "precision", "size", "top-1 %", "minus product, 95 % interval"]
+    console.table(title, [*head, *(f"ms, batch {num}" for num in batches), "MB"], rows)
+    for line in missing:
+        console.warn(line)
 
 
 def _fix(flags: FixBenchFlags, console: Console, folder: Path) -> dict[str, Any]:
