@@ -367,7 +367,7 @@ def export(
         normalise: apply mean and std inside the file, which then takes pixels from 0 to 255.
         data: data URI whose reported split the file is compared on; the product's own when left out.
         pictures: files and folders to compare on in place of data.
-        int8: round an OpenVINO file to 8 bits.
+        int8: round an ONNX or OpenVINO file to 8 bits.
         calibration: data URI to calibrate and measure 8 bits on; the product's own when left out.
         max_drop: points of top-1 that 8 bits may cost.
 

@@ -64,7 +64,7 @@ class ExportRequest:
     pictures: tuple[str, ...] = ()
     """Files and folders to compare on in place of data."""
     int8: bool = False
-    """Round an OpenVINO file to 8 bits; calibrated on the training split, measured on the reported one."""
+    """Round an ONNX or OpenVINO file to 8 bits; calibrated on the training split, measured on the reported one."""
     calibration: str | None = None
     """Data URI for --int8; the product's own when left out."""
     max_drop: Annotated[float, Field(ge=0, le=100)] = 1.0

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,12 +25,13 @@ from fixres.inference.export.trace import Captured
 from fixres.inference.requests import ExportRequest
 
 
-@pytest.fixture(scope="module")
-def full_bits(product: Product, captured: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network in OpenVINO's form, which rounding starts from."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fixres.inference.export.export.capture", lambda *a, **k: captured)
-        return export(product, ExportRequest(out=tmp_path_factory.mktemp("full") / "net.xml", format="openvino")).path
+@pytest.fixture(scope="module", params=["openvino", "onnx"])
+def full_bits(
+    product: Product, captured: Captured, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
+    """The network in 32 bits, which rounding starts from."""
+    wanted = ExportRequest(out=tmp_path_factory.mktemp("full"), format=request.param)
+    return export(product, wanted, captured=captured).path
 
 
 CELLS = "synthetic:classes=5,images=60,size=64,seed=0"
@@ -39,9 +41,11 @@ def test_eight_bits_are_smaller_measured_and_said_in_the_file(
     product: Product, full_bits: Path, tmp_path: Path, traced_already: None
 ) -> None:
     named = replace(product, classes=tuple(open_collection(Data(uri=CELLS)).classes))
-    request = ExportRequest(out=tmp_path / "net.xml", format="openvino", int8=True, calibration=CELLS, max_drop=100)
+    kind = open_exported(full_bits).sheet.format
+    request = ExportRequest(out=tmp_path, format=kind, int8=True, calibration=CELLS, max_drop=100)
     found = export(named, request)
-    assert found.path.with_suffix(".bin").stat().st_size < 0.4 * full_bits.with_suffix(".bin").stat().st_size
+    weights = found.path.with_suffix(".bin" if kind == "openvino" else ".onnx")
+    assert weights.stat().st_size < 0.4 * full_bits.with_suffix(weights.suffix).stat().st_size
     opened = open_exported(found.path)
     record = opened.sheet.int8
     assert record is not None
@@ -66,7 +70,8 @@ def test_eight_bits_that_cost_too_much_leave_nothing(
     named = replace(product, classes=tuple(open_collection(Data(uri=CELLS)).classes))
     right = np.ones(100, dtype=bool)
     monkeypatch.setattr(int8, "_correct", lambda *_: [right, np.arange(100) >= 5])
-    monkeypatch.setattr(int8, "_rounded", lambda model, *_: model)
+    monkeypatch.setattr(int8, "_rounded", lambda *_: lambda *_: [])
+    monkeypatch.setattr(int8, "open_exported", Mock())
     with pytest.raises(
         UserError, match=r"8 bits cost 5\.00 points of top-1 on test .*, allowed 1; nothing was written"
     ):
@@ -77,7 +82,7 @@ def test_eight_bits_that_cost_too_much_leave_nothing(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": "onnx"}, "--int8 writes OpenVINO files, not onnx"),
+        ({"format": "torch"}, "torch files stay in 32 bits\n  --format onnx | openvino, or leave --int8 out"),
         ({"calibration": "synthetic:classes=3,images=20"}, "outputs"),
         ({"calibration": None}, "--calibration URI"),
         ({"int8": False}, "--calibration is for 8 bits"),

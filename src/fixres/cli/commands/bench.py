@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from fixres.experiments.questions import EvalBench, ExportBench, FixBench, Loade
 if TYPE_CHECKING:
     from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
+    from fixres.inference.export.trace import Captured
 
 _LOADER_IMAGES, _EVAL_IMAGES = 300, 768
 """Pictures made where no data is given."""
@@ -100,7 +102,7 @@ def bench(words: Sequence[str]) -> int:
         "  fixres bench train [--model NAME] [--size N] [--vs timm,torch] [--json FILE]\n"
         "  fixres bench fix RUN [RUN ...] --size N [--vs v1,v2] [--json FILE]\n"
         "  fixres bench eval [CHECKPOINT] [--sizes 128,224] [--backends torch,openvino] [--json FILE]\n"
-        "  fixres bench export CHECKPOINT [--formats onnx,openvino-int8] [--sizes 128,224] [--json FILE]"
+        "  fixres bench export CHECKPOINT [--formats onnx,onnx-int8] [--sizes 128,224] [--json FILE]"
     )
 
 
@@ -193,18 +195,22 @@ def _eval(flags: EvalBenchFlags, console: Console, folder: Path) -> dict[str, An
 
 def _export(flags: ExportBenchFlags, console: Console, folder: Path) -> dict[str, Any]:
     from fixres.experiments.bench.export_speed import Written, bench_export
-    from fixres.inference.export.export import export
+    from fixres.inference.export.export import export, require_possible
     from fixres.inference.export.formats.table import FORMATS, find_format, open_exported
+    from fixres.inference.export.trace import capture
     from fixres.inference.requests import ExportRequest
 
     names = tuple(dict.fromkeys(name for word in flags.formats for name in word.split(",")))
     for name in names:
         find_format(name.removesuffix(_INT8))
 
+    traced: dict[int, Captured] = {}
+
     def write(product: Product, name: str, threads: int) -> Written:
+        size = product.preprocess.size
         is_rounded = name.endswith(_INT8)
         request = ExportRequest(
-            out=folder / f"{name}-{product.preprocess.size}",
+            out=folder / f"{name}-{size}",
             format=name.removesuffix(_INT8),
             data=flags.data,
             int8=is_rounded,
@@ -212,12 +218,16 @@ def _export(flags: ExportBenchFlags, console: Console, folder: Path) -> dict[str
             # What 8 bits cost is what the table is for.
             max_drop=100,
         )
-        found = export(product, request)
+        require_possible(request)
+        if size not in traced:
+            traced[size] = capture(product, softmax=False, normalise=False)
+        found = export(product, request, captured=traced[size])
         opened = open_exported(found.path, threads=threads)
         num_bytes = sum(path.stat().st_size for path in found.files if path.suffix not in (".json", ".py"))
         return Written(opened.backend, "int8" if is_rounded else "fp32", num_bytes, opened.run)
 
-    asked = replace(flags, formats=names or (*FORMATS, f"openvino{_INT8}"))
+    every = [(name, f"{name}{_INT8}") if kind.rounding else (name,) for name, kind in FORMATS.items()]
+    asked = replace(flags, formats=names or tuple(chain.from_iterable(every)))
     product = open_product(console, flags.checkpoint)
     answer = bench_export(asked, product, write, lambda text: console.say(f"{text} ..."), console.bar("measuring"))
     _tell_export(console, answer)

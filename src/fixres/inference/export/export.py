@@ -14,11 +14,11 @@ from fixres.errors import UserError
 from fixres.evaluation.metrics import PairedDifference
 from fixres.evaluation.results import html_table
 from fixres.inference.export.formats.export_format import ExportFormat
-from fixres.inference.export.formats.table import find_format, formats_of, open_exported
+from fixres.inference.export.formats.table import FORMATS, find_format, formats_of, open_exported
 from fixres.inference.export.int8 import open_labelled, quantise
 from fixres.inference.export.metadata import ExportSheet, make_sheet
 from fixres.inference.export.parity import AGREEMENT_HEADER, Agreement, compare, sample_pictures
-from fixres.inference.export.trace import capture
+from fixres.inference.export.trace import Captured, capture
 from fixres.inference.requests import ExportRequest
 from fixres.io.files import write_text, write_with
 
@@ -44,7 +44,12 @@ class Exported:
         return html_table(f"{self.path}: compared with the network on {self.compared_on}", AGREEMENT_HEADER, rows)
 
 
-def export(product: Product, request: ExportRequest, step: Callable[[str], None] = lambda text: None) -> Exported:
+def export(
+    product: Product,
+    request: ExportRequest,
+    step: Callable[[str], None] = lambda text: None,
+    captured: Captured | None = None,
+) -> Exported:
     """Write a product as one file for other programs, its JSON and, for ONNX and OpenVINO, a runner without torch.
 
     The file is opened again and compared with the network on pictures first; where they differ nothing is written.
@@ -53,6 +58,7 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
         product: the network, its preprocessing and class names. It is moved to the CPU.
         request: format, place and what to compare on.
         step: told in words what is being done.
+        captured: the network traced as the request wants it, where it is already.
 
     Raises:
         UserError: a package is missing, the place cannot be written, the network cannot be exported, or the file does
@@ -71,8 +77,9 @@ def export(product: Product, request: ExportRequest, step: Callable[[str], None]
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}\n  name another place with --out") from error
     try:
-        step("tracing the network")
-        captured = capture(product, softmax=request.softmax, normalise=request.normalise)
+        if captured is None:
+            step("tracing the network")
+            captured = capture(product, softmax=request.softmax, normalise=request.normalise)
         sheet = make_sheet(product, kind, captured.sizes, request)
         step(f"writing {path.name}")
         written = kind.write(captured, sheet, folder / path.name)
@@ -103,9 +110,10 @@ def require_possible(request: ExportRequest) -> tuple[ExportFormat, Path]:
             format, or calibrated without being asked for.
     """
     kind = find_format(request.format)
-    kind.require_packages()
-    if request.int8 and request.format != "openvino":
-        raise UserError(f"--int8 writes OpenVINO files, not {request.format}\n  --format openvino")
+    kind.require_packages(request.int8)
+    if request.int8 and kind.rounding is None:
+        known = " | ".join(one.name for one in FORMATS.values() if one.rounding)
+        raise UserError(f"{kind.name} files stay in 32 bits\n  --format {known}, or leave --int8 out")
     if request.calibration is not None and not request.int8:
         raise UserError("--calibration is for 8 bits\n  add --int8, or leave it out")
     return kind, place(request.out, kind)

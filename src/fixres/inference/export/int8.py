@@ -1,12 +1,10 @@
-"""8-bit weights and activations for OpenVINO: calibrated on one split at the test size, measured on another."""
+"""8-bit weights and activations: calibrated on one split at the test size, measured on another."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,16 +12,14 @@ from fixres.checkpoints.product import Product
 from fixres.data.collections import Collection
 from fixres.data.loader import ReadPolicy, evaluation_batches
 from fixres.data.splits import Split
-from fixres.errors import UserError, require_extra
+from fixres.errors import UserError
 from fixres.evaluation.eval_request import SplitRequest
 from fixres.evaluation.measure import open_for
 from fixres.evaluation.metrics import PairedDifference, paired_difference
-from fixres.inference.export.formats.export_format import Run, quiet
-from fixres.inference.export.formats.openvino import save_openvino
-from fixres.inference.export.formats.table import open_exported
+from fixres.inference.export.formats.export_format import ExportFormat, Images, Run, Save
+from fixres.inference.export.formats.table import find_format, open_exported
 from fixres.inference.export.metadata import EightBit, ExportSheet
 from fixres.inference.export.parity import file_inputs, views
-from fixres.models.backends import openvino_core
 from fixres.runtime.cpus import resolve_workers
 
 NUM_CALIBRATION = 300
@@ -36,11 +32,8 @@ def open_labelled(product: Product, uri: str | None) -> Collection:
     """Return pictures to calibrate on, as `select` (the training split where there is one), and the reported split.
 
     Raises:
-        UserError: NNCF is missing, no data are known, or there is only one split.
+        UserError: no data are known, or there is only one split.
     """
-    for package in ("openvino", "nncf"):
-        if importlib.util.find_spec(package) is None:
-            raise require_extra(package, "openvino")
     try:
         collection = open_for(product, SplitRequest(data=uri))
     except UserError as error:
@@ -59,7 +52,7 @@ def open_labelled(product: Product, uri: str | None) -> Collection:
 def quantise(
     full: Path, sheet: ExportSheet, product: Product, pictures: Collection, max_drop: float, step: Callable[[str], None]
 ) -> tuple[list[Path], ExportSheet, PairedDifference]:
-    """Round an OpenVINO file to 8 bits and measure both.
+    """Round a file to 8 bits and measure both.
 
     Returns the files, the one to open last, their sheet, and 8 bits minus 32 on the same pictures, in points.
 
@@ -72,7 +65,7 @@ def quantise(
         step: told in words what is being done.
 
     Raises:
-        UserError: NNCF cannot take the network, or more than `max_drop` is lost.
+        UserError: the network cannot be rounded, or more than `max_drop` is lost.
     """
     calibration, report = pictures.split(pictures.select), pictures.split(pictures.report)
     chosen = np.unique(np.linspace(0, len(calibration) - 1, NUM_CALIBRATION).round().astype(int))
@@ -80,11 +73,11 @@ def quantise(
     inputs = [
         file_inputs(views([calibration.read(int(i))], product, sheet.size, sheet.size), sheet).numpy() for i in chosen
     ]
-    model = _rounded(openvino_core().read_model(str(full)), inputs, product.architecture)
+    save = _rounded(find_format(sheet.format), full, inputs, product.architecture)
     folder = full.parent / "int8"
     folder.mkdir()
     path = folder / full.name
-    save_openvino(model, sheet, path)
+    save(sheet, path)
     step(f"measuring 32 and 8 bits on {report.name}, n = {len(report):,}")
     before, after = _correct([open_exported(full).run, open_exported(path).run], product, sheet, report)
     paired = paired_difference(before, after)
@@ -104,26 +97,18 @@ def quantise(
         top1=100 * float(after.mean()),
     )
     said = sheet.model_copy(update={"int8": record})
-    return save_openvino(model, said, path), said, paired
+    return save(said, path), said, paired
 
 
-def _rounded(model: Any, inputs: list[np.ndarray], architecture: str) -> Any:
-    with quiet("nncf"):
-        import nncf
-
-        try:
-            # Activations of SiLU and GELU are not symmetric; weights are.
-            return nncf.quantize(
-                model,
-                nncf.Dataset(inputs),
-                preset=nncf.QuantizationPreset.MIXED,
-                subset_size=len(inputs),
-            )
-        except Exception as error:  # whatever a network makes it trip over
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
-            raise UserError(
-                f"NNCF cannot round {architecture} to 8 bits ({type(error).__name__}: {reason})\n  leave --int8 out"
-            ) from error
+def _rounded(kind: ExportFormat, full: Path, inputs: list[Images], architecture: str) -> Save:
+    assert kind.rounding is not None
+    try:
+        return kind.rounding.round(full, inputs)
+    except Exception as error:  # whatever a network makes it trip over
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(
+            f"{architecture} cannot be rounded to 8 bits ({type(error).__name__}: {reason})\n  leave --int8 out"
+        ) from error
 
 
 def _correct(runs: list[Run], product: Product, sheet: ExportSheet, split: Split) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,18 @@ Run = Callable[[Images], Images]
 """From float32 `[B, 3, H, W]`, in the sheet's value range, to the file's outputs `[B, C]`."""
 Opener = Callable[[Path, int], tuple[str | None, Run]]
 """From a file and a number of threads (0: as the backend likes) to the sheet stored in it and what computes it."""
+Save = Callable[["ExportSheet", Path], list[Path]]
+"""Writes what is held in memory with a sheet inside and returns the files, the one to open last."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How files of a format are rounded to 8 bits."""
+
+    packages: tuple[tuple[str, str], ...]
+    """Packages it takes, each with the extra of fixres that installs it."""
+    round: Callable[[Path, Sequence[Images]], Save]
+    """From a file in 32 bits and inputs `[1, 3, H, W]`, whose activations decide the ranges; it stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +64,12 @@ class ExportFormat:
     """Its name there; empty: its own."""
     ordinary: Opener | None = None
     """Opens a file as other programs do, where the format's own backend is told more than they tell it."""
+    rounding: Rounding | None = None
+    """How it has 8 bits; None: it has none."""
 
-    def require_packages(self) -> None:
+    def require_packages(self, int8: bool = False) -> None:
         """Raise UserError where a package is missing, with the pip line."""
-        for package, extra in self.packages:
+        for package, extra in self.packages + (self.rounding.packages if int8 and self.rounding else ()):
             if importlib.util.find_spec(package) is None:
                 raise require_extra(package, extra)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from fixres.errors import UserError, require_extra
-from fixres.inference.export.formats.export_format import ExportFormat, Images, Run, damaged, quiet
+from fixres.inference.export.formats.export_format import ExportFormat, Images, Rounding, Run, Save, damaged, quiet
 from fixres.inference.export.metadata import KEY, ExportSheet
 from fixres.inference.export.trace import Captured
 from fixres.models.backends import openvino_core
@@ -114,6 +115,37 @@ def _onnx_metadata(path: Path) -> str | None:
     return next((entry.value for entry in properties if entry.key == KEY), None)
 
 
+def _round(full: Path, inputs: Sequence[Images]) -> Save:
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The inputs, one after the other."""
+
+        def __init__(self, name: str) -> None:
+            self.rest: Iterator[dict[str, Images]] = iter([{name: images} for images in inputs])
+
+        def get_next(self) -> dict[str, Images] | None:
+            """Return the next one, or None after the last."""
+            return next(self.rest, None)
+
+    rounded = full.with_name(f"rounded-{full.name}")
+    name = onnx.load(str(full), load_external_data=False).graph.input[0].name
+    with quiet("root"):
+        # Activations are not symmetric, weights are.
+        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(full, rounded, Reader(name), per_channel=True, **types)
+    model = onnx.load(str(rounded))
+    rounded.unlink()
+
+    def save(sheet: ExportSheet, path: Path) -> list[Path]:
+        next(entry for entry in model.metadata_props if entry.key == KEY).value = sheet.text()
+        onnx.save(model, str(path))
+        return [path]
+
+    return save
+
+
 ONNX = ExportFormat(
     name="onnx",
     suffix=".onnx",
@@ -123,4 +155,5 @@ ONNX = ExportFormat(
     openers={"onnxruntime": _open_onnx, "openvino": open_openvino},
     opset=OPSET,
     runner=RUNNER,
+    rounding=Rounding((), _round),
 )

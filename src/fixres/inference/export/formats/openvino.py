@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fixres.inference.export.formats.export_format import ExportFormat, Run
+from fixres.inference.export.formats.export_format import ExportFormat, Images, Rounding, Run, Save, quiet
 from fixres.inference.export.formats.onnx import OPSET, RUNNER, open_openvino, open_with_settings, write_onnx
 from fixres.inference.export.metadata import KEY, ExportSheet
 from fixres.inference.export.trace import Captured
@@ -16,7 +18,7 @@ def _write(captured: Captured, sheet: ExportSheet, path: Path) -> list[Path]:
     source = path.with_suffix(".onnx")
     written = write_onnx(captured, sheet, source)
     try:
-        return save_openvino(openvino_core().read_model(str(source)), sheet, path)
+        return _save(openvino_core().read_model(str(source)), sheet, path)
     finally:
         for file in written:
             file.unlink(missing_ok=True)
@@ -26,14 +28,27 @@ def _open_ordinarily(path: Path, threads: int) -> tuple[str | None, Run]:
     return open_with_settings(path, threads, {})
 
 
-def save_openvino(model: Any, sheet: ExportSheet, path: Path) -> list[Path]:
-    """Write OpenVINO's form of a network with its sheet inside, and return the files, the one to open last."""
+def _save(model: Any, sheet: ExportSheet, path: Path) -> list[Path]:
     model.set_rt_info(sheet.text(), KEY)
     # The CPU does not obey it; it is there to be read.
     model.set_rt_info("f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
     # The default would round the weights to 16 bits.
     import_openvino().save_model(model, str(path), compress_to_fp16=False)
     return [path.with_suffix(".bin"), path]
+
+
+def _round(full: Path, inputs: Sequence[Images]) -> Save:
+    with quiet("nncf"):
+        import nncf
+
+        # Activations of SiLU and GELU are not symmetric; weights are.
+        model = nncf.quantize(
+            openvino_core().read_model(str(full)),
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+        )
+    return partial(_save, model)
 
 
 OPENVINO = ExportFormat(
@@ -48,4 +63,5 @@ OPENVINO = ExportFormat(
     runner=RUNNER,
     runner_name="run_openvino.py",
     ordinary=_open_ordinarily,
+    rounding=Rounding((("nncf", "openvino"),), _round),
 )
