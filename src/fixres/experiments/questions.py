@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fixres.config.choices import BackendName, Count, Decode, OnBadImage
+from fixres.config.choices import BackendName, Count, Decode, Device, OnBadImage
 from fixres.config.stage import Above0, Factor, Positive
 
 Published = Literal["v1", "v2"]
@@ -117,7 +117,9 @@ class EvalBench:
     """Pictures of a pass; all of --data, or 768 generated ones."""
     backends: tuple[BackendName, ...] = ("torch",)
     """Who computes on our side, one side for each."""
-    vs: tuple[Literal["timm"], ...] = ("timm",)
+    device: Device = "cpu"
+    """Device of ours; on another than the CPU nothing runs beside: --vs none."""
+    vs: tuple[Literal["timm", "none"], ...] = ("timm",)
     """What to run beside."""
     repeat: Positive = 3
     """Passes of every side."""

@@ -47,3 +47,16 @@ def test_every_side_evaluates_every_picture_and_they_agree(pictures: Path, capsy
 def test_fewer_pictures_than_a_batch_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "eval", "random:test_resnet", "--data", str(photos)]) == 2
     assert "24 pictures are no more than one batch of 256" in capsys.readouterr().err
+
+
+def test_on_a_device_ours_runs_alone(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["random:test_resnet", "--data", str(photos), "--sizes", "32", "--repeat", "1", "--batch-size", "8"]
+    assert main(["bench", "eval", *words, "--device", "auto"]) == 2
+    assert "add --vs none" in capsys.readouterr().err
+    assert main(["bench", "eval", *words, "--device", "cuda:9", "--vs", "none"]) == 2
+    assert "cuda:9" in capsys.readouterr().err
+    assert main(["bench", "eval", *words, "--workers", "0", "--vs", "none", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["results"][0]["sides"]) == ["torch"]
+    assert found["results"][0]["sides"]["torch"]["images_per_second"] > 0
+    assert found["ratio"] is None

@@ -1,4 +1,4 @@
-"""How fast a split is evaluated, beside timm's `validate.py` with its defaults, on a CPU.
+"""How fast a split is evaluated: on a CPU beside timm's `validate.py` with its defaults, elsewhere alone.
 
 Both sides read the same JPEGs with the same network, crop and size; timm's is what its script does unless told
 otherwise: its loader with 4 worker processes and batches of 256, contiguous tensors, PyTorch. A rate is counted in the
@@ -55,14 +55,17 @@ def bench_eval(bench: EvalBench, product: Product, progress: Progress = lambda *
     """Return a row per size with every side's rates and their ratios, as `fixres bench eval --json` writes them.
 
     Raises:
-        UserError: no such data, too few pictures, or a backend that cannot take the network.
+        UserError: no such data, too few pictures, a backend that cannot take the network, or timm beside a device.
     """
-    split = _split(bench, product)
+    others = [name for name in bench.vs if name != "none"]
+    if others and bench.device != "cpu":
+        raise UserError(f"timm's side runs on the CPU, ours would run on {bench.device}\n  add --vs none")
+    split = _split(bench, product, _THEIR_BATCH if others else 0)
     heats = []
     for size in bench.sizes:
         given = (bench, product.model, split, product.preprocess.at(size))
         sides: dict[str, Callable[[], _Pass]] = {name: partial(_ours, name, *given) for name in bench.backends}
-        sides |= {name: partial(_timm, *given) for name in bench.vs}
+        sides |= {name: partial(_timm, *given) for name in others}
         heats.append({name: partial(_apart, name, bench, side) for name, side in sides.items()})
     rows = [_row(*found) for found in zip(bench.sizes, race(heats, bench.repeat, progress), strict=True)]
     return {
@@ -70,6 +73,7 @@ def bench_eval(bench: EvalBench, product: Product, progress: Progress = lambda *
         "model": product.architecture,
         "n": len(split),
         "repeats": bench.repeat,
+        "device": bench.device,
         "threads": _threads(bench),
         "batch_size": bench.batch_size,
         "workers": _workers(bench),
@@ -77,9 +81,9 @@ def bench_eval(bench: EvalBench, product: Product, progress: Progress = lambda *
     }
 
 
-def _split(bench: EvalBench, product: Product) -> Split:
+def _split(bench: EvalBench, product: Product, their_batch: int) -> Split:
     split = training_split(bench.data, bench.images)
-    least = max(bench.batch_size, _THEIR_BATCH if bench.vs else 0)
+    least = max(bench.batch_size, their_batch)
     if len(split) <= least:
         raise UserError(
             f"{len(split)} pictures are no more than one batch of {least}, and the first batch is not counted\n"
@@ -130,7 +134,7 @@ def _apart(name: str, bench: EvalBench, side: Callable[[], _Pass]) -> _Pass:
 
 
 def _ours(name: str, bench: EvalBench, model: nn.Module, split: Split, preprocess: Preprocess) -> _Pass:
-    runtime = Runtime(RuntimeSettings(device="cpu", threads=_threads(bench)))
+    runtime = Runtime(RuntimeSettings(device=bench.device, threads=_threads(bench)))
     ends: list[tuple[int, float]] = []
     reading = Reading(bench.batch_size, _workers(bench))
     start, before = time.perf_counter(), os.times()
