@@ -16,7 +16,8 @@ From each trained network:
     enlarged 96         head+stats at 96 px on pictures first reduced to 64 px: as large as at 96, with no more detail
     zoomed 64           head+stats at 64 px on the centre crop that shows objects as large as 96 px does
 
-An arm's file holds loss and answer of every tested picture; what is there is skipped. Tables: `table.py`.
+An arm's file holds loss and answer of every tested picture; what is there, or in the file of `--answers`, is skipped.
+Tables: `table.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.own_pictures.folds import Row, fold_files, read_fold
+from benchmarks.resolution.table import read_arms
 from fixres.checkpoints.product import Product
 from fixres.checkpoints.resolve import load, unfixed
 from fixres.checkpoints.weights_file import with_feeding
@@ -164,17 +166,19 @@ def main() -> None:
     parser.add_argument("--folds", type=Path, required=True, help="folder that benchmarks.own_pictures.folds wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--fold", type=int, nargs="+")
+    parser.add_argument("--answers", type=Path, help="answers.jsonl: trainings whose arms are there are left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     asked = parser.parse_args()
     out = asked.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
+    known = read_arms(asked.answers)[f"zoomed {SMALL}"] if asked.answers else {}
     # One seed of every fold first: the page can be written from it.
     for seed in asked.seeds:
         for fold, file in fold_files(asked.folds, asked.fold).items():
             rows = divided(read_fold(file))
             uri = write_table(out / f"fold-{fold}.csv", rows)
             small_uri = write_table(out / f"reduced-{fold}.csv", reduced(rows, out / "reduced"))
-            for training in TRAININGS:
+            for training in (name for name in TRAININGS if (name, fold, seed) not in known):
                 measure(uri, small_uri, {"training": training, "fold": fold, "seed": seed}, out)
                 print(f"{training}, fold {fold}, seed {seed}: done", flush=True)
 

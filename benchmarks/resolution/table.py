@@ -1,6 +1,7 @@
 """The tables of the clean experiment: paired differences in loss and in points, over pictures, folds and seeds.
 
     python -m benchmarks.resolution.table runs/resolution/arms
+    python -m benchmarks.resolution.table benchmarks/resolution/answers.jsonl      # as published
 
 The outcomes were fixed before the run: (1) loss of `fixed 96` less that of `head+stats 64`, the control; (2) its
 points of top-1; (3) the same of `enlarged 96` and (4) of `zoomed 64`, which have the apparent size of 96 px and no more
@@ -27,11 +28,12 @@ OUTCOMES = ("fixed 96", "fixed 128", "enlarged 96", "zoomed 64", "none 64", "non
 NUM_RESAMPLES = 2_000
 
 
-def read_arms(folder: Path) -> dict[str, dict[Key, dict[str, Floats]]]:
-    """Return loss and right of every arm, by training, fold and seed."""
+def read_arms(source: Path) -> dict[str, dict[Key, dict[str, Floats]]]:
+    """Return loss and right of every arm, by training, fold and seed, from a folder of them or a file of lines."""
     found: dict[str, dict[Key, dict[str, Floats]]] = {}
-    for file in sorted(folder.glob("*.json")):
-        one: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    files = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    for line in (line for file in files for line in file.read_text(encoding="utf-8").splitlines()):
+        one: Mapping[str, Any] = json.loads(line)
         key = (one["training"], one["fold"], one["seed"])
         arrays = {name: np.array(one[name], dtype=np.float64) for name in ("loss", "right")}
         found.setdefault(one["arm"], {})[key] = arrays
@@ -120,7 +122,7 @@ def _shown(told: tuple[float, float, float], digits: int) -> str:
 
 
 def main() -> None:
-    """Print the tables of a folder of arms."""
+    """Print the tables of a folder or a file of arms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", type=Path)
     print(markdown(read_arms(parser.parse_args().arms)))
