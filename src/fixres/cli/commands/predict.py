@@ -21,7 +21,9 @@ from fixres.inference.requests import PredictRequest
 from fixres.io.files import is_special, require_writable_file, require_writable_folder
 
 if TYPE_CHECKING:
+    from fixres.checkpoints.product import Product
     from fixres.cli.console import Console
+    from fixres.evaluation.promises import SetRule
     from fixres.inference.predict import Pictures
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
@@ -96,13 +98,7 @@ def predict(words: Sequence[str]) -> int:
     total = pictures.count()
     if total is not None:
         _say_passed_over(console, pictures)
-    sets = None if flags.coverage is None else promises_of(product).sets(flags.coverage)
-    if flags.coverage is not None:
-        kept = promises_of(product).kept
-        console.say(
-            f"sets hold the right class for at least {100 * flags.coverage:g} % of pictures like those of "
-            f"{kept['split']}, of which {kept['num_certifying']:,} certify it"
-        )
+    sets = None if flags.coverage is None else _promised_sets(console, product, flags.coverage)
     threshold = flags.threshold if flags.abstain is None else promises_of(product).abstains_below(flags.abstain)
     runtime = Runtime(RuntimeSettings(device=flags.device))
     runtime.keep_memory()
@@ -142,6 +138,18 @@ def predict(words: Sequence[str]) -> int:
         console.warn(f"{counted(num_failed, 'picture')} could not be read")
     # The first process knows them all; when another ends before it has spoken, torchrun ends it.
     return EXIT_USER_ERROR if runtime.processes.gather(num_failed)[0] else 0
+
+
+def _promised_sets(console: Console, product: Product, coverage: float) -> SetRule:
+    from fixres.inference.promised import promises_of
+
+    found = promises_of(product)
+    sets = found.sets(coverage)
+    console.say(
+        f"sets hold the right class for at least {100 * coverage:g} % of pictures like those of "
+        f"{found.kept['split']}, of which {found.kept['num_certifying']:,} certify it"
+    )
+    return sets
 
 
 def _say_passed_over(console: Console, pictures: Pictures) -> None:
