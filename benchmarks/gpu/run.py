@@ -121,7 +121,9 @@ def main() -> int:
     if asked.toy:
         # Small networks gain nothing from more threads, and busy cores make them wait for each other.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT too: a shell that starts this in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     is_interrupted = False
     try:
         measure_all(out, scale, end)

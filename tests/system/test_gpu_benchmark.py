@@ -30,7 +30,7 @@ def test_every_path_runs_and_a_second_run_goes_on(tmp_path: Path) -> None:
     assert first.stdout is not None
     for line in first.stdout:
         if line.startswith("2 of 6"):
-            first.send_signal(signal.SIGINT)
+            first.send_signal(signal.SIGTERM)
             break
     told = first.stdout.read()
     assert first.wait() == 130
