@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 NAMES = ["pictures", "train-jpeg-32-eager", "train-synthetic-32-compiled", "eval", "loader", "study"]
@@ -26,7 +26,7 @@ def start(out: Path, *words: str) -> subprocess.Popen[str]:
 
 def test_every_path_runs_and_a_second_run_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = start(out, "--toy")
+    first = start(out, "--toy", "--minutes", "15")
     assert first.stdout is not None
     for line in first.stdout:
         if line.startswith("2 of 6"):
@@ -37,7 +37,7 @@ def test_every_path_runs_and_a_second_run_goes_on(tmp_path: Path) -> None:
     assert "| pictures |  |  |  | 16 JPEGs; cpu" in told
     assert "| study |  |  |  | **not done** |  |" in told
 
-    second = start(out, "--toy")
+    second = start(out, "--toy", "--minutes", "15")
     told = second.communicate()[0]
     assert second.returncode == 0, told
     assert "pictures" not in told.partition("| measurement")[0]
