@@ -23,7 +23,8 @@ class Stopwatch:
     def __init__(self, num_views: int) -> None:
         self._laps: list[list[float]] = [[] for _ in range(num_views)]
         self._others = OtherWork()
-        self._missing = 0.0
+        self.missing = 0.0
+        """The share of this process's processors that others left it without, once it is stopped."""
 
     @contextmanager
     def lap(self, view: int) -> Iterator[None]:
@@ -34,16 +35,11 @@ class Stopwatch:
 
     def stop(self) -> None:
         """End the look at the machine."""
-        self._missing = self._others.missing() if self._others.seconds() >= _MIN_SECONDS else 0.0
+        self.missing = self._others.missing() if self._others.seconds() >= _MIN_SECONDS else 0.0
 
     def warm(self, view: int) -> list[float]:
         """Return the seconds of a view's batches but for the first, which warms up, unless that is all there is."""
         return self._laps[view][1:] or self._laps[view]
-
-    @property
-    def missing(self) -> float:
-        """The share of this process's processors that others left it without."""
-        return self._missing
 
 
 def images_per_second(watches: Sequence[Stopwatch], view: int, shape: int) -> float:
